@@ -1,0 +1,221 @@
+"""Database models: the tables, for SQLite and PostgreSQL alike.
+
+Times are Unix seconds by the database's own clock (`service.db.session.now`), so that a lease is compared with the
+clock that wrote it. JSON columns hold what the API shows.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+TERMINAL = ("succeeded", "failed", "cancelled")
+HELD = ("running", "cancelling", "pausing")  # a runner holds the job: its writes still count
+JOB_STATUSES = ("waiting", "queued", *HELD, "paused", *TERMINAL)
+
+Json = dict[str, Any]
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: String(64), float: Double(), Json: JSON(none_as_null=True)}  # noqa: RUF012
+
+
+class Tenant(Base):
+    """An owner of keys; every other row belongs to one."""
+
+    __tablename__ = "tenants"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[float]
+
+
+class Key(Base):
+    """A bearer key; only its SHA-256 is kept."""
+
+    __tablename__ = "keys"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
+class Dataset(Base):
+    """An upload and what became of it. `path` (relative to the storage root) is set when it is ready."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (Index("ix_datasets_tenant_id_sha256", "tenant_id", "sha256"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    status: Mapped[str]  # validating | ready | failed
+    on_bad_file: Mapped[str]  # reject | skip
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str | None] = mapped_column(String(400))
+    report: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[float]
+    ready_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
+
+
+class Model(Base):
+    """A trained encoder: a folder (relative to the storage root) with weights, heads and card."""
+
+    __tablename__ = "models"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
+    job_id: Mapped[str] = mapped_column(String(64), unique=True)  # no foreign key: jobs point here
+    name: Mapped[str] = mapped_column(String(200))
+    path: Mapped[str] = mapped_column(String(400))
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    dim: Mapped[int]
+    card: Mapped[Json]  # config, preprocessing, metrics, lineage, versions
+    created_at: Mapped[float]
+
+
+class Job(Base):
+    """A run that was asked for. A queued row is its own outbox; `attempt` fences every write of a runner.
+
+    Kind `ingest` is internal: it validates `dataset_id` on queue `data`, and the API never shows it.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_queue_status_priority_id", "queue", "status", text("priority DESC"), "id"),
+        Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
+        Index("ix_jobs_status_lease_until", "status", "lease_until"),
+    )
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    kind: Mapped[str]
+    queue: Mapped[str]  # train | data
+    name: Mapped[str | None] = mapped_column(String(200))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # the model it starts from or judges
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)  # the job that is to make it
+    config: Mapped[Json]
+    resolved: Mapped[Json | None]
+    user_metadata: Mapped[Json]
+    priority: Mapped[int]
+    status: Mapped[str]
+    status_detail: Mapped[str | None] = mapped_column(Text)
+    attempt: Mapped[int] = mapped_column(default=0)
+    fruitless: Mapped[int] = mapped_column(default=0)  # attempts in a row that made no progress
+    attempt_progress: Mapped[bool] = mapped_column(default=False)  # did the present attempt make any
+    lease_until: Mapped[float | None]
+    worker: Mapped[str | None] = mapped_column(String(200))
+    progress: Mapped[Json | None]
+    summary: Mapped[Json | None]
+    error: Mapped[Json | None]
+    made_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # shown as `model_id`
+    last_event: Mapped[int] = mapped_column(default=0)
+    last_point: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class JobEvent(Base):
+    """A status change (`code` = "status", `data.status`) or a log line, in ascending `seq`."""
+
+    __tablename__ = "job_events"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    attempt: Mapped[int]
+    level: Mapped[str]  # info | warning | error
+    code: Mapped[str]
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[Json]
+
+
+class Checkpoint(Base):
+    """A file from which a job can go on; the one with the highest step is where the next attempt starts."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("job_id", "attempt", "step"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    attempt: Mapped[int]
+    step: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[float]
+    path: Mapped[str] = mapped_column(String(400))  # relative to the storage root
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    metrics: Mapped[Json]
+    created_at: Mapped[float]
+
+
+class Artifact(Base):
+    """A file of a job worth showing; a later attempt's replaces an earlier one's of the same name."""
+
+    __tablename__ = "artifacts"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    path: Mapped[str] = mapped_column(String(400))  # relative to the storage root
+    media_type: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[float]
+
+
+class Series(Base):
+    """One named metric of a job. A point whose step is not above `last_step` is a replay and is dropped."""
+
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("job_id", "name"),)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    name: Mapped[str] = mapped_column(String(100))
+    points: Mapped[int] = mapped_column(BigInteger)
+    first_seq: Mapped[int] = mapped_column(BigInteger)
+    last_seq: Mapped[int] = mapped_column(BigInteger)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+
+
+class Point(Base):
+    """A metric's value at a step. `seq` counts all points of the job, so it is the cursor that clients poll with."""
+
+    __tablename__ = "points"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True, autoincrement=False)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[float]
+    time: Mapped[float]
+    value: Mapped[float | None]
+
+
+class Idempotency(Base):
+    """What was answered to an Idempotency-Key, written in the transaction that did the work."""
+
+    __tablename__ = "idempotency"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[str]  # SHA-256 of method, path and body
+    status: Mapped[int]
+    location: Mapped[str | None] = mapped_column(String(200))
+    body: Mapped[Json]
+    created_at: Mapped[float]
+
+
+class Worker(Base):
+    """A worker process that was seen; what `/health/ready` looks at."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    queue: Mapped[str]
+    seen_at: Mapped[float]

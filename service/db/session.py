@@ -1,0 +1,73 @@
+"""Sessions: how a database is opened, and its clock.
+
+SQLite: WAL, synchronous=FULL (an accepted job survives a power cut), foreign keys, a busy timeout, and `BEGIN
+IMMEDIATE` for a transaction that will write, so that it waits its turn at the start, not in the middle.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.functions import GenericFunction
+
+
+class now(GenericFunction[float]):
+    """Unix seconds by the database's clock, as of this very statement."""
+
+    type = Double()
+    inherit_cache = True
+    name = "twoviews_now"
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: Any, compiler: Any, **kw: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(element: Any, compiler: Any, **kw: Any) -> str:
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+class Database:
+    """An open database: `writing()` and `reading()` give sessions; whoever asked for a session commits it."""
+
+    def __init__(self, url: str, pool_size: int = 10) -> None:
+        sqlite = url.startswith("sqlite")
+        options: dict[str, Any] = {"connect_args": {"timeout": 30, "check_same_thread": False}} if sqlite else {}
+        self.engine: Engine = create_engine(
+            url, pool_size=pool_size, max_overflow=40, pool_pre_ping=not sqlite, **options
+        )
+        if sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._reader = self.engine.execution_options(reading=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose transaction is committed when the block ends, rolled back when it raises."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that writes nothing and, on SQLite, waits for no writer."""
+        with Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # the `begin` listener says BEGIN, not the driver
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

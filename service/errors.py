@@ -1,0 +1,217 @@
+"""Errors: each is a sentence with a status and a code, written once.
+
+The class name in snake case is the `code`; its docstring is the default `detail`.
+
+    Error ─┬─ BadRequest 400      ├─ Conflict 409        ├─ Unprocessable 422
+           ├─ Unauthorized 401    ├─ Gone 410            ├─ TooManyRequests 429
+           ├─ Forbidden 403       ├─ TooLarge 413        └─ Unavailable 503
+           └─ NotFound 404        └─ UnsupportedMedia 415
+"""
+
+import re
+from typing import ClassVar, TypedDict
+
+
+class Fault(TypedDict):
+    """One thing that is wrong with a request: where (RFC 6901 pointer, or header/query name), a code, a sentence."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Error(Exception):
+    """Something went wrong."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str = "", *, errors: list[Fault] | None = None, retry_after: int | None = None) -> None:
+        self.detail = detail or (type(self).__doc__ or "").strip()
+        self.errors = errors or []
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    @property
+    def code(self) -> str:
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+
+class BadRequest(Error):
+    """The request could not be read."""
+
+    status, title = 400, "Bad request"
+
+
+class Unauthorized(Error):
+    """A valid key is needed: Authorization: Bearer <key>."""
+
+    status, title = 401, "Unauthorized"
+
+
+class Forbidden(Error):
+    """This key may not do that."""
+
+    status, title = 403, "Forbidden"
+
+
+class NotFound(Error):
+    """There is no such thing here."""
+
+    status, title = 404, "Not found"
+
+
+class Conflict(Error):
+    """The thing is not in a state that allows this."""
+
+    status, title = 409, "Conflict"
+
+
+class TooLarge(Error):
+    """The body is larger than this service takes."""
+
+    status, title = 413, "Too large"
+
+
+class UnsupportedMedia(Error):
+    """The body is of a type that this call does not take."""
+
+    status, title = 415, "Unsupported media type"
+
+
+class Unprocessable(Error):
+    """The request is well-formed but asks for something impossible."""
+
+    status, title = 422, "Unprocessable"
+
+
+class Unavailable(Error):
+    """The service cannot do this right now; try again."""
+
+    status, title = 503, "Unavailable"
+
+
+# --- keys --------------------------------------------------------------------------------------------------------
+
+
+class MissingKey(Unauthorized):
+    """No key was sent: Authorization: Bearer <key>."""
+
+
+class WrongKey(Unauthorized):
+    """This key is not known, or was revoked."""
+
+
+class NoSuchKey(NotFound):
+    """There is no such key."""
+
+
+# --- datasets ----------------------------------------------------------------------------------------------------
+
+
+class DatasetNotFound(NotFound):
+    """There is no such dataset."""
+
+
+class DatasetNotReady(Conflict):
+    """The dataset is still being validated."""
+
+
+class DatasetFailed(Conflict):
+    """The dataset could not be read; its `error` says why."""
+
+
+class DatasetInUse(Conflict):
+    """A job that has not ended uses this dataset."""
+
+
+# --- jobs --------------------------------------------------------------------------------------------------------
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+
+class UnknownKind(Unprocessable):
+    """There is no such kind of job."""
+
+
+class InvalidConfig(Unprocessable):
+    """The config is not one that can run."""
+
+
+class LabelsNeeded(Unprocessable):
+    """This kind of job needs a dataset with labels."""
+
+
+class BatchTooLarge(Unprocessable):
+    """The batch is larger than the training split."""
+
+
+class ModelNeeded(Unprocessable):
+    """This kind of job evaluates a model: name one in `model`."""
+
+
+class ParentFailed(Conflict):
+    """The job that was to make the model ended without one."""
+
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+
+class ModelNotFound(NotFound):
+    """There is no such model."""
+
+
+class ModelNotReady(Conflict):
+    """The job that makes this model has not finished."""
+
+
+class CheckpointNotFound(NotFound):
+    """There is no such checkpoint."""
+
+
+class ArtifactNotFound(NotFound):
+    """There is no such artifact."""
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
+
+
+class InvalidRequest(Unprocessable):
+    """The request does not have the form that this call takes."""
+
+
+class IdempotencyMismatch(Unprocessable):
+    """This Idempotency-Key was used before, for a different request."""
+
+
+class IdempotencyInFlight(Conflict):
+    """A request with this Idempotency-Key is still being answered."""
+
+
+# --- embed -------------------------------------------------------------------------------------------------------
+
+
+class NotAnImage(Unprocessable):
+    """These bytes are not an image that can be read."""
+
+
+class TooManyImages(TooLarge):
+    """More images than one request may carry."""
+
+
+class ImageTooLarge(TooLarge):
+    """An image is larger than this service takes."""
+
+
+class LayerNotFound(Unprocessable):
+    """The model has no such layer."""
+
+
+class EncoderBusy(Unavailable):
+    """The encoder's queue is full; try again in a moment."""
+
+
+class EncoderAway(Unavailable):
+    """The encoder does not answer; try again in a moment."""

@@ -1,0 +1,381 @@
+"""What a run is: one closed, frozen pydantic class per kind and per method.
+
+The same classes are the request body's `config`, the JSON column of a job, and the trainer's argument. This module
+imports pydantic and nothing heavier: the API validates with it and never loads torch.
+
+Every field carries its bound, its unit and a good default, so `{"method": {"name": "simclr"}}` is a complete run.
+A value of `"auto"` is settled once, by `ssl_core.resolve`, from the data and the device; the settled config is stored
+with the job and is itself a valid config that resolves to itself.
+"""
+
+import difflib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16384)], ...], Field(min_length=1, max_length=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Closed(BaseModel):
+    """Frozen data: no unknown field, no coercion between types, no NaN, no infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+# --- the network -----------------------------------------------------------------------------------------------------
+
+
+class Backbone(Closed):
+    """The encoder: image batch -> features."""
+
+    name: str = Field(
+        "auto",
+        max_length=64,
+        pattern=r"^[a-z0-9_]+$",
+        description="`resnet10` … `resnet152`, or any torchvision classification model as `torchvision_<name>`."
+        " auto: resnet10 on a CPU, resnet18 on a GPU.",
+    )
+    width: Annotated[float, Field(gt=0, le=8)] | Auto = Field(
+        "auto", description="Width multiplier; auto: 0.5 on a CPU, 1 on a GPU."
+    )
+    stem: Literal["auto", "cifar", "cifar_stride2", "imagenet"] = Field(
+        "auto", description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above."
+    )
+    weights: Literal["random", "imagenet"] = Field(
+        "random", description="Starting weights when the job names no model."
+    )
+    zero_init_residual: bool | Auto = Field(
+        "auto", description="Start each block as the identity; auto: as the method's paper."
+    )
+
+
+# --- the methods -----------------------------------------------------------------------------------------------------
+
+
+class SimCLR(Closed):
+    """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
+
+    name: Literal["simclr"] = "simclr"
+    temperature: float = Field(0.2, gt=0, le=10, description="Of the NT-Xent softmax.")
+    projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
+    projector_batch_norm: bool = Field(True, description="Batch norm after every head layer, the last one too.")
+
+
+class SimSiam(Closed):
+    """SimSiam (Chen & He 2020, arXiv:2011.10566): stop-gradient and a predictor; each view passes by itself."""
+
+    name: Literal["simsiam"] = "simsiam"
+    projector: Widths | Auto = Field(
+        "auto",
+        description="Output width of each layer; auto: min(2048, 4·features), twice (CIFAR stem) or three times.",
+    )
+    projector_relu_first: bool = Field(
+        False, description="ReLU before batch norm in the hidden layers (as in `simsiam-flowers-as-published`)."
+    )
+    predictor_hidden: Annotated[int, Field(ge=1, le=16384)] | Auto = Field(
+        "auto", description="auto: a quarter of the projector's output."
+    )
+    predictor_constant_lr: bool = Field(
+        True, description="The predictor's learning rate does not decay (paper, section 4.2)."
+    )
+
+
+Method = Annotated[SimCLR | SimSiam, Field(discriminator="name")]
+
+
+# --- the views -------------------------------------------------------------------------------------------------------
+
+
+class Views(Closed):
+    """How a view is drawn from an image; parameters differ for every sample, seeded by (seed, epoch, image, view)."""
+
+    crop_area: tuple[Fraction, Fraction] | None = Field(
+        (0.2, 1.0), description="Share of the image's area; null: no crop."
+    )
+    crop_ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Width over height of the crop.")
+    flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
+    jitter: Fraction = Field(0.8, description="Probability of colour jitter.")
+    jitter_strength: float = Field(0.5, ge=0, le=2, description="The paper's s; multiplies the four parts below.")
+    brightness: float = Field(0.8, ge=0, le=1)
+    contrast: float = Field(0.8, ge=0, le=1)
+    saturation: float = Field(0.8, ge=0, le=1)
+    hue: float = Field(0.2, ge=0, le=0.5)
+    grey: Fraction = Field(0.2, description="Probability of losing all colour.")
+    blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
+    blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
+    rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
+    shear: float = Field(0.0, ge=0, le=1, description="Largest horizontal shear to either side, as a slope.")
+    scale: tuple[float, float] = Field((1.0, 1.0), description="Zoom about the centre; below 1 the image shrinks.")
+    translation: float = Field(0.0, ge=0, le=1, description="Largest shift along each axis, as a share of the side.")
+    gamma: float = Field(0.0, ge=0, le=2, description="Exponent drawn from exp(±gamma).")
+    noise: float = Field(
+        0.0, ge=0, le=1, description="Standard deviation of additive Gaussian noise, on [0, 1] pixels."
+    )
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> "Views":
+        for name in ("crop_area", "crop_ratio", "blur_sigma", "scale"):
+            pair = getattr(self, name)
+            if pair is not None and not 0 < pair[0] <= pair[1] <= 10:
+                raise ValueError(f"{name} must be two ascending numbers above 0 and at most 10")
+        return self
+
+
+class Phase(Closed):
+    """A stretch of training at one image size; small crops first buy many more steps."""
+
+    until: float = Field(gt=0, le=1, description="Share of all steps at which the phase ends; the last is 1.")
+    image_size: int = Field(ge=4, le=1024, description="Side of a view, in pixels.")
+
+
+# --- optimisation ----------------------------------------------------------------------------------------------------
+
+
+class _Optimizer(Closed):
+    lr: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
+        "auto", description="Learning rate before `lr_scaling`; auto: as the method recommends."
+    )
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    decay_norm_and_bias: bool | Auto = Field(
+        "auto", description="Decay batch norm and biases too; auto: SimSiam yes, others no."
+    )
+
+
+class SGD(_Optimizer):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+
+
+class AdamW(_Optimizer):
+    """Adam with decoupled weight decay (arXiv:1711.05101)."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+
+
+class LARS(_Optimizer):
+    """Layer-wise adaptive rates (arXiv:1708.03888), as google-research/simclr has it."""
+
+    name: Literal["lars"] = "lars"
+    momentum: Fraction = 0.9
+    trust: float = Field(0.001, gt=0, le=1, description="The trust coefficient.")
+    classic_momentum: bool = Field(
+        True, description="The learning rate goes inside the momentum buffer; false: outside."
+    )
+    nesterov: bool = False
+
+
+Optimizer = Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
+
+
+class Schedule(Closed):
+    """The learning rate at each step: linear warm-up, then cosine to 0."""
+
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field(
+        "linear", description="none: lr; linear: lr·batch/256; sqrt: lr·√batch."
+    )
+    warmup_epochs: Annotated[float, Field(ge=0, le=10_000)] | Auto = Field(
+        "auto", description="auto: a twentieth of the run."
+    )
+    decay: Literal["cosine", "none"] = "cosine"
+
+
+class OnlineEvaluation(Closed):
+    """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
+
+    every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
+        "auto", description="0: never. auto: about eight times in a run."
+    )
+    knn_k: int = Field(200, ge=1, le=100_000)
+    knn_temperature: float = Field(0.1, gt=0, le=10)
+    max_images: int = Field(
+        5_000, ge=10, le=1_000_000, description="At most so many images of each split are looked at."
+    )
+
+
+class Checkpoints(Closed):
+    every_minutes: float = Field(2.0, gt=0, le=1440)
+    every_steps: int | None = Field(None, ge=1, description="Also at every multiple of so many steps.")
+    keep: int = Field(2, ge=1, le=100, description="The newest so many stay on disk.")
+
+
+# --- the kinds -------------------------------------------------------------------------------------------------------
+
+
+class _Run(Closed):
+    seed: Seed = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the device gains from it."
+    )
+    subset: int | None = Field(
+        None, ge=2, description="Train on so many images, drawn evenly from the classes by the seed; null: all."
+    )
+
+
+class Pretrain(_Run):
+    """Self-supervised pretraining of an encoder; labels are never used to train it."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    method: Method
+    backbone: Backbone = Backbone()
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto", description="Side in pixels; auto: the images' own up to 64, 64 on a CPU, 224 on a GPU."
+    )
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=16)] | Auto = Field(
+        "auto",
+        description="auto: on a CPU half, three quarters and the full size, until 0.4, 0.8 and 1; else the full size.",
+    )
+    views: Views = Views()
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
+    )
+    minutes: float | None = Field(
+        None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
+    )
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views.")
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Schedule()
+    evaluation: OnlineEvaluation = OnlineEvaluation()
+    checkpoints: Checkpoints = Checkpoints()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Pretrain":
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError("give epochs or minutes, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_ascend(self) -> "Pretrain":
+        if self.phases != "auto":
+            ends = [phase.until for phase in self.phases]
+            if ends != sorted(set(ends)) or ends[-1] != 1:
+                raise ValueError("phases must ascend in `until` and the last must end at 1")
+        return self
+
+    @model_validator(mode="after")
+    def _subset_holds_a_batch(self) -> "Pretrain":
+        if self.subset is not None and self.batch_size > self.subset:
+            raise ValueError(f"batch_size {self.batch_size} is larger than subset {self.subset}")
+        return self
+
+
+Layer = Annotated[str, Field(pattern=r"^(backbone|projection|block[1-4])$")]
+Baseline = Literal["pixels", "random"]
+
+
+class _Evaluation(_Run):
+    layer: Layer = Field(
+        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
+    )
+
+
+class LinearEval(_Evaluation):
+    """Logistic regression on cached features of un-augmented images; rates and decays picked on a validation split."""
+
+    kind: Literal["linear_eval"] = "linear_eval"
+    label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0,), min_length=1, max_length=16, description="Shares of the training labels, each evaluated by itself."
+    )
+    draws: int = Field(
+        1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
+    )
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        min_length=1,
+        max_length=64,
+        description="All trained in one pass.",
+    )
+    weight_decays: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 1e-4, 1e-3), min_length=1, max_length=16
+    )
+    epochs: int = Field(100, ge=1, le=10_000)
+    batch_size: int = Field(256, ge=1, le=65_536)
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Held out of the labelled training images when there is no val split."
+    )
+
+
+class KnnEval(_Evaluation):
+    """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
+
+    kind: Literal["knn_eval"] = "knn_eval"
+    k: int = Field(200, ge=1, le=100_000, description="Neighbours; at most the number of training images.")
+    temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
+
+
+KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"]] = {
+    "pretrain": Pretrain,
+    "linear_eval": LinearEval,
+    "knn_eval": KnnEval,
+}
+RunConfig = Pretrain | LinearEval | KnnEval
+METHODS: dict[str, type[SimCLR] | type[SimSiam]] = {"simclr": SimCLR, "simsiam": SimSiam}
+
+
+def parse(data: Any, kind: str = "pretrain") -> RunConfig:
+    """Return the config of that `kind` (a key of KINDS) that `data`, plain JSON values, describes.
+
+    Raises pydantic.ValidationError; `faults` turns it into places and sentences.
+    """
+    # Through JSON, where a list may become a tuple although nothing else is coerced.
+    return KINDS[kind].model_validate_json(json.dumps(data))
+
+
+def faults(error: ValidationError, kind: str) -> list[dict[str, str]]:
+    """Return what is wrong as `{pointer, code, detail}`; pointers (RFC 6901) start at the config itself."""
+    found: dict[str, dict[str, str]] = {}
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        fault = _fault(item, KINDS[kind])
+        found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
+    return list(found.values())
+
+
+def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:
+    unknown = item["type"] == "extra_forbidden"
+    place, model = _walk(item["loc"][:-1] if unknown else item["loc"], root)
+    detail = item["msg"].removeprefix("Value error, ")
+    if unknown:
+        place.append(item["loc"][-1])
+        names = difflib.get_close_matches(str(place[-1]), list(model.model_fields), n=1)
+        detail = f"There is no field `{place[-1]}` here" + (f"; did you mean `{names[0]}`?" if names else ".")
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
+    return {"pointer": pointer, "code": item["type"], "detail": detail}
+
+
+def _walk(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[int | str], type[BaseModel]]:
+    """Follow pydantic's location from `root`; return the JSON path, without the tags of unions, and the last model."""
+    place: list[int | str] = []
+    model, options = root, [root]
+    for part in loc:
+        if isinstance(part, int):
+            place.append(part)
+        elif part in model.model_fields:
+            place.append(part)
+            options = _models(model.model_fields[part].annotation)
+            model = options[0] if options else model
+        else:  # the tag of a union's arm
+            model = next((option for option in options if _tag(option) == part), model)
+    return place, model
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("name")
+    return field.default if field else None

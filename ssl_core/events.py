@@ -1,0 +1,140 @@
+"""What a run says while it goes: one frozen dataclass per event, and the JSON line each becomes.
+
+A run yields these values (`for event in run(...)`); the process that hosts it writes each as one line. The supervisor
+reads them back without torch. Anything that speaks this protocol can be supervised.
+
+Order is a promise: every metric of a step up to S is yielded before the checkpoint of step S, so whoever stores the
+events in order can resume from that checkpoint without a gap.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The config with nothing left at `"auto"`; running it again gives the same run."""
+
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Named numbers at a step; `epoch` may be a fraction, `time` is Unix seconds. A non-finite value is None."""
+
+    step: int
+    epoch: float
+    time: float
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    epoch: int
+    epochs: int
+    step: int
+    total_steps: int
+    images_per_second: float
+    eta_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file from which the run can go on, complete on disk; `path` is relative to the run's directory."""
+
+    step: int
+    epoch: float
+    path: str
+    sha256: str
+    size_bytes: int
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file worth showing (plot, coordinates, export); `path` is relative to the run's directory."""
+
+    name: str
+    path: str
+    media_type: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained encoder on disk (`ssl_core.artifact`); `path` is its folder, relative to the run's directory."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    dim: int
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A sentence for people; `data` is its evidence. A collapse is a warning with code `collapse`."""
+
+    level: Level
+    message: str
+    code: str = "log"
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The last event of a run that succeeded: what to show of it."""
+
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The last event of a run that was asked to stop (SIGTERM) and whose checkpoint, if any, was yielded before."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The last event of a run that cannot go on. `retry` is False for a user's mistake or a diverged loss."""
+
+    code: str
+    message: str
+    retry: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+Event = Resolved | Metrics | Progress | Checkpoint | Artifact | Model | Log | Result | Stopped | Failed
+
+_TYPES: dict[str, type[Event]] = {
+    "resolved": Resolved,
+    "metrics": Metrics,
+    "progress": Progress,
+    "checkpoint": Checkpoint,
+    "artifact": Artifact,
+    "model": Model,
+    "log": Log,
+    "result": Result,
+    "stopped": Stopped,
+    "failed": Failed,
+}
+_NAMES = {kind: name for name, kind in _TYPES.items()}
+
+
+def to_line(event: Event) -> str:
+    """Return the event as one JSON line, newline included. Raises ValueError on NaN or infinity."""
+    return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def from_line(line: str | bytes) -> Event:
+    """Return the event on the line. Raises ValueError when the line is not one."""
+    try:
+        fields = json.loads(line)
+        return _TYPES[fields.pop("event")](**fields)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not an event: {line[:200]!r}") from error
