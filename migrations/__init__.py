@@ -1,0 +1,1 @@
+"""Migrations: the history of the schema, one for SQLite and PostgreSQL alike."""

@@ -1,0 +1,1 @@
+"""Revisions: each file is one step of the schema, from which the next one starts."""

@@ -1,0 +1,126 @@
+"""Fixtures: databases, a broker, settings and tenants, all our own and started when first asked for."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import create_engine, make_url
+
+from service import ids, keys
+from service.db import migrate
+from service.db.session import Database
+from service.settings import Settings
+from service.storage import Storage
+from tests import servers
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server's `postgres` database."""
+    with servers.postgresql() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "twoviews.db"
+    database = Database(f"sqlite:///{path}")
+    migrate.upgrade(database)
+    database.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def _postgresql_template(postgresql_server: str) -> str:
+    """The URL of a server that has a migrated database called `template_twoviews`."""
+    _execute(postgresql_server, "CREATE DATABASE template_twoviews")
+    database = Database(_named(postgresql_server, "template_twoviews"))
+    migrate.upgrade(database)
+    database.close()
+    return postgresql_server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh database with the newest schema; every test that asks for it runs on both."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("_sqlite_template"), tmp_path / "twoviews.db")
+        yield f"sqlite:///{tmp_path / 'twoviews.db'}"
+        return
+    with _copied(request.getfixturevalue("_postgresql_template")) as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open, fresh database with the newest schema, on each kind in turn."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+@pytest.fixture(scope="session")
+def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with servers.valkey(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture
+def broker_url(_broker: str) -> str:
+    """The URL of an empty broker."""
+    with redis.Redis.from_url(_broker) as client:
+        client.flushall()
+    return _broker
+
+
+@pytest.fixture
+def settings(database_url: str, broker_url: str, tmp_path: Path) -> Settings:
+    """Settings that name the test's own database, broker and data folder."""
+    data = tmp_path / "data"
+    data.mkdir()
+    return Settings(data_dir=data, database_url=database_url, broker_url=broker_url)
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """The storage under the data folder that `settings` names."""
+    return Storage(tmp_path / "data")
+
+
+@pytest.fixture
+def tenant(database: Database) -> str:
+    """The id of a tenant."""
+    with database.writing() as session:
+        return keys.tenant(session, "acme").id
+
+
+@pytest.fixture
+def stranger(database: Database) -> str:
+    """The id of another tenant, who may see nothing of the first one's."""
+    with database.writing() as session:
+        return keys.tenant(session, "stranger").id
+
+
+@contextmanager
+def _copied(server: str) -> Iterator[str]:
+    name = ids.new("ten")
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE template_twoviews")
+    try:
+        yield _named(server, name)
+    finally:
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _named(server: str, database: str) -> str:
+    return make_url(server).set(database=database).render_as_string(hide_password=False)
+
+
+def _execute(url: str, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()

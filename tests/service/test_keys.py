@@ -1,0 +1,61 @@
+"""Keys: a key opens its tenant's door and no other."""
+
+import pytest
+from sqlalchemy import select
+
+from service import keys
+from service.db.models import Key
+from service.errors import InvalidRequest, NoSuchKey, WrongKey
+
+
+def test_a_new_key_authenticates_as_its_tenant(database, tenant):
+    with database.writing() as session:
+        key, secret = keys.create(session, tenant, "laptop")
+    with database.reading() as session:
+        assert keys.authenticate(session, secret) == keys.Identity(tenant, key.id)
+
+
+def test_the_secret_is_not_kept(database, tenant):
+    with database.writing() as session:
+        _, secret = keys.create(session, tenant, "laptop")
+    with database.reading() as session:
+        row = session.execute(select(Key)).scalar_one()
+        assert secret not in {str(value) for value in vars(row).values()}
+
+
+@pytest.mark.parametrize("wrong", ["", "tv_nonsense", "tv_\x00", "\udc80"])
+def test_an_unknown_key_is_refused(database, tenant, wrong):
+    with database.reading() as session, pytest.raises(WrongKey):
+        keys.authenticate(session, wrong)
+
+
+def test_a_revoked_key_is_refused_and_may_be_revoked_again(database, tenant):
+    with database.writing() as session:
+        key, secret = keys.create(session, tenant, "laptop")
+    with database.writing() as session:
+        first = keys.revoke(session, tenant, key.id).revoked_at
+    with database.writing() as session:
+        assert keys.revoke(session, tenant, key.id).revoked_at == first
+    with database.reading() as session, pytest.raises(WrongKey):
+        keys.authenticate(session, secret)
+
+
+def test_another_tenants_key_cannot_be_revoked_or_seen(database, tenant, stranger):
+    with database.writing() as session:
+        key, secret = keys.create(session, tenant, "laptop")
+    with database.writing() as session, pytest.raises(NoSuchKey):
+        keys.revoke(session, stranger, key.id)
+    with database.reading() as session:
+        assert keys.list_(session, stranger) == []
+        assert [found.id for found in keys.list_(session, tenant)] == [key.id]
+        keys.authenticate(session, secret)
+
+
+def test_a_tenant_is_made_once(database, tenant):
+    with database.writing() as session:
+        assert keys.tenant(session, "acme").id == tenant
+
+
+def test_a_name_with_control_characters_is_refused(database, tenant):
+    with database.writing() as session, pytest.raises(InvalidRequest):
+        keys.create(session, tenant, "lap\x00top")
