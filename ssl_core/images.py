@@ -1,0 +1,171 @@
+"""One image: from the bytes of a file to RGB pixels.
+
+Ingestion, training and the encoder all decode here, so all see the same pixels: first frame, orientation applied,
+transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB. The format is told from the bytes.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey")
+
+# `max_pixels` below is the guard. Pillow's own, which only warns at its default, is kept far above it for the sizes
+# that Pillow meets inside a file (tiles, frames).
+Image.MAX_IMAGE_PIXELS = 2**28
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_GREY = ("1", "L", "LA", "La", "I", *_GREY16)
+
+
+class BadImage(Exception):
+    """These bytes are not an image that can be read; `code` and `detail` say why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(detail)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What the header says, orientation applied; the pixels may still turn out to be damaged."""
+
+    format: str
+    width: int
+    height: int
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return the image as RGB, uint8 H×W×3. Raises BadImage."""
+    return decode_with_notes(data, max_pixels)[0]
+
+
+def decode_with_notes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], set[str]]:
+    """Return the image as RGB, uint8 H×W×3, and which of NOTES were true of the file. Raises BadImage."""
+    image = _open(data, max_pixels)
+    try:
+        image, notes = _upright(image)
+        return _rgb(image, notes), notes
+    except (MemoryError, BadImage):
+        raise
+    except Exception as error:  # a decoder fed with damage raises nearly anything
+        raise _damaged(error) from error
+
+
+def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Return format and size from the header alone, without decoding pixels. Raises BadImage."""
+    image = _open(data, max_pixels)
+    # Pillow's TIFF reader has its width and height exchanged already.
+    turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+    width, height = reversed(image.size) if turned else image.size
+    return ImageInfo(image.format or "", width, height)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return H×W or H×W×3 pixels as a PNG file; equal pixels give equal bytes."""
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG", compress_level=3)
+    return target.getvalue()
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    if not data:
+        raise BadImage("empty", "The file is empty.")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except MemoryError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage("not_an_image", "The file is not an image of a known format.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage("too_many_pixels", f"The image has more than {max_pixels:,} pixels.") from error
+    except Exception as error:  # as above
+        raise _damaged(error) from error
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise BadImage("no_pixels", "The image has no pixels.")
+    if width * height > max_pixels:
+        raise BadImage(
+            "too_many_pixels", f"The image has {width:,}×{height:,} pixels; at most {max_pixels:,} are read."
+        )
+    return image
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
+    """Return the first frame, decoded and the right way up, and what was noted on the way."""
+    notes = set()
+    # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        notes.add("animated")
+    if image.mode in _GREY:
+        notes.add("grey")
+    before = _orientation(image)
+    image.load()
+    after = _orientation(image)  # gone if Pillow has turned the image itself (TIFF); a PNG may tell it only now
+    if before in _TURNS or after in _TURNS:
+        notes.add("orientation")
+    if after in _TURNS:
+        image = _transposed(image, after)
+    return image, notes
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - damaged metadata is no reason to refuse the pixels
+        return 1
+
+
+def _transposed(image: Image.Image, orientation: int) -> Image.Image:
+    info = image.info
+    image = image.transpose(_TURNS[orientation])
+    image.info = info  # the transparent colour, if any, is kept there
+    return image
+
+
+def _rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
+    if image.mode == "CMYK":
+        notes.add("cmyk")
+    if image.mode in ("P", "PA"):
+        notes.add("palette")
+    if image.mode in _GREY16 or image.mode == "I":
+        notes.add("grey16")
+        return _grey16(image)
+    if image.mode == "F":
+        raise BadImage("unsupported_depth", "The image has floating-point pixels; 8 or 16 bits are read.")
+    if image.has_transparency_data:
+        notes.add("alpha")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _grey16(image: Image.Image) -> NDArray[np.uint8]:
+    values = np.array(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage("unsupported_depth", "The image has 32 bits per pixel; 8 or 16 are read.")
+    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _damaged(error: Exception) -> BadImage:
+    return BadImage("corrupt", f"The image is damaged or cut short: {str(error)[:200] or type(error).__name__}.")
