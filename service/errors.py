@@ -215,3 +215,11 @@ class EncoderBusy(Unavailable):
 
 class EncoderAway(Unavailable):
     """The encoder does not answer; try again in a moment."""
+
+
+class EncoderFailed(Unavailable):
+    """The encoder could not compute this; try again."""
+
+
+class ModelDamaged(Conflict):
+    """The model's files are missing or cannot be read."""

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for company.")
     embed_models: int = Field(4, ge=1, description="Models kept loaded, by least recent use.")
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for so long is unloaded.")
+    embed_max_body_bytes: int = Field(2**28, gt=0, description="Of a request to /embed, as it is sent.")
+    embed_answer_seconds: float = Field(120, gt=0, description="The longest that the API waits for the encoder.")
     idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
     long_poll_seconds: float = Field(30, gt=0, description="The longest `wait=`.")
 
