@@ -29,7 +29,7 @@ migrate: $(READY)  ## bring the database of TWOVIEWS_DATABASE_URL (or of ./twovi
 $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer, with venv, is needed" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing into .venv (a minute or two, once) …" && $(BIN)/pip install --quiet --editable ".[dev]" && touch $@
+	@echo "Installing into .venv (a minute or two, once) …" && $(BIN)/pip install -qq --editable ".[dev]" && touch $@
 
 .venv/.bench: $(READY)
-	@$(BIN)/pip install --quiet --editable ".[bench]" && touch $@
+	@$(BIN)/pip install -qq --editable ".[bench]" && touch $@

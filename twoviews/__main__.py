@@ -1,0 +1,5 @@
+"""`python -m twoviews`: the `twoviews` command."""
+
+from twoviews.cli import app
+
+app()

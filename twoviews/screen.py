@@ -1,0 +1,169 @@
+"""The screen: how the command shows things to people, and as JSON to programs."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from twoviews.errors import ApiError
+from twoviews.values import Job, Update
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+STYLES = {
+    "ready": "green",
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "validating": "cyan",
+    "cancelling": "yellow",
+}
+SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
+
+
+def as_json(value: Any) -> None:
+    """Print a value as one line of JSON, or indented for a person."""
+    print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=False), flush=True)  # noqa: T201
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows under their columns; a cell that is a status takes its colour."""
+    grid = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        grid.add_column(column, no_wrap=column == "id")
+    for row in rows:
+        grid.add_row(*(_cell(value) for value in row))
+    out.print(grid if grid.row_count else f"[dim]{empty}[/]")
+
+
+def fields(pairs: Mapping[str, object]) -> None:
+    """Print names and values, one pair a line; those without a value are left out."""
+    grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs.items():
+        if value not in (None, "", {}, []):
+            grid.add_row(name, _cell(value))
+    out.print(grid)
+
+
+def problem(error: Exception) -> None:
+    """Print an error as one red sentence, and each fault with its place below."""
+    err.print(f"[bold red]✗[/] [red]{escape(str(error))}[/]")
+    if isinstance(error, ApiError):
+        for fault in error.errors:
+            err.print(f"  [yellow]{escape(fault.get('pointer', ''))}[/]  {escape(fault.get('detail', ''))}")
+
+
+def number(value: object) -> str:
+    """Return a number as a person would write it; shares and losses to four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)
+
+
+def size(size_bytes: int) -> str:
+    """Return a size such as `12.3 MB`."""
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+@contextmanager
+def sending(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of bytes; give the callback that moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+        task = bar.add_task(escape(title), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+@contextmanager
+def waiting(sentence: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show a spinner with the sentence while the block runs."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
+        bar.add_task(escape(sentence), total=None)
+        yield
+
+
+class Runs:
+    """Bars for jobs that are being watched."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        columns = (
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("[cyan]{task.fields[state]}[/]"),
+            TextColumn("[dim]{task.fields[numbers]}[/]"),
+        )
+        self._bars = Progress(*columns, console=err, disable=quiet)
+        self._seen: dict[str, float] = {}
+
+    def __enter__(self) -> "Runs":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._bars.stop()
+
+    def follow(self, title: str, updates: Iterable[Update]) -> Job:
+        """Show a job until it has ended, and return it."""
+        self._seen = {}
+        task = self._bars.add_task(escape(title), total=None, state="", numbers="")
+        job = None
+        for update in updates:
+            job = update.job
+            self._show(task, update)
+        assert job is not None
+        return job
+
+    def _show(self, task: TaskID, update: Update) -> None:
+        for name, series in update.metrics.series.items():
+            if name in SHOWN_METRICS and series.value and series.value[-1] is not None:
+                self._seen[name] = series.value[-1]
+        numbers = [f"{label} {self._seen[name]:.3f}" for name, label in SHOWN_METRICS.items() if name in self._seen]
+        done, total = _extent(update.job)
+        self._bars.update(task, completed=done, total=total, state=_state(update.job), numbers=" · ".join(numbers))
+
+
+def _extent(job: Job) -> tuple[float | None, float | None]:
+    """Return how many steps are done, of how many; None for what is not known yet."""
+    if job.status == "succeeded":
+        return 1, 1
+    if job.progress and job.progress.get("total_steps"):
+        return job.progress["step"], job.progress["total_steps"]
+    return None, None
+
+
+def _state(job: Job) -> str:
+    if job.status != "running" or not job.progress or not job.progress.get("total_steps"):
+        return job.status
+    left = time.strftime("%H:%M:%S", time.gmtime(job.progress.get("eta_seconds") or 0)).removeprefix("00:")
+    rate = job.progress.get("images_per_second") or 0
+    return f"epoch {job.progress['epoch']}/{job.progress['epochs']} · {rate:,.0f} images/s · {left} left"
+
+
+def _cell(value: object) -> str:
+    text = escape(number(value))
+    return f"[{STYLES[text]}]{text}[/]" if text in STYLES else text
