@@ -1,9 +1,9 @@
 """The operator declarations that `import torchvision` needs where its compiled extension cannot be loaded.
 
-While it is imported, torchvision registers shape rules for `torchvision::nms` and `torchvision::qnms`, and that fails when
-nobody has declared the two, as happens with a wheel built for CUDA beside a torch built for the CPU. We use its models and
-their weights, which need no compiled operator; so the two signatures are declared here, only when they are missing.
-Calling one still fails, as it should. Import this module before torchvision.
+While it is imported, torchvision registers shape rules for `torchvision::nms` and `torchvision::qnms`, and that fails
+when nobody has declared the two, as happens with a wheel built for CUDA beside a torch built for the CPU. We use its
+models and their weights, which need no compiled operator; so the two signatures are declared here, only when they are
+missing. Calling one still fails, as it should. Import this module before torchvision.
 """
 
 import importlib.machinery

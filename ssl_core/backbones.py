@@ -1,0 +1,227 @@
+"""Backbones: image batch -> features.
+
+ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, with stems for small and large images; at width 1
+with the ImageNet stem their state dict is torchvision's, less the classifier `fc`. Any torchvision classification
+model besides, as `torchvision_<name>`, with its classifier taken off.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.error import URLError
+
+from torch import Tensor, nn
+
+import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
+
+# isort: split
+import torchvision.models
+
+from ssl_core.config import Backbone as BackboneConfig
+from ssl_core.failures import ConfigUnfit, WeightsUnavailable
+
+BLOCKS = ("block1", "block2", "block3", "block4")
+
+
+class Basic(nn.Module):
+    """Two 3×3 convolutions around a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, planes, 3, stride)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (which carries the stride, as in torchvision) and 1×1 convolutions around a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(inputs, planes, 1)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = _conv(planes, planes, 3, stride)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = _conv(planes, planes * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, planes * self.expansion, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+# Name -> the block, and how many of it in each of the four stages.
+RESNETS: dict[str, tuple[type[Basic] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "resnet10": (Basic, (1, 1, 1, 1)),
+    "resnet18": (Basic, (2, 2, 2, 2)),
+    "resnet34": (Basic, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
+    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """Images N×3×S×S -> features N×dim, the spatial mean of the last stage."""
+
+    def __init__(
+        self, name: str, *, width: float = 1.0, stem: str = "imagenet", zero_init_residual: bool = False
+    ) -> None:
+        super().__init__()
+        block, depths = RESNETS[name]
+        planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
+        self.conv1 = _conv(3, planes[0], 7, 2) if stem == "imagenet" else _conv(3, planes[0], 3, _STEM_STRIDE[stem])
+        self.bn1 = nn.BatchNorm2d(planes[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        stages, inputs = [], planes[0]
+        for stage, depth in enumerate(depths):
+            stages.append(_stage(block, inputs, planes[stage], depth, stride=1 if stage == 0 else 2))
+            inputs = planes[stage] * block.expansion
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.dim = inputs
+        self.block_dims = {layer: width_ * block.expansion for layer, width_ in zip(BLOCKS, planes, strict=True)}
+        _initialise(self, zero_init_residual)
+
+    def forward(self, images: Tensor) -> Tensor:
+        *_, last = self._stages(images)
+        return last.mean(dim=(2, 3))
+
+    def blocks(self, images: Tensor) -> dict[str, Tensor]:
+        """Return every stage's spatial mean, N×C_stage, under the names of BLOCKS; the last is `forward`'s result."""
+        return {name: x.mean(dim=(2, 3)) for name, x in zip(BLOCKS, self._stages(images), strict=True)}
+
+    @property
+    def body(self) -> nn.Module:
+        """The module whose state dict has torchvision's names."""
+        return self
+
+    def _stages(self, images: Tensor) -> Iterator[Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)  # N×C×H×W
+            yield x
+
+
+class Torchvision(nn.Module):
+    """A classification model of torchvision's without its classifier: images N×3×S×S -> N×dim, what it classified."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        if name not in _torchvision_names():
+            raise ConfigUnfit(f"torchvision has no classification model `{name}`.")
+        model = torchvision.models.get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
+        self.model = model
+        self.dim = _behead(model)
+        self.block_dims: dict[str, int] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).flatten(1)
+
+    def blocks(self, images: Tensor) -> dict[str, Tensor]:
+        return {}  # such models agree on no names for their stages
+
+    @property
+    def body(self) -> nn.Module:
+        """The module whose state dict has torchvision's names."""
+        return self.model
+
+
+Backbone = ResNet | Torchvision
+_STEM_STRIDE = {"cifar": 1, "cifar_stride2": 2}
+# Auxiliary classifiers would answer with a tuple; the two models warn about their slow initialisation unless told.
+_EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+def build(config: BackboneConfig) -> Backbone:
+    """Return the backbone that a resolved config describes, with random weights from torch's global generator.
+
+    Raises ConfigUnfit for a name that nothing answers to.
+    """
+    if config.name in RESNETS:
+        width, zero = float(config.width), bool(config.zero_init_residual)
+        return ResNet(config.name, width=width, stem=config.stem, zero_init_residual=zero)
+    if config.name.startswith("torchvision_"):
+        return Torchvision(config.name.removeprefix("torchvision_"))
+    raise ConfigUnfit(f"There is no backbone `{config.name}`; ours are {', '.join(RESNETS)} and torchvision_<name>.")
+
+
+def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
+    """Give the backbone torchvision's ImageNet weights, downloaded once and kept in torch's cache.
+
+    With a CIFAR stem the first convolution has another shape and keeps its random start. Raises ConfigUnfit where
+    torchvision has no weights for this network, WeightsUnavailable when they cannot be fetched.
+    """
+    name = config.name.removeprefix("torchvision_")
+    if isinstance(backbone, ResNet) and (config.width != 1 or name not in _torchvision_names()):
+        raise ConfigUnfit(
+            f"ImageNet weights exist for resnet18 to resnet152 at width 1, not for {name} at {config.width}."
+        )
+    try:
+        weights = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsUnavailable(f"The ImageNet weights of {name} could not be fetched: {error}") from error
+    own = backbone.body.state_dict()
+    fitting = {key: value for key, value in weights.items() if key in own and own[key].shape == value.shape}
+    if missing := own.keys() - fitting.keys() - {"conv1.weight"}:
+        raise ConfigUnfit(f"The ImageNet weights of {name} lack {sorted(missing)[0]}.")
+    backbone.body.load_state_dict(own | fitting)
+
+
+def _torchvision_names() -> list[str]:
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
+        return None
+    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
+def _stage(
+    block: type[Basic] | type[Bottleneck], inputs: int, planes: int, depth: int, *, stride: int
+) -> nn.Sequential:
+    first = block(inputs, planes, stride)
+    return nn.Sequential(first, *(block(planes * block.expansion, planes, 1) for _ in range(depth - 1)))
+
+
+def _initialise(network: ResNet, zero_init_residual: bool) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if zero_init_residual and isinstance(module, Basic | Bottleneck):
+            nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
+
+
+def _behead(model: nn.Module) -> int:
+    """Replace the layer that gives the 1,000 class scores by the identity; return how many features it took."""
+    name, last = [
+        (name, module)
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) and module.out_features == 1000)
+        or (isinstance(module, nn.Conv2d) and module.out_channels == 1000)
+    ][-1]
+    model.set_submodule(name, nn.Identity())
+    return last.in_features if isinstance(last, nn.Linear) else last.in_channels

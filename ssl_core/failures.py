@@ -1,0 +1,45 @@
+"""Why a run cannot go on: one class per reason, which becomes the run's `Failed` event."""
+
+
+class RunFailure(Exception):
+    """A run that cannot go on; the text is a sentence for the person who asked for it."""
+
+    code = "failed"
+    retry = False  # whether the same run may succeed when it is started again
+
+
+class Diverged(RunFailure):
+    """The loss is no longer a finite number."""
+
+    code = "diverged"
+
+
+class ConfigUnfit(RunFailure):
+    """The config is well formed, yet cannot be run on this data or this machine."""
+
+    code = "config_unfit"
+
+
+class BadCheckpoint(RunFailure):
+    """The checkpoint cannot be read, or belongs to another run."""
+
+    code = "bad_checkpoint"
+
+
+class BadModel(RunFailure):
+    """The folder holds no trained encoder that can be read."""
+
+    code = "bad_model"
+
+
+class OutOfMemory(RunFailure):
+    """The device has not enough memory for a step."""
+
+    code = "out_of_memory"
+
+
+class WeightsUnavailable(RunFailure):
+    """Starting weights could not be fetched."""
+
+    code = "weights_unavailable"
+    retry = True

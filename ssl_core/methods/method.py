@@ -1,0 +1,37 @@
+"""A method: what the training loop asks of each of them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ssl_core.backbones import Backbone
+
+
+class Output(NamedTuple):
+    """What a forward pass gives: the loss to descend, and the embeddings whose health is watched."""
+
+    loss: Tensor  # scalar
+    z: Tensor  # M×D, detached: the projector's output
+
+
+class Method(nn.Module):
+    """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
+
+    Whatever must survive a restart (a queue, a centre, a slow copy) is a buffer or a module, so that it is in the
+    state dict.
+    """
+
+    backbone: Backbone
+    projector: nn.Module
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        """Return the loss of a batch's views."""
+        raise TypeError(f"{type(self).__name__} defines no forward")
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Do what has to follow an optimizer step, such as moving a slow copy; `step` counts the steps done, from 1."""
+
+    def constant_lr(self) -> Sequence[nn.Module]:
+        """Return the modules whose learning rate neither warms up nor decays."""
+        return ()

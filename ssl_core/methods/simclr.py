@@ -1,0 +1,30 @@
+"""SimCLR (Chen et al. 2020, arXiv:2002.05709): the two views of an image agree, those of different images do not."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_core.backbones import Backbone
+from ssl_core.config import SimCLR as Config
+from ssl_core.heads import mlp
+from ssl_core.losses import nt_xent
+from ssl_core.methods.method import Method, Output
+
+
+class SimCLR(Method):
+    """Both views pass the network as one batch of 2N, so batch norm sees all of them."""
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__()
+        assert config.projector != "auto"
+        norm = config.projector_batch_norm
+        self.backbone = backbone
+        self.projector = mlp((backbone.dim, *config.projector), hidden_norm=norm, last_norm="scale" if norm else "none")
+        self.temperature = config.temperature
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        h = self.backbone(torch.cat(list(views)))  # 2N×F
+        z = self.projector(h)  # 2N×D
+        z1, z2 = z.chunk(2)
+        return Output(nt_xent(z1, z2, temperature=self.temperature), z.detach())

@@ -1,0 +1,143 @@
+"""Optimisation: parameter groups, LARS, and the learning rate at each step."""
+
+import math
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from ssl_core.config import LARS as LARSConfig
+from ssl_core.config import AdamW, Pretrain, Schedule
+from ssl_core.config import Optimizer as OptimizerConfig
+from ssl_core.methods.method import Method
+
+
+def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.optim.Optimizer:
+    """Return the optimizer of a resolved config over the method's parameters; `base_lr` is the scaled peak rate."""
+    groups = parameter_groups(method, config, base_lr)
+    if isinstance(config, LARSConfig):
+        return LARS(
+            groups,
+            lr=base_lr,
+            momentum=config.momentum,
+            trust=config.trust,
+            classic_momentum=config.classic_momentum,
+            nesterov=config.nesterov,
+        )
+    if isinstance(config, AdamW):
+        return torch.optim.AdamW(groups, lr=base_lr, betas=config.betas, foreach=True)
+    nesterov = config.nesterov and config.momentum > 0
+    return torch.optim.SGD(groups, lr=base_lr, momentum=config.momentum, nesterov=nesterov, foreach=True)
+
+
+def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:
+    """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
+
+    Norms and biases (every tensor of one dimension) are never adapted by LARS, and decayed only if the config says so.
+    """
+    constant = {id(p) for module in method.constant_lr() for p in module.parameters()}
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for parameter in method.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim <= 1, id(parameter) in constant), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if small and not config.decay_norm_and_bias else config.weight_decay,
+            "adapt": not small,
+            "constant_lr": fixed,
+            "base_lr": base_lr,
+        }
+        for (small, fixed), parameters in groups.items()
+    ]
+
+
+def scaled_lr(config: Pretrain) -> float:
+    """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
+    assert config.optimizer.lr != "auto"
+    factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
+    return config.optimizer.lr * factors[config.schedule.lr_scaling]
+
+
+def lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
+    """Return the share of the peak rate at `step`, from 0: linear warm-up to 1, then cosine towards 0 at `total_steps`.
+
+    The warm-up starts at 1/warm-up steps rather than at 0, so that no step is spent on standing still.
+    """
+    assert schedule.warmup_epochs != "auto"
+    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if schedule.decay == "none":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its share of the peak; groups at a constant rate stay at the peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * (1.0 if group["constant_lr"] else factor)
+
+
+class LARS(torch.optim.Optimizer):
+    """Layer-wise adaptive rates (You et al. 2017, arXiv:1708.03888), with google-research/simclr's arithmetic.
+
+    The trust ratio is trust·‖w‖/‖g + decay·w‖, and 1 where a norm is 0 or the group has `adapt=False`; it applies
+    without decay as well. `classic_momentum` puts the rate inside the momentum buffer; otherwise the ratio is of the
+    buffered update and the rate stays outside.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        trust: float = 0.001,
+        weight_decay: float = 0.0,
+        classic_momentum: bool = True,
+        nesterov: bool = False,
+        adapt: bool = True,
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": weight_decay}
+        super().__init__(
+            params, defaults | {"classic_momentum": classic_momentum, "nesterov": nesterov, "adapt": adapt}
+        )
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for w in group["params"]:
+                if w.grad is not None:
+                    v = self.state[w].setdefault("momentum_buffer", torch.zeros_like(w))
+                    _lars_update(w, w.grad.add(w, alpha=group["weight_decay"]), v, group)
+        return loss
+
+
+def _lars_update(w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+    """Move one tensor `w` in place by its decayed gradient `g` and its buffer `v`."""
+    momentum, lr = group["momentum"], group["lr"]
+    if group["classic_momentum"]:
+        scaled = g * (lr * _trust_ratio(w, g, group))
+        v.mul_(momentum).add_(scaled)
+        w.sub_(scaled.add(v, alpha=momentum) if group["nesterov"] else v)
+    else:
+        v.mul_(momentum).add_(g)
+        update = g.add(v, alpha=momentum) if group["nesterov"] else v
+        w.sub_(update * (lr * _trust_ratio(w, update, group)))
+
+
+def _trust_ratio(w: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor | float:
+    if not group["adapt"]:
+        return 1.0
+    w_norm, norm = w.norm(), update.norm()
+    return torch.where((w_norm > 0) & (norm > 0), group["trust"] * w_norm / norm, 1.0)

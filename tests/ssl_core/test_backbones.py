@@ -1,0 +1,129 @@
+"""Backbones against torchvision's own, and their blocks, widths and stems."""
+
+import pytest
+import torch
+
+import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
+
+# isort: split
+import torchvision.models
+
+from ssl_core import backbones, config
+from ssl_core.failures import ConfigUnfit, WeightsUnavailable
+
+
+def settled(**fields):
+    return config.Backbone(**{"width": 1.0, "stem": "imagenet", "zero_init_residual": False} | fields)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_width_one_has_torchvisions_keys_and_outputs(name):
+    reference = torchvision.models.get_model(name, weights=None)
+    reference.fc = torch.nn.Identity()
+    ours = backbones.build(settled(name=name))
+    ours.load_state_dict(reference.state_dict())  # strict: the same keys and shapes
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(ours(images), reference(images))
+    torch.testing.assert_close(ours.eval()(images), reference.eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "parameters"), [("resnet34", 34, 21_284_672), ("resnet101", 101, 42_500_160)]
+)
+def test_deeper_networks_have_torchvisions_number_of_parameters(name, depth, parameters):
+    with torch.device("meta"):
+        network = backbones.build(settled(name=name))
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_resnet10_is_one_basic_block_a_stage():
+    network = backbones.build(settled(name="resnet10", width=0.5, stem="cifar"))
+    assert [len(stage) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)] == [1, 1, 1, 1]
+    assert network.dim == 256
+
+
+@pytest.mark.parametrize(("width", "dim"), [(0.125, 64), (0.25, 128), (2.0, 1024), (3.0, 1536)])
+def test_width_multiplies_every_stage(width, dim):
+    with torch.device("meta"):
+        network = backbones.build(settled(name="resnet18", width=width))
+    assert network.dim == dim == network.layer4[-1].conv2.out_channels
+    assert network.conv1.out_channels == dim // 8
+
+
+@pytest.mark.parametrize(("stem", "side"), [("cifar", 32), ("cifar_stride2", 16), ("imagenet", 8)])
+def test_stems_shrink_the_image_as_they_say(stem, side):
+    network = backbones.build(settled(name="resnet10", width=0.125, stem=stem))
+    x = network.maxpool(network.bn1(network.conv1(torch.rand(2, 3, 32, 32))))
+    assert x.shape[-2:] == (side, side)
+
+
+def test_blocks_end_in_the_features():
+    network = backbones.build(settled(name="resnet10", width=0.125, stem="cifar")).eval()
+    images = torch.rand(3, 3, 16, 16)
+    blocks = network.blocks(images)
+    assert {name: x.shape[1] for name, x in blocks.items()} == network.block_dims
+    torch.testing.assert_close(blocks["block4"], network(images))
+
+
+def test_zero_init_makes_a_block_the_identity():
+    network = backbones.build(settled(name="resnet10", width=0.125, stem="cifar", zero_init_residual=True))
+    x = torch.rand(2, 8, 8, 8)
+    torch.testing.assert_close(network.layer1(x), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [
+        ("torchvision_mobilenet_v3_small", 1024),
+        ("torchvision_squeezenet1_1", 512),
+        ("torchvision_shufflenet_v2_x0_5", 1024),
+        ("torchvision_regnet_y_400mf", 440),
+    ],
+)
+def test_torchvision_models_lose_their_classifier(name, dim):
+    network = backbones.build(settled(name=name))
+    assert network.dim == dim
+    assert network.eval()(torch.rand(2, 3, 64, 64)).shape == (2, dim)
+
+
+@pytest.mark.parametrize("name", ["torchvision_densenet121", "torchvision_swin_t", "torchvision_inception_v3"])
+def test_torchvision_models_of_other_makes_have_a_known_width(name):
+    with torch.device("meta"):
+        assert backbones.build(settled(name=name)).dim == {"d": 1024, "s": 768, "i": 2048}[name[12]]
+
+
+@pytest.mark.parametrize("name", ["resnet77", "torchvision_nothing", "torchvision_fcn_resnet50"])
+def test_unknown_backbone_is_refused_by_name(name):
+    with pytest.raises(ConfigUnfit, match=name.removeprefix("torchvision_")):
+        backbones.build(settled(name=name))
+
+
+def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_stem(tmp_path, monkeypatch):
+    reference = torchvision.models.get_model("resnet18", weights=None)
+    url = torchvision.models.get_model_weights("resnet18").DEFAULT.url
+    cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]  # where torch keeps what it has downloaded
+    cached.parent.mkdir(parents=True)
+    torch.save(reference.state_dict(), cached)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for stem in ("imagenet", "cifar"):
+        asked = settled(name="resnet18", stem=stem, weights="imagenet")
+        network = backbones.build(asked)
+        backbones.load_imagenet(network, asked)
+        torch.testing.assert_close(network.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
+        assert (network.conv1.weight.shape == reference.conv1.weight.shape) == (stem == "imagenet")
+
+
+def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    asked = settled(name="resnet18", weights="imagenet")
+    with pytest.raises(WeightsUnavailable, match="resnet18") as caught:
+        backbones.load_imagenet(backbones.build(asked), asked)
+    assert caught.value.retry
+
+
+@pytest.mark.parametrize("fields", [{"name": "resnet10"}, {"name": "resnet18", "width": 0.5}])
+def test_imagenet_weights_are_refused_where_there_are_none(fields):
+    asked = settled(**fields, weights="imagenet")
+    with pytest.raises(ConfigUnfit, match="ImageNet weights"):
+        backbones.load_imagenet(backbones.build(asked), asked)

@@ -1,0 +1,124 @@
+"""Optimisation against closed forms and a transcription of google-research/simclr's LARS."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core import optim
+from ssl_core.config import LARS, SGD, AdamW, Backbone, Pretrain, Schedule
+from ssl_core.methods.method import Method
+
+
+class Tiny(Method):
+    """A method with one of each kind of parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = torch.nn.Linear(3, 4)
+        self.norm = torch.nn.BatchNorm1d(4)
+        self.predictor = torch.nn.Linear(4, 2)
+
+    def constant_lr(self):
+        return (self.predictor,)
+
+
+def slow_lars(w, grads, *, lr, momentum, trust, decay, adapt, classic, nesterov):
+    """The optimizer's update rule in float64, one tensor, step by step."""
+    w, v = np.array(w, dtype=np.float64), 0.0
+
+    def ratio(update):
+        w_norm, norm = np.sqrt((w**2).sum()), np.sqrt((update**2).sum())
+        return trust * w_norm / norm if adapt and w_norm > 0 and norm > 0 else 1.0
+
+    for raw in grads:
+        g = np.array(raw, dtype=np.float64) + decay * w
+        if classic:
+            scaled = lr * ratio(g) * g
+            v = momentum * v + scaled
+            w = w - (momentum * v + scaled if nesterov else v)
+        else:
+            v = momentum * v + g
+            update = momentum * v + g if nesterov else v
+            w = w - lr * ratio(update) * update
+    return w
+
+
+@pytest.mark.parametrize("classic", [True, False])
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("adapt", [True, False])
+@pytest.mark.parametrize("decay", [0.0, 1e-2])
+def test_lars_is_googles(classic, nesterov, adapt, decay):
+    generator = torch.Generator().manual_seed(1)
+    w = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    grads = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)
+    settings = {"lr": 0.3, "momentum": 0.9, "trust": 0.01, "adapt": adapt, "nesterov": nesterov}
+    expected = slow_lars(w.numpy(), grads.numpy(), decay=decay, classic=classic, **settings)
+    parameter = w.clone().requires_grad_()
+    lars = optim.LARS([parameter], weight_decay=decay, classic_momentum=classic, **settings)
+    for grad in grads:
+        parameter.grad = grad.clone()
+        lars.step()
+    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
+
+
+def test_lars_steps_plainly_where_a_norm_is_zero():
+    parameter = torch.zeros(3, requires_grad=True)
+    lars = optim.LARS([parameter], lr=0.5, momentum=0.0)
+    parameter.grad = torch.ones(3)
+    lars.step()
+    torch.testing.assert_close(parameter.detach(), torch.full((3,), -0.5))
+
+
+@pytest.mark.parametrize("decays_all", [True, False])
+def test_norms_and_biases_decay_only_when_told(decays_all):
+    groups = optim.parameter_groups(Tiny(), SGD(weight_decay=0.1, decay_norm_and_bias=decays_all), 1.0)
+    decay = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
+    small = 0.1 if decays_all else 0.0
+    assert decay == {(4, 3): 0.1, (2, 4): 0.1, (4,): small, (2,): small}
+    assert all(group["adapt"] == (p.ndim > 1) for group in groups for p in group["params"])
+
+
+def test_every_parameter_is_in_exactly_one_group():
+    method = Tiny()
+    found = [
+        id(p) for group in optim.parameter_groups(method, SGD(decay_norm_and_bias=False), 1.0) for p in group["params"]
+    ]
+    assert sorted(found) == sorted(id(p) for p in method.parameters())
+
+
+@pytest.mark.parametrize("config", [SGD(), AdamW(), LARS()])
+def test_the_predictors_rate_stays_while_the_others_follow_the_schedule(config):
+    method = Tiny()
+    optimizer = optim.build(config.model_copy(update={"decay_norm_and_bias": False}), method, 2.0)
+    optim.set_lr(optimizer, 0.25)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates[id(method.predictor.weight)] == rates[id(method.predictor.bias)] == 2.0
+    assert rates[id(method.backbone.weight)] == rates[id(method.norm.bias)] == 0.5
+
+
+@pytest.mark.parametrize(("scaling", "expected"), [("none", 0.1), ("linear", 0.2), ("sqrt", 0.1 * math.sqrt(512))])
+def test_learning_rate_scales_with_the_batch(scaling, expected):
+    config = Pretrain(
+        method={"name": "simclr"},
+        batch_size=512,
+        backbone=Backbone(),
+        optimizer=SGD(lr=0.1),
+        schedule=Schedule(lr_scaling=scaling),
+    )
+    assert optim.scaled_lr(config) == pytest.approx(expected)
+
+
+def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
+    schedule, total = Schedule(warmup_epochs=2.0), 100
+    factors = [optim.lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
+    assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert factors[10] == 1
+    assert factors[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * step / 90) for step in range(91)])
+    assert factors[100] == pytest.approx(0)
+
+
+def test_schedule_may_stay_at_its_peak_or_never_reach_it():
+    assert optim.lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
+    assert optim.lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1  # a warm-up longer than the run ends with it
