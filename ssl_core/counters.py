@@ -1,0 +1,72 @@
+"""Random numbers that are counted, not consumed: pure functions of (seed, epoch, image, view, number of the draw).
+
+SplitMix64 (Steele, Lea & Flood 2014) in torch's wrapping 64-bit integers: the same numbers on every device, in every
+order, and whatever else is in the batch. Nothing here touches a global generator.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+
+
+def stream(*names: int) -> int:
+    """Return a 64-bit key for a list of integers, such as (seed, epoch, view); another list gives another key."""
+    key = 0
+    for name in names:
+        key = _mix_int((key + _GOLDEN + _mix_int(name & _WORD)) & _WORD)
+    return key
+
+
+def keys(base: int, indices: Tensor) -> Tensor:
+    """Return one key for each index (int64, any shape) under a `stream`."""
+    return _mix(indices * _signed(_GOLDEN) + _signed(base))
+
+
+def uniforms(keys: Tensor, count: int, start: int = 0) -> Tensor:
+    """Return float64 N×count on [0, 1): draws number `start` to `start + count - 1` of each key."""
+    return _shift(_words(keys, count, start), 11).double() * 2.0**-53
+
+
+def normals(keys: Tensor, count: int) -> Tensor:
+    """Return float32 N×count from the standard normal distribution (Box-Muller on the halves of each word)."""
+    words = _words(keys, (count + 1) // 2, 0)
+    radius = torch.log(_shift(words, 32).add_(1).float().mul_(2.0**-32)).mul_(-2).sqrt_()
+    angle = (words & 0xFFFFFFFF).float().mul_(2.0**-32 * 2 * math.pi)
+    return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count]
+
+
+def permutation(base: int, length: int) -> Tensor:
+    """Return int64 0 … length-1 in an order that depends on the `stream` alone."""
+    return torch.sort(keys(base, torch.arange(length)), stable=True).indices
+
+
+def _words(keys: Tensor, count: int, start: int) -> Tensor:
+    """N×count random 64-bit words."""
+    steps = torch.arange(start + 1, start + count + 1, device=keys.device) * _signed(_GOLDEN)
+    return _mix(keys[:, None] + steps)
+
+
+def _mix(word: Tensor) -> Tensor:
+    word = (word ^ _shift(word, 30)) * _signed(_FIRST)
+    word = (word ^ _shift(word, 27)) * _signed(_SECOND)
+    return word ^ _shift(word, 31)
+
+
+def _mix_int(word: int) -> int:
+    word = ((word ^ (word >> 30)) * _FIRST) & _WORD
+    word = ((word ^ (word >> 27)) * _SECOND) & _WORD
+    return word ^ (word >> 31)
+
+
+def _shift(word: Tensor, bits: int) -> Tensor:
+    """Shift right and fill with zeros; torch's own shift repeats the sign."""
+    return (word >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >= 1 << 63 else word
