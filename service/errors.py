@@ -125,6 +125,14 @@ class DatasetInUse(Conflict):
     """A job that has not ended uses this dataset."""
 
 
+class EmptyUpload(Unprocessable):
+    """The uploaded file is empty."""
+
+
+class StorageAway(Unavailable):
+    """The storage cannot take this now: it is full, or it is gone."""
+
+
 # --- jobs --------------------------------------------------------------------------------------------------------
 
 
@@ -223,3 +231,10 @@ class EncoderFailed(Unavailable):
 
 class ModelDamaged(Conflict):
     """The model's files are missing or cannot be read."""
+
+
+# --- health ------------------------------------------------------------------------------------------------------
+
+
+class NotReady(Unavailable):
+    """Something that the service needs is missing."""
