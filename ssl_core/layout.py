@@ -1,0 +1,117 @@
+"""Layout: from the paths of a dataset's files to their splits and classes.
+
+Understood are `<file>` (no labels), `<class>/…`, and `<split>/<class>/…` or `<split>/<file>`. Splits are recognised
+where a folder for training stands at the top. Folders that hold everything else are looked through.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
+Place = tuple[Split, str | None]
+
+_MAX_NAME = 512
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_DOCUMENT = re.compile(
+    r"\.(txt|md|rst|json|jsonl|csv|tsv|xml|ya?ml|html?|pdf|docx?|xlsx?|py|ipynb|sh|mat|npy|pkl|log|ini|cfg|toml|sha256|md5)$"
+    r"|(^|/)(readme|license|licence|copying|authors|changelog|makefile|thumbs\.db)[^/]*$",
+    re.IGNORECASE,
+)
+
+
+class UnsafePath(ValueError):
+    """The path is absolute or leads out of its archive."""
+
+
+class NoTrainingSplit(ValueError):
+    """All images stand in val or test folders: there is nothing to train on."""
+
+
+def clean_path(raw: str) -> str:
+    """Return the path with `/` between its parts and nothing in it that a database or a terminal could choke on.
+
+    Undecodable bytes and control characters become visible escapes. Raises UnsafePath.
+    """
+    path = raw.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", path):
+        raise UnsafePath(clean_text(raw))
+    return "/".join(clean_text(part) for part in parts)
+
+
+def clean_text(raw: str) -> str:
+    """Return the text in NFC, of bounded length, with surrogates and control characters as visible escapes."""
+    text = raw[: 4 * _MAX_NAME].encode("utf-8", "surrogateescape" if _only_escapes(raw) else "backslashreplace")
+    clean = unicodedata.normalize("NFC", text.decode("utf-8", "backslashreplace"))
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", clean)[:_MAX_NAME]
+
+
+def folded(name: str) -> str:
+    """Return what names that differ only in case or in Unicode form have in common."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def is_junk(path: str) -> bool:
+    """Tell whether the path is something that an operating system left there: dotfiles, `__MACOSX`, Thumbs.db."""
+    return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in path.split("/"))
+
+
+def is_document(path: str) -> bool:
+    """Tell whether the path is named like something that goes with images and is none."""
+    return _DOCUMENT.search(path) is not None
+
+
+def places(paths: Sequence[str]) -> list[Place | None]:
+    """Return the split and the class of each path; None where it stands outside the splits that there are.
+
+    Raises NoTrainingSplit.
+    """
+    depth = _wrappers(paths)
+    tops = {top for path in paths if (top := _part(path, depth)) is not None}
+    splits = {SPLIT_NAMES.get(top.casefold()) for top in tops}
+    if "train" in splits:
+        return [_place_in_split(path.split("/")[depth:]) for path in paths]
+    if splits and None not in splits and not any(_part(path, depth) is None for path in paths):
+        raise NoTrainingSplit(str(NoTrainingSplit.__doc__))
+    return [("train", _part(path, depth)) for path in paths]
+
+
+def _only_escapes(raw: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff" for letter in raw)
+
+
+def _wrappers(paths: Sequence[str]) -> int:
+    """Return how many folders, from the top, hold everything and are no split."""
+    if not paths:
+        return 0
+    first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
+    depth = 0
+    while depth < min(len(first), len(last)) and first[depth] == last[depth]:
+        if first[depth].casefold() in SPLIT_NAMES:
+            break
+        depth += 1
+    return depth
+
+
+def _part(path: str, depth: int) -> str | None:
+    """Return the folder at that depth, or None where the path has none."""
+    parts = path.split("/", depth + 1)
+    return parts[depth] if len(parts) > depth + 1 else None
+
+
+def _place_in_split(parts: list[str]) -> Place | None:
+    split = SPLIT_NAMES.get(parts[0].casefold()) if len(parts) > 1 else None
+    if split is None:
+        return None
+    return split, parts[1] if len(parts) > 2 else None
