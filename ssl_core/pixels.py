@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,11 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """Images of a batch that share a canvas: uint8 n×H×W×3, padded at the bottom and the right where `sizes` says so."""
+    """Images of a batch that share a canvas, padded at the bottom and the right where `sizes` says so."""
 
-    rows: Tensor  # int64 n: their places in the batch
-    pixels: Tensor
+    rows: Tensor  # int64 n, on the CPU: their places in the batch
+    pixels: Tensor  # uint8 n×H×W×3
     sizes: Tensor | None = None  # int64 n×2: true heights and widths; None: all fill the canvas
+
+    def to(self, device: torch.device) -> "Group":
+        sizes = None if self.sizes is None else self.sizes.to(device, non_blocking=True)
+        return Group(self.rows, self.pixels.to(device, non_blocking=True), sizes)
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,34 @@ class Pixels:
     def __len__(self) -> int:
         return self.count
 
+    def to(self, device: torch.device) -> "Pixels":
+        return self if device == self.device else Pixels(tuple(group.to(device) for group in self.groups), self.count)
+
+    def take(self, places: Tensor) -> "Pixels":
+        """Return the batch of the images at those places (int64 n, on the CPU)."""
+        group_of, slot_of = self._where
+        groups = []
+        for number, group in enumerate(self.groups):
+            rows = (group_of[places] == number).nonzero()[:, 0]
+            if len(rows):
+                slots = slot_of[places[rows]].to(group.pixels.device)
+                sizes = None if group.sizes is None else group.sizes[slots]
+                groups.append(Group(rows, group.pixels[slots], sizes))
+        return Pixels(tuple(groups), len(places))
+
     def sizes(self) -> Tensor:
-        """float32 N×2, on the CPU: each image's true height and width."""
+        """Return float32 N×2, on the CPU: each image's true height and width."""
         found = torch.empty(self.count, 2)
         for group in self.groups:
             whole = torch.tensor(group.pixels.shape[1:3], dtype=torch.float32)
             found[group.rows] = whole if group.sizes is None else group.sizes.to("cpu", torch.float32)
         return found
+
+    @cached_property
+    def _where(self) -> tuple[Tensor, Tensor]:
+        """For each place, the number of its group and its slot there."""
+        group_of, slot_of = torch.empty(self.count, dtype=torch.int64), torch.empty(self.count, dtype=torch.int64)
+        for number, group in enumerate(self.groups):
+            group_of[group.rows] = number
+            slot_of[group.rows] = torch.arange(len(group.rows))
+        return group_of, slot_of
