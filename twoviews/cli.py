@@ -48,6 +48,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 well · 1 a job or dataset failed · 2 wrong use or request · 3 not found · 4 service or key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -55,8 +56,8 @@ app = typer.Typer(
 @app.callback()
 def connect(
     ctx: typer.Context,
-    url: Annotated[str | None, typer.Option(help="Address of the service [env: TWOVIEWS_URL].")] = None,
-    key: Annotated[str | None, typer.Option(help="The key [env: TWOVIEWS_KEY].")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of the service, or TWOVIEWS_URL.")] = None,
+    key: Annotated[str | None, typer.Option(help="The key, or TWOVIEWS_KEY.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of a local service, where its address and key are found.")
     ] = None,

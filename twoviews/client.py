@@ -9,7 +9,6 @@ Wherever an id is asked for, the value itself will do. Every call may raise `Api
 """
 
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +48,7 @@ class Client:
 
     def embed(
         self, model: Ref, images: Iterable[str | Path | bytes], *, layer: str = "backbone", batch: int = 64
-    ) -> list[array[float]]:
+    ) -> list[vectors.Row]:
         """Return one float32 row for each image (a path, or the bytes of a file), in order.
 
         `numpy.array(rows)` makes an N×D matrix of them. Images are read and sent `batch` at a time.

@@ -6,13 +6,18 @@ from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from twoviews.transport import Transport
 
 Image = str | Path | bytes
+if TYPE_CHECKING:
+    Row = array[float]  # typed since Python 3.12 when the program runs
+else:
+    Row = array
 
 
-def embed(transport: Transport, model: str, images: Iterable[Image], layer: str, batch: int) -> Iterator[array[float]]:
+def embed(transport: Transport, model: str, images: Iterable[Image], layer: str, batch: int) -> Iterator[Row]:
     """Yield one row for each image, in order."""
     waiting = iter(images)
     while some := list(islice(waiting, batch)):
@@ -29,9 +34,9 @@ def _content(image: Image) -> bytes:
     return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
-def _row(text: str) -> array[float]:
+def _row(text: str) -> Row:
     """Return the row in a base64 text of little-endian float32."""
-    row: array[float] = array("f", base64.b64decode(text))
+    row: Row = array("f", base64.b64decode(text))
     if sys.byteorder == "big":
         row.byteswap()
     return row

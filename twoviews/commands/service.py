@@ -35,9 +35,9 @@ def demo(
 ) -> None:
     """Train two encoders on real digits, judge them with a few labels, and leave three pictures."""
     require_embedded()
-    from twoviews import demo as story  # noqa: PLC0415  (loads matplotlib and scikit-learn, which a bare client lacks)
+    from twoviews.demo import tell  # noqa: PLC0415  (loads matplotlib and scikit-learn, which a bare client lacks)
 
-    raise typer.Exit(story.tell(out, data))
+    raise typer.Exit(tell(out, data))
 
 
 def require_embedded() -> None:

@@ -1,0 +1,202 @@
+"""The demo: the whole service on real digits, told as a story with a table at the end."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from twoviews import demo_pictures, screen
+from twoviews.client import Client, succeeded
+from twoviews.demo_digits import Digits, png
+from twoviews.errors import TwoviewsError
+from twoviews.values import Dataset, Job
+
+RECIPES = {"SimCLR": "simclr-digits", "SimSiam": "simsiam-digits"}
+LABEL_FRACTIONS = (0.01, 0.05, 0.1)
+DRAWS = 10
+STOP_SECONDS = 60.0
+TAIL_LINES = 20
+
+
+def tell(out: Path, data_dir: Path | None) -> int:
+    """Run the demo, leave pictures in `out`, and return the exit code. Raises TwoviewsError when a step fails."""
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    with _folder(data_dir) as folder, service(folder) as url, Client(url=url, data_dir=folder) as client:
+        digits = Digits()
+        try:
+            jobs = _run(client, _upload(client, digits, folder))
+            _draw(client, jobs, digits, out)
+        except TwoviewsError:
+            _show_logs(folder)
+            raise
+        _conclude(jobs, out, time.monotonic() - started)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """What ran, by method's name."""
+
+    pretrained: Mapping[str, Job]
+    linear: Mapping[str, Job]
+    knn: Mapping[str, Job]
+
+
+@contextmanager
+def service(data_dir: Path) -> Iterator[str]:
+    """Start `twoviews up` on a free port, give its address, and stop it afterwards. Raises TwoviewsError."""
+    command = [sys.executable, "-m", "twoviews", "up", "--data", str(data_dir), "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            with screen.waiting("Starting the service"):
+                line = process.stdout.readline()
+            if not line:
+                raise TwoviewsError("The service did not start.")
+            yield json.loads(line)["url"]
+        finally:
+            with screen.waiting("Stopping the service"):
+                _stop(process)
+
+
+def _stop(process: "subprocess.Popen[str]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its children die with it
+
+
+@contextmanager
+def _folder(data_dir: Path | None) -> Iterator[Path]:
+    """Give the folder that was asked for, or a temporary one."""
+    if data_dir is not None:
+        yield data_dir.absolute()
+        return
+    path = Path(tempfile.mkdtemp(prefix="twoviews-demo-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _upload(client: Client, digits: Digits, folder: Path) -> Dataset:
+    """Send the digits over HTTP and wait until they are ready."""
+    with screen.waiting("Uploading 1,797 digits"):
+        dataset = client.datasets.wait(client.datasets.upload(digits.archive(folder / "digits.zip"), name="digits"))
+    splits: Any = (dataset.report or {})["splits"]
+    _say(f"[b]digits[/] is ready: {splits['train']['images']:,} training and {splits['test']['images']:,} test images")
+    return dataset
+
+
+def _run(client: Client, dataset: Dataset) -> Jobs:
+    """Submit everything at once (an evaluation waits for its encoder) and follow it to the end."""
+    recipes = {str(recipe["name"]): recipe["config"] for recipe in client.recipes()}
+    pretrained = {
+        name: client.jobs.submit(dataset=dataset, config=recipes[recipe], name=name, priority=1)
+        for name, recipe in RECIPES.items()
+    }
+    linear = {
+        name: client.jobs.submit(
+            dataset=dataset, kind="linear_eval", model=job, config=_linear(name), name=f"{name}: few labels"
+        )
+        for name, job in pretrained.items()
+    }
+    knn = {
+        name: client.jobs.submit(
+            dataset=dataset, kind="knn_eval", model=job, config=_knn(name), name=f"{name}: neighbours"
+        )
+        for name, job in pretrained.items()
+    }
+    with screen.Runs() as runs:
+        return Jobs(
+            *({name: _follow(client, runs, job) for name, job in stage.items()} for stage in (pretrained, linear, knn))
+        )
+
+
+def _follow(client: Client, runs: screen.Runs, job: Job) -> Job:
+    return succeeded(runs.follow(job.name or job.kind, client.jobs.watch(job, poll_seconds=0.5)))
+
+
+def _linear(name: str) -> dict[str, Any]:
+    return {"label_fractions": LABEL_FRACTIONS, "draws": DRAWS, "baselines": _baselines(name)}
+
+
+def _knn(name: str) -> dict[str, Any]:
+    return {"k": 10, "baselines": _baselines(name)}
+
+
+def _baselines(name: str) -> Sequence[str]:
+    """Raw pixels and a random network are judged once, beside the first method."""
+    return ("pixels", "random") if name == next(iter(RECIPES)) else ()
+
+
+def _draw(client: Client, jobs: Jobs, digits: Digits, out: Path) -> None:
+    """Ask for embeddings of the test images, and leave the pictures."""
+    images, labels = digits.test
+    with screen.waiting("Embedding the test images, drawing"):
+        vectors = client.embed(jobs.pretrained["SimCLR"], [png(image) for image in images])
+        curves, landscape, sheet = (out / name for name in demo_pictures.names())
+        metrics = {name: client.jobs.metrics(job, max_points=1000) for name, job in jobs.pretrained.items()}
+        demo_pictures.curves(metrics, curves)
+        demo_pictures.landscape(vectors, labels, landscape)
+        demo_pictures.neighbours(vectors, images, labels, sheet)
+
+
+def _conclude(jobs: Jobs, out: Path, seconds: float) -> None:
+    labels = [round(fraction * 1000) for fraction in LABEL_FRACTIONS]
+    grid = Table(
+        title="\nTest accuracy, %", title_justify="left", title_style="bold", caption_justify="left", header_style="dim"
+    )
+    grid.add_column("features")
+    for fraction, count in zip(LABEL_FRACTIONS, labels, strict=True):
+        grid.add_column(f"{fraction:.0%} of the labels\n({count} images)", justify="right")
+    grid.add_column("k nearest\nneighbours", justify="right")
+    for title, cells in rows(jobs).items():
+        style = "bold green" if title in RECIPES else ""
+        grid.add_row(title, *(f"{100 * cell:.1f}" for cell in cells), style=style)
+    screen.out.print(grid)
+    screen.out.print(
+        f"[dim]Labels: logistic regression, mean of {DRAWS} draws. Neighbours: k = 10, all training labels.[/]"
+    )
+    screen.out.print(f"\nPictures: {', '.join(escape(str(out / name)) for name in demo_pictures.names())}")
+    screen.out.print(f"[dim]Done in {seconds / 60:.1f} minutes.[/] Now with your own images:\n")
+    screen.out.print("  twoviews up")
+    screen.out.print("  twoviews datasets add [green]photos.zip[/]")
+    screen.out.print("  twoviews jobs submit pretrain [green]ds_…[/] --set method.name=simclr --watch\n")
+
+
+def rows(jobs: Jobs) -> dict[str, list[float]]:
+    """Return the table: for each kind of features the accuracy by label fraction, then that of the neighbours."""
+    titles = {"Raw pixels": ("SimCLR", "pixels"), "Random network": ("SimCLR", "random")}
+    titles |= {name: (name, "model") for name in RECIPES}
+    table = {}
+    for title, (method, features) in titles.items():
+        linear, knn = ((stage[method].summary or {})["results"] for stage in (jobs.linear, jobs.knn))
+        shares = {item["label_fraction"]: item["top1"] for item in linear if item["features"] == features}
+        near = next(item["top1"] for item in knn if item["features"] == features)
+        table[title] = [*(shares[fraction] for fraction in LABEL_FRACTIONS), near]
+    return table
+
+
+def _say(sentence: str) -> None:
+    screen.out.print(f"[green]✓[/] {sentence}")
+
+
+def _show_logs(data_dir: Path) -> None:
+    for log in sorted((data_dir / "logs").glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        screen.err.print(f"\n[dim]{escape(str(log))}[/]")
+        screen.err.print(escape("\n".join(lines)))
