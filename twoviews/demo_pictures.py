@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from sklearn.manifold import TSNE
 
 from twoviews.values import Metrics
@@ -36,15 +37,18 @@ def curves(runs: Mapping[str, Metrics], path: Path) -> None:
     """Draw each run's loss, and how well its neighbours agree, over the epochs."""
     with mpl.rc_context(STYLE):
         figure = _figure(10, 4.6, "Two encoders learn digits without labels")
-        _note(figure, "Left and middle: what each minimises. Right: is an image's nearest neighbours' digit its own?")
+        _note(
+            figure,
+            "Left and middle: what each minimises. Right: how often the nearest neighbours name an image's digit.",
+        )
         axes = figure.subplots(
-            1, 3, gridspec_kw={"wspace": 0.28, "top": 0.77, "bottom": 0.13, "left": 0.06, "right": 0.97}
+            1, 3, gridspec_kw={"wspace": 0.28, "top": 0.75, "bottom": 0.13, "left": 0.06, "right": 0.97}
         )
         for axis, (name, metrics) in zip(axes, runs.items(), strict=False):
             _loss(axis, name, metrics)
         for name, metrics in runs.items():
             _agreement(axes[2], name, metrics)
-        axes[2].set_title("Neighbours that agree, %", loc="left", fontsize=11)
+        axes[2].set_title("Neighbours are right, %", loc="left", fontsize=11)
         axes[2].legend(frameon=False, loc="lower right")
         for axis in axes:
             axis.set_xlabel("epoch")
@@ -66,6 +70,7 @@ def landscape(vectors: Any, labels: Any, path: Path) -> None:
             axis.scatter(
                 mine[:, 0], mine[:, 1], s=16, color=DIGIT_COLOURS[digit], alpha=0.8, linewidths=0, label=str(digit)
             )
+            _name(axis, np.median(mine, axis=0), str(digit))
         axis.legend(
             ncols=10,
             loc="lower center",
@@ -114,7 +119,8 @@ def _loss(axis: Any, name: str, metrics: Metrics) -> None:
     axis.plot(series.epoch, value, color=COLOURS[name], alpha=0.25, linewidth=0.8)
     width = max(1, len(value) // 25)
     smooth = np.convolve(value, np.ones(width) / width, mode="valid")
-    axis.plot(series.epoch[width - 1 :], smooth, color=COLOURS[name], linewidth=1.8)
+    middle = (width - 1) // 2
+    axis.plot(series.epoch[middle : middle + len(smooth)], smooth, color=COLOURS[name], linewidth=1.8)
     axis.set_title(f"{name}: loss", loc="left", fontsize=11)
     axis.margins(x=0.02)
 
@@ -124,6 +130,11 @@ def _agreement(axis: Any, name: str, metrics: Metrics) -> None:
     if series is not None:
         percent = [100 * value if value is not None else np.nan for value in series.value]
         axis.plot(series.epoch, percent, color=COLOURS[name], marker="o", markersize=4, linewidth=1.8, label=name)
+
+
+def _name(axis: Any, place: Any, text: str) -> None:
+    halo = [withStroke(linewidth=3, foreground=PAPER)]
+    axis.text(place[0], place[1], text, fontsize=15, fontweight="bold", ha="center", va="center", path_effects=halo)
 
 
 def _tile(axis: Any, image: Any, frame: str | None) -> None:
