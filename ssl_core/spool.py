@@ -8,7 +8,6 @@ import os
 import tempfile
 from array import array
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +51,8 @@ class Spool:
     """Rows in order of arrival. Its files have no name: they are gone with the process, however it ends."""
 
     def __init__(self, directory: Path) -> None:
-        self._files = ExitStack()
-        self._bytes = self._files.enter_context(tempfile.TemporaryFile(dir=directory))
-        self._pixels = self._files.enter_context(tempfile.TemporaryFile(dir=directory))
+        self._bytes = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - both live until `close`
+        self._pixels = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         self.names: list[str] = []
         self.labels: list[str | int | None] = []
         self.splits: list[layout.Split | None] = []
@@ -84,7 +82,8 @@ class Spool:
         self._append_pixels(seen)
 
     def close(self) -> None:
-        self._files.close()
+        self._bytes.close()
+        self._pixels.close()
 
     def flush(self) -> None:
         """Make what was appended readable by `image` and `small_image`."""

@@ -1,0 +1,169 @@
+"""Ingestion: from an upload to a packed dataset, in a process that may do little else.
+
+`python -m worker.ingest UPLOAD --out DIR` is a child of the supervisor; with `--events` it says how it goes as JSON
+lines (`ssl_core.events`) and nothing else on stdout. It ends with 0, or 1 when the upload is at fault, 70 when
+something else is, 75 when it was told to stop. Limits that are not given are those of the settings.
+"""
+
+import argparse
+import errno
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from service.settings import Settings
+from ssl_core.events import Event, Failed, Progress, Result, Stopped, to_line
+from ssl_core.pack import OnBadFile, Packer, PackError
+from worker import archives, sandbox
+from worker.meter import Limits
+
+_PROGRESS_SECONDS = 0.5
+
+
+class Told(BaseException):
+    """The process was told to stop."""
+
+
+def ingest(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
+    """Pack the upload into `out`; the last event is a Result with the report, or Failed."""
+    try:
+        yield from _packing(upload, out, on_bad_file, limits)
+    except PackError as error:
+        yield Failed(error.code, error.detail, data={"errors": error.errors})
+    except MemoryError:
+        yield Failed("out_of_memory", "Reading this upload takes more memory than the service gives.")
+    except sandbox.OutOfTime:
+        yield Failed("out_of_time", "Reading this upload takes more time than the service gives.")
+    except OSError as error:
+        yield _disk(error)
+    except Exception as error:  # noqa: BLE001 - a mistake of ours: the trace goes to the log, and another attempt is made
+        traceback.print_exc()
+        yield Failed("internal", f"Reading the upload failed: {type(error).__name__}.", retry=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _options(arguments)
+    limits = Limits(
+        options.max_unpacked_bytes,
+        options.max_unpack_ratio,
+        options.max_images,
+        options.max_image_bytes,
+        options.max_image_pixels,
+    )
+    signal.signal(signal.SIGTERM, _stop)
+    sandbox.enter(
+        sandbox.Allowance(options.ingest_memory_bytes, int(options.ingest_seconds), 2 * options.max_unpacked_bytes)
+    )
+    status = 70
+    try:
+        for event in ingest(options.upload, options.out, options.on_bad_file, limits):
+            status = _say(event, options.events)
+    except Told:
+        status = _say(Stopped(step=0), options.events)
+    return status
+
+
+def _packing(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        upload.open("rb") as file,
+        Packer(out, on_bad_file=on_bad_file, max_images=limits.images, max_pixels=limits.image_pixels) as packer,
+    ):
+        began = said = time.monotonic()
+        size = upload.stat().st_size
+        for count, item in enumerate(archives.read(file, limits), 1):
+            packer.add(item)
+            if time.monotonic() - said >= _PROGRESS_SECONDS:
+                said = time.monotonic()
+                yield _progress(count, said - began, _share(file, size))
+        yield Result(packer.finish())
+
+
+def _share(file: IO[bytes], size: int) -> float:
+    """Return how much of the upload has been read, between 0 and 1."""
+    return min(1.0, max(file.tell(), 1) / max(size, 1))
+
+
+def _progress(count: int, seconds: float, share: float) -> Progress:
+    return Progress(
+        epoch=0,
+        epochs=1,
+        step=count,
+        total_steps=max(count, round(count / share)),
+        images_per_second=count / seconds,
+        eta_seconds=seconds * (1 - share) / share,
+    )
+
+
+def _disk(error: OSError) -> Failed:
+    if error.errno == errno.EFBIG:
+        return Failed("too_much_data", "The dataset becomes larger than the service takes.")
+    return Failed("storage", f"Reading the upload failed: {error.strerror or error}.", retry=True)
+
+
+def _say(event: Event, as_line: bool) -> int:
+    """Write the event to stdout and return the exit status, should it be the last."""
+    if as_line:
+        sys.stdout.write(to_line(event))
+    else:
+        sys.stdout.write(_sentence(event))
+    sys.stdout.flush()
+    match event:
+        case Failed(retry=retry):
+            return 70 if retry else 1
+        case Stopped():
+            return 75
+    return 0
+
+
+def _sentence(event: Event) -> str:
+    match event:
+        case Progress(step=step, total_steps=total):
+            return f"{step:,} of about {total:,} files\n"
+        case Result(summary=report):
+            counts = ", ".join(f"{split['images']:,} {name}" for name, split in report["splits"].items())
+            return f"{counts} images in {len(report['classes']):,} classes; {report['skipped_count']:,} skipped\n"
+        case Failed(code=code, message=message, data=data):
+            lines = [f"  {item['pointer']}: {item['detail']}\n" for item in data.get("errors", [])]
+            return f"{code}: {message}\n{''.join(lines)}"
+    return "stopped\n"
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    settings = Settings()
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.ingest", description="Turn an upload into a packed dataset."
+    )
+    parser.add_argument("upload", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the packed dataset")
+    parser.add_argument("--on-bad-file", choices=("reject", "skip"), default="reject")
+    parser.add_argument("--events", action="store_true", help="say how it goes as JSON lines")
+    for name in _LIMITS:
+        default = getattr(settings, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    return parser.parse_args(arguments)
+
+
+_LIMITS = (
+    "max_unpacked_bytes",
+    "max_unpack_ratio",
+    "max_images",
+    "max_image_bytes",
+    "max_image_pixels",
+    "ingest_memory_bytes",
+    "ingest_seconds",
+)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Told
+
+
+if __name__ == "__main__":
+    sys.exit(main())
