@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from anyio import CancelScope, CapacityLimiter
 from anyio.to_thread import run_sync

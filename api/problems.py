@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from service.errors import BadRequest, Error, Fault, InvalidRequest, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
+_STATUSES = frozenset(HTTPStatus)
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ def from_error(error: Error, request_id: str) -> Response:
 
 def from_status(status: int, detail: str, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """The answer for an error that has nothing but a status."""
-    title = HTTPStatus(status).phrase
+    title = HTTPStatus(status).phrase if status in _STATUSES else "Not answered"
     code = title.lower().replace(" ", "_").replace("-", "_")
     return problem(status, code, title.capitalize(), detail or f"{title.capitalize()}.", request_id, headers=headers)
 
@@ -83,7 +84,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, Error):  # FastAPI wraps what the reading of a body raises
         return from_error(error.__cause__, request_id(request))
     headers = dict(error.headers or {})
-    detail = "" if error.detail == HTTPStatus(error.status_code).phrase else error.detail
+    detail = error.detail + "."
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {request.url.path[:200]}."
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

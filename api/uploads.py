@@ -1,7 +1,7 @@
 """Uploads: a multipart body that becomes a file of the storage while it arrives, hashed on the way.
 
-Nothing is held but one chunk. Parsing, hashing and writing happen on a thread; the next chunk is asked for when the last
-one is on its way to the disk, so a slow disk slows the sender. A body that ends early leaves nothing behind.
+Nothing is held but one chunk. Parsing, hashing and writing happen on a thread; the next chunk is asked for when the
+last one is on its way to the disk, so a slow disk slows the sender. A body that ends early leaves nothing behind.
 """
 
 import hashlib

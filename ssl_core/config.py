@@ -321,6 +321,15 @@ KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"]] = {
     "knn_eval": KnnEval,
 }
 RunConfig = Pretrain | LinearEval | KnnEval
+BACKBONES: dict[str, str] = {
+    "resnet10": "ResNet with one basic block a stage.",
+    "resnet18": "ResNet-18 (arXiv:1512.03385).",
+    "resnet34": "ResNet-34.",
+    "resnet50": "ResNet-50, with bottleneck blocks.",
+    "resnet101": "ResNet-101.",
+    "resnet152": "ResNet-152.",
+    "torchvision_<name>": "Any classification model of torchvision, such as torchvision_efficientnet_b0.",
+}
 METHODS: dict[str, type[SimCLR] | type[SimSiam]] = {"simclr": SimCLR, "simsiam": SimSiam}
 
 

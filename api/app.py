@@ -1,0 +1,69 @@
+"""The application: `uvicorn --factory api.app:create`."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from api import problems, schemas
+from api.counters import Counters
+from api.edge import Edge
+from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
+from service.db.session import Database
+from service.doorbell import Doorbell
+from service.settings import Settings
+from service.storage import Storage
+
+ROUTERS: Sequence[APIRouter] = (
+    datasets.router,
+    jobs.router,
+    metrics.router,
+    models.router,
+    embed.router,
+    keys.router,
+    catalog.router,
+    health.router,
+)
+DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, ask for a run, watch its metrics, judge
+the encoder with a few labels, and ask it for embeddings.
+
+Every call but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every error is `application/problem+json`
+(RFC 9457) with a `code` for programs. A POST that creates takes an `Idempotency-Key`."""
+
+
+def create(settings: Settings | None = None) -> FastAPI:
+    """Return the application; it opens nothing before it is used, so it starts while the database is away."""
+    settings = settings or Settings()
+    counters = Counters()
+    app = FastAPI(
+        title="Twoviews",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        responses=_problems(),
+    )
+    app.state.settings = settings
+    app.state.counters = counters
+    app.state.database = Database(settings.database)
+    app.state.storage = Storage(settings.data_dir)
+    app.state.doorbell = Doorbell(settings.broker_url)
+    app.state.places = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(Edge, counters=counters)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.doorbell.close()
+    app.state.database.close()
+
+
+def _problems() -> dict[int | str, dict[str, Any]]:
+    content = {problems.MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
+    return {"4XX": {"description": "What is wrong with the request.", "content": content}}

@@ -1,0 +1,47 @@
+"""The catalogue: what can be asked for, straight from `ssl_core.config` and `ssl_core.recipes`."""
+
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter
+
+from api import answers, schemas
+from api.answers import Answer
+from api.bodies import JsonRoute
+from api.deps import Caller
+from ssl_core.config import BACKBONES, METHODS
+from ssl_core.recipes import RECIPES
+
+router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
+
+
+@router.get("/methods", response_model=schemas.MethodList, summary="List methods")
+async def methods(caller: Caller) -> Answer:
+    """Each method with its defaults and the JSON schema of `config.method`."""
+    return answers.page(_methods(), False, None)
+
+
+@router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
+async def backbones(caller: Caller) -> Answer:
+    """Each network that `config.backbone.name` may name."""
+    return answers.page([{"name": name, "description": text} for name, text in BACKBONES.items()], False, None)
+
+
+@router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
+async def recipes(caller: Caller) -> Answer:
+    """Complete configs that can be submitted as they stand, with source, hardware, expected time and result."""
+    return answers.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
+
+
+@cache
+def _methods() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "description": (method.__doc__ or "").strip(),
+            "defaults": method().model_dump(mode="json"),
+            "schema": method.model_json_schema(),
+        }
+        for name, method in METHODS.items()
+    ]
