@@ -105,6 +105,21 @@ def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
     return shuffled[order[:count]]
 
 
+def by_class(labels: Rows, stream: int) -> Rows:
+    """Return all positions in `labels`, class after class, in an order drawn by the stream within each."""
+    shuffled = counters.permutation(stream, len(labels)).numpy()
+    return shuffled[np.argsort(labels[shuffled], kind="stable")]
+
+
+def hold_out(labels: Rows, share: float, stream: int) -> NDArray[np.bool_]:
+    """Return a mask of N that keeps back the share of every class, to within one image; at least one of all."""
+    count = len(labels)
+    kept = np.zeros(count, dtype=np.bool_)
+    steps = np.floor(np.arange(count + 1) * max(share, 1 / count) + 0.5)
+    kept[by_class(labels, stream)[np.diff(steps) > 0]] = True
+    return kept
+
+
 def epoch_order(seed: int, epoch: int, length: int) -> Tensor:
     """Return int64 0 … length-1 in the epoch's order."""
     return counters.permutation(counters.stream(seed, _EPOCH, epoch), length)

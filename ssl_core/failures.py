@@ -43,3 +43,9 @@ class WeightsUnavailable(RunFailure):
 
     code = "weights_unavailable"
     retry = True
+
+
+class LabelsNeeded(RunFailure):
+    """An evaluation needs labels that the dataset does not have."""
+
+    code = "labels_needed"

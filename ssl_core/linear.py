@@ -1,0 +1,168 @@
+"""Linear classifiers on cached features: a whole grid of learning rates and weight decays, trained in one pass.
+
+Multinomial logistic regression from zero, by SGD with Nesterov momentum 0.9 and a cosine schedule. The classifiers of
+a grid share every batch, so that their logits are one matrix product. The gradient is written out: it is X'(p - y).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ssl_core import counters
+from ssl_core.data import by_class, hold_out
+
+MOMENTUM = 0.9
+FOLDS = 5
+CROSS_VALIDATED = 1000  # at most so many labelled images are cross-validated; of more, a part is held out once
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Centres each feature, divides it by its standard deviation, then all by √D, so that an image has length 1.
+
+    The learning rates of a grid then mean the same for every width and method.
+    """
+
+    mean: Tensor  # D
+    factor: Tensor  # D
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Scaling":
+        """Of features N×D of images whose labels need not be known."""
+        std = features.std(0, unbiased=False)
+        constant = std <= 1e-6 * std.max()
+        factor = torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, std))
+        return cls(features.mean(0), factor / math.sqrt(features.shape[1]))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return (features - self.mean) * self.factor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One place in the grid."""
+
+    learning_rate: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every classifier is trained."""
+
+    classes: int
+    epochs: int = 100
+    batch_size: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Classifiers:
+    """One linear classifier for each setting of a grid."""
+
+    weights: Tensor  # D×(G·C)
+    biases: Tensor  # G·C
+    classes: int
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return M×G×C of features M×D."""
+        return torch.addmm(self.biases, features, self.weights).unflatten(1, (-1, self.classes))
+
+    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (number right, sum of cross-entropies), each G, over features M×D with labels int64 M."""
+        grid = len(self.biases) // self.classes
+        right, loss = torch.zeros(grid, dtype=torch.float64), torch.zeros(grid, dtype=torch.float64)
+        for x, y in zip(features.split(4096), labels.split(4096), strict=True):
+            logits = self.logits(x)
+            right += (logits.argmax(2) == y[:, None]).sum(0).double().cpu()
+            chosen = logits.gather(2, y[:, None, None].expand(-1, grid, 1))[..., 0]
+            loss += (logits.logsumexp(2) - chosen).double().sum(0).cpu()
+        return right, loss
+
+
+def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
+    """Return every pair."""
+    return [Setting(rate, decay) for rate in learning_rates for decay in weight_decays]
+
+
+def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training) -> Classifiers:
+    """Train one classifier for each setting on scaled features N×D with labels int64 N."""
+    count, dim = features.shape
+    width = len(settings) * training.classes
+    rates, decays = _per_column(settings, training.classes, features)
+    weights, biases = features.new_zeros(dim, width), features.new_zeros(width)
+    velocity, bias_velocity = torch.zeros_like(weights), torch.zeros_like(biases)
+    targets = torch.nn.functional.one_hot(labels, training.classes).to(features.dtype)
+    batches = math.ceil(count / training.batch_size)
+    for step in range(training.epochs * batches):
+        epoch, part = divmod(step, batches)
+        if part == 0:
+            order = _order(training.seed, epoch, count, batches).to(features.device)
+        rows = order[part * training.batch_size : (part + 1) * training.batch_size]
+        x = features if batches == 1 else features[rows]
+        y = targets if batches == 1 else targets[rows]
+        error = torch.addmm(biases, x, weights).unflatten(1, (-1, training.classes)).softmax(2)
+        error = error.sub_(y[:, None]).div_(len(x)).flatten(1)  # B×(G·C)
+        rate = rates * (0.5 * (1 + math.cos(math.pi * step / (training.epochs * batches))))
+        _nesterov_(weights, velocity, torch.mm(x.T, error).add_(weights * decays), rate)
+        _nesterov_(biases, bias_velocity, error.sum(0), rate)
+    return Classifiers(weights, biases, training.classes)
+
+
+def pick(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training, held_out: float) -> Setting:
+    """Return the setting that does best on labelled images kept from training; ties go to the lower cross-entropy.
+
+    Up to 1,000 images are cross-validated, five-fold where classes allow; of more, the share `held_out` is kept once.
+    With fewer than two images per class nothing can be kept, and the middle of the grid is taken.
+    """
+    fewest = int(torch.bincount(labels, minlength=training.classes).min())
+    if fewest < 2 and len(labels) < 2 * training.classes:
+        return fallback(settings)
+    right = torch.zeros(len(settings), dtype=torch.float64)
+    loss = torch.zeros(len(settings), dtype=torch.float64)
+    for kept in _folds(labels, held_out, training.seed):
+        fitted = fit(features[~kept], labels[~kept], settings, training)
+        scores = fitted.score(features[kept], labels[kept])
+        right, loss = right + scores[0], loss + scores[1]
+    return best(settings, right, loss)
+
+
+def best(settings: Sequence[Setting], right: Tensor, loss: Tensor) -> Setting:
+    """Return the setting with most right, the lowest loss among equals."""
+    loss = loss.nan_to_num(nan=torch.inf)
+    return min(zip((-right).tolist(), loss.tolist(), settings, strict=True), key=lambda row: row[:2])[2]
+
+
+def fallback(settings: Sequence[Setting]) -> Setting:
+    """Return the setting for label sets too small to pick with: the median rate, the strongest decay."""
+    rates = sorted({setting.learning_rate for setting in settings})
+    return Setting(rates[len(rates) // 2], max(setting.weight_decay for setting in settings))
+
+
+def _per_column(settings: Sequence[Setting], classes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The rates and decays, each G·C."""
+    columns = torch.tensor([(setting.learning_rate, setting.weight_decay) for setting in settings])
+    rates, decays = columns.to(like).repeat_interleave(classes, 0).unbind(1)
+    return rates, decays
+
+
+def _order(seed: int, epoch: int, count: int, batches: int) -> Tensor:
+    return counters.permutation(counters.stream(seed, epoch), count) if batches > 1 else torch.arange(count)
+
+
+def _nesterov_(value: Tensor, velocity: Tensor, gradient: Tensor, rate: Tensor) -> None:
+    velocity.mul_(MOMENTUM).add_(gradient)
+    value.sub_(gradient.add_(velocity, alpha=MOMENTUM).mul_(rate))
+
+
+def _folds(labels: Tensor, held_out: float, seed: int) -> list[Tensor]:
+    """Boolean N masks of what each fold keeps back, every class spread over the folds as evenly as it can be."""
+    known, stream = labels.cpu().numpy(), counters.stream(seed, len(labels))
+    if len(labels) > CROSS_VALIDATED:
+        return [torch.from_numpy(hold_out(known, held_out, stream)).to(labels.device)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[torch.from_numpy(by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
+    return [(fold == number).to(labels.device) for number in range(FOLDS) if (fold == number).any()]
