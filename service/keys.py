@@ -59,6 +59,8 @@ def list_(session: Session, tenant_id: str) -> Sequence[Key]:
 
 def revoke(session: Session, tenant_id: str, key_id: str) -> Key:
     """Make the key useless from now on; a revoked key stays as it was. Raises NoSuchKey."""
+    if not ids.plausible(key_id):
+        raise NoSuchKey
     mine = (Key.id == key_id, Key.tenant_id == tenant_id)
     session.execute(update(Key).where(*mine, Key.revoked_at.is_(None)).values(revoked_at=now()))
     key = session.execute(select(Key).where(*mine)).scalar_one_or_none()

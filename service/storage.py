@@ -35,15 +35,18 @@ class Storage:
         return self.tmp_dir / f"{secrets.token_hex(16)}.upload"
 
     def upload_path(self, tenant_id: str, sha256: str) -> Path:
-        return _made(self.root / "uploads" / _name(tenant_id)) / _name(sha256)
+        """Where a received archive waits for its ingestion."""
+        path = self.root / upload_path(tenant_id, sha256)
+        _made(path.parent)
+        return path
 
     def dataset_dir(self, dataset_id: str, attempt: int) -> Path:
         """The folder of one attempt at packing; made by whoever writes it."""
-        return self.root / "datasets" / _name(dataset_id) / f"a{attempt:d}"
+        return self.root / dataset_path(dataset_id, attempt)
 
     def attempt_dir(self, job_id: str, attempt: int) -> Path:
         """The folder of one attempt at a job; made by whoever writes it."""
-        return self.root / "jobs" / _name(job_id) / f"a{attempt:d}"
+        return self.root / attempt_path(job_id, attempt)
 
     def absolute(self, path: str) -> Path:
         """Return where a path from the database is. Raises ValueError when it leads out of the root."""
@@ -62,8 +65,8 @@ class Storage:
     def sweep(self, live: Iterable[str], leftover_seconds: float) -> list[str]:
         """Remove what nothing points at and nobody has touched for `leftover_seconds`; return what was removed.
 
-        `live` are the relative paths of files and folders to keep (`service.jobs.live_paths`), with all that is in
-        them and all that they are in.
+        `live` are the relative paths of files and folders to keep (`service.leftovers.live_paths`), with all that is
+        in them and all that they are in.
         """
         keep = frozenset(live)
         above = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
@@ -71,7 +74,8 @@ class Storage:
         removed: list[str] = []
         for candidate in self._candidates():
             path = self.relative(candidate)
-            if path not in keep and path not in above and _last_touched(candidate) < before:
+            around = {path, *map(str, PurePosixPath(path).parents)}
+            if keep.isdisjoint(around) and path not in above and _last_touched(candidate) < before:
                 _remove(candidate)
                 removed.append(path)
         self._drop_empty_folders(before)
@@ -92,6 +96,21 @@ class Storage:
                         folder.rmdir()
                 except OSError:
                     continue  # not empty, or gone already
+
+
+def dataset_path(dataset_id: str, attempt: int) -> str:
+    """Return where an attempt at packing leaves the dataset, as the database keeps it."""
+    return f"datasets/{_name(dataset_id)}/a{attempt:d}"
+
+
+def attempt_path(job_id: str, attempt: int) -> str:
+    """Return the folder of an attempt at a job, as the database keeps it."""
+    return f"jobs/{_name(job_id)}/a{attempt:d}"
+
+
+def upload_path(tenant_id: str, sha256: str) -> str:
+    """Return where a received archive waits, as the database keeps it."""
+    return f"uploads/{_name(tenant_id)}/{_name(sha256)}"
 
 
 def settle(tmp: Path, final: Path) -> None:

@@ -1,11 +1,14 @@
 """Text that people send: what every database can store and every terminal can show."""
 
+import math
 import unicodedata
 from collections.abc import Mapping
+from typing import Any
 
 from service.errors import Fault, InvalidRequest
 
 MAX_LINE = 200
+MAX_CLEANED = 65_536
 MAX_METADATA = 50
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 500
@@ -46,6 +49,21 @@ def cleaned(value: str, most: int) -> str:
     """Return what of `value` a database can store, at most `most` characters: for logs, which nobody should lose."""
     kept = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     return kept if len(kept) <= most else kept[: most - 1] + "…"
+
+
+def cleaned_json(value: Any, depth: int = 32) -> Any:
+    """Return `value` with its strings cleaned, its non-finite numbers null, and nothing nested beyond `depth`."""
+    if isinstance(value, str):
+        return cleaned(value, MAX_CLEANED)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth == 0:
+        return None
+    if isinstance(value, Mapping):
+        return {cleaned(str(key), MAX_LINE): cleaned_json(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [cleaned_json(item, depth - 1) for item in value]
+    return value
 
 
 def _fault(value: object, pointer: str, most: int) -> Fault | None:

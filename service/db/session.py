@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event
+from sqlalchemy import Connection, Double, Engine, create_engine, event, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.functions import GenericFunction
@@ -30,6 +30,11 @@ def _sqlite_now(element: Any, compiler: Any, **kw: Any) -> str:
 @compiles(now, "postgresql")
 def _postgresql_now(element: Any, compiler: Any, **kw: Any) -> str:
     return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+def clock(session: Session) -> float:
+    """Return the database's time, for rows that are about to be written."""
+    return session.execute(select(now())).scalar_one()
 
 
 class Database:

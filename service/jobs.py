@@ -1,0 +1,230 @@
+"""Jobs, as people see them: asking for one, looking at it, stopping it. `service.leases` is the runner's side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session
+
+from service import datasets, ids, lifecycle, models, text
+from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
+from service.db.session import clock
+from service.errors import (
+    ArtifactNotFound,
+    BatchTooLarge,
+    DatasetFailed,
+    DatasetNotReady,
+    Fault,
+    InvalidConfig,
+    JobNotFound,
+    LabelsNeeded,
+    ModelNeeded,
+    UnknownKind,
+)
+from service.page import Page, newest_first
+from ssl_core.config import KINDS, Pretrain, RunConfig
+
+MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
+
+
+def submit(
+    session: Session,
+    tenant_id: str,
+    kind: str,
+    dataset_id: str,
+    config: RunConfig,
+    *,
+    model: str | None = None,
+    name: str | None = None,
+    priority: int = 0,
+    metadata: Mapping[str, str] | None = None,
+) -> Job:
+    """Return a new job, `queued`, or `waiting` when `model` names a job that has not made its model yet.
+
+    Whatever can be told at the door is: raises UnknownKind, DatasetNotFound, DatasetNotReady, DatasetFailed,
+    LabelsNeeded, BatchTooLarge, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
+    """
+    if kind not in KINDS or kind != config.kind:
+        raise UnknownKind(f"There is no kind `{kind[:40]}`; there are {', '.join(KINDS)}.")
+    dataset = _ready(session, tenant_id, dataset_id)
+    _check_against(dataset, config)
+    if model is None and not isinstance(config, Pretrain):
+        raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail="Name a model to evaluate.")])
+    source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
+    job = Job(
+        id=ids.new("job"),
+        tenant_id=tenant_id,
+        kind=kind,
+        queue="train",
+        name=text.line(name, "/name") if name is not None else None,
+        dataset_id=dataset.id,
+        model_id=source.model_id,
+        parent_id=source.parent_id,
+        config=config.model_dump(mode="json"),
+        user_metadata=text.metadata(metadata or {}),
+        priority=_priority(priority),
+        status="queued" if model is None or source.model_id is not None else "waiting",
+        attempt=0,
+        fruitless=0,
+        attempt_progress=False,
+        last_event=0,
+        last_point=0,
+        created_at=clock(session),
+    )
+    return _accepted(session, job)
+
+
+def get(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Return the tenant's job. Raises JobNotFound."""
+    if not ids.plausible(job_id):
+        raise JobNotFound
+    job = session.scalars(select(Job).where(_mine(tenant_id), Job.id == job_id)).one_or_none()
+    if job is None:
+        raise JobNotFound
+    return job
+
+
+def standing(session: Session, tenant_id: str, job_id: str) -> tuple[int, str]:
+    """Return the number of the job's last point, and its status: all that a poll needs. Raises JobNotFound."""
+    row = session.execute(select(Job.last_point, Job.status).where(_mine(tenant_id), Job.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound
+    return row[0], row[1]
+
+
+def list_(
+    session: Session,
+    tenant_id: str,
+    after: str | None = None,
+    limit: int = 20,
+    *,
+    status: str | None = None,
+    kind: str | None = None,
+    dataset: str | None = None,
+) -> Page[Job]:
+    """Return the tenant's jobs, newest first."""
+    if not all(text.printable(value) for value in (status, kind, dataset) if value is not None):
+        return Page([], False, None)
+    filters = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset}
+    wanted = [column == value for column, value in filters.items() if value is not None]
+    return newest_first(session, select(Job).where(_mine(tenant_id), *wanted), Job.id, after, limit)
+
+
+def cancel(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Stop the job; asking again, or for one that has ended, changes nothing. Raises JobNotFound."""
+    get(session, tenant_id, job_id)
+    mine = select(Job).where(_mine(tenant_id), Job.id == job_id).with_for_update(key_share=True)
+    job = session.scalars(mine.execution_options(populate_existing=True)).one()
+    lifecycle.cancel(session, job)
+    return job
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Events in ascending `seq`; `last` is what to send as `after` for what comes next."""
+
+    items: Sequence[JobEvent]
+    has_more: bool
+    last: int
+
+
+def events(session: Session, job_id: str, after: int = 0, limit: int = 100) -> Events:
+    """Return what happened to the job after event `after`. The caller has asked `get` whose job it is."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
+    rows = session.scalars(query.order_by(JobEvent.seq).limit(limit + 1)).all()
+    items = rows[:limit]
+    return Events(items, len(rows) > limit, items[-1].seq if items else after)
+
+
+def transitions(session: Session, job_id: str) -> Sequence[JobEvent]:
+    """Return the job's changes of status, oldest first; `data["status"]` is the status that each led to."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.code == "status")
+    return session.scalars(query.order_by(JobEvent.seq)).all()
+
+
+def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEvent]]:
+    """Return the `transitions` of many jobs, by job id."""
+    query = select(JobEvent).where(JobEvent.job_id.in_(job_ids), JobEvent.code == "status")
+    found: dict[str, list[JobEvent]] = {job_id: [] for job_id in job_ids}
+    for change in session.scalars(query.order_by(JobEvent.job_id, JobEvent.seq)):
+        found[change.job_id].append(change)
+    return found
+
+
+def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
+    """Return the job's checkpoints that are kept, the furthest first."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    return session.scalars(query.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())).all()
+
+
+def artifacts(session: Session, job_id: str) -> Sequence[Artifact]:
+    """Return the job's artifacts by name."""
+    return session.scalars(select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.name)).all()
+
+
+def artifact(session: Session, job_id: str, name: str) -> Artifact:
+    """Return the job's artifact of that name. Raises ArtifactNotFound."""
+    if not text.printable(name):
+        raise ArtifactNotFound
+    found = session.scalars(select(Artifact).where(Artifact.job_id == job_id, Artifact.name == name)).one_or_none()
+    if found is None:
+        raise ArtifactNotFound
+    return found
+
+
+def _mine(tenant_id: str) -> ColumnElement[bool]:
+    return and_(Job.tenant_id == tenant_id, Job.kind != "ingest")
+
+
+def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
+    """Return the dataset, held against deletion until we commit, when a job can use it."""
+    datasets.get(session, tenant_id, dataset_id)
+    held = select(Dataset).where(Dataset.id == dataset_id).with_for_update(read=True)
+    session.scalars(held.execution_options(populate_existing=True)).one()
+    dataset = datasets.get(session, tenant_id, dataset_id)
+    if dataset.status == "validating":
+        raise DatasetNotReady
+    if dataset.status == "failed":
+        raise DatasetFailed
+    return dataset
+
+
+def _check_against(dataset: Dataset, config: RunConfig) -> None:
+    """Raise when the config asks for more than the dataset has."""
+    train = _train_split(dataset)
+    images = int(train.get("images", 0))
+    if config.subset is not None and config.subset > images:
+        detail = f"subset is {config.subset}, but the training split has {images} images."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/config/subset", code="subset_too_large", detail=detail)])
+    if isinstance(config, Pretrain):
+        there = config.subset or images
+        if config.batch_size > there:
+            detail = f"batch_size is {config.batch_size}, but there are {there} training images."
+            raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
+    elif sum(count > 0 for count in train.get("per_class", [])) < 2:
+        detail = "An evaluation needs labelled training images of at least two classes."
+        raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
+
+
+def _train_split(dataset: Dataset) -> dict[str, Any]:
+    report: dict[str, Any] = dataset.report or {}
+    split: dict[str, Any] = report.get("splits", {}).get("train", {})
+    return split
+
+
+def _priority(priority: int) -> int:
+    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        detail = f"priority must be between {MIN_PRIORITY} and {MAX_PRIORITY}."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/priority", code="out_of_range", detail=detail)])
+    return priority
+
+
+def _accepted(session: Session, job: Job) -> Job:
+    session.add(job)
+    session.flush()
+    message = "Waits for a worker." if job.status == "queued" else f"Waits for {job.parent_id} to make the model."
+    job.status_detail = message
+    lifecycle.note(session, job, "info", "status", message, {"status": job.status})
+    session.flush()
+    return job

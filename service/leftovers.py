@@ -1,0 +1,31 @@
+"""Leftovers: what of the storage the rows still point at, so that `Storage.sweep` may remove the rest."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from service.db.models import TERMINAL, Artifact, Checkpoint, Dataset, Job, Model
+from service.storage import attempt_path, dataset_path, upload_path
+
+
+def live_paths(session: Session) -> frozenset[str]:
+    """Return the relative paths that must stay, each with all that is in it."""
+    return frozenset().union(_of_datasets(session), _of_running_jobs(session), _of_files(session))
+
+
+def _of_datasets(session: Session) -> set[str]:
+    there = select(Dataset.tenant_id, Dataset.sha256, Dataset.status, Dataset.path).where(Dataset.deleted_at.is_(None))
+    rows = session.execute(there).all()
+    waiting = {upload_path(row.tenant_id, row.sha256) for row in rows if row.status == "validating"}
+    return waiting | {row.path for row in rows if row.path is not None}
+
+
+def _of_running_jobs(session: Session) -> set[str]:
+    """The folder of the present attempt; earlier ones stay for as long as a checkpoint in them is pointed at."""
+    unfinished = select(Job.id, Job.kind, Job.dataset_id, Job.attempt).where(Job.status.not_in(TERMINAL))
+    rows = session.execute(unfinished).all()
+    packed = {dataset_path(row.dataset_id, row.attempt) for row in rows if row.kind == "ingest"}
+    return packed | {attempt_path(row.id, row.attempt) for row in rows}
+
+
+def _of_files(session: Session) -> set[str]:
+    return {path for table in (Checkpoint, Artifact, Model) for path in session.scalars(select(table.path))}

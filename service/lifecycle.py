@@ -1,0 +1,136 @@
+"""The lifecycle of a job: its moves from status to status, each noted, and what an ending means to others.
+
+    waiting → queued → running → succeeded | failed | cancelled     (cancelling, pausing, paused on request)
+
+Callers hold the job's row (a lock on PostgreSQL, the write transaction on SQLite). Terminal is final. Locks are taken
+from parent to child and from ingest job to dataset, never the other way.
+"""
+
+from typing import Any, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from service import text
+from service.db.models import TERMINAL, Dataset, Job, JobEvent, Json
+from service.db.session import clock
+from service.storage import dataset_path
+
+Ending = Literal["succeeded", "failed", "cancelled"]
+MAX_EVENTS = 10_000  # log lines beyond so many are dropped; status changes never are
+MAX_MESSAGE = 4_000  # characters
+
+PARENT_FAILED = "parent_failed"
+
+
+def note(session: Session, job: Job, level: str, code: str, message: str, data: Json | None = None) -> None:
+    """Write down what happened to the job, under its next `seq`."""
+    if job.last_event >= MAX_EVENTS and code != "status":
+        return
+    job.last_event += 1
+    event = JobEvent(
+        job_id=job.id,
+        seq=job.last_event,
+        time=clock(session),
+        attempt=job.attempt,
+        level=level,
+        code=text.cleaned(code, 64),
+        message=text.cleaned(message, MAX_MESSAGE),
+        data=text.cleaned_json(data or {}),
+    )
+    session.add(event)
+
+
+def move(session: Session, job: Job, status: str, message: str, level: str = "info", **data: Any) -> None:
+    """Give the job another status and note it; `message` is the new `status_detail`."""
+    assert job.status not in TERMINAL, f"{job.id} has ended"
+    job.status = status
+    job.status_detail = text.cleaned(message, MAX_MESSAGE)
+    note(session, job, level, "status", message, {"status": status, **data})
+
+
+def cancel(session: Session, job: Job) -> None:
+    """Stop the job: at once when nobody runs it, else by asking its runner; one that has ended stays as it is."""
+    if job.status in ("running", "pausing"):
+        move(session, job, "cancelling", "Asked to stop; the runner writes a checkpoint first.")
+        session.flush()
+    elif job.status in ("waiting", "queued", "paused"):
+        end(session, job, "cancelled", "Cancelled before it ran." if job.attempt == 0 else "Cancelled.")
+
+
+def end(session: Session, job: Job, status: Ending, message: str, error: Json | None = None) -> None:
+    """End the job for good; then its dataset is settled, if it was an ingestion, and its waiting children are told."""
+    ended = [_end(session, job, status, message, error)]
+    while ended:  # a failed parent ends its children, and they theirs
+        parent = ended.pop()
+        children = (
+            select(Job).where(Job.parent_id == parent.id, Job.status == "waiting").with_for_update(key_share=True)
+        )
+        for child in session.scalars(children):
+            if not _start(session, child, parent):
+                ended.append(_fail_orphan(session, child, parent))
+
+
+def wake(session: Session) -> int:
+    """Tell every waiting job whose parent has ended, in case nobody did; return how many there were."""
+    parent = aliased(Job)
+    late = (
+        select(Job, parent)
+        .join(parent, parent.id == Job.parent_id)
+        .where(Job.status == "waiting", parent.status.in_(TERMINAL))
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .limit(1000)
+    )
+    rows = session.execute(late).all()
+    for child, its_parent in rows:
+        if child.status == "waiting" and not _start(session, child, its_parent):
+            message, error = _orphan(its_parent)
+            end(session, child, "failed", message, error)
+    return len(rows)
+
+
+def _end(session: Session, job: Job, status: Ending, message: str, error: Json | None) -> Job:
+    move(
+        session, job, status, message, "error" if status == "failed" else "info", **({"error": error} if error else {})
+    )
+    job.error = text.cleaned_json(error) if error else None
+    job.finished_at = clock(session)
+    job.lease_until = None
+    if job.kind == "ingest":
+        _settle_dataset(session, job, status, error)
+    session.flush()
+    return job
+
+
+def _start(session: Session, child: Job, parent: Job) -> bool:
+    """Queue the child when the parent left a model; tell whether it did."""
+    if parent.status != "succeeded" or parent.made_model_id is None:
+        return False
+    child.model_id = parent.made_model_id
+    move(session, child, "queued", f"{parent.id} has made the model.")
+    session.flush()
+    return True
+
+
+def _fail_orphan(session: Session, child: Job, parent: Job) -> Job:
+    message, error = _orphan(parent)
+    return _end(session, child, "failed", message, error)
+
+
+def _orphan(parent: Job) -> tuple[str, Json]:
+    message = f"{parent.id}, which was to make the model, ended as {parent.status} without one."
+    return message, {"code": PARENT_FAILED, "detail": message}
+
+
+def _settle_dataset(session: Session, job: Job, status: Ending, error: Json | None) -> None:
+    """Make the dataset ready, with the report that the ingestion left, or failed with its error."""
+    found = select(Dataset).where(Dataset.id == job.dataset_id).with_for_update(key_share=True)
+    dataset = session.scalars(found.execution_options(populate_existing=True)).one()
+    if dataset.status != "validating":
+        return
+    if status == "succeeded":
+        dataset.status, dataset.report, dataset.ready_at = "ready", job.summary or {}, job.finished_at
+        dataset.path = dataset_path(dataset.id, job.attempt)
+    else:
+        fallback = {"code": status, "detail": f"The ingestion was {status}."}
+        dataset.status, dataset.error = "failed", {"errors": [], **(text.cleaned_json(error) if error else fallback)}

@@ -1,0 +1,83 @@
+"""Given: datasets, jobs and claims for tests to start from."""
+
+from typing import Any
+
+from service import datasets, jobs, leases
+from service.db.models import Dataset, Job
+from service.db.session import Database
+from ssl_core import config, events
+
+SHA = "ab" * 32
+PRETRAIN = {"method": {"name": "simclr"}, "batch_size": 32}
+
+
+def report(images: int = 100, classes: int = 4) -> dict[str, Any]:
+    """A dataset's report with that many training images, evenly labelled."""
+    per_class = [images // classes] * classes if classes else []
+    train = {"images": images, "labelled": images if classes else 0, "per_class": per_class}
+    none = {"images": 0, "labelled": 0, "per_class": [0] * classes}
+    names = [f"class {index}" for index in range(classes)]
+    return {"format": 1, "classes": names, "splits": {"train": train, "val": none, "test": none}}
+
+
+def validating(database: Database, tenant: str, sha256: str = SHA, **fields: Any) -> Dataset:
+    with database.writing() as session:
+        return datasets.create(session, tenant, name="pictures", sha256=sha256, size_bytes=1000, **fields)
+
+
+def ready(database: Database, tenant: str, sha256: str = SHA, images: int = 100, classes: int = 4) -> str:
+    """The id of a dataset that went through ingestion."""
+    dataset = validating(database, tenant, sha256)
+    claim = claimed(database, "data")
+    with database.writing() as session:
+        run = (claim.job_id, claim.attempt)
+        leases.record(session, *run, 60, [events.Result(report(images, classes))], f"datasets/{dataset.id}/a1")
+        leases.finish(session, *run, "succeeded")
+    return dataset.id
+
+
+def submitted(database: Database, tenant: str, dataset: str, kind: str = "pretrain", **fields: Any) -> Job:
+    settings = fields.pop("config", PRETRAIN if kind == "pretrain" else {})
+    with database.writing() as session:
+        return jobs.submit(session, tenant, kind, dataset, config.parse(settings, kind), **fields)
+
+
+def claimed(database: Database, queue: str = "train", lease_seconds: float = 60) -> leases.Claim:
+    with database.writing() as session:
+        claim = leases.claim(session, queue, "worker-1", lease_seconds)
+    assert claim is not None
+    return claim
+
+
+def recorded(database: Database, claim: leases.Claim, *happened: events.Event) -> leases.Signal:
+    with database.writing() as session:
+        folder = f"jobs/{claim.job_id}/a{claim.attempt}"
+        return leases.record(session, claim.job_id, claim.attempt, 60, happened, folder)
+
+
+def finished(database: Database, claim: leases.Claim, status: Any = "succeeded", error: Any = None) -> None:
+    with database.writing() as session:
+        leases.finish(session, claim.job_id, claim.attempt, status, error)
+
+
+def released(database: Database, claim: leases.Claim, *, counts: bool = True) -> str:
+    with database.writing() as session:
+        return leases.release(session, claim.job_id, claim.attempt, reason="killed by signal 9", counts=counts)
+
+
+def seen(database: Database, job_id: str) -> Job:
+    """The job's row as it is now."""
+    with database.reading() as session:
+        return session.get_one(Job, job_id)
+
+
+def metrics(step: int, **values: float | None) -> events.Metrics:
+    return events.Metrics(step=step, epoch=step / 10, time=1000.0 + step, values=values or {"loss": 1.0 / (step + 1)})
+
+
+def checkpoint(step: int) -> events.Checkpoint:
+    return events.Checkpoint(step, step / 10, f"checkpoint-{step:09d}.pt", SHA, 10)
+
+
+def model() -> events.Model:
+    return events.Model(path="model", sha256=SHA, size_bytes=10, dim=64, card={"format": 1})

@@ -1,0 +1,255 @@
+"""Jobs, as people see them: what can be told at the door is, and what they ask for happens once."""
+
+import pytest
+
+from service import jobs, leases, models
+from service.errors import (
+    BatchTooLarge,
+    DatasetFailed,
+    DatasetNotFound,
+    DatasetNotReady,
+    InvalidConfig,
+    InvalidRequest,
+    JobNotFound,
+    LabelsNeeded,
+    ModelNeeded,
+    ModelNotFound,
+    ModelNotReady,
+    ParentFailed,
+    UnknownKind,
+)
+from ssl_core import config
+from tests.service import given
+
+
+@pytest.fixture
+def dataset(database, tenant):
+    return given.ready(database, tenant)
+
+
+def test_a_submitted_job_is_queued_with_its_whole_config(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset, name="first", priority=3, metadata={"team": "birds"})
+    shown = given.seen(database, job.id)
+    assert (shown.status, shown.queue, shown.priority, shown.name) == ("queued", "train", 3, "first")
+    assert shown.config["method"]["temperature"] == 0.2
+    assert config.parse(shown.config).batch_size == 32
+    assert shown.user_metadata == {"team": "birds"}
+
+
+def test_every_status_is_in_the_history(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    given.finished(database, given.claimed(database))
+    with database.reading() as session:
+        changes = jobs.transitions(session, job.id)
+        assert [change.data["status"] for change in changes] == ["queued", "running", "succeeded"]
+        assert [change.seq for change in changes] == [1, 2, 3]
+        assert [change.time for change in changes] == sorted(change.time for change in changes)
+
+
+def test_a_kind_that_is_not_there_is_refused(database, tenant, dataset):
+    with database.writing() as session:
+        for kind in ("ingest", "telepathy", "linear_eval"):
+            with pytest.raises(UnknownKind):
+                jobs.submit(session, tenant, kind, dataset, config.parse(given.PRETRAIN))
+
+
+def test_the_dataset_must_be_there_and_ready(database, tenant, stranger, dataset):
+    with pytest.raises(DatasetNotFound):
+        given.submitted(database, stranger, dataset)
+    waiting = given.validating(database, tenant, "cd" * 32)
+    with pytest.raises(DatasetNotReady):
+        given.submitted(database, tenant, waiting.id)
+    given.finished(database, given.claimed(database, "data"), "failed", {"code": "not_an_archive", "detail": "No."})
+    with pytest.raises(DatasetFailed):
+        given.submitted(database, tenant, waiting.id)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "pointer"),
+    [
+        ({"method": {"name": "simclr"}, "batch_size": 101}, BatchTooLarge, "/config/batch_size"),
+        ({"method": {"name": "simclr"}, "batch_size": 2, "subset": 101}, InvalidConfig, "/config/subset"),
+    ],
+)
+def test_a_config_that_the_dataset_cannot_feed_is_refused(database, tenant, dataset, settings, error, pointer):
+    with pytest.raises(error) as raised:
+        given.submitted(database, tenant, dataset, config=settings)
+    assert [fault["pointer"] for fault in raised.value.errors] == [pointer]
+
+
+@pytest.mark.parametrize("kind", ["linear_eval", "knn_eval"])
+@pytest.mark.parametrize("classes", [0, 1])
+def test_an_evaluation_needs_labels_of_two_classes(database, tenant, kind, classes):
+    bare = given.ready(database, tenant, classes=classes)
+    with pytest.raises(LabelsNeeded):
+        given.submitted(database, tenant, bare, kind, model="mdl_" + "0" * 26)
+
+
+def test_an_evaluation_needs_a_model(database, tenant, dataset):
+    with pytest.raises(ModelNeeded):
+        given.submitted(database, tenant, dataset, "knn_eval")
+
+
+@pytest.mark.parametrize("model", ["", "mdl_", "mdl_" + "0" * 26, "job_" + "0" * 26, "job_\x00", "../../etc"])
+def test_an_unknown_model_is_refused(database, tenant, dataset, model):
+    with pytest.raises(ModelNotFound):
+        given.submitted(database, tenant, dataset, "knn_eval", model=model)
+
+
+def test_another_tenants_job_is_no_model(database, tenant, stranger, dataset):
+    theirs = given.submitted(database, tenant, dataset)
+    mine = given.ready(database, stranger)
+    with pytest.raises(ModelNotFound):
+        given.submitted(database, stranger, mine, "knn_eval", model=theirs.id)
+
+
+def test_an_evaluation_makes_no_model(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    evaluation = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+    with pytest.raises(ModelNotFound):
+        given.submitted(database, tenant, dataset, "knn_eval", model=evaluation.id)
+
+
+def test_a_job_that_names_an_unfinished_one_waits_and_then_gets_its_model(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+    assert child.status == "waiting"
+    claim = given.claimed(database)
+    assert claim.job_id == parent.id
+    given.recorded(database, claim, given.model())
+    given.finished(database, claim)
+    assert given.seen(database, child.id).status == "queued"
+    assert given.claimed(database).model_path == f"jobs/{parent.id}/a1/model"
+
+
+def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    given.recorded(database, claim, given.model())
+    with database.reading() as session, pytest.raises(ModelNotReady):
+        models.get(session, tenant, given.seen(database, parent.id).made_model_id)
+    given.finished(database, claim)
+    model = given.seen(database, parent.id).made_model_id
+    for name in (parent.id, model):
+        job = given.submitted(database, tenant, dataset, "knn_eval", model=name)
+        assert (job.status, job.model_id) == ("queued", model)
+
+
+def test_a_failed_parent_fails_its_children_and_theirs(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    child = given.submitted(database, tenant, dataset, model=parent.id)
+    grandchild = given.submitted(database, tenant, dataset, "knn_eval", model=child.id)
+    given.finished(database, given.claimed(database), "failed", {"code": "diverged", "detail": "NaN."})
+    for orphan in (child, grandchild):
+        shown = given.seen(database, orphan.id)
+        assert (shown.status, shown.error["code"]) == ("failed", "parent_failed")
+    with pytest.raises(ParentFailed):
+        given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+
+
+def test_a_parent_that_leaves_no_model_fails_its_children(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+    given.finished(database, given.claimed(database))
+    assert given.seen(database, child.id).error["code"] == "parent_failed"
+
+
+def test_cancelling_a_queued_job_ends_it_and_its_children(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+    with database.writing() as session:
+        assert jobs.cancel(session, tenant, parent.id).status == "cancelled"
+    assert given.seen(database, child.id).status == "failed"
+    with database.writing() as session:
+        assert leases.claim(session, "train", "worker-1", 60) is None
+
+
+def test_cancelling_a_running_job_asks_its_runner_once(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    for _ in range(2):
+        with database.writing() as session:
+            assert jobs.cancel(session, tenant, job.id).status == "cancelling"
+    assert given.recorded(database, claim, given.checkpoint(5)) == "cancel"
+    given.finished(database, claim, "cancelled")
+    with database.writing() as session:
+        assert jobs.cancel(session, tenant, job.id).status == "cancelled"
+        history = [change.data["status"] for change in jobs.transitions(session, job.id)]
+        assert history == ["queued", "running", "cancelling", "cancelled"]
+        assert [kept.step for kept in jobs.checkpoints(session, job.id)] == [5]
+
+
+def test_cancelling_a_finished_job_changes_nothing(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    given.finished(database, given.claimed(database))
+    with database.writing() as session:
+        assert jobs.cancel(session, tenant, job.id).status == "succeeded"
+        assert len(jobs.transitions(session, job.id)) == 3
+
+
+def test_another_tenants_job_looks_like_a_missing_one(database, tenant, stranger, dataset):
+    job = given.submitted(database, tenant, dataset)
+    with database.writing() as session:
+        for verb in (jobs.get, jobs.cancel):
+            for name in (job.id, "job_" + "0" * 26, "job_\x00", "\ud800"):
+                with pytest.raises(JobNotFound):
+                    verb(session, stranger, name)
+        assert jobs.list_(session, stranger).items == []
+
+
+def test_ingestions_are_not_shown_among_jobs(database, tenant):
+    given.validating(database, tenant)
+    claim = given.claimed(database, "data")
+    with database.writing() as session:
+        assert jobs.list_(session, tenant).items == []
+        for verb in (jobs.get, jobs.cancel):
+            with pytest.raises(JobNotFound):
+                verb(session, tenant, claim.job_id)
+
+
+def test_lists_can_be_narrowed(database, tenant, dataset):
+    first = given.submitted(database, tenant, dataset)
+    second = given.submitted(database, tenant, dataset, "knn_eval", model=first.id)
+    with database.reading() as session:
+        found = {
+            "queued": jobs.list_(session, tenant, status="queued"),
+            "knn": jobs.list_(session, tenant, kind="knn_eval"),
+            "all": jobs.list_(session, tenant, dataset=dataset),
+            "none": jobs.list_(session, tenant, dataset="\x00"),
+        }
+    ids = {name: [job.id for job in page.items] for name, page in found.items()}
+    assert ids["queued"] == [first.id]
+    assert ids["knn"] == [second.id]
+    assert sorted(ids["all"]) == sorted([first.id, second.id])
+    assert ids["none"] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "a\x00b"},
+        {"metadata": {"a": "\x00"}},
+        {"metadata": {"\ud800": "a"}},
+        {"metadata": {str(number): "" for number in range(51)}},
+        {"metadata": {"a": "x" * 501}},
+        {"metadata": {"a": 5}},
+        {"priority": 1001},
+    ],
+)
+def test_text_that_no_database_can_hold_is_refused(database, tenant, dataset, wrong):
+    with pytest.raises((InvalidRequest, InvalidConfig)) as raised:
+        given.submitted(database, tenant, dataset, **wrong)
+    assert raised.value.errors
+
+
+def test_events_are_read_from_where_the_reader_was(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    given.recorded(database, claim, *(given.events.Log("info", f"line {n}") for n in range(5)))
+    with database.reading() as session:
+        first = jobs.events(session, job.id, limit=4)
+        rest = jobs.events(session, job.id, after=first.last)
+    assert first.has_more
+    assert not rest.has_more
+    assert [event.seq for event in [*first.items, *rest.items]] == list(range(1, 8))
+    assert rest.items[-1].message == "line 4"
