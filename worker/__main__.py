@@ -1,0 +1,17 @@
+"""`python -m worker --queue train`: a worker for one queue, with one pair of hands. One for each GPU."""
+
+import argparse
+
+from service.doorbell import QUEUES
+from service.settings import Settings
+from worker import app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Run the jobs of one queue.")
+    parser.add_argument("--queue", choices=QUEUES, default=QUEUES[0], help="train: runs and evaluations; data: uploads")
+    app.run(Settings(), parser.parse_args().queue)
+
+
+if __name__ == "__main__":
+    main()

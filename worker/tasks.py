@@ -1,0 +1,57 @@
+"""The one task, `look`: claim what is queued, see it through, and look again until nothing is left."""
+
+import logging
+from collections.abc import Callable
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from service import leases, workers
+from service.db.session import Database
+from service.leases import Claim
+from service.settings import Settings
+from service.storage import Storage
+from worker.supervisor import supervise
+
+_log = logging.getLogger(__name__)
+
+
+class Looker:
+    """Does the task for one worker. The database is opened at the first look: a connection must not cross a fork."""
+
+    def __init__(self, name: str, settings: Settings, stopping: Callable[[], bool]) -> None:
+        self.busy = False
+        self._name = name
+        self._settings = settings
+        self._stopping = stopping
+        self._opened: Database | None = None
+
+    def look(self, queue: str) -> None:
+        """Run the queue's jobs, best first, until none is queued or the worker is to stop."""
+        self.busy = True
+        try:
+            while not self._stopping() and (claim := self._claim(queue)) is not None:
+                _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
+                self._supervise(claim, queue)
+        except (OperationalError, InterfaceError) as error:
+            _log.warning("The database is away; the keeper will ring again: %s", error)
+        finally:
+            self.busy = False
+
+    @property
+    def _database(self) -> Database:
+        if self._opened is None:
+            self._opened = Database(self._settings.database, pool_size=1)
+        return self._opened
+
+    def _claim(self, queue: str) -> Claim | None:
+        with self._database.writing() as session:
+            workers.seen(session, self._name, queue)
+            return leases.claim(session, queue, self._name, self._settings.lease_seconds)
+
+    def _supervise(self, claim: Claim, queue: str) -> None:
+        def seen(session: Session) -> None:
+            workers.seen(session, self._name, queue)
+
+        storage = Storage(self._settings.data_dir)
+        supervise(claim, self._database, storage, self._settings, self._stopping, seen)
