@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_core.data import Dataset, Rows
-from ssl_core.machine import cores
 from ssl_core.pixels import Group, Pixels
 from ssl_core.prepare import prepare
 
@@ -42,7 +41,7 @@ class Images:
         self._dataset = dataset
         self._device = device
         self._sizes = dataset.sizes if dataset.uniform is not None else kept_sizes(dataset.sizes, image_size)
-        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._pool = ThreadPoolExecutor(_processors(), thread_name_prefix="decode")
         size_bytes = int(self._canvases(rows).prod(1).sum()) * 3
         self._kept: Pixels | None = None
         if size_bytes <= _room() if keep is None else keep:
@@ -102,7 +101,7 @@ def prepared(dataset: Dataset, rows: Rows, side: int) -> Tensor:
     def read(canvas: NDArray[np.uint8], row: int) -> None:
         canvas[:] = prepare(dataset.decoded(row), side)
 
-    with ThreadPoolExecutor(cores(), thread_name_prefix="prepare") as pool:
+    with ThreadPoolExecutor(_processors(), thread_name_prefix="prepare") as pool:
         list(pool.map(read, out, rows.tolist()))
     return torch.from_numpy(out)
 
@@ -112,6 +111,11 @@ def kept_sizes(sizes: Rows, image_size: int) -> Rows:
     limit = math.ceil(MARGIN * image_size)
     shorter = sizes.min(1, keepdims=True)
     return np.where(shorter > limit, np.rint(sizes * (limit / shorter)).astype(np.int64), sizes)
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _room() -> float:
