@@ -1,0 +1,212 @@
+"""Jobs over HTTP, on both databases."""
+
+import pytest
+
+from api import schemas
+from ssl_core import events
+from tests.api.answers import pointers, problem, shown
+from tests.service import given
+
+
+@pytest.fixture
+def dataset(database, tenant):
+    return given.ready(database, tenant)
+
+
+def ask(dataset, /, **fields):
+    return {"kind": "pretrain", "dataset": dataset, "config": given.PRETRAIN, **fields}
+
+
+def test_a_job_is_accepted_with_its_place_and_its_whole_config(client, dataset):
+    answer = client.post("/jobs", json=ask(dataset, name="first", priority=3, metadata={"team": "vision"}))
+    job = shown(schemas.Job, answer, 202)
+    assert answer.headers["location"] == f"/jobs/{job['id']}" == job["urls"]["self"]
+    assert (job["status"], job["name"], job["priority"], job["metadata"]) == ("queued", "first", 3, {"team": "vision"})
+    assert job["config"]["method"]["temperature"] == 0.2
+    assert [change["status"] for change in job["transitions"]] == ["queued"]
+    assert client.get(answer.headers["location"]).json() == job
+
+
+def test_a_job_shows_how_its_run_went(client, database, tenant, dataset):
+    job = client.post("/jobs", json=ask(dataset)).json()
+    claim = given.claimed(database)
+    progress = events.Progress(epoch=1, epochs=4, step=25, total_steps=100, images_per_second=9.5, eta_seconds=60)
+    given.recorded(database, claim, events.Resolved(given.PRETRAIN), progress, given.checkpoint(25), given.model())
+    running = shown(schemas.Job, client.get(f"/jobs/{job['id']}"))
+    assert (running["status"], running["attempt"], running["progress"]["percent"]) == ("running", 1, 25.0)
+    assert running["model_id"] is None
+    given.recorded(database, claim, events.Result({"knn": 0.5}))
+    given.finished(database, claim)
+    done = shown(schemas.Job, client.get(f"/jobs/{job['id']}"))
+    assert (done["status"], done["summary"]) == ("succeeded", {"knn": 0.5})
+    assert done["model_id"].startswith("mdl_")
+    assert [change["status"] for change in done["transitions"]] == ["queued", "running", "succeeded"]
+    checkpoints = shown(schemas.CheckpointList, client.get(f"/jobs/{job['id']}/checkpoints"))
+    assert [row["step"] for row in checkpoints["data"]] == [25]
+
+
+def test_a_job_that_names_an_unfinished_one_waits_for_its_model(client, database, tenant, dataset):
+    parent = client.post("/jobs", json=ask(dataset)).json()
+    child = client.post("/jobs", json={"kind": "knn_eval", "dataset": dataset, "model": parent["id"]}).json()
+    assert (child["status"], child["model"]) == ("waiting", parent["id"])
+
+
+def test_lists_are_filtered_and_paged(client, database, tenant, dataset):
+    made = [client.post("/jobs", json=ask(dataset)).json()["id"] for _ in range(3)]
+    client.post(f"/jobs/{made[0]}/cancel")
+    page = shown(schemas.JobList, client.get("/jobs", params={"limit": 2}))
+    assert [job["id"] for job in page["data"]] == made[:0:-1]
+    assert (page["has_more"], page["next"]) == (True, made[1])
+    rest = client.get("/jobs", params={"after": page["next"]}).json()
+    assert ([job["id"] for job in rest["data"]], rest["has_more"]) == ([made[0]], False)
+    for filters in ({"status": "cancelled"}, {"status": "cancelled", "kind": "pretrain", "dataset": dataset}):
+        assert [job["id"] for job in client.get("/jobs", params=filters).json()["data"]] == [made[0]]
+    assert client.get("/jobs", params={"kind": "knn_eval"}).json()["data"] == []
+    assert client.get("/jobs", params={"kind": "ingest"}).json()["data"] == []
+
+
+def test_cancelling_is_idempotent_and_leaves_an_ended_job_alone(client, database, tenant, dataset):
+    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+    first = shown(schemas.Job, client.post(f"/jobs/{job}/cancel"))
+    assert first["status"] == "cancelled"
+    assert client.post(f"/jobs/{job}/cancel").json() == first
+    running = client.post("/jobs", json=ask(dataset)).json()["id"]
+    given.claimed(database)
+    assert client.post(f"/jobs/{running}/cancel").json()["status"] == "cancelling"
+
+
+def test_events_are_read_on_from_where_one_stopped(client, database, tenant, dataset):
+    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+    claim = given.claimed(database)
+    given.recorded(database, claim, events.Log("warning", "Features are collapsing.", "collapse", {"std": 0.01}))
+    page = shown(schemas.EventList, client.get(f"/jobs/{job}/events", params={"limit": 2}))
+    assert ([event["seq"] for event in page["data"]], page["has_more"]) == ([1, 2], True)
+    rest = client.get(f"/jobs/{job}/events", params={"after": page["next"]}).json()
+    assert [(event["code"], event["level"], event["data"]) for event in rest["data"]] == [
+        ("collapse", "warning", {"std": 0.01})
+    ]
+    assert rest["has_more"] is False
+
+
+def test_an_artifact_is_fetched_by_its_name(client, database, tenant, dataset, storage):
+    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+    claim = given.claimed(database)
+    given.recorded(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", given.SHA, 3))
+    missing = problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 404, "artifact_not_found")
+    assert "gone" in missing["detail"]
+    folder = storage.attempt_dir(job, 1)
+    folder.mkdir(parents=True)
+    (folder / "plot.png").write_bytes(b"png")
+    answer = client.get(f"/jobs/{job}/artifacts/t-SNE plot.png")
+    assert (answer.content, answer.headers["content-type"]) == (b"png", "image/png")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    problem(client.get(f"/jobs/{job}/artifacts/other.png"), 404, "artifact_not_found")
+    problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
+
+
+BAD = {
+    "unknown field with its nearest name": ({"prority": 1}, "invalid_request", ["/prority"], "`priority`"),
+    "unknown kind with its nearest name": ({"kind": "linear_evl"}, "unknown_kind", ["/kind"], "`linear_eval`"),
+    "a kind of ours that is not for asking": ({"kind": "ingest"}, "unknown_kind", ["/kind"], "pretrain"),
+    "kind of a wrong type": ({"kind": 3}, "invalid_request", ["/kind"], "string"),
+    "no dataset": ({"dataset": None}, "invalid_request", ["/dataset"], "string"),
+    "priority out of range": ({"priority": 1001}, "invalid_request", ["/priority"], "1000"),
+    "priority of a huge size": ({"priority": 10**30}, "invalid_request", ["/priority"], "integer"),
+    "priority that is a truth": ({"priority": True}, "invalid_request", ["/priority"], "integer"),
+    "name too long": ({"name": "x" * 201}, "invalid_request", ["/name"], "200"),
+    "name of two lines": ({"name": "a\nb"}, "invalid_request", ["/name"], "control"),
+    "metadata of numbers": ({"metadata": {"a/b": 1}}, "invalid_request", ["/metadata/a~1b"], "string"),
+    "too much metadata": ({"metadata": {str(i): "x" for i in range(51)}}, "invalid_request", ["/metadata"], "50"),
+    "config that is a list": ({"config": []}, "invalid_request", ["/config"], "dictionary"),
+    "empty config": ({"config": {}}, "invalid_config", ["/config/method"], "required"),
+    "unknown config field with its nearest name": (
+        {"config": {"method": {"name": "simclr", "temprature": 0.5}}},
+        "invalid_config",
+        ["/config/method/temprature"],
+        "`temperature`",
+    ),
+    "config out of range": (
+        {"config": {"method": {"name": "simclr", "temperature": -1}, "batch_size": 0}},
+        "invalid_config",
+        ["/config/method/temperature", "/config/batch_size"],
+        "greater than 0",
+    ),
+    "config of a wrong type": (
+        {"config": {"method": {"name": "simclr"}, "epochs": "100"}},
+        "invalid_config",
+        ["/config/epochs"],
+        "integer",
+    ),
+    "unknown method": ({"config": {"method": {"name": "simclrr"}}}, "invalid_config", ["/config/method"], "simclr"),
+    "two lengths": (
+        {"config": {"method": {"name": "simclr"}, "epochs": 1, "minutes": 1.0}},
+        "invalid_config",
+        ["/config"],
+        "not both",
+    ),
+    "config of another kind": (
+        {"config": {"kind": "knn_eval", "method": {"name": "simclr"}}},
+        "invalid_config",
+        ["/config/kind"],
+        "pretrain",
+    ),
+    "batch larger than the dataset": (
+        {"config": {"method": {"name": "simclr"}, "batch_size": 101}},
+        "batch_too_large",
+        ["/config/batch_size"],
+        "100",
+    ),
+    "subset larger than the dataset": (
+        {"config": {"method": {"name": "simclr"}, "batch_size": 10, "subset": 101}},
+        "invalid_config",
+        ["/config/subset"],
+        "100",
+    ),
+    "evaluation without a model": ({"kind": "knn_eval", "config": {}}, "model_needed", ["/model"], "odel"),
+}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_run_is_told_at_the_door(client, database, tenant, dataset, case):
+    fields, code, places, hint = BAD[case]
+    body = problem(client.post("/jobs", json=ask(dataset, **fields)), 422, code)
+    assert pointers(body) == places
+    assert hint in body["detail"]
+    assert client.get("/jobs").json()["data"] == []
+
+
+def test_evaluating_without_labels_is_told_at_the_door(client, database, tenant):
+    unlabelled = given.ready(database, tenant, "cd" * 32, classes=0)
+    parent = client.post("/jobs", json=ask(unlabelled)).json()["id"]
+    for kind in ("linear_eval", "knn_eval"):
+        answer = client.post("/jobs", json={"kind": kind, "dataset": unlabelled, "model": parent})
+        assert pointers(problem(answer, 422, "labels_needed")) == ["/dataset"]
+
+
+def test_a_dataset_that_is_not_ready_is_a_conflict(client, database, tenant):
+    dataset = given.validating(database, tenant).id
+    problem(client.post("/jobs", json=ask(dataset)), 409, "dataset_not_ready")
+    given.finished(database, given.claimed(database, "data"), "failed", {"code": "no_images", "detail": "No images."})
+    problem(client.post("/jobs", json=ask(dataset)), 409, "dataset_failed")
+
+
+def test_a_model_that_cannot_be_is_told_at_the_door(client, database, tenant, dataset):
+    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+    evaluation = {"kind": "knn_eval", "dataset": dataset}
+    for nobodys in ("mdl_none", "job_none", "nonsense"):
+        problem(client.post("/jobs", json={**evaluation, "model": nobodys}), 404, "model_not_found")
+    client.post(f"/jobs/{job}/cancel")
+    problem(client.post("/jobs", json={**evaluation, "model": job}), 409, "parent_failed")
+
+
+def test_another_tenants_ids_answer_like_missing_ones(client, other, database, tenant, dataset):
+    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+    for place in ("", "/metrics", "/events", "/checkpoints", "/artifacts/x"):
+        theirs = problem(other.get(f"/jobs/{job}{place}"), 404, "job_not_found")
+        missing = problem(other.get(f"/jobs/job_none{place}"), 404, "job_not_found")
+        assert {**theirs, "request_id": ""} == {**missing, "request_id": ""}
+    problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
+    problem(other.post("/jobs", json=ask(dataset)), 404, "dataset_not_found")
+    assert other.get("/jobs").json()["data"] == []
+    assert client.get(f"/jobs/{job}").json()["status"] == "queued"
