@@ -22,6 +22,7 @@ from twoviews.transport import Transport
 from twoviews.values import Dataset, Job, Json, Key, Metrics, Model, Update, Value
 
 Ref = str | Value
+MOST_POINTS = 10_000  # of each series in one answer
 
 
 class Client:
@@ -140,7 +141,7 @@ class Jobs:
         model: Ref | None = None,
         name: str | None = None,
         priority: int = 0,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Job:
         """Ask for a run. `model` may be a model, or a job that is still to make one: the new job waits for it."""
         body: dict[str, Any] = {"kind": kind, "dataset": id_of(dataset), "config": dict(config or {})}
@@ -175,7 +176,8 @@ class Jobs:
         last = 0
         while True:
             found = self.get(job)
-            fresh = self.metrics(found, names, after=last, wait_seconds=None if found.done else poll_seconds)
+            wait = None if found.done else poll_seconds
+            fresh = self.metrics(found, names, after=last, max_points=MOST_POINTS, wait_seconds=wait)
             last = max(last, fresh.last)
             yield Update(found, fresh)
             if found.done:

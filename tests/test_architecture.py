@@ -1,0 +1,82 @@
+"""The architecture: who may import whom, and what a process may not load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
+PLAIN = frozenset(
+    {"ssl_core.config", "ssl_core.events", "ssl_core.recipes", "ssl_core.layout"}
+)  # free of torch and numpy
+MAY_IMPORT = {
+    "ssl_core": frozenset(),
+    "service": PLAIN,
+    "api": frozenset({"service"}) | PLAIN,
+    "worker": frozenset({"service", "ssl_core"}),
+    "twoviews": frozenset(),
+}
+HEAVY = ("torch", "numpy", "PIL", "pyarrow", "sklearn", "matplotlib")
+BLOCK = """
+import importlib.abc, sys
+class Wall(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise AssertionError("this process imports " + name)
+sys.meta_path.insert(0, Wall())
+for name in {modules!r}:
+    __import__(name)
+"""
+
+
+def imports(file: Path) -> set[str]:
+    """The modules that the file names in an import, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute here"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def allowed(module: str, room: str) -> bool:
+    own = (room, *MAY_IMPORT[room])
+    return module.split(".")[0] not in ROOMS or any(module == name or module.startswith(name + ".") for name in own)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_the_plan_lets_it(room):
+    files = list((ROOT / room).rglob("*.py"))
+    assert files
+    wrong = {(str(file.relative_to(ROOT)), name) for file in files for name in imports(file) if not allowed(name, room)}
+    assert wrong == set()
+
+
+def test_the_check_would_see_a_forbidden_import():
+    assert not allowed("worker.supervisor", "api")
+    assert not allowed("ssl_core.train", "api")
+    assert not allowed("service.jobs", "twoviews")
+    assert allowed("ssl_core.config.Pretrain", "api")
+
+
+@pytest.mark.parametrize(
+    ("modules", "blocked"),
+    [
+        (("ssl_core.config", "ssl_core.events", "ssl_core.recipes"), (*HEAVY, "fastapi", "sqlalchemy", "celery")),
+        (("service.jobs", "service.datasets", "service.doorbell", "service.__main__"), (*HEAVY, "fastapi")),
+        (("api.app",), HEAVY),
+        (("worker.app", "worker.tasks", "worker.supervisor", "worker.keeper"), (*HEAVY, "fastapi", "api")),
+        (("ssl_core.run",), ("fastapi", "sqlalchemy", "celery", "service", "api", "worker")),
+        (("twoviews", "twoviews.cli"), (*HEAVY, "pydantic", "fastapi", "sqlalchemy", "celery", *ROOMS[:4])),
+    ],
+    ids=("config", "service", "api", "worker", "core", "client"),
+)
+def test_a_process_starts_without_what_it_must_not_load(modules, blocked):
+    code = BLOCK.format(modules=modules, blocked=frozenset(blocked))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
