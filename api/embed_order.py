@@ -25,7 +25,6 @@ from service.errors import (
 from service.settings import Settings
 
 MAX_FIELD_BYTES = 1000  # of model, layer and the like, in multipart
-MAX_HEADER_BYTES = 8192  # of one part
 
 
 class EmbedOrder(BaseModel):
@@ -150,15 +149,9 @@ class _Form:
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
-        self._check_header()
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
-        self._check_header()
-
-    def _check_header(self) -> None:
-        if len(self._header) + len(self._value) > MAX_HEADER_BYTES:
-            raise TooLarge("A part of the form has too long a header.")
 
     def _header_end(self) -> None:
         if bytes(self._header).lower() == b"content-disposition":

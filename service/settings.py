@@ -2,7 +2,7 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     )
     embed_max_batch: int = Field(64, ge=1)
     embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for company.")
+    embed_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the encoder's forward passes.")
     embed_models: int = Field(4, ge=1, description="Models kept loaded, by least recent use.")
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for so long is unloaded.")
     embed_max_body_bytes: int = Field(2**28, gt=0, description="Of a request to /embed, as it is sent.")

@@ -17,6 +17,7 @@ from service.errors import EncoderFailed, Fault, LayerNotFound, ModelDamaged, No
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core import artifact, images
+from ssl_core.failures import BadModel
 from worker.batcher import Batcher, Counts, Features, Pixels
 from worker.model_cache import ModelCache
 
@@ -43,9 +44,7 @@ class _Lane:
     layer: str
 
     def __call__(self, batch: Pixels) -> Features:
-        with torch.inference_mode():
-            features = self.model.encode(torch.from_numpy(batch), self.layer)
-        return np.ascontiguousarray(features.float().cpu().numpy())
+        return np.ascontiguousarray(self.model.encode(batch, self.layer).cpu().numpy())
 
 
 class Embedder:
@@ -138,12 +137,12 @@ class Embedder:
     def _load(self, model_path: str) -> artifact.Encoder:
         folder = self._storage.absolute(model_path)
         try:
-            return artifact.load(folder, self._device).eval()
-        except torch.OutOfMemoryError as error:
+            return artifact.load(folder, self._device, precision=self._settings.embed_precision)
+        except BadModel as error:
+            log.error("%s could not be loaded: %s", model_path, error)
+            raise ModelDamaged(str(error)) from error
+        except (torch.OutOfMemoryError, MemoryError) as error:
             raise EncoderFailed("There is no room for this model now; try again.", retry_after=10) from error
-        except Exception as error:
-            log.exception("%s could not be loaded", model_path)
-            raise ModelDamaged from error
 
     async def _drop_idle_models(self) -> None:
         while True:

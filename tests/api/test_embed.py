@@ -1,0 +1,261 @@
+"""Tests of POST /embed: its forms of request and answer, its limits, and whose models it serves."""
+
+import base64
+import io
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from api.app import create
+from api.embed_order import EmbedOrder
+from service import ids, keys
+from service.db.models import Dataset, Job, Model
+from service.db.session import Database, now
+from service.settings import Settings
+from ssl_core import artifact
+from tests.api.answers import pointers, problem
+from tests.api.conftest import TestClient
+from tests.encoder import models, pictures, server
+from tests.encoder.server import Server
+
+IMAGES = [pictures.png(seed) for seed in range(3)]
+LIMITS = {"embed_max_images": 5, "max_image_bytes": 20_000, "embed_max_body_bytes": 60_000}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = server.data_folder(tmp_path_factory.mktemp("data"))
+    models.make(folder / "models" / "a")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(model_folder: Path) -> Iterator[Server]:
+    with server.running(Settings(data_dir=model_folder)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(settings: Settings, model_folder: Path, database: Database, tenant: str) -> Iterator[TestClient]:
+    """A client of an application with small limits, in whose data folder the encoder may be serving."""
+    with database.writing() as session:
+        secret = keys.create(session, tenant, "test")[1]
+    app = create(settings.model_copy(update={"data_dir": model_folder, **LIMITS}))
+    with TestClient(app, headers={"Authorization": f"Bearer {secret}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def model(database: Database, tenant: str, model_folder: Path) -> str:
+    """The id of a model of the tenant's, made by a job that succeeded."""
+    return made(database, tenant, artifact.load_card(model_folder / "models" / "a"))
+
+
+def made(database: Database, tenant: str, card: dict, *, path: str = "models/a", status: str = "succeeded") -> str:
+    """Record a job and the model that it made; return the model's id."""
+    dataset, job, model = ids.new("ds"), ids.new("job"), ids.new("mdl")
+    with database.writing() as session:
+        session.add(
+            Dataset(
+                id=dataset, tenant_id=tenant, name="pictures", status="ready", on_bad_file="reject", sha256="0" * 64,
+                size_bytes=1, created_at=now(),
+            )
+        )  # fmt: skip
+        session.flush()
+        session.add(
+            Model(
+                id=model, tenant_id=tenant, job_id=job, name="a", path=path, sha256="0" * 64, size_bytes=1, dim=128,
+                card=card, created_at=now(),
+            )
+        )  # fmt: skip
+        session.flush()
+        session.add(
+            Job(
+                id=job, tenant_id=tenant, kind="pretrain", queue="train", dataset_id=dataset, config={},
+                user_metadata={}, priority=0, status=status, created_at=now(),
+                made_model_id=model if status == "succeeded" else None,
+            )
+        )  # fmt: skip
+    return model
+
+
+def multipart(images: list[bytes]) -> list:
+    return [("images", (f"{index}.png", image, "image/png")) for index, image in enumerate(images)]
+
+
+def as_text(images: list[bytes]) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]
+
+
+def test_json_and_multipart_give_the_same_features_in_every_encoding(
+    client: TestClient, encoder: Server, model: str, model_folder: Path
+) -> None:
+    expected = server.features(encoder.encode(IMAGES))
+    fields = {"model": model}
+    for encoding in ("float", "base64", "npy"):
+        fields["encoding_format"] = encoding
+        answers = [
+            client.post("/embed", data=fields, files=multipart(IMAGES)),
+            client.post("/embed", json={**fields, "images": as_text(IMAGES)}),
+        ]
+        for answer in answers:
+            assert answer.status_code == 200, answer.text
+            np.testing.assert_allclose(vectors(answer, encoding, model), expected, rtol=1e-4, atol=1e-5)
+
+
+def vectors(answer, encoding: str, model: str) -> np.ndarray:
+    if encoding == "npy":
+        assert answer.headers["content-type"] == "application/x-npy"
+        return np.load(io.BytesIO(answer.content))
+    body = answer.json()
+    assert (body["object"], body["model"], body["dim"]) == ("list", model, 128)
+    assert [row["index"] for row in body["data"]] == [0, 1, 2]
+    rows = [row["embedding"] for row in body["data"]]
+    return np.array([np.frombuffer(base64.b64decode(row), "<f4") if encoding == "base64" else row for row in rows])
+
+
+def test_a_layer_and_the_job_that_made_the_model_can_be_named(
+    client: TestClient, encoder: Server, model: str, database: Database
+) -> None:
+    with database.reading() as session:
+        job = session.get_one(Model, model).job_id
+    answer = client.post("/embed", data={"model": job, "layer": "projection"}, files=multipart(IMAGES[:1]))
+    assert (answer.json()["model"], answer.json()["dim"]) == (model, 32)
+
+
+def test_what_is_no_image_is_named_by_its_place(client: TestClient, encoder: Server, model: str) -> None:
+    answer = client.post("/embed", data={"model": model}, files=multipart([IMAGES[0], b"no image", IMAGES[1][:99]]))
+    assert pointers(problem(answer, 422, "not_an_image")) == ["/images/1", "/images/2"]
+
+
+def test_text_that_is_no_base64_is_named_by_its_place(client: TestClient, model: str) -> None:
+    for wrong in ("%%%", "abc", "AAA=\n", 7, None):
+        answer = client.post("/embed", json={"model": model, "images": [*as_text(IMAGES[:1]), wrong]})
+        assert pointers(problem(answer, 422, "invalid_request")) == ["/images/1"]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"model": None}, "/model"),
+        ({"images": []}, "/images"),
+        ({"images": "abc"}, "/images"),
+        ({"images": {}}, "/images"),
+        ({"encoding_format": "double"}, "/encoding_format"),
+        ({"layer": 3}, "/layer"),
+        ({"layers": "backbone"}, "/layers"),
+    ],
+)
+def test_a_field_that_is_wrong_or_unknown_is_pointed_at(
+    client: TestClient, model: str, change: dict, pointer: str
+) -> None:
+    body = {"model": model, "images": as_text(IMAGES[:1])} | change
+    assert pointers(problem(client.post("/embed", json=body), 422, "invalid_request")) == [pointer]
+
+
+def test_a_form_without_images_or_with_an_unknown_field_is_pointed_at(client: TestClient, model: str) -> None:
+    answer = client.post("/embed", files={"model": (None, model)})
+    assert pointers(problem(answer, 422, "invalid_request")) == ["/images"]
+    answer = client.post("/embed", data={"model": model, "picture": "x"}, files=multipart(IMAGES))
+    assert pointers(problem(answer, 422, "invalid_request")) == ["/picture"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status", "code"),
+    [
+        ("application/json", b"{", 400, "bad_request"),
+        ("application/json", b"[]", 422, "invalid_request"),
+        ("text/plain", b"x", 415, "unsupported_media"),
+        ("", b"x", 415, "unsupported_media"),
+        ("multipart/form-data", b"x", 400, "bad_request"),
+        ("multipart/form-data; boundary=b", b"rubbish", 400, "bad_request"),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="x', 400, "bad_request"),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\n" + b"x" * 2000 + b"\r\n--b--", 413, "too_large"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(
+    client: TestClient, kind: str, body: bytes, status: int, code: str
+) -> None:
+    problem(client.post("/embed", content=body, headers={"Content-Type": kind}), status, code)
+
+
+def test_too_many_and_too_large_are_413_however_they_are_sent(client: TestClient, model: str) -> None:
+    small, large = b"x", b"x" * 20_001
+    for images, code in (([small] * 6, "too_many_images"), ([small, large], "image_too_large")):
+        form = client.post("/embed", data={"model": model}, files=multipart(images))
+        text = client.post("/embed", json={"model": model, "images": as_text(images)})
+        for answer in (form, text):
+            body = problem(answer, 413, code)
+            assert pointers(body) == (["/images/1"] if code == "image_too_large" else [])
+
+
+def test_a_body_beyond_the_limit_is_413_said_or_not(client: TestClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    problem(client.post("/embed", content=b" " * 60_001, headers=headers), 413, "too_large")
+    unsaid = client.post("/embed", content=(b" " * 1000 for _ in range(61)), headers=headers)
+    problem(unsaid, 413, "too_large")
+
+
+def test_unknown_models_and_those_of_others_are_404_alike(
+    client: TestClient, database: Database, stranger: str
+) -> None:
+    theirs = made(database, stranger, {})
+    answers = [
+        client.post("/embed", data={"model": name}, files=multipart(IMAGES[:1]))
+        for name in (theirs, "mdl_nothing", "job_nothing", "x")
+    ]
+    bodies = [problem(answer, 404, "model_not_found") for answer in answers]
+    assert len({body["detail"] for body in bodies}) == 1
+
+
+def test_the_model_of_a_job_that_goes_on_is_409(client: TestClient, database: Database, tenant: str) -> None:
+    model = made(database, tenant, {}, status="running")
+    with database.reading() as session:
+        job = session.get_one(Model, model).job_id
+    for name in (model, job):
+        problem(client.post("/embed", data={"model": name}, files=multipart(IMAGES[:1])), 409, "model_not_ready")
+
+
+def test_an_unknown_layer_is_422_before_the_encoder_is_asked(client: TestClient, model: str) -> None:
+    answer = client.post("/embed", data={"model": model, "layer": "block9"}, files=multipart(IMAGES[:1]))
+    assert "block4" in problem(answer, 422, "layer_not_found")["detail"]
+
+
+def test_a_model_whose_files_are_gone_is_409(
+    client: TestClient, encoder: Server, database: Database, tenant: str
+) -> None:
+    model = made(database, tenant, {}, path="models/gone")
+    problem(client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1])), 409, "model_damaged")
+
+
+def test_a_key_is_needed(client: TestClient) -> None:
+    problem(client.post("/embed", headers={"Authorization": ""}), 401, "missing_key")
+    problem(client.post("/embed", headers={"Authorization": "Bearer tv_wrong"}), 401, "wrong_key")
+
+
+def test_while_the_encoder_is_away_it_is_503_and_then_it_serves_again(
+    client: TestClient, encoder: Server, model: str
+) -> None:
+    def ask():
+        return client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1]))
+
+    assert ask().status_code == 200
+    encoder.stop(signal.SIGKILL)
+    try:
+        answer = ask()
+        problem(answer, 503, "encoder_away")
+        assert int(answer.headers["retry-after"]) > 0
+    finally:
+        encoder.restart()
+    assert ask().status_code == 200
+
+
+def test_the_schema_documents_both_forms_of_the_body(client: TestClient) -> None:
+    body = client.get("/openapi.json").json()["paths"]["/embed"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "multipart/form-data"}
+    assert set(body["application/json"]["schema"]["properties"]) == set(EmbedOrder.model_fields)

@@ -1,0 +1,28 @@
+"""Models for tests: real artifacts, of small networks with random weights."""
+
+from pathlib import Path
+
+import torch
+
+from ssl_core import artifact, config
+
+IMAGE_SIZE = 32
+
+
+def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: float = 0.25) -> dict:
+    """Write a random model and return its card. Its batch norms have seen data, as those of a trained one have."""
+    settled = config.parse(
+        {
+            "kind": "pretrain",
+            "method": {"name": "simclr", "projector": [64, 32]},
+            "backbone": {"name": backbone, "width": width, "stem": "cifar_stride2", "zero_init_residual": False},
+        }
+    )
+    method = artifact.build(settled, seed)
+    method.train()
+    with torch.no_grad():
+        images = torch.randn(16, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
+        for _ in range(20):
+            method.projector(method.backbone(images))
+    preprocessing = artifact.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
+    return artifact.save(folder, method.eval(), preprocessing, settled, {})[1]
