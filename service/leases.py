@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from service import lifecycle
@@ -115,6 +115,12 @@ def record(
     job = _held(session, job_id, attempt, lease_seconds)
     recording.store(session, job, events, attempt_path)
     return _SIGNALS[job.status]
+
+
+def disown(session: Session, job_id: str, attempt: int, path: str, lease_seconds: float) -> None:
+    """Forget a checkpoint whose file is not as it was written, so that it crowds out none that is. Raises LeaseLost."""
+    _held(session, job_id, attempt, lease_seconds)
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path == path))
 
 
 def finish(session: Session, job_id: str, attempt: int, status: Ending, error: Json | None = None) -> None:

@@ -204,5 +204,5 @@ def _as_table(dialect: str, numbers: list[int]) -> tuple[ColumnElement[int], Fro
     if dialect == "sqlite":
         table = func.json_each(json.dumps(numbers)).table_valued(column("value", BigInteger))
         return table.c.value, table
-    array = func.unnest(literal(numbers, ARRAY(BigInteger))).table_valued(column("value", BigInteger))
+    array = func.unnest(literal(numbers, ARRAY(BigInteger))).table_valued(column("value", BigInteger)).render_derived()
     return array.c.value, array

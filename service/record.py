@@ -64,27 +64,25 @@ def _progress(session: Session, job: Job, event: ev.Progress, attempt_path: str)
 
 
 def _checkpoint(session: Session, job: Job, event: ev.Checkpoint, attempt_path: str) -> None:
-    furthest = select(func.max(Checkpoint.step)).where(Checkpoint.job_id == job.id)
-    before = session.execute(furthest).scalar_one_or_none()
-    again = (Checkpoint.job_id == job.id, Checkpoint.attempt == job.attempt, Checkpoint.step == event.step)
-    session.execute(delete(Checkpoint).where(*again))
-    session.add(
-        Checkpoint(
-            id=ids.new("ckpt"),
-            job_id=job.id,
-            attempt=job.attempt,
-            step=_count(event.step, "step"),
-            epoch=metrics.finite(event.epoch, "epoch"),
-            path=_inside(attempt_path, event.path),
-            sha256=_digest(event.sha256),
-            size_bytes=_count(event.size_bytes, "size_bytes"),
-            metrics=text.cleaned_json(event.metrics),
-            created_at=clock(session),
-        )
+    row = Checkpoint(
+        id=ids.new("ckpt"),
+        job_id=job.id,
+        attempt=job.attempt,
+        step=_count(event.step, "step"),
+        epoch=metrics.finite(event.epoch, "epoch"),
+        path=_inside(attempt_path, event.path),
+        sha256=_digest(event.sha256),
+        size_bytes=_count(event.size_bytes, "size_bytes"),
+        metrics=text.cleaned_json(event.metrics),
+        created_at=clock(session),
     )
+    mine = Checkpoint.job_id == job.id
+    before = session.execute(select(func.max(Checkpoint.step)).where(mine)).scalar_one()
+    session.execute(delete(Checkpoint).where(mine, Checkpoint.attempt == row.attempt, Checkpoint.step == row.step))
+    session.add(row)
     session.flush()
     _forget_old_checkpoints(session, job)
-    if before is None or event.step > before:
+    if before is None or row.step > before:
         _progressed(job)
 
 

@@ -1,0 +1,91 @@
+"""The command line: it works from any folder, and twice is as good as once."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import service
+from service import keys
+from service.__main__ import main
+from service.db import migrate
+from service.db.session import Database
+from service.errors import WrongKey
+
+ROOT = Path(service.__path__[0]).parent
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch, database_url):
+    """A data folder that does not exist yet, beside a database that is fresh."""
+    monkeypatch.setenv("TWOVIEWS_DATA_DIR", str(tmp_path / "deep" / "data"))
+    monkeypatch.setenv("TWOVIEWS_DATABASE_URL", database_url)
+    return tmp_path / "deep" / "data"
+
+
+def credentials(data):
+    return json.loads((data / "credentials.json").read_text())
+
+
+def test_bootstrap_leaves_a_key_that_opens_the_door(data, database):
+    assert main(["bootstrap", "--url", "http://127.0.0.1:1234"]) == 0
+    found = credentials(data)
+    assert found["url"] == "http://127.0.0.1:1234"
+    assert stat.S_IMODE(os.stat(data / "credentials.json").st_mode) == 0o600
+    with database.reading() as session:
+        keys.authenticate(session, found["key"])
+
+
+def test_bootstrap_again_keeps_the_key_and_tells_the_new_address(data, database):
+    main(["bootstrap", "--url", "http://127.0.0.1:1"])
+    first = credentials(data)
+    main(["bootstrap", "--url", "http://127.0.0.1:2"])
+    assert credentials(data) == {"url": "http://127.0.0.1:2", "key": first["key"]}
+    assert [path.name for path in data.iterdir() if "credentials" in path.name] == ["credentials.json"]
+
+
+@pytest.mark.parametrize("broken", ["", "[]", "{", '{"key": 5}', '{"key": "tv_revoked"}'])
+def test_bootstrap_replaces_a_key_that_opens_nothing(data, database, broken):
+    data.mkdir(parents=True)
+    (data / "credentials.json").write_text(broken)
+    main(["bootstrap", "--url", "http://127.0.0.1:1"])
+    with database.reading() as session:
+        keys.authenticate(session, credentials(data)["key"])
+
+
+def test_a_created_key_is_its_owners(data, database, capsys):
+    assert main(["keys", "create", "acme", "--name", "laptop"]) == 0
+    secret = capsys.readouterr().out.strip()
+    with database.writing() as session:
+        assert keys.authenticate(session, secret).tenant_id == keys.tenant(session, "acme").id
+        with pytest.raises(WrongKey):
+            keys.authenticate(session, secret + "x")
+
+
+def test_a_name_that_cannot_be_stored_is_refused_in_a_sentence(data, capsys):
+    assert main(["keys", "create", "a\nb"]) == 1
+    assert "control characters" in capsys.readouterr().err
+
+
+def test_the_models_agree_with_the_migrations():
+    assert main(["check"]) == 0
+
+
+def test_a_fresh_database_is_migrated_from_any_folder_by_many_at_once(tmp_path):
+    environment = {**os.environ, "TWOVIEWS_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
+    environment.pop("TWOVIEWS_DATABASE_URL", None)
+    command = [sys.executable, "-m", "service", "bootstrap", "--url", "http://127.0.0.1:1"]
+    started = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    database = Database(f"sqlite:///{tmp_path / 'data' / 'twoviews.db'}")
+    assert migrate.differences(database) == []
+    with database.reading() as session:
+        keys.authenticate(session, credentials(tmp_path / "data")["key"])
+        assert (
+            len(keys.list_(session, keys.authenticate(session, credentials(tmp_path / "data")["key"]).tenant_id)) == 1
+        )
+    database.close()

@@ -1,0 +1,20 @@
+"""Workers: who was seen lately is known, and who was not for long is forgotten."""
+
+from sqlalchemy import update
+
+from service import workers
+from service.db.models import Worker
+from service.db.session import now
+
+
+def test_a_worker_is_there_for_as_long_as_it_is_seen(database):
+    with database.writing() as session:
+        workers.seen(session, "train@host", "train")
+        workers.seen(session, "data@host", "data")
+        workers.seen(session, "train@host", "train")
+    with database.writing() as session:
+        session.execute(update(Worker).where(Worker.name == "data@host").values(seen_at=now() - 100))
+        assert [worker.name for worker in workers.lately(session, 60)] == ["train@host"]
+        assert [worker.name for worker in workers.lately(session, 200)] == ["data@host", "train@host"]
+        workers.forget(session, 60)
+        assert [worker.name for worker in workers.lately(session, 200)] == ["train@host"]
