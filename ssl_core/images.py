@@ -168,4 +168,5 @@ def _grey16(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _damaged(error: Exception) -> BadImage:
-    return BadImage("corrupt", f"The image is damaged or cut short: {str(error)[:200] or type(error).__name__}.")
+    reason = str(error)[:200].strip(" .") or type(error).__name__
+    return BadImage("corrupt", f"The image is damaged or cut short: {reason}.")

@@ -135,6 +135,8 @@ def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, mete
         return Fault(name, "corrupt_entry", f"The entry is damaged: {layout.clean_text(str(error))}.")
     if len(data) > meter.limits.image_bytes:
         return tar.too_large(name, meter)
+    if len(data) < entry.file_size:
+        return Fault(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive says.")
     return Item(name, data)
 
 

@@ -67,7 +67,7 @@ def safe_path(raw: str) -> str:
     try:
         return layout.clean_path(raw)
     except layout.UnsafePath as error:
-        raise PackError("unsafe_path", f"The archive holds a path that leads out of it: {error}") from error
+        raise PackError("unsafe_path", f"The archive holds a path that leads out of it: {error}.") from error
 
 
 def too_large(name: str, meter: Meter) -> Fault:
@@ -134,7 +134,7 @@ class _Blocks:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            if not self._started:
+            if not self._started and block:
                 raise PackError("not_an_archive", "The file is compressed, but what it holds is not a tar.") from error
             if len(block) < _BLOCK:
                 raise truncated() from error

@@ -1,0 +1,86 @@
+"""Uploads: small archives of every kind, made for the tests."""
+
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from tests.pictures import jpeg, png
+
+FILES = {
+    "train/cat/1.png": png(1),
+    "train/cat/2.png": png(2),
+    "train/dog/1.jpg": jpeg(3),
+    "test/dog/1.png": png(4),
+    "train/.DS_Store": b"x",
+    "labels.csv": b"a,b",
+}
+
+
+def zipped(files: Mapping[str, bytes] = FILES, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return target.getvalue()
+
+
+def entry(name: str, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+def tarred(files: Mapping[str, bytes] = FILES, *special: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w", format=form) as archive:
+        for name, data in files.items():
+            archive.addfile(entry(name, size=len(data)), io.BytesIO(data))
+        for info in special:
+            archive.addfile(info)
+    return target.getvalue()
+
+
+def gzipped(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def xzipped(data: bytes) -> bytes:
+    return lzma.compress(data, preset=0)
+
+
+def zstandardised(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def npz(**arrays: Any) -> bytes:
+    target = io.BytesIO()
+    np.savez_compressed(target, **arrays)
+    return target.getvalue()
+
+
+def parquet(columns: Mapping[str, Any], metadata: dict[bytes, bytes] | None = None) -> bytes:
+    target = pa.BufferOutputStream()
+    pq.write_table(pa.table(dict(columns)).replace_schema_metadata(metadata), target)
+    return bytes(target.getvalue().to_pybytes())
+
+
+EVERY_KIND = {
+    "zip": zipped(),
+    "zip stored": zipped(method=zipfile.ZIP_STORED),
+    "tar": tarred(),
+    "tar gnu": tarred(form=tarfile.GNU_FORMAT),
+    "tar ustar": tarred(form=tarfile.USTAR_FORMAT),
+    "tar.gz": gzipped(tarred()),
+    "tar.xz": xzipped(tarred()),
+    "tar.zst": zstandardised(tarred()),
+}
