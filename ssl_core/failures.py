@@ -49,3 +49,9 @@ class LabelsNeeded(RunFailure):
     """An evaluation needs labels that the dataset does not have."""
 
     code = "labels_needed"
+
+
+class BadDataset(RunFailure):
+    """The folder holds no packed dataset."""
+
+    code = "bad_dataset"

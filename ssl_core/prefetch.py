@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield the items in their order, at most `depth` of them made in advance; errors surface where they fall.
 
     Close the generator (leaving a `for` loop does) and the thread ends.

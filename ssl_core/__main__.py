@@ -1,0 +1,148 @@
+"""The command line of a run: `python -m ssl_core run CONFIG.json --data DIR --out DIR`.
+
+With --events it is the service's training process: events as JSON lines on stdout and nothing else there. Without, it
+shows a progress bar and a closing table. Exit status: 0 done; 1 the run failed; 2 the command or the config is wrong;
+70 the machinery failed, and another attempt may do; 75 stopped at a checkpoint.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ssl_core import checkpoint, config
+from ssl_core.config import RunConfig
+from ssl_core.display import Display
+from ssl_core.events import Event, Failed, Stopped, to_line
+from ssl_core.machine import die_with_parent, keep_memory
+from ssl_core.pack import PackError, pack_folder
+from ssl_core.run import Inputs, run
+
+DONE, FAILED, USAGE, RETRY, STOPPED = 0, 1, 2, 70, 75
+PACKED_FOLDER = "packed"
+
+
+class Unusable(Exception):
+    """What was asked for cannot be run; the text says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments ask for and return the exit status."""
+    asked = _parser().parse_args(arguments)
+    if asked.events and not die_with_parent(os.environ.get("TWOVIEWS_PARENT_PID")):
+        return RETRY
+    keep_memory()
+    try:
+        run_config = _read_config(asked.config)
+        asked.out.mkdir(parents=True, exist_ok=True)
+        inputs = _inputs(asked)
+    except (Unusable, OSError) as error:
+        return _refuse(str(error), as_event=asked.events)
+    with closing(_guarded(run(run_config, inputs, asked.out))) as events:
+        try:
+            last = _speak(events) if asked.events else Display(run_config.kind).show(events)
+        except BrokenPipeError:  # nobody listens any more, so there is nobody to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return RETRY
+    return _status(last)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ssl_core", description="Self-supervised training without the service."
+    )
+    command = parser.add_subparsers(required=True).add_parser("run", help="run a config on a dataset")
+    command.add_argument("config", type=Path, help="the run as JSON; its `kind` is pretrain unless it says otherwise")
+    command.add_argument("--data", type=Path, required=True, help="a packed dataset, or a folder of images")
+    command.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
+    command.add_argument("--model", type=Path, help="the model folder to start from, or to judge")
+    command.add_argument("--resume", type=Path, help="the checkpoint to go on from; the newest in --out by default")
+    command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
+    return parser
+
+
+def _read_config(path: Path) -> RunConfig:
+    try:
+        data = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Unusable(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("kind", "pretrain") not in config.KINDS:
+        raise Unusable(f"{path} has to be an object whose `kind` is one of {', '.join(config.KINDS)}.")
+    kind = data.get("kind", "pretrain")
+    try:
+        return config.parse(data, kind)
+    except ValidationError as error:
+        faults = (f"{fault['pointer'] or '/'}: {fault['detail']}" for fault in config.faults(error, kind))
+        raise Unusable(f"{path} is not a {kind} config.\n" + "\n".join(faults)) from error
+
+
+def _inputs(asked: argparse.Namespace) -> Inputs:
+    stop = threading.Event()
+
+    def heed(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait for the checkpoint
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, heed)
+    saved = asked.resume or checkpoint.newest(asked.out)
+    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set)
+
+
+def _packed(data: Path, packed: Path) -> Path:
+    """The folder itself when it is a packed dataset; else what it packs into, once."""
+    if (data / "dataset.json").is_file():
+        return data
+    if not data.is_dir():
+        raise Unusable(f"There is no folder {data}.")
+    if not (packed / "dataset.json").is_file():
+        try:
+            pack_folder(data, packed)
+        except PackError as error:
+            named = (f"{fault['pointer']}: {fault['detail']}" for fault in error.errors)
+            raise Unusable("\n".join([f"{data} cannot become a dataset. {error.detail}", *named])) from error
+    return packed
+
+
+def _guarded(events: Iterator[Event]) -> Generator[Event, None, None]:
+    """The events, with a fault of ours as a Failed that another attempt may mend; the trace goes to stderr."""
+    try:
+        yield from events
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        traceback.print_exc()
+        yield Failed("crashed", f"The training process failed: {type(error).__name__}: {error}", retry=True)
+
+
+def _speak(events: Iterator[Event]) -> Event | None:
+    """Write each event as a line at once and return the last."""
+    last: Event | None = None
+    for last in events:
+        sys.stdout.write(to_line(last))
+        sys.stdout.flush()
+    return last
+
+
+def _refuse(message: str, *, as_event: bool) -> int:
+    if not as_event:
+        sys.stderr.write(message + "\n")
+        return USAGE
+    _speak(iter([Failed("bad_request", message)]))
+    return FAILED
+
+
+def _status(last: Event | None) -> int:
+    if isinstance(last, Failed):
+        return RETRY if last.retry else FAILED
+    return STOPPED if isinstance(last, Stopped) else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""A file that becomes real in one step: whoever sees its name sees all of it, also after a power cut."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+
+@dataclass(frozen=True)
+class Written:
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+def settle(path: Path, data: bytes | memoryview) -> Written:
+    """Write `data` under a temporary name beside `path`, make it durable, and give it its name."""
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return Written(path, hashlib.sha256(data).hexdigest(), len(data))

@@ -1,0 +1,125 @@
+"""The learner: the state of a pretraining run, and what one step of it does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_core import artifact, counters, optim
+from ssl_core.artifact import Encoder, Preprocessing
+from ssl_core.config import Pretrain
+from ssl_core.data import Rows, epoch_order
+from ssl_core.failures import BadCheckpoint
+from ssl_core.machine import memory_format, place, precise
+from ssl_core.pixels import Pixels
+from ssl_core.views import ViewMaker
+
+VIEWS = 2
+_STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from other draws under the same seed
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step showed; tensors stay on the device until somebody needs the numbers."""
+
+    loss: Tensor  # scalar
+    z: Tensor  # M×D
+    grad_norm: Tensor | None  # scalar; None on a step that nobody watches
+
+
+class Learner:
+    """Method, optimizer and step count; what step s does depends on them, the config and s alone."""
+
+    def __init__(self, settled: Pretrain, preprocessing: Preprocessing, rows: Rows) -> None:
+        """settled: a resolved config; rows: the dataset's rows to train on, in ascending order."""
+        assert settled.epochs is not None
+        self.settled = settled
+        self.preprocessing = preprocessing
+        self.device = torch.device(settled.device)
+        self.format = memory_format(settled.precision)
+        self.method = artifact.build(settled, settled.seed)
+        place(self.method, self.device, settled.precision)
+        self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))
+        self.steps_per_epoch = len(rows) // settled.batch_size
+        self.total_steps = settled.epochs * self.steps_per_epoch
+        self.step = 0  # steps done
+        self._rows = torch.from_numpy(rows)
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
+        size = self.settled.batch_size
+        for epoch in range(self.step // self.steps_per_epoch, self.total_steps // self.steps_per_epoch):
+            order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+            first = self.step % self.steps_per_epoch if epoch == self.step // self.steps_per_epoch else 0
+            for start in range(first, self.steps_per_epoch):
+                yield order[start * size : (start + 1) * size]
+
+    def image_size(self, step: int) -> int:
+        """Return the side of the views at a step, in pixels."""
+        assert self.settled.phases != "auto"
+        return next(
+            p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
+        )
+
+    def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
+        """Take the next step, on the images of the rows that `batches` gave for it."""
+        views = self._views(images, rows)
+        # Dropout and its like draw from the global generator: from here on they too depend on the step alone.
+        torch.manual_seed(counters.stream(self.settled.seed, _STEP_STREAM, self.step) >> 1)
+        optim.set_lr(self.optimizer, self.lr_factor())
+        self.method.train()
+        with precise(self.device, self.settled.precision):
+            output = self.method(views)
+        output.loss.backward()
+        norm = self._grad_norm() if watched else None
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self.step, self.total_steps)
+        return Taken(output.loss.detach(), output.z, norm)
+
+    def lr_factor(self) -> float:
+        """Return the share of the peak rate at the present step."""
+        return optim.lr_factor(self.settled.schedule, self.step, self.total_steps, self.steps_per_epoch)
+
+    def steps_left(self) -> float:
+        """Return the steps still to take, each counted by its number of pixels relative to the present one's."""
+        assert self.settled.phases != "auto"
+        start, left, now = self.step, 0.0, self.image_size(max(0, self.step - 1))
+        for phase in self.settled.phases:
+            end = round(phase.until * self.total_steps)
+            left += max(0, end - start) * (phase.image_size / now) ** 2
+            start = max(start, end)
+        return left
+
+    def finite(self) -> bool:
+        """Whether every weight is a number still."""
+        return all(bool(p.isfinite().all()) for p in self.method.parameters())
+
+    def encoder(self) -> Encoder:
+        """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
+        return Encoder(self.method, self.preprocessing, precision=self.settled.precision)
+
+    def state(self) -> dict[str, Any]:
+        return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Go on from what `state` returned after `step` steps. Raises BadCheckpoint when it is of another network."""
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise BadCheckpoint("The checkpoint holds the state of another network or optimizer.") from error
+        self.step = step
+
+    def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
+        """Normalised views, N×3×S×S each."""
+        epoch = self.step // self.steps_per_epoch
+        maker = ViewMaker(self.settled.views, self.image_size(self.step), self.settled.seed)
+        views = (maker(images, rows, epoch, view) for view in range(VIEWS))
+        return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
+
+    def _grad_norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])

@@ -1,0 +1,79 @@
+"""The machine: which device a run gets, and whether it gains from bf16."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ssl_core.failures import ConfigUnfit
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a config's `device` and `precision` settle to here."""
+
+    device: Literal["cpu", "cuda"]
+    gains_from_bf16: bool
+
+    @classmethod
+    def here(cls, asked: Literal["auto", "cpu", "cuda"] = "auto") -> "Machine":
+        """Look at this machine. Raises ConfigUnfit when a GPU is asked for and there is none."""
+        if asked == "cuda" and not torch.cuda.is_available():
+            raise ConfigUnfit('The config asks for device "cuda", and this machine has no GPU that torch can use.')
+        if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
+            return cls("cuda", torch.cuda.is_bf16_supported(including_emulation=False))
+        return cls("cpu", _has_amx())
+
+
+@contextmanager
+def precise(device: torch.device, precision: str) -> Iterator[None]:
+    """Run the block in a resolved config's precision: as it is, or in bf16 autocast."""
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        yield
+
+
+def memory_format(precision: str) -> torch.memory_format:
+    """Return the layout of images and convolution weights; bf16 kernels want the channels last."""
+    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+
+
+def place(network: nn.Module, device: torch.device, precision: str) -> None:
+    """Move a network to the device, its convolutions in the layout of the precision."""
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=memory_format(precision))
+
+
+def keep_memory() -> None:
+    """Let the C library keep large freed blocks for the next step, rather than have them paged in anew each time."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def die_with_parent(parent: str | None) -> bool:
+    """Ask Linux to kill this process when its parent ends; False when `parent`, its process id, is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return parent is None or int(parent) == os.getppid()
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware; without, bf16 is slower than fp32 on a CPU."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux, where no such processor is used
+        return False
+    return torch.backends.mkldnn.is_available() and "amx_tile" in flags and "amx_bf16" in flags

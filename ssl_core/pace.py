@@ -1,0 +1,67 @@
+"""The pace: how fast a run goes on this machine, by which a length in minutes becomes a number of epochs.
+
+A few steps at each phase's image size are timed on throwaway learners, and one online evaluation. The number of epochs
+is stored with the run, so that a resume trains the same length whatever the speed then is.
+"""
+
+import itertools
+import statistics
+import time
+
+from ssl_core.config import Auto, Phase, Pretrain
+from ssl_core.learner import Learner
+from ssl_core.material import Material
+from ssl_core.resolve import ONLINE_EVALUATIONS
+
+_WARM_UP_STEPS, _FEWEST_STEPS, _MOST_STEPS = 2, 3, 20
+_SECONDS = 1.0  # for each image size, unless the fewest steps take longer
+
+
+def epochs_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, material: Material) -> int:
+    """Return how many epochs fit, online evaluations included; at least 1.
+
+    settled: the config, resolved but for its length; evaluation_every: as the config was given, which says whether the
+    number of evaluations is fixed or grows with the epochs.
+    """
+    epoch_seconds = _step_seconds(settled, material) * (len(material.rows) // settled.batch_size)
+    evaluation_seconds = _evaluation_seconds(settled, material)
+    seconds = 60 * minutes
+    if evaluation_every == "auto":
+        seconds -= min(seconds / 2, ONLINE_EVALUATIONS * evaluation_seconds)
+    elif evaluation_every > 0:
+        epoch_seconds += evaluation_seconds / evaluation_every
+    return max(1, min(100_000, int(seconds / epoch_seconds)))
+
+
+def _step_seconds(settled: Pretrain, material: Material) -> float:
+    """The mean over the run of what a step takes."""
+    assert settled.phases != "auto"
+    starts = [0.0, *(phase.until for phase in settled.phases)]
+    return sum(
+        (phase.until - start) * _seconds_at(phase.image_size, settled, material)
+        for start, phase in zip(starts, settled.phases, strict=False)
+    )
+
+
+def _seconds_at(image_size: int, settled: Pretrain, material: Material) -> float:
+    """The median of what steps with views of one size take."""
+    alone = settled.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
+    learner = Learner(alone, material.preprocessing, material.rows)
+    batches = itertools.cycle(itertools.islice(learner.batches(), _MOST_STEPS))
+    taken: list[float] = []
+    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or (sum(taken) < _SECONDS and len(taken) < _MOST_STEPS):
+        start = time.perf_counter()
+        rows = next(batches)
+        learner.advance(material.images.batch(rows), rows, watched=True).loss.item()
+        learner.step = 0  # the first epoch may be as short as one step
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken[_WARM_UP_STEPS:])
+
+
+def _evaluation_seconds(settled: Pretrain, material: Material) -> float:
+    if material.monitor is None:
+        return 0.0
+    encoder = Learner(settled, material.preprocessing, material.rows).encoder()
+    start = time.perf_counter()
+    material.monitor.judge(encoder)
+    return time.perf_counter() - start

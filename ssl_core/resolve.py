@@ -1,0 +1,166 @@
+"""Resolution: every `"auto"` of a config settled from the data, the machine and the method.
+
+The result is a valid config that resolves to itself, so a run that is started again with it is the same run.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel
+
+from ssl_core import backbones
+from ssl_core.config import (
+    Backbone,
+    Method,
+    Optimizer,
+    Phase,
+    Pretrain,
+    RunConfig,
+    SimCLR,
+)
+from ssl_core.failures import ConfigUnfit
+from ssl_core.machine import Machine
+
+Run = TypeVar("Run", bound=RunConfig)
+Data = TypeVar("Data", bound=BaseModel)
+
+DEFAULT_EPOCHS = 100
+ONLINE_EVALUATIONS = 8  # in a run
+WARMUP_SHARE = 0.05
+# Peak rates before scaling, which is linear from a batch of 256 unless the config says otherwise.
+LEARNING_RATES = {
+    "simclr": {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3},
+    "simsiam": {"sgd": 0.06, "lars": 1.0, "adamw": 1e-3},
+}
+# Methods whose papers decay batch norm and biases too, and start every residual block as the identity.
+DECAYS_ALL = {"simsiam"}
+ZERO_INIT_RESIDUAL = {"simsiam"}
+_SMALL = 64  # pixels: up to here images are trained at their own size, with a CIFAR stem
+_WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
+
+
+def resolve(
+    config: Pretrain,
+    report: Mapping[str, Any],
+    machine: Machine,
+    *,
+    start: Mapping[str, Any] | None = None,
+    epochs_in: Callable[[Pretrain], int] | None = None,
+) -> Pretrain:
+    """Return the config with nothing left at "auto" and its length in epochs.
+
+    report: the dataset's `dataset.json`. start: the card of the model to start from; its network is taken where the
+    config leaves it open. epochs_in: how many epochs a config, settled but for its length, makes in its `minutes`.
+    Raises ConfigUnfit when the config cannot be run on this data.
+    """
+    images = _training_images(config, report)
+    config = settle_machine(config, machine)
+    image_size = _image_size(config, report, machine)
+    config = _with(config, image_size=image_size)
+    config = _with(config, phases=_phases(config, machine))
+    config = _with(config, backbone=_backbone(config, image_size, machine, (start or {}).get("backbone", {})))
+    config = _with(config, method=_method(config), optimizer=_optimizer(config))
+    epochs = config.epochs or (None if config.minutes else DEFAULT_EPOCHS)
+    if epochs is None:
+        if epochs_in is None:
+            raise ConfigUnfit("A length in minutes needs the machine's speed to become a number of epochs.")
+        epochs = epochs_in(_with_length(config, epochs=1))
+    if images < config.batch_size:
+        raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
+    return _with_length(config, epochs)
+
+
+def settle_machine(config: Run, machine: Machine) -> Run:
+    """Return a config of any kind with its device and its precision settled."""
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if machine.gains_from_bf16 else "fp32"
+    return _with(config, device=machine.device, precision=precision)
+
+
+def steps_per_epoch(config: Pretrain, images: int) -> int:
+    """Return the number of whole batches; the rest of an epoch's images sits it out."""
+    return images // config.batch_size
+
+
+def _training_images(config: RunConfig, report: Mapping[str, Any]) -> int:
+    images = int(report["splits"]["train"]["images"])
+    if config.subset is not None and config.subset > images:
+        raise ConfigUnfit(f"subset {config.subset} is larger than the {images} training images.")
+    return config.subset or images
+
+
+def _image_size(config: Pretrain, report: Mapping[str, Any], machine: Machine) -> int:
+    if config.image_size != "auto":
+        return config.image_size
+    if config.backbone.name.startswith(_WHOLE_IMAGE_ONLY):
+        return 224
+    common = report["sizes"][0]
+    side = min(int(common["width"]), int(common["height"]))
+    return max(8, side) if side <= _SMALL else _SMALL if machine.device == "cpu" else 224
+
+
+def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
+    if config.phases != "auto":
+        return config.phases
+    assert config.image_size != "auto"
+    full = config.image_size
+    if machine.device != "cpu" or config.backbone.name.startswith(_WHOLE_IMAGE_ONLY):
+        return (Phase(until=1.0, image_size=full),)
+    # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
+    ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in ((0.5, 0.4), (0.75, 0.8))}
+    ends[full] = 1.0
+    return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
+
+
+def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mapping[str, Any]) -> Backbone:
+    """The network of `start` where there is one and the config does not name another."""
+    cpu = machine.device == "cpu"
+    defaults = {
+        "name": "resnet10" if cpu else "resnet18",
+        "width": 0.5 if cpu and config.backbone.weights == "random" else 1.0,
+        "stem": "cifar" if image_size <= _SMALL else "imagenet",
+        "zero_init_residual": config.method.name in ZERO_INIT_RESIDUAL,
+        **start,
+    }
+    open_fields = {name: value for name, value in defaults.items() if getattr(config.backbone, name) == "auto"}
+    if config.backbone.weights == "imagenet" and config.backbone.name == "auto" and not start:
+        open_fields["name"] = "resnet18"  # there are no such weights for resnet10
+    return _with(config.backbone, **open_fields)
+
+
+def _method(config: Pretrain) -> Method:
+    method, dim = config.method, _dim(config.backbone)
+    if isinstance(method, SimCLR):
+        return _with(method, projector=(dim, 128)) if method.projector == "auto" else method
+    projector = method.projector
+    if projector == "auto":
+        projector = (min(2048, 4 * dim),) * (3 if config.backbone.stem == "imagenet" else 2)
+    hidden = max(1, projector[-1] // 4) if method.predictor_hidden == "auto" else method.predictor_hidden
+    return _with(method, projector=projector, predictor_hidden=hidden)
+
+
+def _optimizer(config: Pretrain) -> Optimizer:
+    optimizer, name = config.optimizer, config.method.name
+    lr = LEARNING_RATES[name][optimizer.name] if optimizer.lr == "auto" else optimizer.lr
+    decays_all = optimizer.decay_norm_and_bias
+    return _with(optimizer, lr=lr, decay_norm_and_bias=name in DECAYS_ALL if decays_all == "auto" else decays_all)
+
+
+def _with_length(config: Pretrain, epochs: int) -> Pretrain:
+    warmup, every = config.schedule.warmup_epochs, config.evaluation.every_epochs
+    schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
+    every = max(1, round(epochs / ONLINE_EVALUATIONS)) if every == "auto" else every
+    evaluation = _with(config.evaluation, every_epochs=every)
+    return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
+
+
+def _dim(backbone: Backbone) -> int:
+    with torch.device("meta"):  # the shape alone, without weights
+        return backbones.build(backbone).dim
+
+
+def _with(data: Data, **changes: Any) -> Data:
+    """A copy with other values, checked like any other config."""
+    return type(data).model_validate({**{name: getattr(data, name) for name in type(data).model_fields}, **changes})

@@ -1,0 +1,136 @@
+"""A run: config and inputs in, events out. The front door of `ssl_core`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_core import artifact, checkpoint, config, evaluate, pace
+from ssl_core.config import KnnEval, LinearEval, Pretrain, RunConfig
+from ssl_core.data import Dataset
+from ssl_core.events import Event, Failed, Log, Resolved
+from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure
+from ssl_core.machine import Machine
+from ssl_core.material import Material
+from ssl_core.resolve import resolve, settle_machine
+from ssl_core.train import Training, fingerprint, versions
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on: folders and files that exist."""
+
+    dataset: Path  # a packed dataset
+    model: Path | None = None  # the artifact to start from or to judge
+    checkpoint: Path | None = None  # where to go on from
+    stop: Callable[[], bool] = _never  # asked before every step
+
+
+def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    """Yield the run's events: Resolved first, and last Result, Stopped or Failed.
+
+    What the person who asked can mend, or another attempt, ends in Failed; anything else is a fault of ours and is
+    raised.
+    """
+    try:
+        yield from _RUNS[run_config.kind](run_config, inputs, directory)
+    except torch.OutOfMemoryError:
+        yield _failed(OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less."))
+    except RunFailure as failure:
+        yield _failed(failure)
+
+
+def _failed(failure: RunFailure) -> Failed:
+    return Failed(failure.code, str(failure), failure.retry)
+
+
+def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    dataset = _open(inputs.dataset)
+    saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
+    if saved is None:
+        settled, material = _settle(asked, inputs, dataset)
+    else:
+        settled = _settled_before(asked, saved)
+        material = Material.of(dataset, settled)
+    yield Resolved(settled.model_dump(mode="json"))
+    training = Training(settled, material, directory, inputs.model if saved is None else None, inputs.stop)
+    if saved is not None:
+        yield from _resume(training, material, saved)
+    yield from training.events()
+
+
+def _settle(asked: Pretrain, inputs: Inputs, dataset: Dataset) -> tuple[Pretrain, Material]:
+    material: Material | None = None
+
+    def epochs_in(settled: Pretrain) -> int:
+        nonlocal material
+        assert asked.minutes is not None
+        material = Material.of(dataset, settled)
+        return pace.epochs_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
+
+    start = artifact.load_card(inputs.model) if inputs.model else None
+    settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, epochs_in=epochs_in)
+    return settled, material or Material.of(dataset, settled)
+
+
+def _settled_before(asked: Pretrain, saved: dict[str, Any]) -> Pretrain:
+    """The config that the checkpoint's run was settled to, which has to be one that `asked` may settle to."""
+    try:
+        settled = config.parse(saved["config"])
+    except (KeyError, ValueError) as error:
+        raise BadCheckpoint("The checkpoint holds no config of this version.") from error
+    assert isinstance(settled, Pretrain)
+    if differing := _disagreement(asked.model_dump(mode="json"), settled.model_dump(mode="json")):
+        raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
+    return settled
+
+
+def _disagreement(asked: Any, settled: Any, place: str = "") -> str | None:
+    """The first place where a settled value is not one that the asked one leaves open."""
+    if isinstance(asked, dict) and isinstance(settled, dict):
+        for name in asked.keys() & settled.keys() - {"minutes"}:  # minutes have become epochs
+            if found := _disagreement(asked[name], settled[name], f"{place}.{name}".removeprefix(".")):
+                return found
+        return None
+    return None if asked in ("auto", None) or asked == settled else place
+
+
+def _resume(training: Training, material: Material, saved: dict[str, Any]) -> Iterator[Log]:
+    if saved["dataset"] != fingerprint(material):
+        raise BadCheckpoint("The checkpoint is of a run on other images.")
+    training.resume(saved)
+    yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
+    if saved["versions"] != versions():
+        message = "The checkpoint was written under other versions; the weights may differ in their last bits."
+        yield Log("warning", message, "versions_differ", {"then": saved["versions"], "now": versions()})
+
+
+def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    _open(inputs.dataset)
+    settled = settle_machine(asked, Machine.here(asked.device))
+    yield Resolved(settled.model_dump(mode="json"))
+    yield from _EVALUATIONS[settled.kind](settled, inputs, directory)
+
+
+def _open(folder: Path) -> Dataset:
+    try:
+        return Dataset.open(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadDataset(f"The folder {folder.name} holds no packed dataset that can be read.") from error
+
+
+_RUNS: dict[str, Callable[..., Iterator[Event]]] = {
+    "pretrain": _pretrain,
+    "linear_eval": _evaluation,
+    "knn_eval": _evaluation,
+}
+_EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
+    "linear_eval": evaluate.run_linear_eval,
+    "knn_eval": evaluate.run_knn_eval,
+}

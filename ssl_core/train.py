@@ -1,0 +1,233 @@
+"""The pretraining loop: a generator of events. It does not know who is watching.
+
+Nothing a step does depends on the clock or on what was yielded, so a run that is killed anywhere and goes on from a
+checkpoint ends with the same weights, to the byte on a CPU.
+"""
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_core import artifact, backbones, checkpoint, health
+from ssl_core.config import Pretrain
+from ssl_core.events import Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
+from ssl_core.failures import Diverged
+from ssl_core.learner import Learner, Taken
+from ssl_core.material import Material
+from ssl_core.prefetch import ahead
+from ssl_core.stopwatch import Stopwatch
+
+MODEL_FOLDER = "model"
+_POINTS = 2_000  # about so many points of each training metric, plus one an epoch
+_RANKED = 2_048  # embeddings whose rank is taken
+_SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
+
+
+class Training:
+    """A pretraining run under way."""
+
+    def __init__(
+        self, settled: Pretrain, material: Material, directory: Path, model: Path | None, stop: Callable[[], bool]
+    ) -> None:
+        """directory: where checkpoints and the model are written; model: the artifact to start from."""
+        self._settled = settled
+        self._material = material
+        self._directory = directory
+        self._stop = stop
+        self._learner = Learner(settled, material.preprocessing, material.rows)
+        self._log_every = max(1, self._learner.total_steps // _POINTS)
+        self._latest: dict[str, float | None] = {}  # each metric's last value
+        self._collapse_told = False
+        self._unread: list[Tensor] = []  # losses that nobody has looked at yet
+        self._saved_step = 0
+        self._saved_at = time.monotonic()
+        self._watch = Stopwatch()
+        if model is not None:
+            artifact.load_backbone(self._learner.method.backbone, model)
+        elif settled.backbone.weights == "imagenet":
+            backbones.load_imagenet(self._learner.method.backbone, settled.backbone)
+
+    def resume(self, saved: dict[str, Any]) -> None:
+        """Go on from a loaded checkpoint. Raises BadCheckpoint when it is another network's."""
+        self._learner.load(saved, saved["step"])
+        self._latest = dict(saved["metrics"])
+        self._collapse_told = saved["collapse_told"]
+        self._watch.seconds = saved["seconds"]
+        self._saved_step = saved["step"]
+
+    def events(self) -> Iterator[Event]:
+        """Train to the end, or until told to stop. Raises Diverged."""
+        learner = self._learner
+        rows = learner.batches()
+        with closing(ahead((self._material.images.batch(batch), batch) for batch in rows)) as batches:
+            while learner.step < learner.total_steps:
+                if self._stop():
+                    yield from self._save()
+                    yield Stopped(learner.step)
+                    return
+                with self._watch.waiting():
+                    images, batch = next(batches)
+                with self._watch.running():
+                    taken = learner.advance(images, batch, watched=self._is_logged(learner.step + 1))
+                self._unread.append(taken.loss)
+                yield from self._after(taken)
+        yield from self._finish()
+
+    def _after(self, taken: Taken) -> Iterator[Event]:
+        """What follows a step: its metrics, then those of an evaluation, then a checkpoint."""
+        if self._is_logged(self._learner.step):
+            yield from self._report(taken)
+        if self._is_evaluated(self._learner.step) and self._material.monitor is not None:
+            yield self._metrics(self._material.monitor.judge(self._learner.encoder()))
+        if self._is_saved():
+            yield from self._save()
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self._log_every == 0 or step % self._learner.steps_per_epoch == 0
+
+    def _is_evaluated(self, step: int) -> bool:
+        every = self._settled.evaluation.every_epochs
+        if every == 0 or step % self._learner.steps_per_epoch:
+            return False
+        assert every != "auto"
+        return (step // self._learner.steps_per_epoch) % every == 0 or step == self._learner.total_steps
+
+    def _is_saved(self) -> bool:
+        settings = self._settled.checkpoints
+        if settings.every_steps is not None and self._learner.step % settings.every_steps == 0:
+            return True
+        return time.monotonic() - self._saved_at >= 60 * settings.every_minutes
+
+    def _report(self, taken: Taken) -> Iterator[Event]:
+        self._require_finite()
+        window = self._watch.lap()
+        values: dict[str, float] = {
+            "train/loss": taken.loss.item(),
+            "train/lr": max(group["lr"] for group in self._learner.optimizer.param_groups if not group["constant_lr"]),
+            "train/images_per_second": window.steps * self._settled.batch_size / max(window.seconds, 1e-9),
+            "train/data_wait": window.waited / max(window.seconds, 1e-9),
+            "train/std": health.feature_std(taken.z),
+        }
+        if taken.grad_norm is not None:
+            values["train/grad_norm"] = taken.grad_norm.item()
+        if self._learner.step % self._learner.steps_per_epoch == 0:
+            values["train/rankme"] = health.rankme(taken.z[:_RANKED])
+        yield self._metrics(values)
+        yield from self._warn_of_collapse(values)
+        yield self._progress(values["train/images_per_second"])
+
+    def _metrics(self, values: dict[str, float]) -> Metrics:
+        clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._latest |= clean
+        step = self._learner.step
+        return Metrics(step, step / self._learner.steps_per_epoch, time.time(), clean)
+
+    def _progress(self, images_per_second: float) -> Progress:
+        learner = self._learner
+        return Progress(
+            epoch=learner.step // learner.steps_per_epoch,
+            epochs=learner.total_steps // learner.steps_per_epoch,
+            step=learner.step,
+            total_steps=learner.total_steps,
+            images_per_second=images_per_second,
+            eta_seconds=self._settled.batch_size / max(images_per_second, 1e-9) * learner.steps_left(),
+        )
+
+    def _warn_of_collapse(self, values: dict[str, float]) -> Iterator[Log]:
+        if self._collapse_told or self._learner.step < _SETTLED_SHARE * self._learner.total_steps:
+            return
+        if "train/rankme" in values and self._collapsed():
+            self._collapse_told = True
+            yield Log(
+                "warning",
+                "The network gives nearly the same embedding to every image. A lower learning rate, stronger views,"
+                " or another method may help.",
+                "collapse",
+                {"step": self._learner.step, "std": values["train/std"], "rankme": values["train/rankme"]},
+            )
+
+    def _collapsed(self) -> bool:
+        std, rank = self._latest.get("train/std"), self._latest.get("train/rankme")
+        return std is not None and rank is not None and health.collapsed(std, rank)
+
+    def _require_finite(self) -> None:
+        """Read the losses since the last look. Raises Diverged, naming the step at which it began."""
+        finite = torch.stack(self._unread).isfinite().tolist() if self._unread else []
+        first = self._learner.step - len(self._unread) + 1
+        self._unread.clear()
+        if not all(finite):
+            raise Diverged(
+                f"The loss stopped being a number at step {first + finite.index(False)} of {self._learner.total_steps}."
+                " A lower learning rate or a longer warm-up usually helps."
+            )
+
+    def _save(self) -> Iterator[Checkpoint]:
+        """Write a checkpoint, unless there is nothing new. Raises Diverged rather than keep what is no number."""
+        learner = self._learner
+        if learner.step == self._saved_step:
+            return
+        self._require_finite()
+        if not learner.finite():
+            raise Diverged(f"The weights stopped being numbers at or before step {learner.step}.")
+        state = learner.state() | {
+            "config": self._settled.model_dump(mode="json"),
+            "dataset": fingerprint(self._material),
+            "metrics": self._latest,
+            "collapse_told": self._collapse_told,
+            "seconds": self._watch.seconds,
+            "versions": versions(),
+            "device": str(learner.device),
+        }
+        written = checkpoint.save(self._directory, learner.step, state)
+        checkpoint.prune(self._directory, self._settled.checkpoints.keep)
+        self._saved_step, self._saved_at = learner.step, time.monotonic()
+        epoch = learner.step / learner.steps_per_epoch
+        name = written.path.name
+        yield Checkpoint(learner.step, epoch, name, written.sha256, written.size_bytes, dict(self._latest))
+
+    def _finish(self) -> Iterator[Event]:
+        """The last checkpoint, the model, and the summary."""
+        yield from self._save()
+        settled, learner = self._settled, self._learner
+        classes = self._material.dataset.classes
+        about = {
+            "metrics": self._latest,
+            "dataset": {"classes": classes, "images": len(self._material.rows)},
+            "versions": versions(),
+        }
+        folder = self._directory / MODEL_FOLDER
+        weights, card = artifact.save(folder, learner.method, self._material.preprocessing, settled, about)
+        yield Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
+        images = learner.total_steps * settled.batch_size
+        latest = self._latest
+        yield Result(
+            {
+                "epochs": settled.epochs,
+                "steps": learner.total_steps,
+                "minutes": self._watch.seconds / 60,
+                "images_per_second": images / max(self._watch.seconds, 1e-9),
+                "loss": latest.get("train/loss"),
+                "knn": latest.get("online/knn"),
+                "linear": latest.get("online/linear"),
+                "std": latest.get("train/std"),
+                "rankme": latest.get("train/rankme"),
+                "collapsed": self._collapsed(),
+            }
+        )
+
+
+def fingerprint(material: Material) -> dict[str, Any]:
+    """Return what tells one dataset from another, so that a run does not go on with other images."""
+    return {"images": len(material.dataset), "rows": len(material.rows), "mean": material.dataset.mean}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions under which a resumed run promises the same bytes."""
+    return {"python": platform.python_version(), "torch": torch.__version__}

@@ -1,0 +1,46 @@
+"""A small packed dataset of real images: scikit-learn's digits, enlarged to 16×16."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from ssl_core.pack import Item, pack
+
+TINY = {
+    "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"},
+    "batch_size": 16,
+    "phases": [{"until": 0.5, "image_size": 8}, {"until": 1.0, "image_size": 16}],
+    "views": {"flip": 0.0, "grey": 0.0},
+}
+
+
+def png(image: np.ndarray) -> bytes:
+    """The 8×8 digit (0 to 16) as a 16×16 grey PNG."""
+    file = io.BytesIO()
+    Image.fromarray(np.kron(image, np.ones((2, 2))).clip(0, 16).astype(np.uint8) * 15).save(file, "png")
+    return file.getvalue()
+
+
+def items(train: int, test: int, *, labels: bool = True) -> list[Item]:
+    """`train` and then `test` digits, each from its split; with their classes or without."""
+    digits = load_digits()
+    return [
+        Item(f"{place}.png", png(digits.images[place]), int(digits.target[place]) if labels else None, split)
+        for place, split in enumerate(["train"] * train + ["test"] * test)
+    ]
+
+
+def pack_digits(directory: Path, train: int = 72, test: int = 40, *, labels: bool = True) -> Path:
+    pack(items(train, test, labels=labels), directory, on_bad_file="reject")
+    return directory
+
+
+def write_folder(folder: Path, count: int) -> Path:
+    """Plain PNG files, without labels."""
+    folder.mkdir(parents=True)
+    for item in items(count, 0):
+        (folder / item.name).write_bytes(item.data)
+    return folder
