@@ -49,7 +49,8 @@ def _checkpoint(claim: Claim, storage: Storage, ledger: Ledger) -> Path | None:
         if fault is None:
             return storage.absolute(candidate.path)
         message = f"The checkpoint of step {candidate.step} is {fault}; going on from an earlier one or the start."
-        ledger.add(Log("warning", message, "checkpoint_damaged", {"step": candidate.step, "path": candidate.path}))
+        data = {"step": candidate.step, "path": candidate.path}
+        ledger.disown(candidate.path, Log("warning", message, "checkpoint_damaged", data))
     return None
 
 

@@ -22,6 +22,7 @@ from ssl_core.events import Event, Log, Progress
 MOST_AT_ONCE = 2_000
 MOST_WAITING = 10_000
 _RETRY_SECONDS = 0.25
+_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +65,16 @@ class Ledger:
         while self._due():
             self._store(self._waiting[: self._batch])
 
+    def disown(self, checkpoint: str, why: Log) -> None:
+        """Forget the checkpoint of that path, and say why. Raises LeaseLost."""
+        self.add(why)
+        claim, lease = self._claim, self._settings.lease_seconds
+        try:
+            with self._database.writing() as session:
+                leases.disown(session, claim.job_id, claim.attempt, checkpoint, lease)
+        except _AWAY as error:
+            self._wait_for_database(error)  # then it is found damaged again by the next attempt, if there is one
+
     def close(self, verdict: Callable[[Session], object]) -> None:
         """Store everything, the last of it in one transaction with `verdict`. Raises LeaseLost and BadEvent."""
         while True:
@@ -92,7 +103,7 @@ class Ledger:
                     self._seen(session)
                 if verdict is not None:
                     verdict(session)
-        except (OperationalError, InterfaceError, PoolTimeout) as error:
+        except _AWAY as error:
             self._wait_for_database(error)
             return False
         except LeaseLost:

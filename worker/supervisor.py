@@ -19,7 +19,7 @@ from service.record import BadEvent
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.events import Failed, Log, Result, Stopped, from_line
-from worker import command
+from worker import command, temporaries
 from worker.ledger import Ledger
 from worker.trainer_process import TrainerProcess
 
@@ -42,16 +42,19 @@ def supervise(
     `stopping` says that the worker is to end: the trainer writes a checkpoint, and the job goes back to the queue,
     uncounted. `seen` is called in a transaction, at about each heartbeat that the database has heard.
     """
-    ledger = Ledger(claim, storage.relative(command.folder(claim, storage)), database, settings, seen)
+    folder = command.folder(claim, storage)
+    ledger = Ledger(claim, storage.relative(folder), database, settings, seen)
     attempt = _Attempt(claim, ledger, settings, stopping)
     try:
         try:
             attempt.run(partial(command.build, claim, storage, settings, ledger))
+            temporaries.remove(folder)  # before the verdict: after it, nobody would come back to do so
             ledger.close(attempt.verdict())
         except BadEvent as error:
             ledger.close(attempt.protest(error))
     except LeaseLost as lost:
         _log.warning("Attempt %d at %s is not ours any more: %s", claim.attempt, claim.job_id, lost)
+        temporaries.remove(folder)
 
 
 class _Attempt:

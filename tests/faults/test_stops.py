@@ -1,0 +1,111 @@
+"""Polite ends and mute servers: what stops on request, and what goes on without an answer."""
+
+import hashlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from service import jobs
+from service.doorbell import Doorbell
+from tests.faults.fleet import Fleet, alive, child_of, soon, trainer_of
+from tests.faults.workload import Workload
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@on_sqlite
+def test_a_terminated_worker_leaves_a_checkpoint_and_the_job_uncounted(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=1, epochs=30)
+    soon(lambda: len(workload.steps(job)) > 5)
+    worker.terminate()
+    assert worker.wait(timeout=20) == 0
+    released = workload.job(job)
+    assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
+    with workload.database.reading() as session:
+        (newest, *_) = jobs.checkpoints(session, job)
+    assert newest.step == workload.steps(job)[-1]
+    assert fleet.left() == []
+    fleet.worker()
+    soon(lambda: workload.ended([job]))
+    assert workload.faults(job) == []
+
+
+@on_sqlite
+def test_a_cancelled_run_ends_with_its_checkpoint_kept_and_its_process_gone(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=2, epochs=1000)
+    soon(lambda: len(workload.steps(job)) > 5)
+    trainer = trainer_of(worker)
+    with workload.database.writing() as session:
+        jobs.cancel(session, workload.tenant, job)
+    soon(lambda: workload.job(job).status == "cancelled", fleet.settings.grace_seconds)
+    assert not alive(trainer.pid)
+    with workload.database.reading() as session:
+        (newest, *_) = jobs.checkpoints(session, job)
+    file = workload.storage.absolute(newest.path)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == newest.sha256
+
+
+@on_sqlite
+def test_garbage_in_the_brokers_list_does_the_worker_no_harm(fleet: Fleet, workload: Workload) -> None:
+    junk = [b"", b"junk", b"{}", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"headers": {"task": "twoviews.look"}}']
+    forged = (
+        b'{"body": "!", "content-type": "application/x-python-serialize", "content-encoding": "binary", "headers":'
+        b'{"task": "twoviews.look", "id": "1", "timelimit": [0.001, 0.001], "eta": "2100-01-01T00:00:00"},'
+        b'"properties": {"delivery_tag": "1", "delivery_info": {}, "body_encoding": "base64"}}'
+    )
+    fleet.keeper()
+    worker = fleet.worker()
+    with fleet.broker.client() as broker:
+        for message in [*junk, forged] * 3:
+            broker.lpush("train", message)
+        job = workload.submit(seed=3, epochs=2)
+        soon(lambda: workload.ended([job]))
+        soon(lambda: broker.llen("train") == 0)
+    child = child_of(worker)
+    assert workload.faults(job) == []
+    assert workload.job(job).attempt == 1
+    assert worker.poll() is None
+    assert child is not None
+
+
+@on_sqlite
+def test_a_worker_is_small_and_never_loads_torch(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    job = workload.submit(seed=4, epochs=2)
+    soon(lambda: workload.ended([job]))
+    for pid in (worker.pid, child_of(worker).pid):
+        with open(f"/proc/{pid}/maps") as file:
+            maps = file.read()
+        assert "libtorch" not in maps
+        assert "numpy" not in maps
+        with open(f"/proc/{pid}/statm") as file:
+            resident_bytes = int(file.read().split()[1]) * 4096
+        assert resident_bytes < 150 * 2**20
+
+
+@pytest.fixture
+def mute() -> Iterator[socket.socket]:
+    """A broker that accepts connections and never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(100)
+        yield listener
+
+
+def test_ringing_returns_while_the_broker_is_silent(mute: socket.socket) -> None:
+    bell = Doorbell(f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
+    for _ in range(100):
+        bell.ring("train")
+    heard, _ = mute.accept()
+    with heard:
+        assert heard.recv(1000)  # it asked, and it still waits for the answer
+        heard.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            heard.recv(1)
+    bell.close()

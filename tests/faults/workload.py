@@ -1,0 +1,100 @@
+"""A workload: jobs for a fleet, and the proof that each ended once, whole, and as if nothing had happened."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from service import jobs
+from service.db.models import TERMINAL, Checkpoint, Job, Model, Point, Series
+from service.db.session import Database
+from service.storage import Storage
+from tests.faults import trainer
+from tests.service import given
+
+
+class Workload:
+    """Jobs of one tenant on one dataset of 64 tiny pictures."""
+
+    def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
+        self.database, self.storage, self.tenant = database, storage, tenant
+        self._dataset: str | None = None
+        self._weights: dict[str, str] = {}
+
+    @property
+    def dataset(self) -> str:
+        if self._dataset is None:
+            self._dataset = given.ready(self.database, self.tenant)
+        return self._dataset
+
+    def submit(self, seed: int, epochs: int = 10, **config: Any) -> str:
+        """Return the id of a new job; the toy trainer makes ten steps of an epoch."""
+        fields = {"seed": seed, "epochs": epochs, "checkpoints": {"every_steps": 10}} | config
+        return given.submitted(self.database, self.tenant, self.dataset, config=given.PRETRAIN | fields).id
+
+    def job(self, job_id: str) -> Job:
+        return given.seen(self.database, job_id)
+
+    def ended(self, job_ids: Sequence[str]) -> bool:
+        return all(self.job(job_id).status in TERMINAL for job_id in job_ids)
+
+    def steps(self, job_id: str) -> list[int]:
+        """The steps of the training loss, in the order they were stored."""
+        return [step for step, _ in self._points(job_id, "train/loss")]
+
+    def faults(self, job_id: str) -> list[str]:
+        """Say all that is wrong with a job that should have succeeded as if nothing had happened."""
+        job = self.job(job_id)
+        with self.database.reading() as session:
+            history = [event.data["status"] for event in jobs.transitions(session, job_id)]
+        found = [] if job.status == "succeeded" else [f"{job_id} ended as {job.status}: {job.status_detail}"]
+        if sum(status in TERMINAL for status in history) != 1:
+            found.append(f"{job_id} ended more than once or never: {history}")
+        if not found:
+            found += self._toy_faults(job) if job.config["seed"] < trainer.REAL_SEED else []
+            found += self._file_faults(job)
+        return found
+
+    def _toy_faults(self, job: Job) -> list[str]:
+        seed, total = job.config["seed"], job.config["epochs"] * trainer.STEPS_PER_EPOCH
+        points, state = self._points(job.id, "train/loss"), trainer.weights(seed, 0)
+        found = []
+        if [step for step, _ in points] != list(range(1, total + 1)):
+            found.append(f"{job.id}: the metrics have gaps or duplicates: {[step for step, _ in points]}")
+        for step, value in points:
+            state = trainer.chain(seed, state, step - 1, step)
+            if value != trainer.loss(state):
+                found.append(f"{job.id}: the loss of step {step} is {value}")
+        if self._model(job).sha256 != hashlib.sha256(trainer.weights(seed, total)).hexdigest():
+            found.append(f"{job.id}: the weights are others than those of an undisturbed run")
+        return found
+
+    def _file_faults(self, job: Job) -> list[str]:
+        """Check that what the rows point at is there, as written, and that no temporary file is beside it."""
+        model = self._model(job)
+        weights = self.storage.absolute(model.path) / "weights.safetensors"
+        found = [] if _sha256(weights) == model.sha256 else [f"{job.id}: the weights on disk are others"]
+        with self.database.reading() as session:
+            rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)).all()
+        for row in rows:
+            if _sha256(self.storage.absolute(row.path)) != row.sha256:
+                found.append(f"{job.id}: {row.path} is not as it was written")
+        folder = self.storage.root / "jobs" / job.id
+        leftovers = [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+        return found + [f"{job.id}: left behind: {path}" for path in leftovers]
+
+    def _model(self, job: Job) -> Model:
+        with self.database.reading() as session:
+            return session.get_one(Model, job.made_model_id)
+
+    def _points(self, job_id: str, name: str) -> list[tuple[int, float | None]]:
+        query = select(Point.step, Point.value).join(Series, Series.id == Point.series_id)
+        with self.database.reading() as session:
+            rows = session.execute(query.where(Series.job_id == job_id, Series.name == name).order_by(Point.seq))
+            return [(row.step, row.value) for row in rows]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

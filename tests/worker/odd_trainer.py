@@ -1,0 +1,112 @@
+"""A trainer that behaves oddly: `python odd_trainer.py MODE CONFIG.json --data DIR --out DIR …`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ssl_core import events as ev
+
+
+def main() -> None:
+    mode, out = sys.argv[1], Path(sys.argv[sys.argv.index("--out") + 1])
+    (out / "pid").write_text(str(os.getpid()))
+    MODES[mode](out)
+
+
+def say(*events: ev.Event) -> None:
+    for event in events:
+        os.write(1, ev.to_line(event).encode())
+
+
+def metric(step: int, value: float = 0.5) -> ev.Metrics:
+    return ev.Metrics(step, step / 10, 1000.0, {"train/loss": value})
+
+
+def nothing(out: Path) -> None:
+    say(metric(1))
+
+
+def told_why(out: Path) -> None:
+    sys.stderr.write("Traceback: somewhere\nRuntimeError: out of luck\n")
+    sys.exit(3)
+
+
+def killed(out: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def diverged(out: Path) -> None:
+    say(ev.Failed("diverged", "The loss is not a number.", data={"step": 7}))
+    sys.exit(1)
+
+
+def machine_fault(out: Path) -> None:
+    say(ev.Failed("device_lost", "The device went away.", retry=True))
+    sys.exit(70)
+
+
+def garbage(out: Path) -> None:
+    os.write(1, b"hello\n\xff\xfe\n[1]\n{}\n" + b"[" * 100_000 + b"\n")
+    os.write(1, b"x" * (5 * 2**20) + b"\n")
+    os.write(1, b"more\n" * 100)
+    say(metric(1), ev.Result({"after": "garbage"}))
+
+
+def bad_log(out: Path) -> None:
+    say(*(metric(step) for step in range(1, 20)), ev.Log("info", 7), metric(20), ev.Result({}))  # type: ignore[arg-type]
+
+
+def bad_metrics(out: Path) -> None:
+    say(metric(1), ev.Metrics("one", 0.1, 1000.0, {"train/loss": 1.0}), ev.Result({}))  # type: ignore[arg-type]
+
+
+def bad_model(out: Path) -> None:
+    say(ev.Model("../../elsewhere", "ab" * 32, 1, 4, {}), ev.Result({}))
+
+
+def hangs_after_result(out: Path) -> None:
+    say(ev.Result({"done": True}))
+    time.sleep(1000)
+
+
+def goes_silent(out: Path) -> None:
+    os.close(1)
+    time.sleep(1000)
+
+
+def leaves_child(out: Path) -> None:
+    child = subprocess.Popen(["sleep", "1000"])  # holds both pipes open
+    (out / "child").write_text(str(child.pid))
+    say(ev.Result({}))
+
+
+def leaves_runaway(out: Path) -> None:
+    child = subprocess.Popen(["sleep", "5"], start_new_session=True)  # out of the group's reach, for a while
+    (out / "child").write_text(str(child.pid))
+    say(ev.Result({}))
+
+
+def deaf(out: Path) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(metric(1))
+    time.sleep(1000)
+
+
+def patient(out: Path) -> None:
+    say(metric(1))
+    time.sleep(1000)
+
+
+def floods(out: Path) -> None:
+    for step in range(1, 30_001):
+        say(metric(step))
+    say(ev.Result({"steps": 30_000}))
+
+
+MODES = {name: value for name, value in globals().items() if getattr(value, "__code__", None) and name != "main"}
+
+if __name__ == "__main__":
+    main()

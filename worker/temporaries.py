@@ -1,0 +1,16 @@
+"""Temporary files of attempts: names that start with a dot or end in `.tmp`, left where a trainer was killed."""
+
+from pathlib import Path
+
+
+def remove(folder: Path) -> None:
+    """Remove those of an attempt whose trainer has ended, and of the attempts before it, which are others' no more.
+
+    `folder` is the attempt's: its last part is `a<number>`, and its siblings are the job's other attempts.
+    """
+    number = int(folder.name[1:])
+    for earlier in range(1, number + 1):
+        for pattern in (".*", "*.tmp"):
+            for path in folder.with_name(f"a{earlier}").rglob(pattern):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
