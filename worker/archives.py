@@ -55,7 +55,7 @@ def read(file: IO[bytes], limits: Limits) -> Iterator[Item | Fault]:
 def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
     """Yield the files of a zip archive, or the images of an npz one."""
     with _open_zip(file) as archive:
-        entries = archive.infolist()
+        entries = _zip_entries(archive, file)
         names = {entry.filename for entry in entries}
         if names and all(name.endswith(".npy") for name in names):
             yield from arrays.read(archive, meter)
@@ -119,6 +119,13 @@ def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
         raise PackError(
             "truncated_archive", "The zip archive is cut short or damaged: the list of its files cannot be read."
         ) from error
+
+
+def _zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
+    size = os.fstat(file.fileno()).st_size
+    if all(0 <= entry.header_offset < size for entry in archive.infolist()):
+        return archive.infolist()
+    raise PackError("corrupt_archive", "The zip archive is damaged: it says that files stand outside of it.")
 
 
 def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | Fault:

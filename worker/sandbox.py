@@ -10,10 +10,11 @@ import sys
 from dataclasses import dataclass
 from types import FrameType
 
+from worker import parent
+
 if sys.platform != "win32":
     import resource
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CPU_GRACE_SECONDS = 10
 PARENT_VARIABLE = "TWOVIEWS_PARENT_PID"
@@ -36,7 +37,7 @@ class Allowance:
 def enter(allowance: Allowance) -> None:
     """Bind this process, for good. At the end of its CPU time the main thread gets OutOfTime."""
     die_with_parent()
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _allow_no_new_privileges()
     if sys.platform == "win32":
         return
     _limit(resource.RLIMIT_CORE, 0)
@@ -50,17 +51,14 @@ def enter(allowance: Allowance) -> None:
 
 def die_with_parent() -> None:
     """Ask the kernel for SIGKILL when the parent dies, and end at once when it is gone already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    expected = os.environ.get(PARENT_VARIABLE)
-    if expected is not None and expected != str(os.getppid()):
-        os._exit(1)
+    parent.die_with(int(os.environ.get(PARENT_VARIABLE, os.getppid())))
 
 
-def _prctl(option: int, value: int) -> None:
+def _allow_no_new_privileges() -> None:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, value, 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -332,6 +332,12 @@ def test_zip_name_that_says_utf8_and_is_not_is_refused(tmp_path):
     assert refusal(tmp_path, data) == "corrupt_archive"
 
 
+def test_zip_that_says_that_files_stand_outside_of_it_is_refused(tmp_path):
+    data = bytearray(uploads.zipped())
+    data[-3] = 1  # where the list of files begins: 16 MiB on
+    assert refusal(tmp_path, bytes(data)) == "corrupt_archive"
+
+
 def test_names_that_are_no_text_become_text(tmp_path):
     data = uploads.tarred({"ab\x01cd.png": png()}, form=tarfile.GNU_FORMAT)
     raw = bytearray(data)
