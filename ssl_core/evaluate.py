@@ -91,11 +91,12 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
                 return
             results.append({"features": name, **row})
             yield bench.metric("linear/top1", name, row["top1"])
+    places = len(config.learning_rates) * len(config.weight_decays)
     how = (
-        f"Multinomial logistic regression on features standardised by the training images, {config.epochs} epochs of"
-        f" SGD; rate and decay out of {len(config.learning_rates) * len(config.weight_decays)} picked on labelled"
-        " images that do not judge (val split, or held out, or five-fold cross-validation up to"
-        f" {linear.CROSS_VALIDATED:,} labels), then trained again on all labels of the share"
+        "Multinomial logistic regression on features standardised by the training images and brought to unit length,"
+        f" {config.epochs} epochs of SGD; rate and decay out of {places} picked on labelled images that do not judge"
+        f" (val split, or five-fold cross-validation up to {linear.CROSS_VALIDATED:,} labels, or held out), then"
+        " trained again on all labels of the share"
     )
     yield Result({"protocol": f"{how}; {bench.protocol}", **bench.about, "results": results, **_top(results)})
 

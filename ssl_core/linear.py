@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core import counters
@@ -21,7 +22,7 @@ CROSS_VALIDATED = 1000  # at most so many labelled images are cross-validated; o
 
 @dataclass(frozen=True)
 class Scaling:
-    """Centres each feature, divides it by its standard deviation, then all by √D, so that an image has length 1.
+    """Centres each feature, divides it by its standard deviation, then brings every image to length 1.
 
     The learning rates of a grid then mean the same for every width and method.
     """
@@ -34,11 +35,10 @@ class Scaling:
         """Of features N×D of images whose labels need not be known."""
         std = features.std(0, unbiased=False)
         constant = std <= 1e-6 * std.max()
-        factor = torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, std))
-        return cls(features.mean(0), factor / math.sqrt(features.shape[1]))
+        return cls(features.mean(0), torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, std)))
 
     def __call__(self, features: Tensor) -> Tensor:
-        return (features - self.mean) * self.factor
+        return F.normalize((features - self.mean) * self.factor, dim=1)
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,16 @@ def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> lis
 def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training) -> Classifiers:
     """Train one classifier for each setting on scaled features N×D with labels int64 N."""
     count, dim = features.shape
+    if count < dim:
+        # From zero, weights never leave the span of the images: the same classifiers in N coordinates instead of D.
+        basis = torch.linalg.qr(features.T).Q  # D×N
+        inner = fit(features @ basis, labels, settings, training)
+        return Classifiers(basis @ inner.weights, inner.biases, training.classes)
     width = len(settings) * training.classes
     rates, decays = _per_column(settings, training.classes, features)
     weights, biases = features.new_zeros(dim, width), features.new_zeros(width)
     velocity, bias_velocity = torch.zeros_like(weights), torch.zeros_like(biases)
-    targets = torch.nn.functional.one_hot(labels, training.classes).to(features.dtype)
+    targets = F.one_hot(labels, training.classes).to(features.dtype)
     batches = math.ceil(count / training.batch_size)
     for step in range(training.epochs * batches):
         epoch, part = divmod(step, batches)

@@ -1,0 +1,92 @@
+"""Tests of the health measures on features with known answers."""
+
+import math
+
+import pytest
+import torch
+
+from ssl_core import health
+
+CONSTANT = torch.tensor([0.3, -1.0, 2.0, 0.5]).expand(64, 4)
+
+
+def gaussian(count: int = 2000, dim: int = 16, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def test_std_of_an_even_sphere_is_one_and_scale_does_not_matter():
+    assert health.feature_std(gaussian()) == pytest.approx(1, abs=0.02)
+    assert health.feature_std(7 * gaussian()) == pytest.approx(health.feature_std(gaussian()))
+
+
+def test_std_of_two_opposite_points_on_one_axis():
+    features = torch.tensor([[1.0, 0], [-1, 0]])
+    assert health.feature_std(features) == pytest.approx(0.5 * math.sqrt(2))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_rankme_of_equal_singular_values_is_their_number(rank):
+    features = torch.linalg.qr(gaussian(50, 8)).Q[:, :rank] @ torch.eye(8)[:rank]
+    assert health.rankme(features) == pytest.approx(rank, rel=1e-5)
+
+
+def test_rankme_of_unequal_singular_values():
+    features = torch.diag(torch.tensor([3.0, 1.0]))
+    assert health.rankme(features) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+
+
+def test_alignment_is_zero_for_equal_views_and_one_for_strangers():
+    assert health.alignment(gaussian(), gaussian()) == 0
+    assert health.alignment(gaussian(), gaussian(seed=1)) == pytest.approx(1, abs=0.02)
+
+
+def test_alignment_compares_positives_with_strangers():
+    first = torch.eye(4)
+    second = torch.nn.functional.normalize(first + first.roll(1, 0), dim=1)  # 45° from its own and from another's
+    positives = 2 - math.sqrt(2)
+    strangers = (positives + 2 * 2) / 3  # one neighbour at 45°, two at right angles
+    assert health.alignment(first, second) == pytest.approx(positives / strangers)
+
+
+def test_uniformity_of_opposite_points():
+    assert health.uniformity(torch.tensor([[2.0, 0], [-1.0, 0]])) == pytest.approx(-8)
+
+
+def test_uniformity_of_a_sphere_approaches_that_of_a_gaussian_far_apart():
+    assert health.uniformity(gaussian(dim=128)) == pytest.approx(-4, abs=0.1)
+
+
+def test_contrastive_top1_counts_both_directions():
+    first = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert health.contrastive_top1(first, first) == 1
+    second = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])  # two are exchanged
+    assert health.contrastive_top1(first, second) == pytest.approx(2 / 6)
+
+
+def test_constant_features_score_worst_on_everything():
+    healthy, other = gaussian(64, 4), gaussian(64, 4) + 0.1
+    assert health.feature_std(CONSTANT) == pytest.approx(0, abs=1e-6)
+    assert health.rankme(CONSTANT) == pytest.approx(1, abs=1e-5)
+    assert health.alignment(CONSTANT, CONSTANT) == 1 > health.alignment(healthy, other)
+    assert health.uniformity(CONSTANT) == pytest.approx(0, abs=1e-9)
+    assert health.uniformity(healthy) < 0
+    assert health.contrastive_top1(CONSTANT, CONSTANT) == 0
+
+
+def test_nearly_constant_features_are_no_better():
+    first, second = CONSTANT + 1e-4 * gaussian(64, 4), CONSTANT + 1e-4 * gaussian(64, 4, seed=1)
+    assert health.alignment(first, second) > 0.8
+    assert health.contrastive_top1(first, second) < 0.1
+
+
+def test_collapse_is_told_from_health():
+    assert health.collapsed(health.feature_std(CONSTANT), health.rankme(CONSTANT))
+    assert not health.collapsed(health.feature_std(gaussian()), health.rankme(gaussian()))
+    assert health.collapsed(0.9, 1.01)
+    assert health.collapsed(math.nan, 20.0)
+
+
+def test_zero_features_are_collapsed_rather_than_an_error():
+    zeros = torch.zeros(8, 4)
+    assert health.collapsed(health.feature_std(zeros), health.rankme(zeros))
+    assert health.alignment(zeros, zeros) == 1
