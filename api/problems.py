@@ -19,6 +19,7 @@ from service.errors import BadRequest, Error, Fault, InvalidRequest, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 _STATUSES = frozenset(HTTPStatus)
+_TITLES = {413: "Too large", 416: "Range not satisfiable", 500: "Internal error"}  # Python's own change
 _log = logging.getLogger(__name__)
 
 
@@ -65,9 +66,9 @@ def from_error(error: Error, request_id: str) -> Response:
 
 def from_status(status: int, detail: str, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """The answer for an error that has nothing but a status."""
-    title = HTTPStatus(status).phrase if status in _STATUSES else "Not answered"
+    title = _TITLES.get(status) or (HTTPStatus(status).phrase.capitalize() if status in _STATUSES else "Not answered")
     code = title.lower().replace(" ", "_").replace("-", "_")
-    return problem(status, code, title.capitalize(), detail or f"{title.capitalize()}.", request_id, headers=headers)
+    return problem(status, code, title, detail or f"{title}.", request_id, headers=headers)
 
 
 def request_id(request: Request) -> str:

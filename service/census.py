@@ -32,10 +32,11 @@ def count(session: Session, worker_seen_seconds: float) -> Census:
         .group_by(Job.queue)
     ).all()
     seen = select(Worker.queue, func.count()).where(Worker.seen_at > now() - worker_seen_seconds).group_by(Worker.queue)
+    zeros = dict.fromkeys(QUEUES, 0)
     return Census(
-        jobs={(kind, status): number for kind, status, number in jobs},
-        datasets=dict(session.execute(datasets)),
-        depths=dict.fromkeys(QUEUES, 0) | {queue: number for queue, number, _ in waiting},
-        ages=dict.fromkeys(QUEUES, 0.0) | {queue: max(0.0, float(age)) for queue, _, age in waiting},
-        workers=dict.fromkeys(QUEUES, 0) | dict(session.execute(seen)),
+        jobs={(row[0], row[1]): row[2] for row in jobs},
+        datasets={row[0]: row[1] for row in session.execute(datasets)},
+        depths={**zeros, **{queue: number for queue, number, _ in waiting}},
+        ages={**zeros, **{queue: max(0.0, float(age)) for queue, _, age in waiting}},
+        workers={**zeros, **{row[0]: row[1] for row in session.execute(seen)}},
     )

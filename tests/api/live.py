@@ -1,0 +1,76 @@
+"""A live server: the API in a process of its own, as `uvicorn` runs it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from service.settings import Settings
+from tests.servers import free_port
+
+
+class Live:
+    """A running server; `kill` is kill -9, after which `start` starts another one at the same place."""
+
+    def __init__(self, settings: Settings, key: str) -> None:
+        self.port, self.key = free_port(), key
+        self.url = f"http://127.0.0.1:{self.port}"
+        names = ("data_dir", "database_url", "broker_url")
+        self._environment = {
+            **os.environ,
+            **{f"TWOVIEWS_{name.upper()}": str(getattr(settings, name)) for name in names},
+        }
+        self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create", "--port", str(self.port)]
+        command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+        self.process = subprocess.Popen(command, env=self._environment, cwd=Path(__file__).parents[2])
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.client.get("/health/live")
+                return
+            except httpx.TransportError:
+                if self.process.poll() is not None or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that the process ever had."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def begin_upload(self, sent: bytes, length: int = 10**9) -> socket.socket:
+        """An upload of which `sent` has been sent, of a file of `length` bytes."""
+        head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
+        lines = ["POST /datasets HTTP/1.1", "Host: x", f"Authorization: Bearer {self.key}"]
+        lines += ["Content-Type: multipart/form-data; boundary=x", f"Content-Length: {length}", "", ""]
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.sendall("\r\n".join(lines).encode() + head + sent)
+        return connection
+
+
+@contextmanager
+def serving(settings: Settings, key: str) -> Iterator[Live]:
+    server = Live(settings, key)
+    try:
+        yield server
+    finally:
+        server.client.close()
+        if server.process.poll() is None:
+            server.kill()

@@ -1,0 +1,65 @@
+"""The catalogue: everything in it can be submitted as it stands."""
+
+import pytest
+
+from api import schemas
+from ssl_core import config
+from ssl_core.recipes import RECIPES
+from tests.api.answers import shown
+from tests.service import given
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@on_sqlite
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_complete_config_with_its_provenance(client, database, tenant, name):
+    recipe = next(item for item in shown(schemas.RecipeList, client.get("/recipes"))["data"] if item["name"] == name)
+    assert all(recipe[field] for field in ("description", "source", "hardware", "duration", "result"))
+    parsed = config.parse(recipe["config"], recipe["kind"])
+    dataset = given.ready(database, tenant, images=10_000)
+    asked = {"kind": recipe["kind"], "dataset": dataset, "config": recipe["config"]}
+    job = shown(schemas.Job, client.post("/jobs", json=asked), 202)
+    assert job["config"] == parsed.model_dump(mode="json")
+
+
+def test_recipes_say_what_the_papers_say():
+    google = config.parse(RECIPES["simclr-cifar10"].config)
+    assert (google.batch_size, google.epochs, google.method.temperature) == (512, 1000, 0.5)
+    assert google.optimizer.lr * google.batch_size / 256 == 2.0
+    digits = config.parse(RECIPES["simclr-digits"].config).views
+    assert (digits.flip, digits.crop_area, digits.jitter, digits.grey) == (0, None, 0, 0)
+    assert (digits.rotation, digits.shear, digits.scale) == (12, 0.2, (0.6, 1.1))
+
+
+@on_sqlite
+def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
+    methods = shown(schemas.MethodList, client.get("/methods"))["data"]
+    assert [method["name"] for method in methods] == list(config.METHODS)
+    for method in methods:
+        assert config.parse({"method": method["defaults"]}).method == config.METHODS[method["name"]]()
+        assert method["schema"]["properties"].keys() == method["defaults"].keys()
+
+
+@on_sqlite
+def test_backbones_are_those_that_can_be_built(client):
+    from ssl_core.backbones import RESNETS
+
+    names = [item["name"] for item in shown(schemas.BackboneList, client.get("/backbones"))["data"]]
+    assert names == [*RESNETS, "torchvision_<name>"]
+
+
+@on_sqlite
+def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, app):
+    document = nobody.get("/openapi.json").json()
+    assert document["info"]["title"] == "Twoviews"
+    assert len(document["paths"]) >= 20
+    for place, item in document["paths"].items():
+        for method, operation in item.items():
+            assert operation["tags"], (method, place)
+            assert operation["summary"][0].isupper(), (method, place)
+            assert "application/problem+json" in operation["responses"]["4XX"]["content"], (method, place)
+            assert ("security" in operation) != place.startswith("/health/"), (method, place)
+    assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert "multipart/form-data" in document["paths"]["/datasets"]["post"]["requestBody"]["content"]
+    assert nobody.get("/docs").status_code == 200

@@ -1,0 +1,69 @@
+"""Health and Prometheus."""
+
+import shutil
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from api.app import create
+from service import workers
+from tests.api.answers import pointers, problem
+from tests.service import given
+
+
+def figures(client):
+    text = client.get("/metrics").text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+def test_live_needs_nothing(nobody):
+    assert nobody.get("/health/live").json() == {"status": "live"}
+
+
+def test_ready_names_what_is_missing(nobody, database, settings, app):
+    answer = nobody.get("/health/ready")
+    assert pointers(problem(answer, 503, "not_ready")) == ["worker"]
+    assert answer.headers["retry-after"]
+    with database.writing() as session:
+        workers.seen(session, "worker-1", "train")
+    assert nobody.get("/health/ready").json() == {"status": "ready"}
+    assert list((settings.data_dir / "tmp").iterdir()) == []
+    shutil.rmtree(settings.data_dir)
+    settings.data_dir.write_text("a file where the folder was")
+    assert pointers(problem(nobody.get("/health/ready"), 503, "not_ready")) == ["storage"]
+
+
+def test_a_database_that_is_away_is_503_everywhere_and_the_process_lives(settings, tmp_path):
+    from tests.api.conftest import TestClient
+
+    away = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}"})
+    with TestClient(create(away), headers={"Authorization": "Bearer tv_x"}) as client:
+        assert pointers(problem(client.get("/health/ready"), 503, "not_ready")) == ["database"]
+        answer = client.get("/jobs")
+        problem(answer, 503, "unavailable")
+        assert answer.headers["retry-after"]
+        assert client.get("/health/live").is_success
+
+
+def test_prometheus_reads_jobs_queues_workers_and_requests(client, database, tenant):
+    dataset = given.ready(database, tenant)
+    given.submitted(database, tenant, dataset)
+    given.submitted(database, tenant, dataset)
+    given.claimed(database)
+    with database.writing() as session:
+        workers.seen(session, "worker-1", "train")
+    for _ in range(3):
+        client.get("/jobs/job_none")
+    client.get("/nowhere")
+    client.request("BREW", "/jobs")
+    seen = figures(client)
+    assert seen["twoviews_jobs", "pretrain", "queued"] == seen["twoviews_jobs", "pretrain", "running"] == 1
+    assert seen["twoviews_datasets", "ready"] == 1
+    assert (seen["twoviews_queue_depth", "train"], seen["twoviews_queue_depth", "data"]) == (1, 0)
+    assert 0 <= seen["twoviews_queue_oldest_seconds", "train"] < 3600
+    assert seen["twoviews_queue_oldest_seconds", "data"] == 0
+    assert (seen["twoviews_workers", "train"], seen["twoviews_workers", "data"]) == (1, 0)
+    assert seen["twoviews_requests_total", "GET", "/jobs/{job_id}", "404"] == 3
+    assert seen["twoviews_request_seconds_count", "GET", "/jobs/{job_id}"] == 3
+    assert seen["twoviews_requests_total", "GET", "none", "404"] == 1
+    assert seen["twoviews_requests_total", "other", "/jobs", "405"] == 1

@@ -1,0 +1,91 @@
+"""Keys over HTTP: who may ask, and secrets that are shown once."""
+
+import sqlite3
+
+import pytest
+from sqlalchemy import select
+
+from api import schemas
+from service import keys
+from service.db.models import Idempotency
+from tests.api.answers import pointers, problem, shown
+
+
+def bearer(secret):
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def test_a_new_key_opens_the_door_until_it_is_revoked(client, nobody):
+    made = shown(schemas.MadeKey, client.post("/keys", json={"name": "laptop"}), 201)
+    assert nobody.get("/jobs", headers=bearer(made["key"])).status_code == 200
+    assert client.delete(f"/keys/{made['id']}").status_code == 204
+    answer = nobody.get("/jobs", headers=bearer(made["key"]))
+    problem(answer, 401, "wrong_key")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert client.delete(f"/keys/{made['id']}").status_code == 204
+    listed = shown(schemas.KeyList, client.get("/keys"))["data"]
+    assert [(row["name"], row["revoked_at"] is None) for row in listed] == [("laptop", False), ("test", True)]
+    assert made["key"] not in client.get("/keys").text
+
+
+@pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "tv_x"])
+def test_without_a_key_nothing_is_shown(nobody, sent):
+    answer = nobody.get("/jobs", headers={} if sent is None else {"Authorization": sent})
+    assert problem(answer, 401, answer.json()["code"])["code"] in ("missing_key", "wrong_key")
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("sent", ["tv_wrong", "x" * 10_000, "tv_\xff\xfe", "' OR 1=1 --", "a b c"])
+def test_a_wrong_key_is_refused(nobody, sent):
+    problem(nobody.get("/jobs", headers={"Authorization": f"Bearer {sent}".encode("latin-1")}), 401, "wrong_key")
+
+
+def test_every_place_but_health_and_the_documentation_needs_a_key(app, nobody):
+    places = [(method, route) for route, item in app.openapi()["paths"].items() for method in item]
+    assert len(places) > 20
+    for method, route in places:
+        answer = nobody.request(method.upper(), route.replace("{", "").replace("}", ""), json={"name": "x"})
+        if route.startswith("/health/"):
+            assert answer.status_code in (200, 503)
+        else:
+            assert answer.status_code in (401, 422), (method, route)
+            assert answer.status_code == 401 or method == "post", (method, route)
+
+
+def test_another_tenants_key_is_not_found_and_goes_on_working(client, other, database, stranger):
+    with database.reading() as session:
+        (theirs,) = keys.list_(session, stranger)
+    problem(client.delete(f"/keys/{theirs.id}"), 404, "no_such_key")
+    assert other.get("/jobs").status_code == 200
+    assert theirs.id not in client.get("/keys").text
+
+
+def test_a_repeated_request_shows_the_same_secret_and_keeps_it_nowhere(client, nobody, database, tenant):
+    once = {"Idempotency-Key": "key-1"}
+    first = client.post("/keys", json={"name": "laptop"}, headers=once)
+    second = client.post("/keys", json={"name": "laptop"}, headers=once)
+    assert (second.status_code, second.json()) == (201, first.json())
+    assert second.headers["idempotent-replayed"] == "true"
+    assert nobody.get("/jobs", headers=bearer(second.json()["key"])).status_code == 200
+    assert len(client.get("/keys").json()["data"]) == 2
+    with database.reading() as session:
+        (row,) = session.scalars(select(Idempotency))
+        assert first.json()["key"] not in str(row.body)
+    problem(client.post("/keys", json={"name": "other"}, headers=once), 422, "idempotency_mismatch")
+    elsewhere = bearer(first.json()["key"])
+    problem(nobody.post("/keys", json={"name": "laptop"}, headers={**once, **elsewhere}), 422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_no_secret_is_anywhere_in_the_database(client, database_url, key):
+    secret = client.post("/keys", json={"name": "laptop"}, headers={"Idempotency-Key": "k"}).json()["key"]
+    dump = "\n".join(sqlite3.connect(database_url.removeprefix("sqlite:///")).iterdump())
+    assert "laptop" in dump
+    assert secret not in dump
+    assert key not in dump
+
+
+@pytest.mark.parametrize("wrong", [{}, {"name": 3}, {"name": ""}, {"name": "a\tb"}, {"name": "x" * 201}])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_key_needs_a_name_that_can_be_shown(client, wrong):
+    assert pointers(problem(client.post("/keys", json=wrong), 422, "invalid_request")) == ["/name"]

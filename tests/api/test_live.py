@@ -1,0 +1,196 @@
+"""The API as a process: what it needs to start, uploads that break off, and kill -9 at bad moments."""
+
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from service import jobs, keys
+from service.db.models import Dataset, Job, JobEvent
+from service.db.session import Database
+from service.settings import Settings
+from service.storage import Storage
+from tests.api.live import serving
+from tests.service import given
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "pyarrow", "sklearn", "pandas")
+
+
+def test_the_api_starts_where_torch_is_not_installed(tmp_path):
+    program = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {HEAVY}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+import api.app
+application = api.app.create()
+assert application.openapi()["paths"]
+print(sorted(name for name in sys.modules if name.split(".")[0] in {HEAVY}))
+"""
+    environment = {"TWOVIEWS_DATA_DIR": str(tmp_path), "PATH": "/usr/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2]
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.fixture
+def server(settings, key):
+    with serving(settings, key) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, _sqlite_template):
+    """A server on SQLite that several tests use; its storage is `shared.storage`."""
+    data = tmp_path_factory.mktemp("live")
+    shutil.copy(_sqlite_template, data / "twoviews.db")
+    database = Database(f"sqlite:///{data / 'twoviews.db'}")
+    with database.writing() as session:
+        _, secret = keys.create(session, keys.tenant(session, "acme").id, "test")
+    database.close()
+    settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}")
+    with serving(settings, secret) as server:
+        server.storage = Storage(data)
+        yield server
+
+
+def wait(until, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_a_large_upload_goes_to_disk_and_not_to_memory(shared):
+    server, storage = shared, shared.storage
+    before, piece = server.peak_bytes, random.Random(0).randbytes(1 << 20)
+
+    def body():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
+        for _ in range(128):
+            yield piece
+        yield b"\r\n--x--\r\n"
+
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    made = server.client.post("/datasets", content=body(), headers=kind).json()
+    assert made["size_bytes"] == 128 << 20
+    (stored,) = storage.root.glob(f"uploads/*/{made['sha256']}")
+    assert stored.stat().st_size == 128 << 20
+    stored.unlink()
+    assert server.peak_bytes - before < 32 << 20
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(shared):
+    storage, known = shared.storage, shared.client.get("/datasets").json()
+    for sent in (b"", b"x" * 3_000_000):
+        connection = shared.begin_upload(sent)
+        wait(lambda: list(storage.tmp_dir.iterdir()))
+        connection.close()
+        wait(lambda: not list(storage.tmp_dir.iterdir()))
+    assert shared.client.get("/datasets").json() == known
+    assert list(storage.root.glob("uploads/*/*")) == []
+
+
+def test_a_body_that_is_too_large_is_told_before_it_has_been_sent(shared):
+    connection = shared.begin_upload(b"", length=2**60)
+    assert connection.recv(4096).startswith(b"HTTP/1.1 413")
+    connection.close()
+
+
+def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, storage, database):
+    connection = server.begin_upload(b"x" * 3_000_000)
+    wait(lambda: any(path.stat().st_size > 1_000_000 for path in storage.tmp_dir.iterdir()))
+    server.kill()
+    connection.close()
+    with database.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Dataset)) == 0
+    assert len(storage.sweep([], leftover_seconds=-1)) == 1
+    server.start()
+    assert server.client.post("/datasets", files={"file": ("a.zip", b"bytes")}).status_code == 202
+
+
+def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, database, tenant):
+    dataset, accepted, stop = given.ready(database, tenant), {}, threading.Event()
+
+    def ask(worker):
+        client = httpx.Client(base_url=server.url, headers=dict(server.client.headers), timeout=30)
+        for number in range(1000):
+            name = f"{worker}-{number}"
+            accepted[name] = insist(client, {"dataset": dataset, "config": given.PRETRAIN, "name": name})
+            if stop.is_set():
+                return
+
+    askers = [threading.Thread(target=ask, args=(worker,)) for worker in range(2)]
+    for asker in askers:
+        asker.start()
+    for _ in range(2):
+        goal = len(accepted) + 7
+        wait(lambda goal=goal: len(accepted) >= goal)
+        server.kill()
+        server.start()
+    stop.set()
+    for asker in askers:
+        asker.join(30)
+    with database.reading() as session:
+        rows = session.execute(select(Job.name, Job.id).where(Job.kind == "pretrain")).all()
+        there = {name: job_id for name, job_id in rows}
+        histories = jobs.histories(session, list(there.values()))
+        orphans = select(func.count()).select_from(JobEvent).where(JobEvent.job_id.not_in(select(Job.id)))
+        assert session.scalar(orphans) == 0
+    assert len(accepted) >= 14
+    assert (there, len(rows)) == (accepted, len(accepted))
+    assert all(len(history) == 1 for history in histories.values())
+
+
+def insist(client, body):
+    """Ask for a job until there is an answer, as the client does, and return its id."""
+    while True:
+        try:
+            answer = client.post("/jobs", json=body, headers={"Idempotency-Key": body["name"]})
+        except httpx.TransportError:  # killed
+            time.sleep(0.02)
+            continue
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+
+@on_sqlite
+def test_a_broker_that_never_answers_delays_no_answer(settings, key, database, tenant):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        calls = []
+
+        def listen():
+            while True:
+                try:
+                    calls.append(silent.accept())
+                except OSError:
+                    return
+
+        threading.Thread(target=listen, daemon=True).start()
+        deaf = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"})
+        dataset = given.ready(database, tenant)
+        with serving(deaf, key) as server:
+            for _ in range(20):
+                body = {"dataset": dataset, "config": given.PRETRAIN}
+                assert server.client.post("/jobs", json=body).status_code == 202
+            wait(lambda: calls)
+            assert len(calls) < 10  # had each request rung by itself, there would be twenty
+            assert len(server.client.get("/jobs").json()["data"]) == 20
+        silent.shutdown(socket.SHUT_RDWR)
+        for connection, _ in calls:
+            connection.close()

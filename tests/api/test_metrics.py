@@ -1,0 +1,115 @@
+"""Metrics over HTTP: columns, cheap polls, and polls that wait."""
+
+import threading
+import time
+
+import pytest
+
+from api import schemas
+from tests.api.answers import pointers, problem, shown
+from tests.service import given
+
+
+@pytest.fixture
+def job(database, tenant):
+    return given.submitted(database, tenant, given.ready(database, tenant)).id
+
+
+@pytest.fixture
+def claim(database, job):
+    return given.claimed(database)
+
+
+def test_points_come_in_columns_and_go_on_from_the_last(client, database, job, claim):
+    given.recorded(database, claim, *(given.metrics(step, loss=float(step), lr=None) for step in range(3)))
+    answer = shown(schemas.Metrics, client.get(f"/jobs/{job}/metrics"))
+    assert answer["last"] == 6
+    loss, lr = answer["series"]
+    assert loss == {
+        "name": "loss",
+        "step": [0, 1, 2],
+        "epoch": [0, 0.1, 0.2],
+        "time": [1000, 1001, 1002],
+        "value": [0, 1, 2],
+    }
+    assert (lr["name"], lr["value"]) == ("lr", [None, None, None])
+    given.recorded(database, claim, given.metrics(3, loss=3.0))
+    assert client.get(f"/jobs/{job}/metrics", params={"after": 6}).json()["series"][0]["value"] == [3]
+    nothing = shown(schemas.Metrics, client.get(f"/jobs/{job}/metrics", params={"after": 7}))
+    assert nothing == {"series": [], "last": 7}
+
+
+def test_series_are_picked_by_name_and_thinned(client, database, job, claim):
+    given.recorded(database, claim, *(given.metrics(step, a=1.0, b=2.0, c=3.0) for step in range(100)))
+    place = f"/jobs/{job}/metrics"
+    assert [series["name"] for series in client.get(place, params={"names": "a,c"}).json()["series"]] == ["a", "c"]
+    assert [series["name"] for series in client.get(place, params={"names": ["a", "c"]}).json()["series"]] == ["a", "c"]
+    assert client.get(place, params={"names": "none"}).json()["series"] == []
+    (thin,) = client.get(place, params={"names": "a", "max_points": 5}).json()["series"]
+    assert (len(thin["step"]), thin["step"][0], thin["step"][-1]) == (5, 0, 99)
+
+
+def test_an_unchanged_poll_is_304_and_reads_no_point(client, app, database, job, claim):
+    given.recorded(database, claim, given.metrics(0))
+    place = f"/jobs/{job}/metrics"
+    first = client.get(place)
+    statements = watch(app.state.database)
+    again = client.get(place, headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+    assert statements
+    assert not any("points" in statement.replace("last_point", "") for statement in statements)
+    assert client.get(place, headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'}).status_code == 304
+    assert client.get(place, params={"max_points": 9}, headers={"If-None-Match": first.headers["etag"]}).is_success
+    given.recorded(database, claim, given.metrics(1))
+    changed = client.get(place, headers={"If-None-Match": first.headers["etag"]})
+    assert (changed.status_code, changed.json()["last"]) == (200, 2)
+
+
+def watch(database):
+    from sqlalchemy import event
+
+    statements = []
+    event.listen(database.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    return statements
+
+
+def test_a_waiting_poll_ends_with_the_first_new_point_and_holds_nothing_meanwhile(client, app, database, job, claim):
+    place, answers = f"/jobs/{job}/metrics", []
+    poll = threading.Thread(target=lambda: answers.append(client.get(place, params={"wait": 25})))
+    poll.start()
+    time.sleep(0.5)
+    assert poll.is_alive()
+    free = [app.state.database.engine.pool.checkedout() for _ in range(20) if not time.sleep(0.02)]
+    assert free.count(0) > 10  # it looks now and then, and holds no connection between
+    given.recorded(database, claim, given.metrics(0))
+    poll.join(20)
+    assert answers[0].json()["last"] == 1
+
+
+def test_a_waiting_poll_ends_with_the_job(client, database, job, claim):
+    place, answers = f"/jobs/{job}/metrics", []
+    poll = threading.Thread(target=lambda: answers.append(client.get(place, params={"wait": 25})))
+    poll.start()
+    given.finished(database, claim, "failed", {"code": "diverged", "detail": "The loss is not finite."})
+    poll.join(20)
+    assert answers[0].json() == {"series": [], "last": 0}
+    assert client.get(place, params={"wait": 25}).is_success  # and of one that has ended, at once
+
+
+def test_a_waiting_poll_gives_up_after_its_time(client, database, job, claim):
+    given.recorded(database, claim, given.metrics(0))
+    place = f"/jobs/{job}/metrics"
+    assert client.get(place, params={"after": 1, "wait": 0.05}).json() == {"series": [], "last": 1}
+    etag = client.get(place).headers["etag"]
+    assert client.get(place, params={"wait": 0.05}, headers={"If-None-Match": etag}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"after": -1}, {"after": 2**63}, {"after": "x"}, {"max_points": 1}, {"max_points": 10**9}, {"wait": "nan"}]
+    + [{"wait": "inf"}, {"wait": -1}],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_question_out_of_range_is_refused(client, job, wrong):
+    body = problem(client.get(f"/jobs/{job}/metrics", params=wrong), 422, "invalid_request")
+    assert pointers(body) == list(wrong)

@@ -1,0 +1,127 @@
+"""Upload bodies: what multipart can be, and what is left behind."""
+
+import errno
+import hashlib
+import random
+
+import pytest
+
+from api import uploads
+from service.settings import Settings
+from tests.api.answers import pointers, problem
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+BOUNDARY = "----boundary"
+
+
+@pytest.fixture
+def settings(settings) -> Settings:
+    return settings.model_copy(update={"max_upload_bytes": 100_000})
+
+
+def part(name, content, filename=None):
+    suffix = f'; filename="{filename}"' if filename is not None else ""
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{suffix}\r\n\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+def post(client, *parts, end=f"--{BOUNDARY}--\r\n".encode(), kind=f"multipart/form-data; boundary={BOUNDARY}"):
+    return client.post("/datasets", content=b"".join(parts) + end, headers={"Content-Type": kind})
+
+
+def left(storage):
+    """Every file in the storage."""
+    return [path for path in storage.root.rglob("*") if path.is_file()]
+
+
+def test_parts_come_in_any_order(client):
+    parts = [part("on_bad_file", b"skip"), part("file", b"bytes", "a.zip"), part("name", "Möwen".encode())]
+    for order in (parts, parts[::-1]):
+        made = post(client, *order).json()
+        assert (made["name"], made["on_bad_file"], made["size_bytes"]) == ("Möwen", "skip", 5)
+
+
+def test_a_file_needs_no_filename_and_a_filename_is_never_a_path(client):
+    assert post(client, part("file", b"bytes")).json()["name"] == "dataset"
+    for sent, kept in (("../../etc/passwd", "passwd"), ("C:\\x\\y.zip", "y.zip"), ("a\tb.zip", "ab.zip"), ("..", "..")):
+        assert post(client, part("file", b"bytes", sent)).json()["name"] == kept
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_bytes_arrive_as_they_were_sent_however_they_are_cut(client, storage, tenant, monkeypatch, seed):
+    draw = random.Random(seed)
+    pieces = [b"\r\n", b"--", BOUNDARY.encode(), f"\r\n--{BOUNDARY}"[:-1].encode(), b"\0", draw.randbytes(50)]
+    content = b"".join(draw.choice(pieces) for _ in range(500))
+    content = content.replace(f"\r\n--{BOUNDARY}".encode(), b"")
+    body = part("file", content, "a") + f"--{BOUNDARY}--\r\n".encode()
+    monkeypatch.setattr(uploads, "CHUNK_BYTES", draw.choice([1, 7, 300]))
+
+    def cut():
+        rest = body
+        while rest:
+            size = draw.randint(1, 400)
+            yield rest[:size]
+            rest = rest[size:]
+
+    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    answer = client.post("/datasets", content=cut(), headers=kind)
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert answer.json()["sha256"] == sha256, answer.text
+    assert storage.upload_path(tenant, sha256).read_bytes() == content
+
+
+FILE = part("file", b"bytes", "a.zip")
+BAD = {
+    "no file": ([part("name", b"x")], 422, "invalid_request", ["/file"]),
+    "empty form": ([], 422, "invalid_request", ["/file"]),
+    "empty file": ([part("file", b"", "a.zip")], 422, "empty_upload", ["/file"]),
+    "two files": ([FILE, FILE], 422, "invalid_request", ["/file"]),
+    "two names": ([part("name", b"a"), part("name", b"b"), FILE], 422, "invalid_request", ["/name"]),
+    "unknown field": ([part("nmae", b"a"), FILE], 422, "invalid_request", ["/nmae"]),
+    "a part without a name": ([b"--" + BOUNDARY.encode() + b"\r\n\r\nx\r\n"], 422, "invalid_request", ["/"]),
+    "unknown policy": ([part("on_bad_file", b"ignore"), FILE], 422, "invalid_request", ["/on_bad_file"]),
+    "name that is not UTF-8": ([part("name", b"\xff\xfe"), FILE], 422, "invalid_request", ["/name"]),
+    "name with a NUL": ([part("name", b"a\0b"), FILE], 422, "invalid_request", ["/name"]),
+    "blank name": ([part("name", b"  "), FILE], 422, "invalid_request", ["/name"]),
+    "name too long": ([part("name", b"x" * 201), FILE], 422, "invalid_request", ["/name"]),
+    "name much too long": ([part("name", b"x" * 5000), FILE], 422, "invalid_request", ["/name"]),
+    "too large": ([part("file", b"x" * 100_001, "a")], 413, "too_large", []),
+    "much too large": ([part("file", b"x" * 300_000, "a")], 413, "too_large", []),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_form_that_cannot_be_taken_is_refused(client, storage, case):
+    parts, status, code, places = BAD[case]
+    body = problem(post(client, *parts), status, code)
+    assert pointers(body) == places
+    assert list(storage.tmp_dir.iterdir()) == []
+    assert client.get("/datasets").json()["data"] == []
+
+
+def test_a_body_that_is_no_multipart_form_is_refused(client, storage):
+    problem(post(client, FILE, end=b""), 400, "bad_request")
+    problem(post(client, b"not multipart", end=b""), 400, "bad_request")
+    problem(post(client, FILE, kind="multipart/form-data"), 400, "bad_request")
+    problem(post(client, FILE, kind="multipart/form-data; boundary=" + "x" * 5000), 400, "bad_request")
+    problem(post(client, FILE, kind="application/zip"), 415, "unsupported_media")
+    problem(client.post("/datasets", json={"file": "x"}), 415, "unsupported_media")
+    problem(client.post("/datasets"), 415, "unsupported_media")
+    problem(post(client, b"--" + BOUNDARY.encode() + b"\r\n" + b"X: y\r\n" * 10_000), 400, "bad_request")
+    assert left(storage) == []
+
+
+def test_a_full_disk_is_said_to_be_one(client, storage, monkeypatch):
+    def full(self, chunk):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(uploads._Form, "feed", full)
+    answer = post(client, FILE)
+    problem(answer, 503, "storage_away")
+    assert answer.headers["retry-after"]
+    assert left(storage) == []
+
+
+def test_without_a_key_no_byte_is_stored(nobody, storage):
+    problem(post(nobody, FILE), 401, "missing_key")
+    assert left(storage) == []
