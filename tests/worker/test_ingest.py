@@ -269,7 +269,7 @@ DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 25
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", VICTIMS)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(flips=DAMAGE, keep=st.one_of(st.just(1.0), st.floats(0, 1)), on_bad_file=st.sampled_from(["reject", "skip"]))
 def test_damage_ends_in_a_report_or_in_a_known_error(tmp_path, kind, flips, keep, on_bad_file):
     data = bytearray(VICTIMS[kind])
