@@ -65,9 +65,11 @@ def fields(pairs: Mapping[str, object]) -> None:
 
 def problem(error: Exception) -> None:
     """Print an error as one red sentence, and each fault with its place below."""
+    faults = error.errors if isinstance(error, ApiError) else []
+    told = any(fault.get("detail", "") in str(error) for fault in faults)  # the sentence may be made of the faults
     err.print(f"[bold red]✗[/] [red]{escape(str(error))}[/]")
-    if isinstance(error, ApiError):
-        for fault in error.errors:
+    if not told:
+        for fault in faults:
             err.print(f"  [yellow]{escape(fault.get('pointer', ''))}[/]  {escape(fault.get('detail', ''))}")
 
 

@@ -55,7 +55,11 @@ def show_one(dataset: Dataset, json: bool) -> None:
         return screen.as_json(dict(dataset.raw))
     report: dict[str, Any] = dict(dataset.report or {})
     splits = report.get("splits", {})
-    counts = {name: f"{part['images']:,} images, {part['labelled']:,} labelled" for name, part in splits.items()}
+    counts = {
+        name: f"{part['images']:,} images, {part['labelled']:,} labelled"
+        for name, part in splits.items()
+        if part["images"]
+    }
     about = {"id": dataset.id, "name": dataset.name, "status": dataset.status}
     found = {"classes": ", ".join(map(str, report.get("classes", []))), "skipped": report.get("skipped_count") or None}
     error = (dataset.error or {}).get("detail") or (dataset.error or {}).get("message")

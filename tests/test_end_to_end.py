@@ -1,0 +1,148 @@
+"""End to end: the embedded service as a user runs it, every process real, on real digits over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from twoviews import Client, JobFailed, cli
+from twoviews.demo_digits import png
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "method": {"name": "simclr"},
+    "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar"},
+    "image_size": 8,
+    "phases": [{"until": 1.0, "image_size": 8}],
+    "batch_size": 64,
+    "device": "cpu",
+}
+
+
+class Up:
+    """A running `twoviews up`."""
+
+    def __init__(self, process, announced, data):
+        self.process, self.url, self.data = process, announced["url"], data
+
+    def client(self):
+        return Client(data_dir=self.data)
+
+    def family(self):
+        """The pids of every process that serves this folder, the first one itself included."""
+        mark = f"TWOVIEWS_DATA_DIR={self.data}".encode()
+        return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in environment(pid)}
+
+
+def environment(pid):
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+@contextmanager
+def up(data, stop=signal.SIGTERM):
+    command = [sys.executable, "-m", "twoviews", "up", "--data", str(data), "--port", "0", "--json"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TWOVIEWS_RING_SECONDS": "0.5", "TWOVIEWS_GRACE_SECONDS": "10"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            assert line, "\n".join(log.read_text()[-2000:] for log in (data / "logs").glob("*.log"))
+            yield Up(process, json.loads(line), data)
+        finally:
+            process.send_signal(stop)
+            process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder of 400 digits, as a user would have it."""
+    folder = tmp_path_factory.mktemp("digits")
+    raw = load_digits()
+    for place, (image, label) in enumerate(zip(raw.images[:400], raw.target[:400], strict=True)):
+        path = folder / ("train" if place < 300 else "test") / str(label) / f"{place:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png((image * 255 / 16).astype("uint8")))
+    return folder
+
+
+def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp_path):
+    data = tmp_path / "data"
+    with up(data) as service, service.client() as client:
+        assert (data / "credentials.json").stat().st_mode & 0o777 == 0o600
+        dataset = client.datasets.wait(client.datasets.upload(digits, name="digits"), timeout_seconds=60)
+        assert {name: part["images"] for name, part in dataset.report["splits"].items() if part["images"]} == {
+            "train": 300,
+            "test": 100,
+        }
+
+        run = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 3}, name="tiny")
+        judged = client.jobs.submit(
+            kind="linear_eval", dataset=dataset, model=run, config={"label_fractions": [0.2], "epochs": 20}
+        )
+        assert judged.status == "waiting"
+        updates = list(client.jobs.watch(run, poll_seconds=0.3))
+        assert updates[-1].job.status == "succeeded", updates[-1].job.error
+        losses = [value for update in updates for value in update.metrics.series.get("train/loss", NOTHING).value]
+        assert losses
+        assert all(value > 0 for value in losses)
+
+        result = client.jobs.wait(judged, timeout_seconds=60).summary
+        assert 0.2 < result["top1"] <= 1
+        images = sorted(digits.glob("test/*/*.png"))[:3]
+        rows = client.embed(run, images)
+        assert len(rows) == 3
+        assert list(rows[1]) == pytest.approx(list(client.embed(run, [images[1]])[0]), abs=1e-4)
+
+        endless = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 100_000})
+        next(update for update in client.jobs.watch(endless, poll_seconds=0.3) if update.metrics.series)
+        client.jobs.cancel(endless)
+        with pytest.raises(JobFailed, match="was cancelled"):
+            client.jobs.wait(endless, timeout_seconds=60)
+        assert client.jobs.checkpoints(endless)
+
+        refused = subprocess.run(
+            [sys.executable, "-m", "twoviews", "up", "--data", str(data), "--port", "0"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert refused.returncode == 1
+        assert "Another `twoviews up`" in " ".join(refused.stderr.split())
+        family = service.family()
+        assert len(family) >= 6
+    assert service.process.returncode == 0
+    assert all(gone(pid) for pid in family)
+
+    with up(data, stop=signal.SIGKILL) as service, service.client() as client:
+        assert [item.id for item in client.datasets.list()] == [dataset.id]
+        assert client.jobs.get(run).status == "succeeded"
+        assert list(client.embed(run, images[:1])[0]) == pytest.approx(list(rows[0]), abs=1e-4)
+        shown = CliRunner().invoke(cli.app, ["--data", str(data), "jobs", "list"])
+        assert "tiny" in shown.stdout
+        family = service.family()
+    deadline = time.monotonic() + 30
+    while not all(gone(pid) for pid in family):
+        assert time.monotonic() < deadline, "killing `up` left children behind"
+        time.sleep(0.05)
+
+
+class NOTHING:
+    value = ()
+
+
+def gone(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
