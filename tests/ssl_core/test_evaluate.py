@@ -1,0 +1,178 @@
+"""Tests of the evaluation runs, on a small packed dataset and an untrained encoder."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_core import artifact, config, evaluate, online
+from ssl_core.artifact import Preprocessing
+from ssl_core.config import KnnEval, LinearEval, Pretrain
+from ssl_core.data import Dataset
+from ssl_core.events import Failed, Metrics, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.failures import LabelsNeeded
+from ssl_core.images import encode_png
+from ssl_core.machine import Machine
+from ssl_core.pack import Item, pack
+from ssl_core.resolve import resolve
+from ssl_core.run import Inputs, run
+from ssl_core.trial import Trial, draw_labelled
+
+CLASSES = ("dark", "light", "red")
+CPU = {"device": "cpu", "precision": "fp32"}
+
+
+def photo(seed: int, kind: int) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 120, (12, 12, 3), dtype=np.uint8)
+    if kind:
+        image[..., : 3 if kind == 1 else 1] += 80
+    return image
+
+
+def packed(folder: Path, **counts: int) -> Path:
+    items = [
+        Item(f"{split}{n:03}.png", encode_png(photo(n, n % 3)), CLASSES[n % 3], split)
+        for split, count in counts.items()
+        for n in range(count)
+    ]
+    pack(items, folder, on_bad_file="reject")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    return packed(tmp_path_factory.mktemp("data") / "packed", train=90, test=60)
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Path, tmp_path_factory) -> Path:
+    """An untrained encoder: even that tells dark from light."""
+    folder = tmp_path_factory.mktemp("model")
+    asked = {"method": {"name": "simclr"}, "backbone": {"width": 0.125}, "epochs": 1, "batch_size": 32, **CPU}
+    parsed = config.parse(asked)
+    assert isinstance(parsed, Pretrain)
+    report = Dataset.open(dataset).report
+    settled = resolve(parsed, report, Machine.here("cpu"))
+    assert isinstance(settled.image_size, int)
+    preprocessing = Preprocessing.of(settled.image_size, report["mean"], report["std"])
+    artifact.save(folder, artifact.build(settled, 0), preprocessing, settled, {})
+    return folder
+
+
+def events_of(asked: dict, dataset: Path, model: Path, stop=lambda: False) -> list:
+    parsed = config.parse({**CPU, **asked}, asked["kind"])
+    return list(run(parsed, Inputs(dataset, model, stop=stop), model))
+
+
+def test_knn_judges_model_and_baselines(dataset, model):
+    events = events_of({"kind": "knn_eval", "k": 20, "baselines": ["pixels", "random"]}, dataset, model)
+    assert isinstance(events[0], Resolved)
+    summary = events[-1].summary
+    assert [row["features"] for row in summary["results"]] == ["model", "pixels", "random"]
+    assert summary["top1"] == summary["results"][0]["top1"] > 0.6
+    assert summary["k"] == 20
+    assert summary["test_images"] == 60
+    assert "the test split (60 images)" in summary["protocol"]
+    names = [name for event in events if isinstance(event, Metrics) for name in event.values]
+    assert names == ["knn/top1", "knn/top1_pixels", "knn/top1_random"]
+    assert all(to_line(event) for event in events)
+
+
+def test_linear_judges_every_share_of_the_labels(dataset, model):
+    asked = {"kind": "linear_eval", "label_fractions": [1.0, 0.1], "draws": 3, "epochs": 20, "baselines": ["pixels"]}
+    events = events_of(asked, dataset, model)
+    summary = events[-1].summary
+    rows = [(row["features"], row["label_fraction"], row["labels"], row["draws"]) for row in summary["results"]]
+    assert rows == [("model", 0.1, 9, 3), ("model", 1.0, 90, 1), ("pixels", 0.1, 9, 3), ("pixels", 1.0, 90, 1)]
+    assert summary["top1"] == summary["results"][1]["top1"] > 0.8
+    assert summary["classes"] == 3
+    assert all(row["learning_rate"] in LinearEval().learning_rates for row in summary["results"])
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1].step == progress[-1].total_steps
+    assert [event.step for event in progress] == list(range(1, len(progress) + 1))
+
+
+def test_a_second_run_gives_the_same_result(dataset, model):
+    asked = {"kind": "linear_eval", "label_fractions": [0.2, 1.0], "draws": 2, "epochs": 5, "batch_size": 16}
+    first, second = (events_of(asked, dataset, model)[-1].summary for _ in range(2))
+    assert first == second
+
+
+def test_the_order_of_the_shares_does_not_matter(dataset, model):
+    asked = {"kind": "linear_eval", "draws": 2, "epochs": 5}
+    first = events_of({**asked, "label_fractions": [0.1, 1.0]}, dataset, model)[-1].summary
+    second = events_of({**asked, "label_fractions": [1.0, 0.1, 0.1]}, dataset, model)[-1].summary
+    assert first == second
+
+
+def test_a_run_that_is_asked_to_stop_says_so(dataset, model):
+    for kind in ("knn_eval", "linear_eval"):
+        events = events_of({"kind": kind}, dataset, model, stop=lambda: True)
+        assert isinstance(events[-1], Stopped)
+        assert not any(isinstance(event, Result) for event in events)
+
+
+def test_another_layer_is_judged_when_asked(dataset, model):
+    summary = events_of({"kind": "knn_eval", "layer": "block2", "k": 20}, dataset, model)[-1].summary
+    assert summary["layer"] == "block2"
+    assert "layer block2" in summary["protocol"]
+
+
+def test_without_labels_or_model_the_run_fails_with_a_sentence(tmp_path, dataset, model):
+    items = [Item(f"{n}.png", encode_png(photo(n, 0)), None, "train") for n in range(4)]
+    pack(items, tmp_path / "bare", on_bad_file="reject")
+    failed = events_of({"kind": "knn_eval"}, tmp_path / "bare", model)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code == "labels_needed"
+    settled = KnnEval(device="cpu", precision="fp32")
+    assert list(run(settled, Inputs(dataset), tmp_path))[-1].code == "config_unfit"
+
+
+def test_the_trial_judges_on_test_then_val_then_a_fifth_of_train(tmp_path):
+    whole = Trial.of(Dataset.open(packed(tmp_path / "a", train=30, val=12, test=9)), None, 0)
+    assert [len(rows) for rows in (whole.train, whole.val, whole.test)] == [30, 12, 9]
+    by_val = Trial.of(Dataset.open(packed(tmp_path / "b", train=30, val=12)), None, 0)
+    assert [len(rows) for rows in (by_val.train, by_val.val, by_val.test)] == [30, 0, 12]
+    held_out = Dataset.open(packed(tmp_path / "c", train=30))
+    trial = Trial.of(held_out, None, 0)
+    assert [len(rows) for rows in (trial.train, trial.val, trial.test)] == [24, 0, 6]
+    assert not set(trial.train) & set(trial.test)
+    assert Counter(held_out.labels[trial.test].tolist()) == {0: 2, 1: 2, 2: 2}
+    assert "fifth" in trial.judge
+
+
+def test_one_class_cannot_be_judged(tmp_path):
+    items = [Item(f"{n}.png", encode_png(photo(n, 0)), "dark", "train") for n in range(4)]
+    pack(items, tmp_path / "one", on_bad_file="reject")
+    with pytest.raises(LabelsNeeded):
+        Trial.of(Dataset.open(tmp_path / "one"), None, 0)
+
+
+def test_few_labels_are_drawn_evenly_and_differ_between_draws():
+    labels = np.arange(1000) % 10
+    draws = [draw_labelled(labels, 0.01, seed=0, draw=draw) for draw in range(10)]
+    assert all(sorted(labels[draw]) == list(range(10)) for draw in draws)
+    assert len({tuple(draw) for draw in draws}) == 10
+    assert draw_labelled(labels, 1.0, 0, 0).tolist() == list(range(1000))
+    assert len(draw_labelled(labels, 1e-6, 0, 0)) == 1
+
+
+def test_the_online_evaluation_tells_good_features_from_noise():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % 5
+    noise = torch.randn(600, 16, generator=generator)
+    good = torch.nn.functional.one_hot(labels, 16) * 3 + noise
+    train, test = slice(0, 400), slice(400, 600)
+    judged = online.judge(good[train], labels[train], good[test], labels[test], 5, k=20)
+    assert judged.keys() == {"online/knn", "online/linear"}
+    assert min(judged.values()) > 0.8
+    guessed = online.judge(noise[train], labels[train], noise[test], labels[test], 5, k=20)
+    assert max(guessed.values()) < 0.35
+
+
+def test_features_do_not_depend_on_the_batch(dataset, model):
+    encoder = artifact.load(model)
+    pixels = torch.from_numpy(np.stack([photo(n, n % 3) for n in range(20)]))
+    torch.testing.assert_close(evaluate.features(encoder, pixels, batch_size=7), evaluate.features(encoder, pixels))
