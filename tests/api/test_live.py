@@ -128,12 +128,10 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
     dataset, accepted, stop = given.ready(database, tenant), {}, threading.Event()
 
     def ask(worker):
-        client = httpx.Client(base_url=server.url, headers=dict(server.client.headers), timeout=30)
-        for number in range(1000):
-            name = f"{worker}-{number}"
-            accepted[name] = insist(client, {"dataset": dataset, "config": given.PRETRAIN, "name": name})
-            if stop.is_set():
-                return
+        with httpx.Client(base_url=server.url, headers=dict(server.client.headers), timeout=30) as client:
+            while not stop.is_set():
+                name = f"{worker}-{len(accepted)}"
+                accepted[name] = insist(client, {"dataset": dataset, "config": given.PRETRAIN, "name": name})
 
     askers = [threading.Thread(target=ask, args=(worker,)) for worker in range(2)]
     for asker in askers:
@@ -148,7 +146,7 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
         asker.join(30)
     with database.reading() as session:
         rows = session.execute(select(Job.name, Job.id).where(Job.kind == "pretrain")).all()
-        there = {name: job_id for name, job_id in rows}
+        there = {row.name: row.id for row in rows}
         histories = jobs.histories(session, list(there.values()))
         orphans = select(func.count()).select_from(JobEvent).where(JobEvent.job_id.not_in(select(Job.id)))
         assert session.scalar(orphans) == 0
