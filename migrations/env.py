@@ -4,8 +4,6 @@ from alembic import context
 from sqlalchemy import Connection
 
 from service.db.models import Base
-from service.db.session import Database
-from service.settings import Settings
 
 
 def run(connection: Connection) -> None:
@@ -22,15 +20,4 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-def main() -> None:
-    given = context.config.attributes.get("connection")
-    if given is not None:
-        run(given)
-        return
-    database = Database(Settings().database)  # the `alembic` command, for those who prefer it
-    with database.engine.begin() as connection:
-        run(connection)
-    database.close()
-
-
-main()
+run(context.config.attributes["connection"])

@@ -87,6 +87,8 @@ def get(session: Session, tenant_id: str, job_id: str) -> Job:
 
 def standing(session: Session, tenant_id: str, job_id: str) -> tuple[int, str]:
     """Return the number of the job's last point, and its status: all that a poll needs. Raises JobNotFound."""
+    if not ids.plausible(job_id):
+        raise JobNotFound
     row = session.execute(select(Job.last_point, Job.status).where(_mine(tenant_id), Job.id == job_id)).one_or_none()
     if row is None:
         raise JobNotFound
@@ -131,6 +133,7 @@ class Events:
 
 def events(session: Session, job_id: str, after: int = 0, limit: int = 100) -> Events:
     """Return what happened to the job after event `after`. The caller has asked `get` whose job it is."""
+    after = min(after, 2**31 - 1)  # what the column can hold
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after)
     rows = session.scalars(query.order_by(JobEvent.seq).limit(limit + 1)).all()
     items = rows[:limit]

@@ -90,6 +90,8 @@ def wake(session: Session) -> int:
 
 
 def _end(session: Session, job: Job, status: Ending, message: str, error: Json | None) -> Job:
+    if status == "failed" and not error:
+        error = {"code": "failed", "detail": message}
     move(
         session, job, status, message, "error" if status == "failed" else "info", **({"error": error} if error else {})
     )

@@ -98,22 +98,21 @@ def _series(session: Session, job: Job, names: set[str]) -> dict[str, _Ends]:
     return {name: _Ends(rows[name]) for name in names}
 
 
-def _rows(events: Iterable[Metrics], series: dict[str, _Ends], seq: int) -> tuple[list[Row], list[dict[str, int]]]:
+def _rows(events: Iterable[Metrics], series: dict[str, _Ends], last: int) -> tuple[list[Row], list[dict[str, int]]]:
+    """Return the rows to store, numbered from `last` + 1, and the series that have got some."""
     rows: list[Row] = []
-    changed: dict[str, _Ends] = {}
+    seq = last
     for event in events:
         step, epoch, time = _step(event.step), finite(event.epoch, "epoch"), finite(event.time, "time")
         for name, value in event.values.items():
             ends = series[name]
-            if step <= ends.last_step:
-                continue
-            seq += 1
-            rows.append((ends.id, seq, step, epoch, time, _value(value)))
-            ends.first_seq = ends.first_seq or seq
-            ends.last_seq, ends.last_step = seq, step
-            ends.points += 1
-            changed[name] = ends
-    return rows, [ends.as_row() for ends in changed.values()]
+            if step > ends.last_step:
+                seq += 1
+                rows.append((ends.id, seq, step, epoch, time, _value(value)))
+                ends.first_seq = ends.first_seq or seq
+                ends.last_seq, ends.last_step = seq, step
+                ends.points += 1
+    return rows, [ends.as_row() for ends in series.values() if ends.last_seq > last]
 
 
 def _step(step: object) -> int:
@@ -157,14 +156,14 @@ def query(
 
     Where there are more, they are evenly spread and hold the first and the last. A name that has no points is left out.
     """
-    last = job.last_point
+    last, after = job.last_point, min(after, job.last_point)
     found = session.scalars(
         select(Series).where(Series.job_id == job.id, Series.last_seq > after).order_by(Series.name)
     )
     wanted = [row for row in found if names is None or row.name in names]
     most = max(2, min(max_points, MAX_POINTS))
     columns = [_column(session, row, after, last, most) for row in wanted]
-    return {"series": [item for item in columns if item["step"]], "last": max(last, after)}
+    return {"series": [item for item in columns if item["step"]], "last": last}
 
 
 def _column(session: Session, series: Series, after: int, last: int, most: int) -> Column:

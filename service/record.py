@@ -16,8 +16,6 @@ from service.db.models import Artifact, Checkpoint, Job, Model
 from service.db.session import clock
 from ssl_core import events as ev
 
-MAX_SUMMARY_BYTES = 4 * 2**20
-
 
 class BadEvent(ValueError):
     """An event cannot be stored: the trainer breaks the protocol, and no other attempt would mend that."""
@@ -87,10 +85,10 @@ def _checkpoint(session: Session, job: Job, event: ev.Checkpoint, attempt_path: 
 
 
 def _forget_old_checkpoints(session: Session, job: Job) -> None:
-    """Keep as many rows as the trainer keeps files."""
+    """Keep as many rows as the trainer keeps files, of the latest attempts: they went on from what could be read."""
     keep = int(job.config.get("checkpoints", {}).get("keep", 2))
     mine = select(Checkpoint.id).where(Checkpoint.job_id == job.id)
-    old = session.scalars(mine.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc()).offset(keep)).all()
+    old = session.scalars(mine.order_by(Checkpoint.attempt.desc(), Checkpoint.step.desc()).offset(keep)).all()
     if old:
         session.execute(delete(Checkpoint).where(Checkpoint.id.in_(old)))
 

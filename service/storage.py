@@ -89,7 +89,7 @@ class Storage:
         yield from self.root.glob("jobs/*/*")
 
     def _drop_empty_folders(self, before: float) -> None:
-        """Drop the folders of datasets and jobs that have been empty for long; a tenant's stays, for its next upload."""
+        """Drop folders of datasets and jobs that have been empty for long; a tenant's stays, for its next upload."""
         for pattern in ("datasets/*", "jobs/*"):
             for folder in self.root.glob(pattern):
                 try:

@@ -70,10 +70,10 @@ def test_another_tenants_dataset_looks_like_a_missing_one(database, tenant, stra
         datasets.delete(session, stranger, dataset.id)
 
 
-@pytest.mark.parametrize("nonsense", ["", "ds_", "ds_\x00", "\udc80", "x" * 10_000, "ds_" + "0" * 26])
-def test_an_id_of_any_shape_is_merely_not_found(database, tenant, nonsense):
-    with database.reading() as session, pytest.raises(DatasetNotFound):
-        datasets.get(session, tenant, nonsense)
+def test_an_id_of_any_shape_is_merely_not_found(database, tenant):
+    for nonsense in ("", "ds_", "ds_\x00", "\udc80", "x" * 10_000, "ds_" + "0" * 26):
+        with database.reading() as session, pytest.raises(DatasetNotFound):
+            datasets.get(session, tenant, nonsense)
 
 
 def test_lists_go_from_new_to_old_page_by_page(database, tenant):
@@ -102,10 +102,10 @@ def test_a_page_after_nonsense_is_refused(database, tenant):
         datasets.list_(session, tenant, after="\x00")
 
 
-@pytest.mark.parametrize("name", ["", "  ", "a\x00b", "a\nb", "\ud800", "x" * 201])
-def test_a_name_that_cannot_be_shown_is_refused(database, tenant, name):
-    with database.writing() as session, pytest.raises(InvalidRequest):
-        datasets.create(session, tenant, name=name, sha256=given.SHA, size_bytes=1)
+def test_a_name_that_cannot_be_shown_is_refused(database, tenant):
+    for name in ("", "  ", "a\x00b", "a\nb", "\ud800", "x" * 201):
+        with database.writing() as session, pytest.raises(InvalidRequest):
+            datasets.create(session, tenant, name=name, sha256=given.SHA, size_bytes=1)
 
 
 def test_a_deleted_dataset_is_gone_and_its_bytes_are_validated_anew(database, tenant):

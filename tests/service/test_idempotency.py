@@ -88,7 +88,7 @@ def test_old_answers_are_swept_and_new_ones_stay(database, tenant):
         assert session.scalars(select(Idempotency.key)).all() == ["new"]
 
 
-@pytest.mark.parametrize("key", ["", "a\x00", "x" * 256])
-def test_a_key_that_cannot_be_stored_is_refused(database, tenant, key):
-    with pytest.raises(InvalidRequest):
-        asked(database, tenant, key)
+def test_a_key_that_cannot_be_stored_is_refused(database, tenant):
+    for key in ("", "a\x00", "x" * 256):
+        with pytest.raises(InvalidRequest):
+            asked(database, tenant, key)

@@ -23,10 +23,10 @@ def test_the_secret_is_not_kept(database, tenant):
         assert secret not in {str(value) for value in vars(row).values()}
 
 
-@pytest.mark.parametrize("wrong", ["", "tv_nonsense", "tv_\x00", "\udc80"])
-def test_an_unknown_key_is_refused(database, tenant, wrong):
-    with database.reading() as session, pytest.raises(WrongKey):
-        keys.authenticate(session, wrong)
+def test_an_unknown_key_is_refused(database):
+    for wrong in ("", "tv_nonsense", "tv_\x00", "\udc80"):
+        with database.reading() as session, pytest.raises(WrongKey):
+            keys.authenticate(session, wrong)
 
 
 def test_a_revoked_key_is_refused_and_may_be_revoked_again(database, tenant):

@@ -167,6 +167,31 @@ def test_as_many_checkpoints_are_remembered_as_the_trainer_keeps(database, tenan
         assert [one.step for one in jobs.checkpoints(session, claim.job_id)] == [6, 5, 4]
 
 
+def test_after_falling_back_the_later_attempts_checkpoints_are_the_ones_kept(database, tenant, dataset):
+    given.submitted(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 1}})
+    first = given.claimed(database)
+    given.recorded(database, first, given.checkpoint(10))
+    given.released(database, first)
+    second = given.claimed(database)  # finds the file damaged and starts again
+    given.recorded(database, second, given.checkpoint(8))
+    given.released(database, second)
+    assert [one.step for one in given.claimed(database).checkpoints] == [8]
+
+
+def test_a_disowned_checkpoint_is_not_offered_again(database, tenant, dataset):
+    given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    given.recorded(database, claim, given.checkpoint(5), given.checkpoint(10))
+    damaged = f"jobs/{claim.job_id}/a1/checkpoint-000000010.pt"
+    with database.writing() as session:
+        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
+    given.released(database, claim)
+    again = given.claimed(database)
+    assert [one.step for one in again.checkpoints] == [5]
+    with database.writing() as session, pytest.raises(leases.LeaseLost):
+        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
+
+
 def test_three_fruitless_attempts_in_a_row_end_the_job(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     assert [given.released(database, given.claimed(database)) for _ in range(3)] == ["queued", "queued", "failed"]

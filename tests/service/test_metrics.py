@@ -77,9 +77,13 @@ def test_only_the_names_asked_for_come_back(database, claim):
     assert found["last"] == 2
 
 
-@pytest.mark.parametrize("most", [2, 3, 10, 499])
-def test_a_long_series_keeps_its_ends_and_is_evenly_thinned(database, claim, most):
+def test_a_long_series_keeps_its_ends_and_is_evenly_thinned(database, claim):
     given.recorded(database, claim, *(given.metrics(step, a=float(step), b=0.0) for step in range(500)))
+    for most in (2, 3, 10, 499):
+        check_thinned(database, claim, most)
+
+
+def check_thinned(database, claim, most):
     a, _ = asked(database, claim, max_points=most)["series"]
     assert len(a["step"]) == most
     assert (a["step"][0], a["step"][-1]) == (0, 499)
@@ -112,6 +116,11 @@ def test_points_that_come_unevenly_are_thinned_too(database, claim):
     assert len(often["step"]) == 50
     assert (rare["step"][0], rare["step"][-1]) == (0, 199)
     assert len(rare["step"]) <= 50
+
+
+def test_a_cursor_from_elsewhere_gets_nothing_and_the_right_cursor(database, claim):
+    given.recorded(database, claim, given.metrics(0))
+    assert asked(database, claim, after=2**70) == {"series": [], "last": 1}
 
 
 def test_an_empty_job_has_no_series(database, claim):
