@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import psutil
 import redis
@@ -76,7 +77,9 @@ class Broker:
 class Fleet:
     """Processes of the service with short times; `settings` are theirs."""
 
-    def __init__(self, folder: Path, database_url: str, **extra: str) -> None:
+    def __init__(
+        self, folder: Path, database_url: str, environment: Mapping[str, str] = MappingProxyType({}), **extra: str
+    ) -> None:
         self.name = ids.new("ten")
         self.folder = folder
         self.broker = Broker(self, folder / "broker")
@@ -90,7 +93,7 @@ class Fleet:
             "trainer_command": trainer,
         }
         self.environment = {f"TWOVIEWS_{name.upper()}": value for name, value in (values | extra).items()}
-        self.environment |= {MARK: self.name, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.environment |= dict(environment) | {MARK: self.name, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.settings = Settings(**{name: value for name, value in values.items() if name != "trainer_command"})  # type: ignore[arg-type]
 
     def keeper(self) -> subprocess.Popen:

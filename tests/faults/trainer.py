@@ -2,7 +2,8 @@
 
 `python tests/faults/trainer.py CONFIG.json --data DIR --out DIR [--resume FILE] [--events]`. The length is
 `epochs × STEPS_PER_EPOCH` steps of `TWOVIEWS_TEST_STEP_SECONDS` each, a checkpoint stands at every
-`checkpoints.every_steps`. A config whose seed is `REAL_SEED` or above is handed to `ssl_core` in the same process.
+`checkpoints.every_steps`. While the file `TWOVIEWS_TEST_HOLD` names is there, no last step is made. A config whose seed
+is `REAL_SEED` or above is handed to `ssl_core`, in the same process.
 """
 
 import argparse
@@ -66,6 +67,8 @@ def _train(config, out: Path, resume: Path | None):
     step, state = _load(resume) if resume is not None else (0, weights(seed, 0))
     kept: list[Path] = []
     while step < total:
+        while step == total - 1 and _held() and not _stop:
+            time.sleep(pause)
         state = chain(seed, state, step, step + 1)
         step += 1
         time.sleep(pause)
@@ -79,6 +82,12 @@ def _train(config, out: Path, resume: Path | None):
             return
     yield _model(out, state)
     yield ev.Result({"steps": total})
+
+
+def _held() -> bool:
+    """Whether a harness wants no job to end just now."""
+    hold = os.environ.get("TWOVIEWS_TEST_HOLD")
+    return hold is not None and Path(hold).exists()
 
 
 def _load(path: Path) -> tuple[int, bytes]:

@@ -1,4 +1,7 @@
-"""A workload: jobs for a fleet, and the proof that each ended once, whole, and as if nothing had happened."""
+"""A workload: jobs for a fleet, and the proof that each ended once, whole, and as if nothing had happened.
+
+Most jobs are the toy trainer's, whose every number can be computed here. Real ones are compared with a calm run.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,10 +11,10 @@ from typing import Any
 from sqlalchemy import select
 
 from service import jobs
-from service.db.models import TERMINAL, Checkpoint, Job, Model, Point, Series
+from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series
 from service.db.session import Database
 from service.storage import Storage
-from tests.faults import trainer
+from tests.faults import calm, trainer
 from tests.service import given
 
 
@@ -20,25 +23,32 @@ class Workload:
 
     def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        self._dataset: str | None = None
-        self._weights: dict[str, str] = {}
+        self.dataset = given.ready(database, tenant, images=calm.PICTURES, classes=2)
+        self._calm: calm.Calm | None = None
 
-    @property
-    def dataset(self) -> str:
-        if self._dataset is None:
-            self._dataset = given.ready(self.database, self.tenant)
-        return self._dataset
+    def prepare_real(self, folder: Path) -> None:
+        """Make real pictures and run the calm run, in a folder of its own."""
+        with self.database.reading() as session:
+            path = session.get_one(Dataset, self.dataset).path
+        assert path is not None
+        data = self.storage.absolute(path)
+        calm.pack_pictures(data)
+        self._calm = calm.run(data, folder)
 
-    def submit(self, seed: int, epochs: int = 10, **config: Any) -> str:
-        """Return the id of a new job; the toy trainer makes ten steps of an epoch."""
-        fields = {"seed": seed, "epochs": epochs, "checkpoints": {"every_steps": 10}} | config
-        return given.submitted(self.database, self.tenant, self.dataset, config=given.PRETRAIN | fields).id
+    def submit(self, seed: int, epochs: int = 10) -> str:
+        """Return the id of a new job for the toy trainer."""
+        return given.submitted(self.database, self.tenant, self.dataset, config=toy(seed, epochs)).id
 
     def job(self, job_id: str) -> Job:
         return given.seen(self.database, job_id)
 
     def ended(self, job_ids: Sequence[str]) -> bool:
         return all(self.job(job_id).status in TERMINAL for job_id in job_ids)
+
+    def names(self) -> list[str | None]:
+        """The names of all of the tenant's jobs but the ingestions."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Job.name).where(Job.tenant_id == self.tenant, Job.kind != "ingest")))
 
     def steps(self, job_id: str) -> list[int]:
         """The steps of the training loss, in the order they were stored."""
@@ -53,8 +63,22 @@ class Workload:
         if sum(status in TERMINAL for status in history) != 1:
             found.append(f"{job_id} ended more than once or never: {history}")
         if not found:
-            found += self._toy_faults(job) if job.config["seed"] < trainer.REAL_SEED else []
-            found += self._file_faults(job)
+            real = job.config["seed"] >= trainer.REAL_SEED
+            found = (self._real_faults(job) if real else self._toy_faults(job)) + self._file_faults(job)
+        return found
+
+    def _real_faults(self, job: Job) -> list[str]:
+        """Compare with the calm run; what a clock decides may differ in value, but not in its steps."""
+        assert self._calm is not None
+        found = []
+        for name, undisturbed in self._calm.series.items():
+            points = self._points(job.id, name)
+            if [step for step, _ in points] != [step for step, _ in undisturbed]:
+                found.append(f"{job.id}: {name} has gaps or duplicates: {[step for step, _ in points]}")
+            elif name not in calm.CLOCKED and points != undisturbed:
+                found.append(f"{job.id}: {name} has other values than the undisturbed run")
+        if self._model(job).sha256 != self._calm.sha256:
+            found.append(f"{job.id}: the weights are others than those of the undisturbed run")
         return found
 
     def _toy_faults(self, job: Job) -> list[str]:
@@ -94,6 +118,11 @@ class Workload:
         with self.database.reading() as session:
             rows = session.execute(query.where(Series.job_id == job_id, Series.name == name).order_by(Point.seq))
             return [(row.step, row.value) for row in rows]
+
+
+def toy(seed: int, epochs: int) -> dict[str, Any]:
+    """A config for the toy trainer, which makes ten steps of an epoch."""
+    return given.PRETRAIN | {"seed": seed, "epochs": epochs, "checkpoints": {"every_steps": 10}}
 
 
 def _sha256(path: Path) -> str:

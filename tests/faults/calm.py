@@ -1,0 +1,78 @@
+"""A calm run: `ssl_core` on tiny pictures with nothing in its way, to compare disturbed runs with."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_core import events as ev
+from tests.faults.fleet import ROOT
+from tests.faults.trainer import REAL_SEED
+
+PICTURES = 64
+CONFIG = {
+    "method": {"name": "simclr"},
+    "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"},
+    "image_size": 8,
+    "phases": [{"until": 1.0, "image_size": 8}],
+    "precision": "fp32",
+    "device": "cpu",
+    "epochs": 80,
+    "batch_size": 32,
+    "seed": REAL_SEED,
+    "evaluation": {"every_epochs": 20, "max_images": 32},
+    "checkpoints": {"every_steps": 8},
+}
+CLOCKED = ("train/images_per_second", "train/data_wait")  # series whose values depend on the machine's mood
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What the undisturbed run left: the weights' SHA-256, and each series as (step, value) pairs."""
+
+    sha256: str
+    series: dict[str, list[tuple[int, float | None]]]
+
+
+def pack_pictures(folder: Path) -> dict:
+    """Make the packed dataset and return its report. In a process of its own, so that this one needs no torch."""
+    code = (
+        "import json, sys; from pathlib import Path; from ssl_core.pack import Item, pack; from tests import pictures;"
+        f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({PICTURES})];"
+        "print(json.dumps(pack(items, Path(sys.argv[1]))))"
+    )
+    report: dict = json.loads(_python("-c", code, str(folder)).splitlines()[-1])
+    return report
+
+
+def run(data: Path, out: Path) -> Calm:
+    """Train to the end and return what came of it."""
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(CONFIG))
+    lines = _python(
+        "-m", "ssl_core", "run", str(out / "config.json"), "--data", str(data), "--out", str(out), "--events"
+    )
+    series: dict[str, list[tuple[int, float | None]]] = {}
+    sha256 = ""
+    for event in map(ev.from_line, lines.splitlines()):
+        if isinstance(event, ev.Metrics):
+            for name, value in event.values.items():
+                series.setdefault(name, []).append((event.step, value))
+        elif isinstance(event, ev.Model):
+            sha256 = event.sha256
+    return Calm(sha256, series)
+
+
+def _python(*arguments: str) -> str:
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "TWOVIEWS_PARENT_PID": str(os.getpid()),
+    }
+    finished = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout

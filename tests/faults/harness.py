@@ -1,0 +1,151 @@
+"""The harness: random faults over many jobs, and a table of what came of it.
+
+`python -m tests.faults.harness --faults 100 --jobs 30 --database sqlite` ends with 1 when a planned fault did not
+happen, when a job did not end exactly once and as if nothing had happened, or when anything was left behind.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from service import keys
+from service.db import migrate
+from service.db.session import Database
+from service.storage import Storage
+from tests import servers
+from tests.faults import arena
+from tests.faults.arena import Arena
+from tests.faults.fleet import Fleet
+from tests.faults.injector import Injector, plan
+from tests.faults.workload import Workload
+
+
+@dataclass
+class Report:
+    """What was planned, what happened, and all that was wrong afterwards."""
+
+    planned: Counter[str]
+    happened: Counter[str]
+    attempts: list[int]
+    points: int
+    wrong: list[str]
+    seconds: float
+
+
+def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, seed: int) -> Report:
+    """Do so many faults to a fleet in `folder` while it works on the jobs, of which `real` are `ssl_core`'s."""
+    rng = random.Random(seed)
+    database = Database(database_url)
+    fleet = Fleet(folder, database_url, environment=arena.environment(folder), max_fruitless_attempts="1000")
+    try:
+        with database.writing() as session:
+            tenant = keys.tenant(session, "harness").id
+        workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
+        if real:
+            workload.prepare_real(folder / "calm")
+        fleet.broker.start()
+        started = time.monotonic()
+        ring = Arena(fleet, workload, jobs, real=rng.sample(range(jobs), real))
+        report = _fight(ring, plan(faults, rng), rng)
+        report.seconds = time.monotonic() - started
+        return report
+    finally:
+        fleet.close()
+        database.close()
+
+
+def _fight(ring: Arena, kinds: list[str], rng: random.Random) -> Report:
+    injector = Injector(ring, rng)
+    for number, kind in enumerate(kinds):
+        injector.do(kind, number / len(kinds))
+    while ring.to_come or ring.unfinished or injector.sleepers:
+        ring.keep_busy(1)
+        injector.wake()
+        time.sleep(0.1)
+    wrong = [f"planned but never happened: {kind}" for kind in injector.unhappened]
+    wrong += [fault for job in ring.submitted for fault in ring.workload.faults(job)]
+    wrong += _doubled(ring)
+    wrong += [f"left behind: {command}" for command in ring.stop()]
+    rows = [ring.workload.job(job) for job in ring.submitted]
+    points = sum(row.last_point for row in rows)
+    return Report(Counter(kinds), Counter(injector.happened), [row.attempt for row in rows], points, wrong, 0.0)
+
+
+def _doubled(ring: Arena) -> list[str]:
+    """Say which request made more than one job, or none."""
+    names = Counter(ring.workload.names())
+    wanted = {f"number {number}" for number in range(ring.jobs)}
+    return [f"{name} was accepted {names[name]} times" for name in sorted(wanted | set(names)) if names[name] != 1]
+
+
+def show(report: Report, title: str, console: Console) -> None:
+    table = Table("fault", "planned", "happened", title=title, title_justify="left")
+    for kind, count in report.planned.most_common():
+        table.add_row(
+            f"kill -9: {kind}" if "asleep" not in kind else "SIGSTOP past the lease",
+            str(count),
+            str(report.happened[kind]),
+        )
+    table.add_section()
+    table.add_row("all", str(report.planned.total()), str(report.happened.total()))
+    console.print(table)
+    attempts = report.attempts
+    console.print(
+        f"{len(attempts)} jobs in {sum(attempts)} attempts (at most {max(attempts)} for one), "
+        f"{report.points} metric points, {report.seconds:.0f} s"
+    )
+    for sentence in report.wrong:
+        console.print(sentence, style="red", markup=False)
+    verdict = "something is wrong" if report.wrong else "every job ended once, as if nothing had happened"
+    console.print(verdict, style="bold red" if report.wrong else "bold green")
+
+
+@contextmanager
+def fresh_database(kind: str, folder: Path) -> Iterator[str]:
+    """The URL of a migrated database of that kind."""
+    if kind == "sqlite":
+        url = f"sqlite:///{folder / 'twoviews.db'}"
+        _migrate(url)
+        yield url
+        return
+    with servers.postgresql() as url:
+        _migrate(url)
+        yield url
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    migrate.upgrade(database)
+    database.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.harness", description="Random faults over many jobs.")
+    parser.add_argument("--faults", type=int, default=100)
+    parser.add_argument("--jobs", type=int, default=30)
+    parser.add_argument("--real", type=int, default=5, help="so many of the jobs train a real network")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    asked = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="twoviews-faults-") as name:
+        folder = Path(name)
+        with fresh_database(asked.database, folder) as url:
+            numbers = {"faults": asked.faults, "jobs": asked.jobs, "real": asked.real, "seed": asked.seed}
+            report = run(folder, url, **numbers)
+    show(report, f"{asked.faults} faults over {asked.jobs} jobs on {asked.database}, seed {asked.seed}", console)
+    return 1 if report.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""An injector: the ways to hurt a fleet. Each waits for a moment when it matters, acts, and says whether it did."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import psutil
+
+from service.db.models import HELD
+from tests.faults.arena import Arena
+from tests.faults.fleet import alive, child_of, kill, trainer_of
+
+PATIENCE_SECONDS = 40
+SHARES = {
+    "trainer": 26,
+    "celery child": 18,
+    "celery worker": 16,
+    "keeper": 12,
+    "broker, data kept": 6,
+    "broker, data lost": 6,
+    "worker asleep": 8,
+    "api in POST /jobs": 8,
+}
+
+
+def plan(faults: int, rng: random.Random) -> list[str]:
+    """Return so many kinds of fault in a random order, in these shares, each kind at least once."""
+    kinds = list(SHARES)
+    kinds += rng.choices(list(SHARES), list(SHARES.values()), k=max(0, faults - len(kinds)))
+    rng.shuffle(kinds)
+    return kinds[:faults]
+
+
+@dataclass
+class Sleeper:
+    """A worker that was stopped with the job it held, to be woken once that job is somebody else's."""
+
+    pids: list[int]
+    worker: subprocess.Popen
+    job: str
+    attempt: int
+
+
+@dataclass
+class Injector:
+    """Does the faults of a plan to an arena. `unhappened` are those whose moment never came."""
+
+    arena: Arena
+    rng: random.Random
+    happened: list[str] = field(default_factory=list)
+    unhappened: list[str] = field(default_factory=list)
+    sleepers: list[Sleeper] = field(default_factory=list)
+
+    def do(self, kind: str, share: float) -> None:
+        """Try until the fault has happened or its time is over; `share` of the plan is done."""
+        acts: dict[str, Callable[[], bool]] = {
+            "trainer": self._kill_trainer,
+            "celery child": self._kill_child,
+            "celery worker": self._kill_worker,
+            "keeper": self._kill_keeper,
+            "broker, data kept": lambda: self._kill_broker("kept"),
+            "broker, data lost": lambda: self._kill_broker("lost"),
+            "worker asleep": self._put_to_sleep,
+            "api in POST /jobs": self._kill_api,
+        }
+        until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < until:
+            self.arena.keep_busy(share)
+            self.wake()
+            time.sleep(self.rng.random() * 0.3)
+            if acts[kind]():
+                self.happened.append(kind)
+                return
+        self.unhappened.append(kind)
+
+    def wake(self) -> None:
+        """Wake the sleepers that were given up."""
+        for sleeper in list(self.sleepers):
+            job = self.arena.workload.job(sleeper.job)
+            if job.attempt > sleeper.attempt or job.status not in HELD:
+                for pid in sleeper.pids:
+                    if alive(pid):
+                        os.kill(pid, signal.SIGCONT)
+                self.sleepers.remove(sleeper)
+
+    def _busy_worker(self) -> subprocess.Popen | None:
+        asleep = [sleeper.worker for sleeper in self.sleepers]
+        awake = [worker for worker in self.arena.workers if worker not in asleep]
+        busy = [worker for worker in awake if self.arena.job_of(worker) is not None]
+        return self.rng.choice(busy) if busy else None
+
+    def _kill_trainer(self) -> bool:
+        worker = self._busy_worker()
+        return worker is not None and _killed(trainer_of(worker))
+
+    def _kill_child(self) -> bool:
+        worker = self._busy_worker()
+        return worker is not None and _killed(child_of(worker))
+
+    def _kill_worker(self) -> bool:
+        worker = self._busy_worker()
+        if worker is None or not _killed(psutil.Process(worker.pid)):
+            return False
+        self.arena.replace(worker)
+        return True
+
+    def _kill_keeper(self) -> bool:
+        if not self.arena.unfinished:
+            return False
+        keeper = self.rng.choice(self.arena.keepers)
+        if not _killed(psutil.Process(keeper.pid)):
+            return False
+        self.arena.replace(keeper)
+        return True
+
+    def _kill_broker(self, data: str) -> bool:
+        if not self.arena.unfinished:
+            return False
+        self.arena.fleet.broker.kill(data)
+        time.sleep(self.rng.random() * 0.5)
+        self.arena.fleet.broker.start()
+        return True
+
+    def _put_to_sleep(self) -> bool:
+        worker = self._busy_worker()
+        if worker is None or self.sleepers:
+            return False
+        job, child, trainer = self.arena.job_of(worker), child_of(worker), trainer_of(worker)
+        if job is None or child is None or trainer is None:
+            return False
+        everything = self.rng.random() < 0.5
+        pids = [trainer.pid, child.pid, worker.pid] if everything else [child.pid]
+        if not all(alive(pid) for pid in pids):
+            return False
+        attempt = self.arena.workload.job(job).attempt
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        self.sleepers.append(Sleeper(pids, worker, job, attempt))
+        return True
+
+    def _kill_api(self) -> bool:
+        """Kill the API while a request for a job is unanswered; the client asks again."""
+        if self.arena.to_come == 0:
+            return False
+        before = len(self.arena.submitted)
+        request = self.arena.submit_in_background()
+        time.sleep(self.rng.random() * 0.006)
+        kill(self.arena.api.pid)
+        request.join()
+        self.arena.replace_api()
+        unanswered = len(self.arena.submitted) == before
+        if unanswered:
+            self.arena.submit()
+        return unanswered
+
+
+def _killed(process: psutil.Process | None) -> bool:
+    """Kill the process when it is there and alive, and see it die."""
+    if process is None or not alive(process.pid):
+        return False
+    kill(process.pid)
+    return True
