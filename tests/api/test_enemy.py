@@ -29,27 +29,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 NAMES = st.sampled_from(
-    [
-        "kind",
-        "dataset",
-        "config",
-        "model",
-        "name",
-        "priority",
-        "metadata",
-        "method",
-        "temperature",
-        "views",
-        "images",
-        "layer",
-        "encoding_format",
-        "subset",
-        "batch_size",
-        "crop_area",
-        "phases",
-        "optimizer",
-        "label_fractions",
-    ]
+    ["kind", "dataset", "config", "model", "name", "priority", "metadata", "method", "temperature", "views", "images"]
 )
 BODIES = st.one_of(VALUES, st.dictionaries(st.one_of(NAMES, TEXTS), VALUES, max_size=6))
 

@@ -1,0 +1,189 @@
+"""The API's cost: import time, memory, and requests per second of one process on SQLite.
+
+    python -m benchmarks.api [--seconds 5] [--clients 8]
+
+The load comes from raw sockets in a process of its own, which cost less than the server they measure. A server and its
+load share the machine's cores, so on two cores the figures are a lower bound.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvloop
+
+from service import datasets, jobs, keys, leases
+from service.db import migrate
+from service.db.session import Database
+from service.settings import Settings
+from ssl_core import config
+from ssl_core.events import Metrics, Result
+from tests.servers import free_port, valkey
+
+REPORT = {"classes": ["a", "b"], "splits": {"train": {"images": 1000, "labelled": 1000, "per_class": [500, 500]}}}
+CONFIG = {"method": {"name": "simclr"}, "batch_size": 64}
+Requests = Iterator[bytes]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--clients", type=int, default=8)
+    arguments = parser.parse_args()
+    rows = [("import api.app", f"{_import_seconds():.2f} s", "under 1.5 s")]
+    with tempfile.TemporaryDirectory() as folder, valkey(Path(folder)) as broker:
+        settings = Settings(data_dir=Path(folder), broker_url=broker)
+        place = _prepare(settings)
+        with _server(settings) as (port, process):
+            rows.append(("resident after start", f"{_resident(process) / 2**20:.0f} MiB", "under 120 MB"))
+            rows += _measure(port, place, arguments)
+            rows.append(("resident after load", f"{_resident(process) / 2**20:.0f} MiB", ""))
+    for name, figure, goal in rows:
+        print(f"{name:34} {figure:>34}   {goal}")
+
+
+def _measure(port: int, place: dict[str, str], arguments: argparse.Namespace) -> list[tuple[str, str, str]]:
+    head = f"Host: x\r\nAuthorization: Bearer {place['key']}\r\n"
+    job = f"GET /jobs/{place['job']}"
+    metrics = f"{job}/metrics HTTP/1.1\r\n{head}"
+    body = json.dumps({"dataset": place["dataset"], "config": CONFIG})
+    post = f"POST /jobs HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    etag = asyncio.run(_etag(port, f"{metrics}\r\n".encode()))
+    cases = {
+        "GET /health/live": (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
+        "GET /jobs/{id}": (f"{job} HTTP/1.1\r\n{head}\r\n".encode(), 200, "over 500/s"),
+        "GET /jobs/{id}/metrics, 304": (f"{metrics}If-None-Match: {etag}\r\n\r\n".encode(), 304, "over 500/s"),
+        "GET /jobs/{id}/metrics, 2×1000": (f"{metrics}\r\n".encode(), 200, ""),
+        "POST /jobs": (f"{post}\r\n{body}".encode(), 202, "over 100/s"),
+        "POST /jobs, Idempotency-Key": (f"{post}Idempotency-Key: @@@@@@@@\r\n\r\n{body}".encode(), 202, "over 100/s"),
+    }
+    rows = []
+    for name, (request, status, goal) in cases.items():
+        times = _load(port, request, status, arguments.clients, arguments.seconds)
+        median, slow = (1000 * times[int(len(times) * share)] for share in (0.5, 0.99))
+        rate = len(times) / arguments.seconds
+        rows.append((name, f"{rate:6.0f}/s, p50 {median:5.1f} ms, p99 {slow:5.1f} ms", goal))
+    return rows
+
+
+def _load(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
+    """Seconds that each answer took, ascending; measured in another process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_run, (port, request, status, clients, seconds))
+
+
+def _run(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
+    async def every() -> list[float]:
+        until = time.perf_counter() + seconds
+        all_of_them = [_client(port, request, status, until, number) for number in range(clients)]
+        return sorted(taken for times in await asyncio.gather(*all_of_them) for taken in times)
+
+    return uvloop.run(every())
+
+
+async def _client(port: int, request: bytes, status: int, until: float, number: int) -> list[float]:
+    """One connection, one request at a time; `@@@@@@@@` becomes a number of its own in each."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    times: list[float] = []
+    while (start := time.perf_counter()) < until:
+        writer.write(request.replace(b"@@@@@@@@", b"%02d%06d" % (number, len(times))))
+        got, _ = await _answer(reader)
+        if got != status:
+            raise RuntimeError(f"answered {got}, not {status}")
+        times.append(time.perf_counter() - start)
+    writer.close()
+    return times
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    marker = head.lower().find(b"content-length: ")
+    if marker >= 0:
+        await reader.readexactly(int(head[marker + 16 : head.index(b"\r", marker)]))
+    return int(head[9:12]), head
+
+
+async def _etag(port: int, request: bytes) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    _, head = await _answer(reader)
+    writer.close()
+    return next(line[6:].decode() for line in head.split(b"\r\n") if line.lower().startswith(b"etag: "))
+
+
+def _prepare(settings: Settings) -> dict[str, str]:
+    """A database with a key, a dataset that is ready, and a running job with 2 series of 5,000 points."""
+    database = Database(settings.database)
+    migrate.upgrade(database)
+    with database.writing() as session:
+        tenant = keys.tenant(session, "bench").id
+        _, key = keys.create(session, tenant, "bench")
+        dataset = datasets.create(session, tenant, name="bench", sha256="ab" * 32, size_bytes=1).id
+        _work(session, "data", [Result(REPORT)])
+        jobs.submit(session, tenant, "pretrain", dataset, config.parse(CONFIG))
+    points = [Metrics(step, step / 100, 1e9 + step, {"train/loss": 1.0, "train/lr": 0.1}) for step in range(5000)]
+    with database.writing() as session:
+        job = _work(session, "train", points, end=False)
+    database.close()
+    return {"key": key, "dataset": dataset, "job": job}
+
+
+def _work(session, queue: str, events: list, end: bool = True) -> str:
+    claim = leases.claim(session, queue, "bench", 3600)
+    assert claim is not None
+    leases.record(session, claim.job_id, claim.attempt, 3600, events, f"jobs/{claim.job_id}/a1")
+    if end:
+        leases.finish(session, claim.job_id, claim.attempt, "succeeded")
+    return claim.job_id
+
+
+@contextmanager
+def _server(settings: Settings) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    names = {"TWOVIEWS_DATA_DIR": str(settings.data_dir), "TWOVIEWS_BROKER_URL": settings.broker_url}
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create", "--port", str(port), "--no-access-log"]
+    command += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+    process = subprocess.Popen(command, env={**os.environ, **names})
+    try:
+        _until(lambda: asyncio.run(_client(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, 0, 0)))
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _until(ready: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            ready()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
+def _import_seconds() -> float:
+    """The best of five, each in a fresh process."""
+    program = "import time; t = time.perf_counter(); import api.app; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(5)]
+    return min(float(run.stdout) for run in runs)
+
+
+def _resident(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    main()
