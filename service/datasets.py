@@ -105,11 +105,6 @@ def _ask_for_ingestion(session: Session, dataset: Dataset) -> None:
         user_metadata={},
         priority=0,
         status="queued",
-        attempt=0,
-        fruitless=0,
-        attempt_progress=False,
-        last_event=0,
-        last_point=0,
         created_at=dataset.created_at,
     )
     session.add(job)

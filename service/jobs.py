@@ -65,11 +65,6 @@ def submit(
         user_metadata=text.metadata(metadata or {}),
         priority=_priority(priority),
         status="queued" if model is None or source.model_id is not None else "waiting",
-        attempt=0,
-        fruitless=0,
-        attempt_progress=False,
-        last_event=0,
-        last_point=0,
         created_at=clock(session),
     )
     return _accepted(session, job)
