@@ -33,7 +33,12 @@ class EmbedOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(max_length=100, description="A `mdl_` id, or the `job_` id of the run that made the model.")
-    layer: str = Field("backbone", max_length=100, description="`backbone`, `projection`, or a block such as `block3`.")
+    layer: str = Field(
+        "backbone",
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_.-]+$",  # it becomes a header
+        description="`backbone`, `projection`, or a block such as `block3`.",
+    )
     encoding_format: Literal["float", "base64", "npy"] = Field(
         "float", description="Lists of numbers; base64 of little-endian float32; or the whole answer as one .npy file."
     )

@@ -1,27 +1,22 @@
 """The encoder's client: one HTTP hop from the API to `worker.encoder`, over its Unix socket or TCP."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-import httpx
 import orjson
 
-from service.errors import (
-    EncoderAway,
-    EncoderBusy,
-    EncoderFailed,
-    Error,
-    LayerNotFound,
-    ModelDamaged,
-    NotAnImage,
-)
+from api.encoder_connection import Connection, Reply
+from service.errors import EncoderAway, EncoderBusy, EncoderFailed, Error, LayerNotFound, ModelDamaged, NotAnImage
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
 IDLE_SECONDS = 30  # less than the encoder keeps an idle connection
+IDLE_CONNECTIONS = 64
 RETRY_SECONDS = 2
 log = logging.getLogger(__name__)
 
@@ -38,19 +33,16 @@ class Features:
 
 
 class EncoderClient:
-    """A pool of connections; an async context manager."""
+    """Belongs to one event loop. As many connections as requests are in flight; an async context manager."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.encoder_token.get_secret_value()
-        socket = None if settings.encoder_url else str(settings.data_dir.absolute() / "encoder.sock")
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS)
-        self._http = httpx.AsyncClient(
-            base_url=settings.encoder_url or "http://encoder",
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx.Timeout(settings.embed_answer_seconds, connect=CONNECT_SECONDS),
-            transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
-            trust_env=False,
-        )
+        self._url = urlsplit(settings.encoder_url)
+        self._socket = str(settings.data_dir.absolute() / "encoder.sock")
+        self._common = f"Host: {self._url.netloc or 'encoder'}\r\n"
+        self._common += f"Authorization: Bearer {token}\r\n" if token else ""
+        self._answer_seconds = settings.embed_answer_seconds
+        self._idle: list[Connection] = []  # the last one was used last
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,7 +50,9 @@ class EncoderClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
 
     async def encode(self, model_path: str, layer: str, images: Sequence[bytes]) -> Features:
         """Return the features of N encoded images.
@@ -66,26 +60,63 @@ class EncoderClient:
         Raises NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed; EncoderAway when nobody answers.
         Cancelled: the connection is closed, and the encoder drops what it has not begun.
         """
-        headers = {
-            "X-Model-Path": model_path,
-            "X-Layer": layer,
-            "X-Sizes": ",".join(str(len(image)) for image in images),
-        }
+        sizes = [len(image) for image in images]
+        head = (
+            f"POST /encode HTTP/1.1\r\n{self._common}X-Model-Path: {model_path}\r\nX-Layer: {layer}\r\n"
+            f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n\r\n"
+        )
         try:
-            answer = await self._http.post("/encode", headers=headers, content=b"".join(images))
-        except httpx.TransportError as error:
+            reply = await self._ask(head.encode("ascii"), images)
+        except (OSError, TimeoutError) as error:
             raise EncoderAway(retry_after=RETRY_SECONDS) from error
-        if answer.status_code == 200:
-            return Features(int(answer.headers["X-Dim"]), answer.content)
-        raise _error(answer)
+        if reply.status == 200:
+            return Features(int(reply.headers["x-dim"]), reply.body)
+        raise _error(reply)
+
+    async def _ask(self, head: bytes, body: Sequence[bytes]) -> Reply:
+        connection = self._lend() or await self._connect()
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                reply = await connection.ask(head, body)
+        except BaseException:
+            connection.close()
+            raise
+        self._take_back(connection)
+        return reply
+
+    def _lend(self) -> Connection | None:
+        """Return an idle connection that still stands; the one used last, so that the others may grow old."""
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    def _take_back(self, connection: Connection) -> None:
+        connection.idle_since = asyncio.get_running_loop().time()
+        if connection.open and len(self._idle) < IDLE_CONNECTIONS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if self._url.netloc:
+                _, connection = await loop.create_connection(Connection, self._url.hostname or "", self._url.port or 80)
+            else:
+                _, connection = await loop.create_unix_connection(Connection, self._socket)
+        return connection
 
 
-def _error(answer: httpx.Response) -> Error:
+def _error(reply: Reply) -> Error:
     try:
-        problem: dict[str, Any] = orjson.loads(answer.content)
+        problem: dict[str, Any] = orjson.loads(reply.body)
         kind = _ERRORS[problem["code"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        log.error("the encoder answered %d: %s", answer.status_code, answer.text[:500])
+        log.error("the encoder answered %d: %r", reply.status, reply.body[:500])
         return EncoderAway(retry_after=RETRY_SECONDS)
-    wait = answer.headers.get("Retry-After", "")
+    wait = reply.headers.get("retry-after", "")
     return kind(problem["detail"], errors=problem["errors"], retry_after=int(wait) if wait.isdigit() else None)

@@ -148,6 +148,7 @@ def test_text_that_is_no_base64_is_named_by_its_place(client: TestClient, model:
         ({"images": {}}, "/images"),
         ({"encoding_format": "double"}, "/encoding_format"),
         ({"layer": 3}, "/layer"),
+        ({"layer": "backbone\r\nX-Model-Path: x"}, "/layer"),
         ({"layers": "backbone"}, "/layers"),
     ],
 )

@@ -71,10 +71,11 @@ def test_the_api_side_tells_the_encoders_errors_apart(small_encoder: Server) -> 
             first = asyncio.create_task(client.encode("models/a", "backbone", [pictures.png(0)] * 4))
             while small_encoder.health()["waiting"] < 4:
                 await asyncio.sleep(0.01)
-            busy = await raised(client, "backbone", [pictures.png(0)])
+            busy = await raised(client, "backbone", [b"x" * 3_000_000])  # more than has left when the answer is there
             assert isinstance(busy, EncoderBusy)
             assert busy.retry_after == 1
             await first
+            assert (await client.encode("models/a", "backbone", [pictures.png(0)])).dim == 128
         wrong = small_encoder.settings.model_copy(
             update={"encoder_token": type(small_encoder.settings.encoder_token)("x")}
         )
