@@ -45,22 +45,27 @@ def saturation_(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue_(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue in HSV by `turns` (N; 1 is the full circle); value and saturation stay."""
+    """Turn the hue in HSV by `turns` (N; 1 is the full circle); value and saturation stay.
+
+    The textbook's six cases, without a branch. With value V, minimum m and chroma C = V - m, the hue's distance from
+    red, in sixths of the circle, is (C + (G - m) + (B - R)) / C, and its sign that of G - B. Back again, a channel is
+    V less C times clamp(2 - distance to the channel's opposite colour, 0, 1).
+    """
     red, green, blue = images.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = torch.minimum(torch.minimum(red, green), blue).neg_().add_(value)
-    # The hue in turns: a sixth of the circle lies between two neighbouring pure colours.
-    sixth = chroma.clamp_min(1e-12).reciprocal_().mul_(1 / 6)
-    hue = torch.where(
-        value == red,
-        (green - blue).mul_(sixth),
-        torch.where(value == green, (blue - red).mul_(sixth).add_(1 / 3), (red - green).mul_(sixth).add_(2 / 3)),
-    ).add_(turns[:, None, None])
-    # A channel loses chroma·clamp(2 - distance, 0, 1), the distance to its opposite colour counted in sixths.
-    opposite = hue.new_tensor([0.5, 1 / 6, -1 / 6])[:, None, None]
-    distance = hue[:, None] + opposite
-    distance.sub_(distance.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    return torch.sub(value[:, None], distance.mul_(chroma[:, None]), out=images)
+    value = torch.maximum(red, green)
+    least = torch.minimum(red, green)
+    torch.maximum(value, blue, out=value)
+    torch.minimum(least, blue, out=least)
+    chroma = value - least
+    hue = (green - least).add_(blue).sub_(red).add_(chroma).div_(chroma.clamp_min(1e-12).mul_(6))
+    hue.copysign_(torch.sub(green, blue, out=least)).add_(turns[:, None, None])
+    hue.sub_(torch.round(hue, out=least)).mul_(6)  # from -3 to 3; red at 0
+    for channel, opposite in ((green, -1), (blue, 1)):
+        lost = torch.sub(hue, opposite, out=least).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
+        torch.sub(value, lost, out=channel)
+    lost = hue.abs_().sub_(1).clamp_(0, 1).mul_(chroma)
+    torch.sub(value, lost, out=red)
+    return images
 
 
 def gamma_(images: Tensor, exponent: Tensor) -> Tensor:

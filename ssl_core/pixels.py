@@ -52,7 +52,7 @@ class Pixels:
             if len(rows):
                 slots = slot_of[places[rows]].to(group.pixels.device)
                 sizes = None if group.sizes is None else group.sizes[slots]
-                groups.append(Group(rows, group.pixels[slots], sizes))
+                groups.append(Group(rows, group.pixels.index_select(0, slots), sizes))
         return Pixels(tuple(groups), len(places))
 
     def sizes(self) -> Tensor:

@@ -17,9 +17,8 @@ def crop(pixels: Tensor, box: Tensor, mirror: Tensor, side: int, sizes: Tensor |
     """
     count, height, width, _ = pixels.shape
     top, left, tall, wide = box.unbind(1)
-    rows = _filters(top, tall, side, height, None if sizes is None else sizes[:, 0])
+    rows = _filters(top, tall, side, height, None if sizes is None else sizes[:, 0], total=1 / 255)
     columns = _filters(left, wide, side, width, None if sizes is None else sizes[:, 1], mirror)
-    rows.div_(255)
     image = torch.bmm(rows, pixels.reshape(count, height, width * 3).float())  # N×S×(W·3)
     image = image.view(count, side, width, 3).permute(0, 3, 1, 2).reshape(count, 3 * side, width)
     return torch.bmm(image, columns.transpose(1, 2)).view(count, 3, side, side)
@@ -50,9 +49,15 @@ def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
 
 
 def _filters(
-    start: Tensor, length: Tensor, side: int, size: int, limit: Tensor | None, mirror: Tensor | None = None
+    start: Tensor,
+    length: Tensor,
+    side: int,
+    size: int,
+    limit: Tensor | None,
+    mirror: Tensor | None = None,
+    total: float = 1.0,
 ) -> Tensor:
-    """N×side×size: how much each of `size` pixels gives to each of `side` outputs over start … start+length."""
+    """N×side×size: what each pixel gives to each output over start … start+length; an output gets `total` in all."""
     step = length / side
     reach = step.clamp_min(1).reciprocal_()
     order = torch.arange(side, device=start.device, dtype=start.dtype) + 0.5
@@ -64,7 +69,7 @@ def _filters(
     weights.abs_().neg_().add_(1).clamp_min_(0)
     if limit is not None:
         weights.mul_((pixel < limit[:, None])[:, None, :])
-    return weights.div_(weights.sum(2, keepdim=True))
+    return weights.div_(weights.sum(2, keepdim=True).div_(total))
 
 
 def _slide(images: Tensor, weights: Tensor, dim: int) -> Tensor:

@@ -13,7 +13,8 @@ from ssl_core.config import Views
 from ssl_core.pixels import Group, Pixels
 from ssl_core.view_parameters import CONTRAST, NO_JITTER, SATURATION, ViewParameters
 
-_CHUNK = 64  # images that pass through all steps together on a CPU, so that they stay in its cache
+# So many pixels, and not fewer images, pass through all steps together on a CPU: they stay in its cache.
+_CHUNK_PIXELS, _CHUNK_IMAGES = 64 * 32 * 32, 16
 
 
 class ViewMaker:
@@ -36,11 +37,18 @@ class ViewMaker:
         out = torch.empty(len(images), 3, self._side, self._side, device=images.device)
         for group in images.groups:
             order = torch.argsort(parameters.hue_place[group.rows], stable=True)
-            for local in order.split(_CHUNK if images.device.type == "cpu" else len(order)):
+            for local in order.split(self._chunk(group)):
                 rows = group.rows[local]
                 made = self._render(group, local, parameters.take(rows), keys[rows])
                 out.index_copy_(0, rows.to(out.device), made)
         return out
+
+    def _chunk(self, group: Group) -> int:
+        """How many images pass through all steps together."""
+        if group.pixels.device.type != "cpu":
+            return len(group.rows)
+        _, height, width, _ = group.pixels.shape
+        return max(_CHUNK_IMAGES, _CHUNK_PIXELS // max(height * width, self._side**2))
 
     def _render(self, group: Group, local: Tensor, drawn: ViewParameters, keys: Tensor) -> Tensor:
         """Views of the images `local` of a group; `drawn` and `keys` are on the CPU and belong to them."""
@@ -48,7 +56,7 @@ class ViewMaker:
         here = drawn.take(torch.arange(len(local)), device) if device.type != "cpu" else drawn
         where = local.to(device)
         sizes = None if group.sizes is None else group.sizes[where]
-        images = resample.crop(group.pixels[where], here.box, here.mirror, self._side, sizes)
+        images = resample.crop(group.pixels.index_select(0, where), here.box, here.mirror, self._side, sizes)
         if view_parameters.moves(self._views):
             images = resample.affine(images, here.affine)
         if self._views.jitter > 0:
