@@ -199,4 +199,4 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise BadModel(f"The weights in {name} belong to a network of another shape.") from error
+        raise BadModel(f"The model's {name} belongs to a network of another shape.") from error

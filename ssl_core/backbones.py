@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.error import URLError
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
@@ -190,8 +191,20 @@ def _torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
+class Conv(nn.Conv2d):
+    """A convolution that does not stride over a single pixel, where every stride gives the same.
+
+    In bf16, oneDNN's gradient for the weights of a strided 3×3 convolution of one pixel holds memory that nobody wrote
+    (torch 2.13, AMX), often not numbers. Small crops through a deep network come to that.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        stride = 1 if input.shape[-2:] == (1, 1) else self.stride
+        return F.conv2d(input, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
+
+
 def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return Conv(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:

@@ -131,7 +131,7 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
 
 
 def _method(config: Pretrain) -> Method:
-    method, dim = config.method, _dim(config.backbone)
+    method, dim = config.method, _dim(config)
     if isinstance(method, SimCLR):
         return _with(method, projector=(dim, 128)) if method.projector == "auto" else method
     projector = method.projector
@@ -156,9 +156,18 @@ def _with_length(config: Pretrain, epochs: int) -> Pretrain:
     return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
 
 
-def _dim(backbone: Backbone) -> int:
-    with torch.device("meta"):  # the shape alone, without weights
-        return backbones.build(backbone).dim
+def _dim(config: Pretrain) -> int:
+    """The backbone's number of features, once it has taken images of every size of the run. Raises ConfigUnfit."""
+    assert config.phases != "auto"
+    assert config.image_size != "auto"
+    with torch.device("meta"):  # shapes alone: nothing is allocated or computed
+        backbone = backbones.build(config.backbone).eval()
+        for side in sorted({config.image_size, *(phase.image_size for phase in config.phases)}):
+            try:
+                backbone(torch.empty(2, 3, side, side))
+            except (RuntimeError, AssertionError, ValueError) as error:
+                raise ConfigUnfit(f"{config.backbone.name} cannot take images of {side} pixels.") from error
+    return backbone.dim
 
 
 def _with(data: Data, **changes: Any) -> Data:

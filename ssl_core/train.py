@@ -230,4 +230,4 @@ def fingerprint(material: Material) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions under which a resumed run promises the same bytes."""
-    return {"python": platform.python_version(), "torch": torch.__version__}
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}

@@ -1,0 +1,258 @@
+"""Runs from config to model on real digits: their events, their end, and the ways in which they fail."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_core import artifact, checkpoint, config, train
+from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.methods import METHODS
+from ssl_core.run import Inputs, run
+from tests.ssl_core.digits import TINY, pack_digits
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    return pack_digits(tmp_path_factory.mktemp("digits"))
+
+
+def go(digits, directory, inputs=None, **fields):
+    asked = config.parse({"method": {"name": "simclr"}, "epochs": 4, **TINY, **fields})
+    directory.mkdir(exist_ok=True)
+    return list(run(asked, Inputs(digits, **(inputs or {})), directory))
+
+
+def kinds(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_tells_its_story_and_leaves_a_model(name, digits, tmp_path):
+    events = go(digits, tmp_path, method={"name": name}, evaluation={"every_epochs": 2, "knn_k": 5})
+    assert isinstance(events[0], Resolved)
+    assert isinstance(events[-2], Model)
+    assert isinstance(events[-1], Result)
+    assert all(to_line(event) for event in events)
+    summary = events[-1].summary
+    assert (summary["epochs"], summary["steps"], summary["collapsed"]) == (4, 16, False)
+    assert 0 <= summary["knn"] <= 1
+    model = events[-2]
+    encoder = artifact.load(tmp_path / model.path)
+    features = encoder.encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
+    assert features.shape == (2, model.dim)
+    assert features.isfinite().all()
+
+
+def test_metrics_of_a_step_come_before_its_checkpoint(digits, tmp_path):
+    events = go(digits, tmp_path, checkpoints={"every_steps": 3, "keep": 2}, evaluation={"every_epochs": 1})
+    seen, saved = 0, []
+    for event in events:
+        if isinstance(event, Metrics):
+            assert event.step >= max([seen, *(point + 1 for point in saved)])
+            seen = event.step
+        if isinstance(event, Checkpoint):
+            assert event.step == seen
+            saved.append(event.step)
+    assert saved == [3, 6, 9, 12, 15, 16]
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-000000015.pt", "checkpoint-000000016.pt"]
+
+
+def test_every_metric_is_there_at_its_steps(digits, tmp_path):
+    events = go(digits, tmp_path, evaluation={"every_epochs": 2})
+    steps = {}
+    for event in kinds(events, Metrics):
+        for name, value in event.values.items():
+            assert value is not None
+            assert math.isfinite(value)
+            steps.setdefault(name, []).append(event.step)
+    every, epochs = list(range(1, 17)), [4, 8, 12, 16]
+    often = ("loss", "lr", "images_per_second", "data_wait", "std", "grad_norm")
+    expected = {f"train/{name}": every for name in often}
+    assert steps == expected | {"train/rankme": epochs, "online/knn": [8, 16], "online/linear": [8, 16]}
+    last = kinds(events, Progress)[-1]
+    assert (last.epoch, last.step, last.total_steps, last.eta_seconds) == (4, 16, 16, 0)
+
+
+def test_image_sizes_change_at_the_phases_steps(digits, tmp_path, monkeypatch):
+    sizes = []
+    view_maker = train.Learner._views
+
+    def watched(self, images, rows):
+        views = view_maker(self, images, rows)
+        sizes.append(views[0].shape[-1])
+        return views
+
+    monkeypatch.setattr(train.Learner, "_views", watched)
+    go(digits, tmp_path)
+    assert sizes == [8] * 8 + [16] * 8
+
+
+def test_without_labels_only_label_free_metrics_are_measured(tmp_path):
+    plain = pack_digits(tmp_path / "plain", labels=False)
+    events = go(plain, tmp_path / "out")
+    names = {name for event in kinds(events, Metrics) for name in event.values}
+    assert {"train/std", "train/rankme"} <= names
+    assert not {"online/knn", "online/linear"} & names
+    assert events[-1].summary["knn"] is None
+
+
+def test_labels_do_not_change_the_weights(digits, tmp_path):
+    plain = pack_digits(tmp_path / "plain", labels=False)
+    # Unlabelled images stand in another order, so that only the same rows in the same order can be compared.
+    one = kinds(go(plain, tmp_path / "a", evaluation={"every_epochs": 0}), Model)
+    two = kinds(go(plain, tmp_path / "b", evaluation={"every_epochs": 1}), Model)
+    assert one[0].sha256 == two[0].sha256
+    one = kinds(go(digits, tmp_path / "c", evaluation={"every_epochs": 0}), Model)
+    two = kinds(go(digits, tmp_path / "d", evaluation={"every_epochs": 1}), Model)
+    assert one[0].sha256 == two[0].sha256
+
+
+def test_another_seed_gives_other_weights(digits, tmp_path):
+    models = [kinds(go(digits, tmp_path / str(seed), seed=seed), Model)[0] for seed in (0, 1)]
+    assert models[0].sha256 != models[1].sha256
+
+
+@pytest.mark.parametrize("optimizer", [{"name": "adamw"}, {"name": "lars"}, {"name": "sgd", "lr": 0.01}])
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(optimizer, digits, tmp_path):
+    fields = {"optimizer": optimizer, "backbone": TINY["backbone"]}
+    whole = kinds(go(digits, tmp_path / "whole", **fields), Model)[0]
+    calls = iter(range(100))
+    first = go(digits, tmp_path / "first", {"stop": lambda: next(calls) == 7}, **fields)
+    assert isinstance(first[-1], Stopped)
+    assert isinstance(first[-2], Checkpoint)
+    assert first[-1].step == first[-2].step == 7
+    rest = go(digits, tmp_path / "second", {"checkpoint": tmp_path / "first" / first[-2].path}, **fields)
+    assert isinstance(rest[0], Resolved)
+    assert min(event.step for event in kinds(rest, Metrics)) == 8
+    assert kinds(rest, Model)[0].sha256 == whole.sha256
+
+
+def test_dropout_is_counted_too(digits, tmp_path):
+    fields = {"backbone": {"name": "torchvision_mobilenet_v3_small"}, "phases": [{"until": 1.0, "image_size": 16}]}
+    whole = kinds(go(digits, tmp_path / "whole", epochs=1, **fields), Model)[0]
+    calls = iter(range(100))
+    first = go(digits, tmp_path / "first", {"stop": lambda: next(calls) == 2}, epochs=1, **fields)
+    saved = tmp_path / "first" / first[-2].path
+    rest = go(digits, tmp_path / "second", {"checkpoint": saved}, epochs=1, **fields)
+    assert kinds(rest, Model)[0].sha256 == whole.sha256
+
+
+def test_a_finished_run_goes_on_to_its_model_at_once(digits, tmp_path):
+    events = go(digits, tmp_path / "a")
+    saved = kinds(events, Checkpoint)[-1]
+    again = go(digits, tmp_path / "b", {"checkpoint": tmp_path / "a" / saved.path})
+    assert not kinds(again, Metrics)
+    assert kinds(again, Model)[0].sha256 == kinds(events, Model)[0].sha256
+    assert again[-1].summary["knn"] == events[-1].summary["knn"]
+
+
+def test_minutes_become_epochs_that_a_resume_keeps(digits, tmp_path):
+    fields = {"minutes": 0.01, "epochs": None}
+    events = go(digits, tmp_path / "a", **fields)
+    resolved = events[0].config
+    assert resolved["minutes"] is None
+    assert resolved["epochs"] >= 1
+    assert config.parse(resolved) == config.parse(json.loads(json.dumps(resolved)))
+    saved = tmp_path / "a" / kinds(events, Checkpoint)[-1].path
+    assert go(digits, tmp_path / "b", {"checkpoint": saved}, **fields)[0].config == resolved
+    assert kinds(go(digits, tmp_path / "c", **resolved), Model)[0].sha256 == kinds(events, Model)[0].sha256
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(digits, tmp_path):
+    wild = {
+        "optimizer": {"name": "sgd", "lr": 1000, "weight_decay": 1.0},
+        "checkpoints": {"every_steps": 1, "keep": 100},
+    }
+    schedule = {"lr_scaling": "none", "warmup_epochs": 3.9}
+    method = {"name": "simclr", "projector_batch_norm": False}
+    events = go(digits, tmp_path, epochs=12, method=method, schedule=schedule, precision="fp32", **wild)
+    failed = events[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retry) == ("diverged", False)
+    assert "step" in failed.message
+    kept = kinds(events, Checkpoint)
+    assert kept
+    for saved in kept:
+        weights = checkpoint.load(tmp_path / saved.path)["method"]
+        assert all(value.isfinite().all() for name, value in weights.items() if "running" not in name)
+
+
+def test_a_collapse_is_told_once(digits, tmp_path):
+    # So strong a decay leaves nothing of the weights but biases, which are the same for every image.
+    method = {"name": "simclr", "projector_batch_norm": False}
+    decay = {"name": "sgd", "lr": 0.5, "weight_decay": 1.0}
+    events = go(
+        digits, tmp_path, epochs=12, method=method, optimizer=decay, schedule={"lr_scaling": "none"}, precision="fp32"
+    )
+    warnings = [event for event in kinds(events, Log) if event.code == "collapse"]
+    assert len(warnings) == 1
+    assert warnings[0].level == "warning"
+    assert warnings[0].data["std"] < 0.05 or warnings[0].data["rankme"] < 1.5
+    assert events[-1].summary["collapsed"]
+
+
+def test_a_run_starts_from_a_model(digits, tmp_path):
+    go(digits, tmp_path / "a")
+    slow = {"optimizer": {"name": "sgd", "lr": 1e-9}, "epochs": 1}
+    start = tmp_path / "a" / "model"
+    events = go(digits, tmp_path / "b", {"model": start}, **slow, backbone={})
+    assert events[0].config["backbone"]["width"] == 0.125
+    pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
+    before, after = (artifact.load(folder) for folder in (start, tmp_path / "b" / "model"))
+    torch.testing.assert_close(
+        before.method.backbone.conv1.weight, after.method.backbone.conv1.weight, atol=1e-5, rtol=0
+    )
+    assert before.encode(pixels).shape == after.encode(pixels).shape
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"batch_size": 100}, "config_unfit", "batch_size"),
+        ({"subset": 99}, "config_unfit", "subset"),
+        ({"backbone": {"name": "torchvision_nothing"}}, "config_unfit", "nothing"),
+        ({"backbone": {"name": "torchvision_alexnet"}}, "config_unfit", "8 pixels"),
+    ],
+)
+def test_what_cannot_be_run_fails_in_a_sentence_and_is_not_tried_again(fields, code, words, digits, tmp_path):
+    failed = go(digits, tmp_path, **fields)[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.code, failed.retry) == (code, False)
+    assert words in failed.message
+
+
+def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
+    saved = tmp_path / "a" / kinds(go(digits, tmp_path / "a"), Checkpoint)[-1].path
+    other = go(digits, tmp_path / "b", {"checkpoint": saved}, method={"name": "simclr", "temperature": 0.7})[-1]
+    assert (other.code, other.retry) == ("bad_checkpoint", False)
+    assert "method.temperature" in other.message
+    images = pack_digits(tmp_path / "fewer", train=64)
+    assert "other images" in go(images, tmp_path / "b", {"checkpoint": saved})[-1].message
+    saved.write_bytes(saved.read_bytes()[:1000])
+    assert go(digits, tmp_path / "b", {"checkpoint": saved})[-1].code == "bad_checkpoint"
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
+    assert go(tmp_path, tmp_path / "out")[-1].code == "bad_dataset"
+
+
+def test_a_checkpoint_of_other_versions_is_taken_with_a_warning(digits, tmp_path, monkeypatch):
+    saved = tmp_path / "a" / kinds(go(digits, tmp_path / "a"), Checkpoint)[-1].path
+    state = checkpoint.load(saved) | {"versions": {"torch": "1.0"}}
+    older = checkpoint.save(tmp_path, state.pop("step"), state).path
+    logs = kinds(go(digits, tmp_path / "b", {"checkpoint": older}), Log)
+    assert [log.code for log in logs] == ["resumed", "versions_differ"]
+
+
+@pytest.mark.parametrize("kind", ["knn_eval", "linear_eval"])
+def test_a_model_can_be_judged(kind, digits, tmp_path):
+    go(digits, tmp_path / "a")
+    asked = config.parse({"k": 5} if kind == "knn_eval" else {"epochs": 5}, kind)
+    inputs = Inputs(digits, model=tmp_path / "a" / "model")
+    events = list(run(asked, inputs, tmp_path))
+    assert isinstance(events[0], Resolved)
+    assert isinstance(events[-1], Result)
+    assert 0 <= events[-1].summary["top1"] <= 1
