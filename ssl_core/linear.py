@@ -63,13 +63,13 @@ class Training:
 class Classifiers:
     """One linear classifier for each setting of a grid."""
 
-    weights: Tensor  # D×(G·C)
-    biases: Tensor  # G·C
+    weights: Tensor  # D×(C·G): the settings lie side by side, where a softmax over classes is fastest
+    biases: Tensor  # C·G
     classes: int
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return M×G×C of features M×D."""
-        return torch.addmm(self.biases, features, self.weights).unflatten(1, (-1, self.classes))
+        """Return M×C×G of features M×D."""
+        return torch.addmm(self.biases, features, self.weights).unflatten(1, (self.classes, -1))
 
     def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (number right, sum of cross-entropies), each G, over features M×D with labels int64 M."""
@@ -77,9 +77,9 @@ class Classifiers:
         right, loss = torch.zeros(grid, dtype=torch.float64), torch.zeros(grid, dtype=torch.float64)
         for x, y in zip(features.split(4096), labels.split(4096), strict=True):
             logits = self.logits(x)
-            right += (logits.argmax(2) == y[:, None]).sum(0).double().cpu()
-            chosen = logits.gather(2, y[:, None, None].expand(-1, grid, 1))[..., 0]
-            loss += (logits.logsumexp(2) - chosen).double().sum(0).cpu()
+            right += (logits.argmax(1) == y[:, None]).sum(0).double().cpu()
+            chosen = logits.gather(1, y[:, None, None].expand(-1, 1, grid))[:, 0]
+            loss += (logits.logsumexp(1) - chosen).double().sum(0).cpu()
         return right, loss
 
 
@@ -107,10 +107,10 @@ def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training:
         if part == 0:
             order = _order(training.seed, epoch, count, batches).to(features.device)
         rows = order[part * training.batch_size : (part + 1) * training.batch_size]
-        x = features if batches == 1 else features[rows]
-        y = targets if batches == 1 else targets[rows]
-        error = torch.addmm(biases, x, weights).unflatten(1, (-1, training.classes)).softmax(2)
-        error = error.sub_(y[:, None]).div_(len(x)).flatten(1)  # B×(G·C)
+        x = features if batches == 1 else features.index_select(0, rows)
+        y = targets if batches == 1 else targets.index_select(0, rows)
+        error = torch.addmm(biases, x, weights).unflatten(1, (training.classes, -1)).softmax(1)
+        error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
         rate = rates * (0.5 * (1 + math.cos(math.pi * step / (training.epochs * batches))))
         _nesterov_(weights, velocity, torch.mm(x.T, error).add_(weights * decays), rate)
         _nesterov_(biases, bias_velocity, error.sum(0), rate)
@@ -148,9 +148,9 @@ def fallback(settings: Sequence[Setting]) -> Setting:
 
 
 def _per_column(settings: Sequence[Setting], classes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The rates and decays, each G·C."""
+    """The rates and decays, each C·G."""
     columns = torch.tensor([(setting.learning_rate, setting.weight_decay) for setting in settings])
-    rates, decays = columns.to(like).repeat_interleave(classes, 0).unbind(1)
+    rates, decays = columns.to(like).repeat(classes, 1).unbind(1)
     return rates, decays
 
 

@@ -43,7 +43,7 @@ def test_every_setting_of_a_grid_is_trained_as_by_itself(count):
     made = linear.fit(x, y, settings, training)
     for place, setting in enumerate(settings):
         weights, biases = by_autograd(x, y, setting, training)
-        columns = slice(4 * place, 4 * place + 4)
+        columns = slice(place, None, len(settings))
         torch.testing.assert_close(made.weights[:, columns], weights, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(made.biases[columns], biases, rtol=1e-3, atol=1e-4)
 
