@@ -1,0 +1,127 @@
+"""CPU pretraining beside lightly: views per second, and kNN after equal minutes.
+
+    python -m benchmarks.pretrain speed PACKED      # three seeds, the arms in turn, then ratios of medians
+    python -m benchmarks.pretrain accuracy PACKED   # five minutes each on 10,000 images, kNN on the whole test split
+
+PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10, width
+0.5, stem stride 2), batch (256) and images are the same on both sides; in `speed` so is the size of the views. Ours
+is the product's own process, metrics, checkpoints and all; lightly's two arms are benchmarks/lightly_simclr.py. Needs
+`pip install -e ".[bench]"`.
+"""
+
+import argparse
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ARMS = ("lightly docs", "lightly tuned", "twoviews")
+NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speed", "accuracy"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=30, help="of each speed measurement")
+    parser.add_argument("--minutes", type=float, default=5, help="of each accuracy run")
+    options = parser.parse_args()
+    {"speed": speed, "accuracy": accuracy}[options.what](options)
+
+
+def speed(options: argparse.Namespace) -> None:
+    rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for seed in range(options.seeds):
+        for arm in ARMS:
+            rate = our_speed(options, seed) if arm == "twoviews" else lightly(options, arm, seed)["views_per_second"]
+            rates[arm].append(rate)
+            print(f"seed {seed}  {arm:14} {rate:8.0f} views/s", flush=True)
+    ours = statistics.median(rates["twoviews"])
+    table = Table("arm", "views/s (median)", "min – max", "ours over it", title="Pretraining on this CPU")
+    for arm, seen in rates.items():
+        middle = statistics.median(seen)
+        table.add_row(arm, f"{middle:,.0f}", f"{min(seen):,.0f} – {max(seen):,.0f}", f"{ours / middle:.2f}")
+    Console().print(table)
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    table = Table("arm", "minutes", "kNN (k 200, t 0.1)", title="10,000 CIFAR-10 images, equal time")
+    theirs = lightly(options, "lightly tuned", 0, seconds=60 * options.minutes, knn=True)
+    table.add_row("lightly tuned", f"{theirs['seconds'] / 60:.2f}", f"{100 * theirs['knn']:.1f}")
+    minutes, knn = our_accuracy(options)
+    table.add_row("twoviews", f"{minutes:.2f}", f"{100 * knn:.1f}")
+    Console().print(table)
+
+
+def lightly(
+    options: argparse.Namespace, arm: str, seed: int, *, seconds: float | None = None, knn: bool = False
+) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.lightly_simclr", str(options.data), "--arm", arm.split()[1]]
+    command += ["--seed", str(seed), "--seconds", str(seconds or options.seconds)]
+    command += ["--knn"] if knn else ["--warm-up", str(options.seconds / 3)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def our_speed(options: argparse.Namespace, seed: int) -> float:
+    """Views per second of the product's own process between a third and the end of the seconds."""
+    config = {
+        "method": {"name": "simclr"},
+        "backbone": NETWORK,
+        "phases": [{"until": 1, "image_size": 32}],
+        "subset": 10_000,
+        "seed": seed,
+        "epochs": 10_000,
+        "evaluation": {"every_epochs": 0},
+    }
+    seen: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as out, start(config, options.data, Path(out)) as process:
+        for line in process.stdout or ():
+            event = json.loads(line)
+            if event["event"] == "metrics":
+                seen.append((event["time"], event["step"]))
+            if seen and seen[-1][0] - seen[0][0] >= options.seconds:
+                process.send_signal(signal.SIGKILL)
+                break
+    counted = [point for point in seen if point[0] - seen[0][0] >= options.seconds / 3]
+    return 2 * 256 * (counted[-1][1] - counted[0][1]) / (counted[-1][0] - counted[0][0])
+
+
+def our_accuracy(options: argparse.Namespace) -> tuple[float, float]:
+    """(minutes, kNN) of the default recipe on the same network; the phases are ours, evaluations not counted apart."""
+    config = {
+        "method": {"name": "simclr"},
+        "backbone": NETWORK,
+        "subset": 10_000,
+        "minutes": options.minutes,
+        "evaluation": {"every_epochs": 0},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        with start(config, options.data, out / "train") as process:
+            events = [json.loads(line) for line in process.stdout or ()]
+        result = next(event["summary"] for event in events if event["event"] == "result")
+        model = next(event["path"] for event in events if event["event"] == "model")
+        judge = {"kind": "knn_eval", "subset": 10_000}
+        with start(judge, options.data, out / "knn", "--model", str(out / "train" / model)) as process:
+            events = [json.loads(line) for line in process.stdout or ()]
+        return result["minutes"], next(event["summary"] for event in events if event["event"] == "result")["top1"]
+
+
+def start(config: dict[str, Any], data: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    out.mkdir(exist_ok=True)
+    path = out / "config.json"
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "ssl_core", "run", str(path), "--data", str(data), "--out", str(out), "--events"]
+    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True)
+
+
+if __name__ == "__main__":
+    main()
