@@ -34,7 +34,7 @@ def _authenticate(database: Database, secret: str) -> Identity:
 
 
 async def _reader(request: Request) -> AsyncIterator[Session]:
-    async with _lent(request.app.state.database.reading()) as session:
+    with request.app.state.database.reading() as session:  # neither end of it waits for anything
         yield session
 
 

@@ -45,13 +45,15 @@ def main() -> None:
         place = _prepare(settings)
         with _server(settings) as (port, process):
             rows.append(("resident after start", f"{_resident(process) / 2**20:.0f} MiB", "under 120 MB"))
-            rows += _measure(port, place, arguments)
+            rows += _measure(port, process, place, arguments)
             rows.append(("resident after load", f"{_resident(process) / 2**20:.0f} MiB", ""))
     for name, figure, goal in rows:
-        print(f"{name:34} {figure:>34}   {goal}")
+        print(f"{name:34} {figure:>56}   {goal}")
 
 
-def _measure(port: int, place: dict[str, str], arguments: argparse.Namespace) -> list[tuple[str, str, str]]:
+def _measure(
+    port: int, process: int, place: dict[str, str], arguments: argparse.Namespace
+) -> list[tuple[str, str, str]]:
     head = f"Host: x\r\nAuthorization: Bearer {place['key']}\r\n"
     job = f"GET /jobs/{place['job']}"
     metrics = f"{job}/metrics HTTP/1.1\r\n{head}"
@@ -68,10 +70,12 @@ def _measure(port: int, place: dict[str, str], arguments: argparse.Namespace) ->
     }
     rows = []
     for name, (request, status, goal) in cases.items():
+        before = _processor_seconds(process)
         times = _load(port, request, status, arguments.clients, arguments.seconds)
+        cost = 1000 * (_processor_seconds(process) - before) / len(times)
         median, slow = (1000 * times[int(len(times) * share)] for share in (0.5, 0.99))
         rate = len(times) / arguments.seconds
-        rows.append((name, f"{rate:6.0f}/s, p50 {median:5.1f} ms, p99 {slow:5.1f} ms", goal))
+        rows.append((name, f"{rate:6.0f}/s, p50 {median:5.1f} ms, p99 {slow:6.1f} ms, CPU {cost:5.2f} ms", goal))
     return rows
 
 
@@ -178,6 +182,11 @@ def _import_seconds() -> float:
     program = "import time; t = time.perf_counter(); import api.app; print(time.perf_counter() - t)"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(5)]
     return min(float(run.stdout) for run in runs)
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _resident(pid: int) -> int:

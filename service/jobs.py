@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from service import datasets, ids, lifecycle, models, text
@@ -74,7 +74,7 @@ def get(session: Session, tenant_id: str, job_id: str) -> Job:
     """Return the tenant's job. Raises JobNotFound."""
     if not ids.plausible(job_id):
         raise JobNotFound
-    job = session.scalars(select(Job).where(_mine(tenant_id), Job.id == job_id)).one_or_none()
+    job = session.scalars(_ONE, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
     if job is None:
         raise JobNotFound
     return job
@@ -84,7 +84,7 @@ def standing(session: Session, tenant_id: str, job_id: str) -> tuple[int, str]:
     """Return the number of the job's last point, and its status: all that a poll needs. Raises JobNotFound."""
     if not ids.plausible(job_id):
         raise JobNotFound
-    row = session.execute(select(Job.last_point, Job.status).where(_mine(tenant_id), Job.id == job_id)).one_or_none()
+    row = session.execute(_STANDING, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
     if row is None:
         raise JobNotFound
     return row[0], row[1]
@@ -137,8 +137,7 @@ def events(session: Session, job_id: str, after: int = 0, limit: int = 100) -> E
 
 def transitions(session: Session, job_id: str) -> Sequence[JobEvent]:
     """Return the job's changes of status, oldest first; `data["status"]` is the status that each led to."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.code == "status")
-    return session.scalars(query.order_by(JobEvent.seq)).all()
+    return session.scalars(_TRANSITIONS, {"job_id": job_id}).all()
 
 
 def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEvent]]:
@@ -171,8 +170,16 @@ def artifact(session: Session, job_id: str, name: str) -> Artifact:
     return found
 
 
-def _mine(tenant_id: str) -> ColumnElement[bool]:
+def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(Job.tenant_id == tenant_id, Job.kind != "ingest")
+
+
+# What every poll asks, built once: building a statement takes longer than running it.
+_ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
+_STANDING = _ONE.with_only_columns(Job.last_point, Job.status)
+_TRANSITIONS = (
+    select(JobEvent).where(JobEvent.job_id == bindparam("job_id"), JobEvent.code == "status").order_by(JobEvent.seq)
+)
 
 
 def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -45,11 +45,14 @@ def create(session: Session, tenant_id: str, name: str) -> tuple[Key, str]:
 
 def authenticate(session: Session, secret: str) -> Identity:
     """Return who holds this key. Raises WrongKey."""
-    found = select(Key.tenant_id, Key.id).where(Key.sha256 == _digest(secret), Key.revoked_at.is_(None))
-    row = session.execute(found).one_or_none()
+    row = session.execute(_HOLDER, {"sha256": _digest(secret)}).one_or_none()
     if row is None:
         raise WrongKey
     return Identity(row[0], row[1])
+
+
+# Asked with every request, and built once.
+_HOLDER = select(Key.tenant_id, Key.id).where(Key.sha256 == bindparam("sha256"), Key.revoked_at.is_(None))
 
 
 def list_(session: Session, tenant_id: str) -> Sequence[Key]:

@@ -1,0 +1,57 @@
+"""Turns: writers of one process wait for each other, and whoever fails gives the turn back."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from service import keys
+from service.db import session as sessions
+from service.db.session import Database
+
+
+def test_writers_in_many_threads_all_get_their_turn(database):
+    barrier = threading.Barrier(8)
+
+    def write(number):
+        barrier.wait()
+        for step in range(5):
+            with database.writing() as session:
+                keys.tenant(session, f"{number}-{step}")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    with database.reading() as session:
+        assert session.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 40
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(database_url, monkeypatch):
+    monkeypatch.setattr(sessions, "BUSY_SECONDS", 0.05)
+    mine, other = Database(database_url), Database(database_url)
+    with pytest.raises(ZeroDivisionError), mine.writing() as session:
+        keys.tenant(session, "a")
+        raise ZeroDivisionError
+    with other.writing() as session:
+        keys.tenant(session, "b")
+        with pytest.raises(OperationalError), mine.writing() as late:
+            keys.tenant(late, "c")
+    with mine.engine.connect() as connection:
+        for _ in range(2):  # two transactions, one connection: it has the turn for both
+            with connection.begin():
+                connection.execute(text("SELECT 1"))
+    with mine.writing() as session:
+        assert keys.tenant(session, "d").name == "d"
+    mine.close()
+    other.close()
+
+
+def test_a_reader_waits_for_no_writer(database):
+    with database.writing() as writer:
+        keys.tenant(writer, "a")
+        with database.reading() as reader:
+            assert reader.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0
