@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     embed_max_batch: int = Field(64, ge=1)
     embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for company.")
     embed_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the encoder's forward passes.")
+    embed_threads: int = Field(0, ge=0, description="Of a forward pass on the CPU; 0: by the number of cores.")
     embed_models: int = Field(4, ge=1, description="Models kept loaded, by least recent use.")
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for so long is unloaded.")
     embed_max_body_bytes: int = Field(2**28, gt=0, description="Of a request to /embed, as it is sent.")

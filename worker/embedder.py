@@ -56,7 +56,9 @@ class Embedder:
         self._storage = Storage(settings.data_dir)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._decoders = ThreadPoolExecutor(threads.decode, "decode", torch.set_num_threads, (1,))
-        self._forward = ThreadPoolExecutor(1, "forward", torch.set_num_threads, (threads.forward,))
+        self._forward = ThreadPoolExecutor(
+            1, "forward", torch.set_num_threads, (settings.embed_threads or threads.forward,)
+        )
         self._loader = ThreadPoolExecutor(1, "load", torch.set_num_threads, (1,))
         self._models = ModelCache(
             self._load,
