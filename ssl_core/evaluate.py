@@ -129,7 +129,8 @@ class _Bench:
         self.sources = ("model", *dict.fromkeys(config.baselines))
         self.classes = max(len(self._dataset.classes), int(self._dataset.labels.max()) + 1)
         parts = (self._trial.train, self._trial.val, self._trial.test)
-        self.train_labels, self.val_labels, self.test_labels = (labels_of(self._dataset, rows) for rows in parts)
+        labels = (labels_of(self._dataset, rows).to(config.device) for rows in parts)
+        self.train_labels, self.val_labels, self.test_labels = labels
         self.done = 0
         self.total = len(self.sources) * sum(-(-len(rows) // _CHUNK) for rows in parts)
 
@@ -150,7 +151,7 @@ class _Bench:
         return text
 
     def represent(self, source: str) -> Steps[_Features | None]:
-        """Compute the features of one source; None when the run was asked to stop."""
+        """Compute the features of one source, on the run's device; None when the run was asked to stop."""
         represent, side = self._source(source)
         parts: list[Tensor] = []
         for rows in (self._trial.train, self._trial.val, self._trial.test):
@@ -163,7 +164,7 @@ class _Bench:
                 if self._stop():
                     yield Stopped(self.done)
                     return None
-            parts.append(torch.cat(chunks) if chunks else parts[0][:0])
+            parts.append(torch.cat(chunks).to(self._config.device) if chunks else parts[0][:0])
         return _Features(*parts)
 
     def step(self) -> Progress:
@@ -205,7 +206,8 @@ def _judge(config: LinearEval, bench: _Bench, found: _Features, fraction: float)
     """Train and test on a share of the labels, for each draw; None when the run was asked to stop."""
     scores, counts, settings = [], [], []
     for draw in range(_draws(config, fraction)):
-        rows = torch.from_numpy(draw_labelled(bench.train_labels.numpy(), fraction, config.seed, draw))
+        rows = torch.from_numpy(draw_labelled(bench.train_labels.cpu().numpy(), fraction, config.seed, draw))
+        rows = rows.to(found.train.device)
         x, y = found.train[rows], bench.train_labels[rows]
         training = Training(bench.classes, config.epochs, config.batch_size, config.seed)
         setting = _pick(config, bench, found, x, y, training)
