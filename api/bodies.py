@@ -79,5 +79,7 @@ def _inspect(value: Any) -> None:
         for item in level:
             if isinstance(item, str) and "\0" in item:
                 raise BadRequest("The body holds a NUL character.")
-            inner += [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
+            inner += (
+                [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
+            )
         level = inner
