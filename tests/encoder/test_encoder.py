@@ -132,6 +132,18 @@ def test_other_addresses_are_not_found(encoder: Server) -> None:
     assert problem(encoder.http.get("/encode")) == (404, "not_found", [])
 
 
+@pytest.mark.parametrize("size", [2, 8, 32])
+def test_in_a_batch_of_one_size_neighbours_and_place_change_no_bit(model_folder: Path, size: int) -> None:
+    encoder = artifact.load(model_folder / "models" / "a")
+    noise = np.random.default_rng(size)
+    batch = noise.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+    half, order = size // 2, noise.permutation(size)
+    filled = np.concatenate([batch[:half], np.zeros_like(batch[half:])])
+    expected = encoder.encode(batch).numpy()
+    np.testing.assert_array_equal(encoder.encode(batch[order]).numpy(), expected[order])
+    np.testing.assert_array_equal(encoder.encode(filled).numpy()[:half], expected[:half])
+
+
 def test_bf16_stays_close_to_fp32(model_folder: Path) -> None:
     blobs = [pictures.png(seed) for seed in range(24)]
     encoder = artifact.load(model_folder / "models" / "a", precision="bf16")
