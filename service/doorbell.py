@@ -6,6 +6,7 @@ raises and never retries: the keeper rings again for whatever is still queued.
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -69,26 +70,31 @@ _WORKER = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What was asked of one queue: so many rings more, and so many at least."""
+
+    more: int = 0
+    at_least: int = 0
+
+
 class Doorbell:
     """Rings for queues from a thread of its own; safe to use from any thread, and after a fork."""
 
     def __init__(self, broker_url: str) -> None:
         self._app = celery_app(broker_url)
-        self._wanted: dict[str, int] = {}
+        self._wanted: dict[str, _Wanted] = {}
         self._change = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def ring(self, queue: str, times: int = 1) -> None:
-        """Ask that `times` workers of the queue look; returns at once, whatever the broker does."""
-        with self._change:
-            if self._closed:
-                return
-            self._wanted[queue] = min(self._wanted.get(queue, 0) + times, _MOST_UNHEARD)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._ring_for_ever, name="doorbell", daemon=True)
-                self._thread.start()
-            self._change.notify()
+    def ring(self, queue: str) -> None:
+        """Ask that one more worker of the queue look; returns at once, whatever the broker does."""
+        self._want(queue, more=1)
+
+    def fill(self, queue: str, rings: int) -> None:
+        """Ask that at least so many rings lie unheard in the queue; returns at once, too."""
+        self._want(queue, at_least=rings)
 
     def depth(self, queue: str) -> int | None:
         """Return how many messages lie unheard in the queue; None when the broker does not answer in time."""
@@ -108,28 +114,39 @@ class Doorbell:
         if thread is not None:
             thread.join(timeout=1)
 
+    def _want(self, queue: str, more: int = 0, at_least: int = 0) -> None:
+        with self._change:
+            if self._closed:
+                return
+            wanted = self._wanted.get(queue, _Wanted())
+            self._wanted[queue] = _Wanted(wanted.more + more, max(wanted.at_least, at_least))
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._ring_for_ever, name="doorbell", daemon=True)
+                self._thread.start()
+            self._change.notify()
+
     def _ring_for_ever(self) -> None:
         connection: Connection | None = None
-        while wanted := self._next():
+        while asked := self._next():
             try:
                 connection = connection or self._app.connection_for_write()
-                for queue, times in wanted.items():
-                    self._send(connection, queue, times)
+                for queue, wanted in asked.items():
+                    self._send(connection, queue, wanted)
             except Exception as error:  # noqa: BLE001 — the bell is dropped, and the keeper rings again
                 _log.warning("The doorbell is not heard: %s", error)
                 _hang_up(connection)
                 connection = None
         _hang_up(connection)
 
-    def _next(self) -> dict[str, int]:
+    def _next(self) -> dict[str, _Wanted]:
         with self._change:
             self._change.wait_for(lambda: self._wanted or self._closed)
-            wanted, self._wanted = self._wanted, {}
-            return wanted
+            asked, self._wanted = self._wanted, {}
+            return asked
 
-    def _send(self, connection: Connection, queue: str, times: int) -> None:
-        room = _MOST_UNHEARD - _depth(connection, queue)
-        for _ in range(min(times, room)):
+    def _send(self, connection: Connection, queue: str, wanted: _Wanted) -> None:
+        unheard = _depth(connection, queue)
+        for _ in range(unheard, min(max(unheard + wanted.more, wanted.at_least), _MOST_UNHEARD)):
             self._app.send_task(LOOK, args=[queue], queue=queue, connection=connection, ignore_result=True)
 
 

@@ -33,7 +33,8 @@ class Duty:
         try:
             self.act()
         except Exception as error:  # noqa: BLE001 — the database may be away, the broker too: there is a next time
-            _log.warning("The keeper's %s failed: %s", self.act.__name__.strip("_"), error)
+            sentence = str(error).partition("\n")[0]
+            _log.warning("The keeper could not %s: %s", self.act.__name__.strip("_").replace("_", " "), sentence)
 
 
 class Keeper:
@@ -66,14 +67,12 @@ class Keeper:
         with self._database.reading() as session:
             pending = leases.pending(session)
         for queue, queued in pending.items():
-            if queued > 0 and (unheard := self._doorbell.depth(queue)) is not None and unheard < queued:
-                self._doorbell.ring(queue, queued - unheard)
+            self._doorbell.fill(queue, queued)
 
     def _call_roll(self) -> None:
         """Ring where nothing rings, so that an idle worker is seen, or is seen to be missing."""
         for queue in QUEUES:
-            if self._doorbell.depth(queue) == 0:
-                self._doorbell.ring(queue)
+            self._doorbell.fill(queue, 1)
 
     def _reap(self) -> None:
         """Take back the jobs whose lease has run out, and wake those whose parent has ended."""

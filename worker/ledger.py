@@ -128,7 +128,8 @@ class Ledger:
         if now >= self._lease_end:
             raise LeaseLost(f"the database was away for longer than the lease: {error}") from error
         self._retry_at = min(now + _RETRY_SECONDS, self._lease_end)
-        _log.warning("The database is away, %d events wait: %s", len(self._waiting), error)
+        sentence = str(error).partition("\n")[0]
+        _log.warning("The database is away, %d events wait: %s", len(self._waiting), sentence)
 
     def _narrow_down(self, error: Exception) -> None:
         """Find the event that cannot be stored by halving. Raises BadEvent unless the run can do without it."""

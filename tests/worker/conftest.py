@@ -34,10 +34,14 @@ class Run:
         self.grace_seconds = 20.0
 
     def attempt(self, trainer: str, claim: Claim | None = None) -> Job:
-        """Claim the job, see the attempt through with that trainer, and return the job as it is then."""
+        """See an attempt through, and return the job as it is then."""
+        self.supervise(trainer, claim)
+        return self.job
+
+    def supervise(self, trainer: str, claim: Claim | None = None) -> None:
+        """Claim the job, unless that is done, and see the attempt through with that trainer."""
         claim = claim or given.claimed(self.database, lease_seconds=self.lease_seconds)
         supervise(claim, self.database, self.storage, self.settings(trainer), self.stop.is_set)
-        return self.job
 
     def settings(self, trainer: str) -> Settings:
         return Settings(
@@ -89,3 +93,9 @@ def a_run(database: Database, storage: Storage, tenant: str, tmp_path: Path) -> 
 def run(a_run: Callable[..., Run]) -> Run:
     """A job with the default config."""
     return a_run()
+
+
+@pytest.fixture
+def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWOVIEWS_TEST_STEP_SECONDS", "0.005")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))

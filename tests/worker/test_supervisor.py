@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +15,10 @@ from tests.service import given
 from tests.worker.conftest import ODD_TRAINER, TRAINER, Run
 from worker.supervisor import supervise
 
-pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+pytestmark = [
+    pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
+    pytest.mark.usefixtures("_quick_steps"),
+]
 
 
 def odd(mode: str) -> str:
@@ -37,15 +39,9 @@ def gone(pid: int) -> bool:
 
 def in_thread(run: Run, mode: str) -> threading.Thread:
     """Supervise in a thread, as the trainer's parent must live on."""
-    thread = threading.Thread(target=run.attempt, args=[mode])
+    thread = threading.Thread(target=run.supervise, args=[mode])
     thread.start()
     return thread
-
-
-@pytest.fixture(autouse=True)
-def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TWOVIEWS_TEST_STEP_SECONDS", "0.005")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))
 
 
 def test_a_result_ends_the_job_with_its_metrics_and_its_model(a_run: Callable[..., Run]) -> None:

@@ -1,0 +1,71 @@
+"""The doorbell: rings are heard, never pile up, and are dropped without a word when nobody is there."""
+
+from pathlib import Path
+
+import redis
+
+from service.doorbell import Doorbell
+from tests import servers
+from tests.worker.test_supervisor import soon
+
+
+def test_a_ring_is_a_message_in_the_queue(broker_url: str) -> None:
+    bell = Doorbell(broker_url)
+    assert bell.depth("train") == 0
+    bell.ring("train")
+    bell.ring("data")
+    bell.ring("data")
+    soon(lambda: (bell.depth("train"), bell.depth("data")) == (1, 2))
+    bell.close()
+
+
+def test_filling_rings_only_as_often_as_is_needed(broker_url: str) -> None:
+    bell = Doorbell(broker_url)
+    bell.ring("train")
+    for _ in range(20):
+        bell.fill("train", 3)
+    soon(lambda: bell.depth("train") == 3)
+    bell.fill("train", 2)
+    bell.ring("data")
+    soon(lambda: bell.depth("data"))
+    assert bell.depth("train") == 3
+    bell.close()
+
+
+def test_rings_that_nobody_hears_do_not_pile_up(broker_url: str) -> None:
+    bell = Doorbell(broker_url)
+    for _ in range(250):
+        bell.ring("train")
+    soon(lambda: bell.depth("train") == 100)
+    bell.fill("train", 1000)
+    bell.ring("data")
+    soon(lambda: bell.depth("data"))
+    assert bell.depth("train") == 100
+    bell.close()
+
+
+def test_a_bell_whose_broker_was_away_rings_again(tmp_path: Path) -> None:
+    bell = Doorbell("redis://127.0.0.1:1/0")
+    bell.ring("train")
+    assert bell.depth("train") is None
+    bell.close()
+    with servers.valkey(tmp_path) as url:
+        bell = Doorbell(url)
+        bell.ring("train")
+        soon(lambda: bell.depth("train") == 1)
+        with redis.Redis.from_url(url) as client:
+            client.client_kill_filter(skipme=True)  # as if the broker had been restarted
+
+        def rung_again() -> bool:
+            bell.ring("train")
+            return (bell.depth("train") or 0) > 1
+
+        soon(rung_again)
+        bell.close()
+
+
+def test_a_closed_bell_is_still(broker_url: str) -> None:
+    bell = Doorbell(broker_url)
+    bell.close()
+    bell.ring("train")
+    assert bell.depth("train") == 0

@@ -1,0 +1,120 @@
+"""The keeper: rings for what is queued, takes back what was left, and lives through everybody's absence."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service import workers
+from service.db.session import Database
+from service.doorbell import Doorbell
+from service.settings import Settings
+from tests.faults.fleet import ROOT
+from tests.service import given
+from tests.worker.test_supervisor import soon
+from worker.keeper import Keeper
+
+SHORT = {
+    "lease_seconds": 1,
+    "heartbeat_seconds": 0.2,
+    "ring_seconds": 0.1,
+    "reap_seconds": 0.1,
+    "sweep_seconds": 0.1,
+    "leftover_seconds": 0.1,
+    "worker_seen_seconds": 0.3,
+}
+
+
+@contextmanager
+def keeping(settings: Settings, **changed: object) -> Iterator[None]:
+    """A keeper at work, in a thread."""
+    stop = threading.Event()
+    keeper = Keeper(settings.model_copy(update=SHORT | changed))
+    thread = threading.Thread(target=keeper.keep, args=[stop])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture
+def depth(settings: Settings) -> Callable[[str], int | None]:
+    return Doorbell(settings.broker_url).depth
+
+
+def test_it_rings_once_for_each_queued_job(
+    database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
+) -> None:
+    dataset = given.ready(database, tenant)
+    for _ in range(3):
+        given.submitted(database, tenant, dataset)
+    with keeping(settings, worker_seen_seconds=1000):
+        soon(lambda: depth("train") == 3)
+        given.submitted(database, tenant, dataset)
+        soon(lambda: depth("train") == 4)
+    assert depth("train") == 4
+
+
+def test_an_idle_queue_is_rung_now_and_then_so_that_its_worker_is_seen(
+    database: Database, settings: Settings, depth: Callable[[str], int | None]
+) -> None:
+    with keeping(settings):
+        soon(lambda: depth("train") == depth("data") == 1)
+
+
+def test_a_job_whose_lease_ran_out_is_taken_back_and_rung_for(
+    database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
+) -> None:
+    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+    given.claimed(database, lease_seconds=0)
+    with keeping(settings, ring_seconds=1000, worker_seen_seconds=1000):
+        soon(lambda: given.seen(database, job).status == "queued")
+        soon(lambda: depth("train") or 0)
+    assert given.seen(database, job).fruitless == 1
+
+
+def test_leftovers_are_removed_but_not_what_is_pointed_at(database: Database, settings: Settings, tenant: str) -> None:
+    dataset = given.validating(database, tenant)
+    archive = settings.data_dir / "uploads" / tenant / dataset.sha256
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(b"zip")
+    stray = archive.with_name("ef" * 32)
+    stray.write_bytes(b"zip")
+    with database.writing() as session:
+        workers.seen(session, "train@here:1", "train")
+    with keeping(settings):
+        soon(lambda: not stray.exists())
+    assert archive.exists()
+
+
+def test_it_lives_while_the_database_and_the_broker_are_away(settings: Settings) -> None:
+    away = {"broker_url": "redis://127.0.0.1:1/0", "database_url": "sqlite:////nowhere/twoviews.db"}
+    with keeping(settings, **away):
+        threading.Event().wait(0.5)
+    with keeping(settings, broker_url=away["broker_url"]):
+        threading.Event().wait(0.5)
+
+
+def test_sigterm_ends_it(settings: Settings) -> None:
+    environment = {"TWOVIEWS_DATABASE_URL": settings.database_url, "TWOVIEWS_BROKER_URL": settings.broker_url}
+    command = [sys.executable, "-c", "import worker.keeper as k; print('ready', flush=True); k.main()"]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) as keeper:
+        assert keeper.stdout is not None
+        assert keeper.stdout.readline()
+        threading.Event().wait(0.5)
+        keeper.terminate()
+        assert keeper.wait(20) == 0
+
+
+def test_workers_and_keepers_import_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys, worker.app, worker.keeper, worker.supervisor\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'pyarrow', 'fastapi'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
