@@ -9,15 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.error import URLError
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
-
-# isort: split
-import torchvision.models
-
 from ssl_core.config import Backbone as BackboneConfig
+from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
 
 BLOCKS = ("block1", "block2", "block3", "block4")
@@ -30,9 +25,9 @@ class Basic(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _conv(inputs, planes, 3, stride)
+        self.conv1 = Conv(inputs, planes, 3, stride)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv(planes, planes, 3)
+        self.conv2 = Conv(planes, planes, 3)
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, planes * self.expansion, stride)
@@ -50,11 +45,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, inputs: int, planes: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _conv(inputs, planes, 1)
+        self.conv1 = Conv(inputs, planes, 1)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv(planes, planes, 3, stride)
+        self.conv2 = Conv(planes, planes, 3, stride)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = _conv(planes, planes * self.expansion, 1)
+        self.conv3 = Conv(planes, planes * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(inputs, planes * self.expansion, stride)
@@ -86,7 +81,7 @@ class ResNet(nn.Module):
         super().__init__()
         block, depths = RESNETS[name]
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
-        self.conv1 = _conv(3, planes[0], 7, 2) if stem == "imagenet" else _conv(3, planes[0], 3, _STEM_STRIDE[stem])
+        self.conv1 = Conv(3, planes[0], 7, 2) if stem == "imagenet" else Conv(3, planes[0], 3, _STEM_STRIDE[stem])
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
@@ -126,7 +121,7 @@ class Torchvision(nn.Module):
         super().__init__()
         if name not in _torchvision_names():
             raise ConfigUnfit(f"torchvision has no classification model `{name}`.")
-        model = torchvision.models.get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
+        model = _torchvision().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
         self.model = model
         self.dim = _behead(model)
         self.block_dims: dict[str, int] = {}
@@ -177,7 +172,7 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
             f"ImageNet weights exist for resnet18 to resnet152 at width 1, not for {name} at {config.width}."
         )
     try:
-        weights = torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+        weights = _torchvision().get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsUnavailable(f"The ImageNet weights of {name} could not be fetched: {error}") from error
     own = backbone.body.state_dict()
@@ -187,30 +182,25 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     backbone.body.load_state_dict(own | fitting)
 
 
+def _torchvision() -> Any:
+    """torchvision.models, imported when asked for: it takes seconds and 100 MB, and our networks need none of it."""
+    import ssl_core.torchvision_ops  # noqa: PLC0415 - has to come before torchvision
+
+    assert ssl_core.torchvision_ops
+    import torchvision.models  # noqa: PLC0415
+
+    return torchvision.models
+
+
 def _torchvision_names() -> list[str]:
-    return torchvision.models.list_models(module=torchvision.models)
-
-
-class Conv(nn.Conv2d):
-    """A convolution that does not stride over a single pixel, where every stride gives the same.
-
-    In bf16, oneDNN's gradient for the weights of a strided 3×3 convolution of one pixel holds memory that nobody wrote
-    (torch 2.13, AMX), often not numbers. Small crops through a deep network come to that.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        stride = 1 if input.shape[-2:] == (1, 1) else self.stride
-        return F.conv2d(input, self.weight, self.bias, stride, self.padding, self.dilation, self.groups)
-
-
-def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return Conv(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    models = _torchvision()
+    return models.list_models(module=models)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    return nn.Sequential(Conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 def _stage(
