@@ -1,0 +1,54 @@
+"""Tests of POST /embed with everything in processes of its own: a client that hangs up, and many at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from service import keys
+from service.settings import Settings
+from ssl_core import artifact
+from tests.api.live import serving
+from tests.api.test_embed import made
+from tests.encoder import models, pictures, server
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def asked(settings: Settings, database, tenant):
+    """Settings, and a request that the application will take."""
+    models.make(settings.data_dir / "models" / "a")
+    model = made(database, tenant, artifact.load_card(settings.data_dir / "models" / "a"))
+    with database.writing() as session:
+        secret = keys.create(session, tenant, "test")[1]
+    return settings, secret, {"data": {"model": model}, "files": {"images": pictures.png(0)}}
+
+
+def test_the_work_of_a_client_who_hangs_up_is_dropped(asked) -> None:
+    settings, secret, request = asked
+    slow = settings.model_copy(update={"embed_wait_ms": 20_000})
+    with server.running(slow) as encoder, serving(settings, secret) as api:
+
+        def hang_up() -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                api.client.post("/embed", timeout=httpx.Timeout(20, read=1), **request)
+
+        leaver = threading.Thread(target=hang_up)
+        leaver.start()
+        encoder.until(waiting=1)
+        leaver.join()
+        encoder.until(waiting=0)
+        assert encoder.health()["images"] == 0
+
+
+def test_many_clients_are_all_answered_and_share_batches(asked) -> None:
+    settings, secret, request = asked
+    with server.running(settings) as encoder, serving(settings, secret) as api, ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda _: api.client.post("/embed", **request), range(80)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert all(len(answer.json()["data"][0]["embedding"]) == 128 for answer in answers)
+        health = encoder.health()
+        assert health["images"] == 80
+        assert health["batches"] < 80
