@@ -11,6 +11,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
+from ssl_core.backbone_names import TORCHVISION
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
@@ -119,8 +120,6 @@ class Torchvision(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in _torchvision_names():
-            raise ConfigUnfit(f"torchvision has no classification model `{name}`.")
         model = _torchvision().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
         self.model = model
         self.dim = _behead(model)
@@ -148,16 +147,11 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def build(config: BackboneConfig) -> Backbone:
-    """Return the backbone that a resolved config describes, with random weights from torch's global generator.
-
-    Raises ConfigUnfit for a name that nothing answers to.
-    """
+    """Return the backbone that a resolved config describes, with random weights from torch's global generator."""
     if config.name in RESNETS:
         width, zero = float(config.width), bool(config.zero_init_residual)
         return ResNet(config.name, width=width, stem=config.stem, zero_init_residual=zero)
-    if config.name.startswith("torchvision_"):
-        return Torchvision(config.name.removeprefix("torchvision_"))
-    raise ConfigUnfit(f"There is no backbone `{config.name}`; ours are {', '.join(RESNETS)} and torchvision_<name>.")
+    return Torchvision(config.name.removeprefix("torchvision_"))
 
 
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
@@ -167,7 +161,7 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     torchvision has no weights for this network, WeightsUnavailable when they cannot be fetched.
     """
     name = config.name.removeprefix("torchvision_")
-    if isinstance(backbone, ResNet) and (config.width != 1 or name not in _torchvision_names()):
+    if isinstance(backbone, ResNet) and (config.width != 1 or name not in TORCHVISION):
         raise ConfigUnfit(
             f"ImageNet weights exist for resnet18 to resnet152 at width 1, not for {name} at {config.width}."
         )
@@ -190,11 +184,6 @@ def _torchvision() -> Any:
     import torchvision.models  # noqa: PLC0415
 
     return torchvision.models
-
-
-def _torchvision_names() -> list[str]:
-    models = _torchvision()
-    return models.list_models(module=models)
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:

@@ -12,8 +12,10 @@ import difflib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
+
+from ssl_core.backbone_names import NAMES
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -52,6 +54,14 @@ class Backbone(Closed):
     zero_init_residual: bool | Auto = Field(
         "auto", description="Start each block as the identity; auto: as the method's paper."
     )
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if name not in NAMES:
+            close = difflib.get_close_matches(name, NAMES, n=1)
+            raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+        return name
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------

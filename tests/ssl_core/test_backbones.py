@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
 
 # isort: split
 import torchvision.models
 
-from ssl_core import backbones, config
+from ssl_core import backbone_names, backbones, config
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
 
 
@@ -92,10 +93,24 @@ def test_torchvision_models_of_other_makes_have_a_known_width(name):
         assert backbones.build(settled(name=name)).dim == {"d": 1024, "s": 768, "i": 2048}[name[12]]
 
 
-@pytest.mark.parametrize("name", ["resnet77", "torchvision_nothing", "torchvision_fcn_resnet50"])
-def test_unknown_backbone_is_refused_by_name(name):
-    with pytest.raises(ConfigUnfit, match=name.removeprefix("torchvision_")):
-        backbones.build(settled(name=name))
+def test_the_names_that_a_config_takes_are_those_that_exist():
+    assert tuple(torchvision.models.list_models(module=torchvision.models)) == backbone_names.TORCHVISION
+    assert tuple(backbones.RESNETS) == backbone_names.RESNETS
+    described = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
+    assert described == list(backbone_names.RESNETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("resnet19", "resnet18"),
+        ("torchvision_vit_b16", "torchvision_vit_b_16"),
+        ("torchvision_fcn_resnet50", "resnet50"),
+    ],
+)
+def test_unknown_backbone_is_refused_with_the_nearest_name(name, meant):
+    with pytest.raises(ValidationError, match=f"no backbone `{name}`.*{meant}"):
+        settled(name=name)
 
 
 def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_stem(tmp_path, monkeypatch):

@@ -144,7 +144,6 @@ def test_models_made_for_one_size_get_it():
     [
         ({"batch_size": 256}, 100, "batch_size 256"),
         ({"subset": 500}, 300, "subset 500"),
-        ({"backbone": {"name": "resnet77"}}, 1000, "resnet77"),
     ],
 )
 def test_what_cannot_be_run_is_said(fields, images, words):

@@ -213,7 +213,6 @@ def test_a_run_starts_from_a_model(digits, tmp_path):
     [
         ({"batch_size": 100}, "config_unfit", "batch_size"),
         ({"subset": 99}, "config_unfit", "subset"),
-        ({"backbone": {"name": "torchvision_nothing"}}, "config_unfit", "nothing"),
         ({"backbone": {"name": "torchvision_alexnet"}}, "config_unfit", "8 pixels"),
     ],
 )
