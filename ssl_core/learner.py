@@ -49,12 +49,11 @@ class Learner:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
-        size = self.settled.batch_size
-        for epoch in range(self.step // self.steps_per_epoch, self.total_steps // self.steps_per_epoch):
+        size, begun = self.settled.batch_size, divmod(self.step, self.steps_per_epoch)
+        for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
-            first = self.step % self.steps_per_epoch if epoch == self.step // self.steps_per_epoch else 0
-            for start in range(first, self.steps_per_epoch):
-                yield order[start * size : (start + 1) * size]
+            for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
+                yield order[batch * size : (batch + 1) * size]
 
     def image_size(self, step: int) -> int:
         """Return the side of the views at a step, in pixels."""

@@ -47,6 +47,11 @@ class Images:
         if size_bytes <= _room() if keep is None else keep:
             self._keep(rows, size_bytes)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether a batch costs no decoding."""
+        return self._kept is not None
+
     def batch(self, rows: Tensor) -> Pixels:
         """Return the images of the rows (int64 N, on the CPU) on the run's device."""
         if self._kept is None:

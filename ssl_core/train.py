@@ -7,7 +7,7 @@ checkpoint ends with the same weights, to the byte on a CPU.
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ssl_core.events import Checkpoint, Event, Log, Metrics, Model, Progress, Re
 from ssl_core.failures import Diverged
 from ssl_core.learner import Learner, Taken
 from ssl_core.material import Material
+from ssl_core.pixels import Pixels
 from ssl_core.prefetch import ahead
 from ssl_core.stopwatch import Stopwatch
 
@@ -65,8 +66,7 @@ class Training:
     def events(self) -> Iterator[Event]:
         """Train to the end, or until told to stop. Raises Diverged."""
         learner = self._learner
-        rows = learner.batches()
-        with closing(ahead((self._material.images.batch(batch), batch) for batch in rows)) as batches:
+        with closing(self._batches()) as batches:
             while learner.step < learner.total_steps:
                 if self._stop():
                     yield from self._save()
@@ -79,6 +79,13 @@ class Training:
                 self._unread.append(taken.loss)
                 yield from self._after(taken)
         yield from self._finish()
+
+    def _batches(self) -> Generator[tuple[Pixels, Tensor], None, None]:
+        """The images and rows of every step to come."""
+        images = self._material.images
+        batches = ((images.batch(rows), rows) for rows in self._learner.batches())
+        # A thread that only copies from memory would gain nothing, and take processors from the step.
+        return batches if images.in_memory else ahead(batches)
 
     def _after(self, taken: Taken) -> Iterator[Event]:
         """What follows a step: its metrics, then those of an evaluation, then a checkpoint."""
