@@ -86,10 +86,11 @@ class Arena:
         return None
 
     def keep_busy(self, share: float) -> None:
-        """Submit what is due when that share of the faults has happened; hold the last jobs until all have."""
-        while self.to_come and (len(self.unfinished) < 3 and len(self.submitted) <= share * self.jobs + 2):
+        """Submit what is due when that share of the faults has happened; with nothing due, hold the last jobs."""
+        due = min(self.jobs, int(share * self.jobs) + 4)
+        while len(self.unfinished) < 4 and len(self.submitted) < due:
             self.submit()
-        if share < 1 and len(self.unfinished) <= 3:
+        if share < 1 and len(self.unfinished) <= 2:
             self.hold.touch()
         else:
             self.hold.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from tests.faults.arena import Arena
 from tests.faults.fleet import alive, child_of, kill, trainer_of
 
 PATIENCE_SECONDS = 40
+MEAN_GAP_SECONDS = 1.4
 SHARES = {
     "trainer": 26,
     "celery child": 18,
@@ -37,12 +38,16 @@ def plan(faults: int, rng: random.Random) -> list[str]:
 
 @dataclass
 class Sleeper:
-    """A worker that was stopped with the job it held, to be woken once that job is somebody else's."""
+    """A worker that was stopped with the job it held, to be woken once that job is somebody else's.
+
+    On SQLite, one that was stopped within a transaction holds everybody up, so none sleeps for ever.
+    """
 
     pids: list[int]
     worker: subprocess.Popen
     job: str
     attempt: int
+    longest: float
 
 
 @dataclass
@@ -67,21 +72,22 @@ class Injector:
             "worker asleep": self._put_to_sleep,
             "api in POST /jobs": self._kill_api,
         }
-        until = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < until:
+        start = time.monotonic() + self.rng.uniform(0, 2 * MEAN_GAP_SECONDS)
+        while (now := time.monotonic()) < start + PATIENCE_SECONDS:
             self.arena.keep_busy(share)
             self.wake()
-            time.sleep(self.rng.random() * 0.3)
-            if acts[kind]():
+            if now >= start and acts[kind]():
                 self.happened.append(kind)
                 return
+            time.sleep(self.rng.random() * 0.1)
         self.unhappened.append(kind)
 
     def wake(self) -> None:
-        """Wake the sleepers that were given up."""
+        """Wake the sleepers that were given up, and those that slept for long enough past their lease."""
         for sleeper in list(self.sleepers):
             job = self.arena.workload.job(sleeper.job)
-            if job.attempt > sleeper.attempt or job.status not in HELD:
+            given_up = job.attempt > sleeper.attempt or job.status not in HELD
+            if given_up or time.monotonic() > sleeper.longest:
                 for pid in sleeper.pids:
                     if alive(pid):
                         os.kill(pid, signal.SIGCONT)
@@ -139,7 +145,8 @@ class Injector:
         attempt = self.arena.workload.job(job).attempt
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        self.sleepers.append(Sleeper(pids, worker, job, attempt))
+        longest = time.monotonic() + 2 * self.arena.fleet.settings.lease_seconds
+        self.sleepers.append(Sleeper(pids, worker, job, attempt, longest))
         return True
 
     def _kill_api(self) -> bool:
