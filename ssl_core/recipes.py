@@ -26,7 +26,6 @@ _CPU_PHASES = [{"until": 0.4, "image_size": 16}, {"until": 0.8, "image_size": 24
 _CPU_NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
 _SMALL_PHOTOS = {"crop_area": [0.2, 1.0], "jitter_strength": 0.5, "grey": 0.2, "blur": 0.0}
 
-_DIGITS_NETWORK = {"name": "resnet10", "width": 0.25, "stem": "cifar"}
 _DIGITS_VIEWS = {
     "crop_area": None,
     "flip": 0.0,
@@ -40,12 +39,9 @@ _DIGITS_VIEWS = {
     "noise": 0.05,
 }
 _DIGITS = {
-    "backbone": _DIGITS_NETWORK,
     "image_size": 8,
     "phases": [{"until": 1.0, "image_size": 8}],
     "views": _DIGITS_VIEWS,
-    "minutes": 0.5,
-    "batch_size": 256,
     "evaluation": {"knn_k": 10},
 }
 
@@ -94,21 +90,36 @@ RECIPES: dict[str, Recipe] = {
         name="simclr-digits",
         kind="pretrain",
         description="SimCLR on 8×8 grey digits: views that a written digit survives, so no flip, crop or colour.",
-        source="scikit-learn's digits; views chosen for them",
-        hardware="two CPU cores",
-        duration="30 seconds",
-        result="linear with 10 labels about 80 % (raw pixels 55 %), kNN with k 10 about 99 %",
-        config={"method": {"name": "simclr", "temperature": 0.2}, **_DIGITS},
+        source="scikit-learn's digits; views and temperature chosen for them",
+        hardware="one CPU core",
+        duration="about 35 seconds for 1,000 images",
+        result="1,000 training images: linear with 10 labels about 88 % (raw pixels 63 %), kNN with k 10 about 98 %",
+        config={
+            "method": {"name": "simclr", "temperature": 0.5},
+            "backbone": {"name": "resnet10", "width": 0.25, "stem": "cifar"},
+            "epochs": 100,
+            "batch_size": 128,
+            "optimizer": {"name": "sgd", "lr": 0.5, "weight_decay": 5e-4},
+            **_DIGITS,
+        },
     ),
     "simsiam-digits": Recipe(
         name="simsiam-digits",
         kind="pretrain",
-        description="SimSiam on 8×8 grey digits, with the views of simclr-digits.",
-        source="scikit-learn's digits; views chosen for them",
-        hardware="two CPU cores",
-        duration="30 seconds",
-        result="no collapse; above raw pixels with few labels",
-        config={"method": {"name": "simsiam"}, **_DIGITS},
+        description="SimSiam on 8×8 grey digits, with the views of simclr-digits; blocks that do not start as the"
+        " identity, and a high learning rate, because the run is short.",
+        source="scikit-learn's digits; head and learning rate chosen for them",
+        hardware="one CPU core",
+        duration="about 35 seconds for 1,000 images",
+        result="1,000 training images: no collapse; linear with 10 labels about 89 % (raw pixels 63 %)",
+        config={
+            "method": {"name": "simsiam", "projector": [256, 256], "predictor_hidden": 64},
+            "backbone": {"name": "resnet10", "width": 0.25, "stem": "cifar", "zero_init_residual": False},
+            "epochs": 60,
+            "batch_size": 64,
+            "optimizer": {"name": "sgd", "lr": 1.6, "weight_decay": 5e-4},
+            **_DIGITS,
+        },
     ),
     "simclr-cifar10": Recipe(
         name="simclr-cifar10",

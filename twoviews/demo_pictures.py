@@ -1,6 +1,6 @@
 """The demo's pictures: how the loss fell, where the digits lie, who is near to whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,11 @@ from sklearn.manifold import TSNE
 
 from twoviews.values import Metrics
 
+NAMES = {
+    "loss.png": "how the loss fell",
+    "tsne.png": "where the digits lie",
+    "neighbours.png": "who is near to whom",
+}
 INK, FAINT, PAPER = "#22272e", "#8b949e", "#ffffff"
 COLOURS = {"SimCLR": "#0b6bcb", "SimSiam": "#d9622b"}
 DIGIT_COLOURS = tuple(mpl.colormaps["tab10"].colors)  # type: ignore[attr-defined]
@@ -163,8 +168,3 @@ def _note(figure: Figure, sentence: str) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, facecolor=PAPER)
-
-
-def names() -> Sequence[str]:
-    """The files that the demo leaves."""
-    return ("loss.png", "tsne.png", "neighbours.png")
