@@ -175,9 +175,10 @@ def _conclude(jobs: Jobs, out: Path, seconds: float) -> None:
     for name, what in demo_pictures.NAMES.items():
         screen.out.print(f"  [cyan]{escape(str(out / name))}[/]  [dim]{what}[/]")
     screen.out.print(f"\n[dim]Done in {seconds / 60:.1f} minutes.[/] Now with your own images:\n")
-    screen.out.print("  twoviews up")
-    screen.out.print("  twoviews datasets add [green]photos.zip[/]")
-    screen.out.print("  twoviews jobs submit pretrain [green]ds_…[/] --set method.name=simclr --watch\n")
+    command = screen.command()
+    screen.out.print(f"  {command} up")
+    screen.out.print(f"  {command} datasets add [green]photos.zip[/]")
+    screen.out.print(f"  {command} jobs submit pretrain [green]ds_…[/] --set method.name=simclr --watch\n")
 
 
 def rows(jobs: Jobs) -> dict[str, list[float]]:

@@ -1,6 +1,9 @@
 """The screen: how the command shows things to people, and as JSON to programs."""
 
 import json
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,6 +91,11 @@ def size(size_bytes: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+def command() -> str:
+    """Return how this command is called from here."""
+    return "twoviews" if shutil.which("twoviews") else os.path.relpath(sys.argv[0])
 
 
 @contextmanager

@@ -178,7 +178,7 @@ def _announce(house: House, *, as_json: bool) -> None:
         print(json.dumps({"url": house.url, "credentials": str(key_file), "pid": os.getpid()}), flush=True)  # noqa: T201
         return
     here = house.plan.data_dir == (Path.cwd() / "twoviews-data")
-    command = "twoviews" if here else f"twoviews --data {escape(str(house.plan.data_dir))}"
+    command = screen.command() + ("" if here else f" --data {escape(str(house.plan.data_dir))}")
     lines = [
         f"[bold]Twoviews is up[/] at [cyan]{house.url}[/]",
         "",
