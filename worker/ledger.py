@@ -8,12 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases
-from service.db.session import Database
+from service.db.session import Database, away
 from service.leases import Claim, LeaseLost, Signal
 from service.record import BadEvent
 from service.settings import Settings
@@ -22,7 +21,6 @@ from ssl_core.events import Event, Log, Progress
 MOST_AT_ONCE = 2_000
 MOST_WAITING = 10_000
 _RETRY_SECONDS = 0.25
-_AWAY = (OperationalError, InterfaceError, PoolTimeout)
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +70,7 @@ class Ledger:
         try:
             with self._database.writing() as session:
                 leases.disown(session, claim.job_id, claim.attempt, checkpoint, lease)
-        except _AWAY as error:
+        except SQLAlchemyError as error:
             self._wait_for_database(error)  # then it is found damaged again by the next attempt, if there is one
 
     def close(self, verdict: Callable[[Session], object]) -> None:
@@ -103,15 +101,15 @@ class Ledger:
                     self._seen(session)
                 if verdict is not None:
                     verdict(session)
-        except _AWAY as error:
-            self._wait_for_database(error)
-            return False
         except LeaseLost:
             raise
         except Exception as error:
-            if not batch:
+            if away(error):
+                self._wait_for_database(error)
+            elif batch:
+                self._narrow_down(error)
+            else:
                 raise
-            self._narrow_down(error)
             return False
         del self._waiting[: len(batch)]
         self._seen_at = started if seen else self._seen_at

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable
 
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases, workers
-from service.db.session import Database
+from service.db.session import Database, away
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
@@ -33,15 +33,19 @@ class Looker:
             while not self._stopping() and (claim := self._claim(queue)) is not None:
                 _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
                 self._supervise(claim, queue)
-        except (OperationalError, InterfaceError) as error:
-            _log.warning("The database is away; the keeper will ring again: %s", error)
+        except SQLAlchemyError as error:
+            if not away(error):
+                raise
+            _log.warning("The database is away; the keeper will ring again: %s", str(error).partition("\n")[0])
         finally:
             self.busy = False
 
     @property
     def _database(self) -> Database:
         if self._opened is None:
-            self._opened = Database(self._settings.database, pool_size=1)
+            # Frozen in the middle of a write, a worker must not hold its row for longer than its lease.
+            frozen_seconds = self._settings.lease_seconds
+            self._opened = Database(self._settings.database, pool_size=1, frozen_seconds=frozen_seconds)
         return self._opened
 
     def _claim(self, queue: str) -> Claim | None:

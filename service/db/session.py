@@ -7,9 +7,12 @@ IMMEDIATE` for a transaction that will write, so that it waits its turn at the s
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Double, Engine, create_engine, event, select
+from sqlalchemy import Connection, Double, Engine, create_engine, event, make_url, select
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -41,22 +44,35 @@ def clock(session: Session) -> float:
     return session.execute(select(now())).scalar_one()
 
 
+def away(error: BaseException) -> bool:
+    """Tell whether the database could not be reached, or hung up: the same may well succeed a little later."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
 class Database:
     """An open database: `writing()` and `reading()` give sessions; whoever asked for a session commits it."""
 
-    def __init__(self, url: str, pool_size: int = 10) -> None:
+    def __init__(self, url: str, pool_size: int = 10, frozen_seconds: float = 60) -> None:
+        """`frozen_seconds`: a transaction that does nothing for so long is ended by PostgreSQL, its rows freed."""
         sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = (
-            {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}} if sqlite else {}
-        )
+        here = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        there = {name: value for name, value in _MISSED.items() if name not in make_url(url).query}
         self.engine: Engine = create_engine(
-            url, pool_size=pool_size, max_overflow=40, pool_pre_ping=not sqlite, **options
+            url,
+            pool_size=pool_size,
+            max_overflow=40,
+            pool_pre_ping=not sqlite,
+            connect_args=here if sqlite else there,
         )
         if sqlite:
             turn = _Turn()
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", turn.begin)
             event.listen(self.engine, "checkin", turn.end)
+        else:
+            event.listen(self.engine, "connect", partial(_thaw, milliseconds=int(frozen_seconds * 1000)))
         # On PostgreSQL, whose transactions see each other's commits anyway, reads need none: two round trips fewer, and
         # none when the session is closed.
         level = {} if sqlite else {"isolation_level": "AUTOCOMMIT"}
@@ -76,6 +92,21 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+# A server that is gone without a word is noticed in half a minute, not in the two hours of TCP's own.
+_MISSED = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+def _thaw(connection: Any, record: object, *, milliseconds: int) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:

@@ -25,6 +25,7 @@ class Arena:
         self.fleet, self.workload = fleet, workload
         self.jobs, self._real = jobs, frozenset(real)
         self.submitted: list[str] = []
+        self.reserve = 0  # so many jobs are kept for faults of the API
         self.hold = Path(fleet.environment["TWOVIEWS_TEST_HOLD"])
         self._port = servers.free_port()
         with workload.database.writing() as session:
@@ -87,7 +88,7 @@ class Arena:
 
     def keep_busy(self, share: float) -> None:
         """Submit what is due when that share of the faults has happened; with nothing due, hold the last jobs."""
-        due = min(self.jobs, int(share * self.jobs) + 4)
+        due = self.jobs if share == 1 else min(self.jobs - self.reserve, int(share * self.jobs) + 4)
         while len(self.unfinished) < 4 and len(self.submitted) < due:
             self.submit()
         if share < 1 and len(self.unfinished) <= 2:

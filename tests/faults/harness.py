@@ -23,7 +23,7 @@ from service.db import migrate
 from service.db.session import Database
 from service.storage import Storage
 from tests import servers
-from tests.faults import arena
+from tests.faults import arena, calm
 from tests.faults.arena import Arena
 from tests.faults.fleet import Fleet
 from tests.faults.injector import Injector, plan
@@ -42,8 +42,11 @@ class Report:
     seconds: float
 
 
-def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, seed: int) -> Report:
-    """Do so many faults to a fleet in `folder` while it works on the jobs, of which `real` are `ssl_core`'s."""
+def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, seed: int, gap: float = 1.4) -> Report:
+    """Do so many faults to a fleet in `folder` while it works on the jobs, of which `real` are `ssl_core`'s.
+
+    Between two faults pass `gap` seconds on average.
+    """
     rng = random.Random(seed)
     database = Database(database_url)
     fleet = Fleet(folder, database_url, environment=arena.environment(folder), max_fruitless_attempts="1000")
@@ -52,11 +55,12 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
             tenant = keys.tenant(session, "harness").id
         workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
         if real:
-            workload.prepare_real(folder / "calm")
+            workload.prepare_real()
+            calm.undisturbed()  # before the clock starts
         fleet.broker.start()
         started = time.monotonic()
         ring = Arena(fleet, workload, jobs, real=rng.sample(range(jobs), real))
-        report = _fight(ring, plan(faults, rng), rng)
+        report = _fight(Injector(ring, rng, gap), plan(faults, rng))
         report.seconds = time.monotonic() - started
         return report
     finally:
@@ -64,10 +68,9 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
         database.close()
 
 
-def _fight(ring: Arena, kinds: list[str], rng: random.Random) -> Report:
-    injector = Injector(ring, rng)
-    for number, kind in enumerate(kinds):
-        injector.do(kind, number / len(kinds))
+def _fight(injector: Injector, kinds: list[str]) -> Report:
+    ring = injector.arena
+    injector.carry_out(kinds)
     while ring.to_come or ring.unfinished or injector.sleepers:
         ring.keep_busy(1)
         injector.wake()

@@ -22,6 +22,18 @@ def wait_for_training(workload: Workload, job_id: str, worker: subprocess.Popen,
     time.sleep(random.random() / 4)
 
 
+def put_to_sleep(pids: list[int], workload: Workload) -> None:
+    """Stop the processes, but not within a write: on SQLite the whole service would wait for them to wake."""
+    while True:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        if workload.writable():
+            return
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(random.random() / 10)
+
+
 def assert_unharmed(workload: Workload, fleet: Fleet, *job_ids: str, attempts: int) -> None:
     soon(lambda: workload.ended(job_ids))
     assert [fault for job_id in job_ids for fault in workload.faults(job_id)] == [], fleet.logs()
@@ -118,8 +130,7 @@ def test_a_worker_that_slept_past_its_lease_gives_way(fleet: Fleet, workload: Wo
     wait_for_training(workload, job, sleeper, steps=12)
     trainer = trainer_of(sleeper)
     pids = [child_of(sleeper).pid, *([sleeper.pid, trainer.pid] if asleep == "worker" else [])]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    put_to_sleep(pids, workload)
     fleet.worker()
     soon(lambda: workload.job(job).attempt == 2)
     for pid in reversed(pids):  # the trainer first: awake, the child kills it at once

@@ -18,7 +18,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_terminated_worker_leaves_a_checkpoint_and_the_job_uncounted(fleet: Fleet, workload: Workload) -> None:
     fleet.keeper()
     worker = fleet.worker()
-    job = workload.submit(seed=1, epochs=30)
+    job = workload.submit(seed=1, epochs=12)
     soon(lambda: len(workload.steps(job)) > 5)
     worker.terminate()
     assert worker.wait(timeout=20) == 0

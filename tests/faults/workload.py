@@ -4,7 +4,9 @@ Most jobs are the toy trainer's, whose every number can be computed here. Real o
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,13 @@ class Workload:
     def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
         self.dataset = given.ready(database, tenant, images=calm.PICTURES, classes=2)
-        self._calm: calm.Calm | None = None
 
-    def prepare_real(self, folder: Path) -> None:
-        """Make real pictures and run the calm run, in a folder of its own."""
+    def prepare_real(self) -> None:
+        """Put real pictures where the dataset is, for real jobs."""
         with self.database.reading() as session:
             path = session.get_one(Dataset, self.dataset).path
         assert path is not None
-        data = self.storage.absolute(path)
-        calm.pack_pictures(data)
-        self._calm = calm.run(data, folder)
+        calm.pack_pictures(self.storage.absolute(path))
 
     def submit(self, seed: int, epochs: int = 10) -> str:
         """Return the id of a new job for the toy trainer."""
@@ -44,6 +43,19 @@ class Workload:
 
     def ended(self, job_ids: Sequence[str]) -> bool:
         return all(self.job(job_id).status in TERMINAL for job_id in job_ids)
+
+    def writable(self) -> bool:
+        """Whether nobody holds SQLite's lock for long; on PostgreSQL nobody holds but rows."""
+        url = self.database.engine.url
+        if url.get_backend_name() != "sqlite":
+            return True
+        with closing(sqlite3.connect(str(url.database), timeout=0.5)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.rollback()
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     def names(self) -> list[str | None]:
         """The names of all of the tenant's jobs but the ingestions."""
@@ -69,15 +81,15 @@ class Workload:
 
     def _real_faults(self, job: Job) -> list[str]:
         """Compare with the calm run; what a clock decides may differ in value, but not in its steps."""
-        assert self._calm is not None
         found = []
-        for name, undisturbed in self._calm.series.items():
+        wanted = calm.undisturbed()
+        for name, series in wanted.series.items():
             points = self._points(job.id, name)
-            if [step for step, _ in points] != [step for step, _ in undisturbed]:
+            if [step for step, _ in points] != [step for step, _ in series]:
                 found.append(f"{job.id}: {name} has gaps or duplicates: {[step for step, _ in points]}")
-            elif name not in calm.CLOCKED and points != undisturbed:
+            elif name not in calm.CLOCKED and points != series:
                 found.append(f"{job.id}: {name} has other values than the undisturbed run")
-        if self._model(job).sha256 != self._calm.sha256:
+        if self._model(job).sha256 != wanted.sha256:
             found.append(f"{job.id}: the weights are others than those of the undisturbed run")
         return found
 

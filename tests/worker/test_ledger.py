@@ -6,10 +6,13 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, select
+from sqlalchemy.exc import DBAPIError
 
 from service import leases
+from service.db.session import Database, away
 from tests.faults import trainer
+from tests.service import given
 from tests.worker.conftest import TRAINER, Run
 from tests.worker.test_supervisor import gone, odd, soon
 
@@ -62,3 +65,20 @@ def test_the_trainer_is_killed_when_the_database_is_away_for_longer_than_the_lea
     with run.database.writing() as session:
         assert leases.reap(session) == [run.job_id]
     assert run.job.status == "queued"
+
+
+def test_a_worker_frozen_in_a_transaction_does_not_hold_its_job(run: Run, database_url: str) -> None:
+    claim = given.claimed(run.database, lease_seconds=0)
+    frozen = Database(database_url, frozen_seconds=0.3)
+    with pytest.raises(DBAPIError) as hung_up, frozen.writing() as session:  # noqa: PT012 — the freeze is within
+        leases.renew(session, claim.job_id, claim.attempt, 60)
+        soon(lambda: reaped(run))
+        session.execute(select(1))
+    assert away(hung_up.value)
+    assert run.job.status == "queued"
+    frozen.close()
+
+
+def reaped(run: Run) -> bool:
+    with run.database.writing() as session:
+        return leases.reap(session) == [run.job_id]
