@@ -67,6 +67,7 @@ _WORKER = {
     "worker_hijack_root_logger": False,
     "worker_redirect_stdouts": False,
     "worker_max_tasks_per_child": None,
+    "worker_lost_wait": 0.5,  # a killed child's result is not waited for: there is none
 }
 
 

@@ -4,10 +4,12 @@ The child gets no signal when the worker shuts down warmly, so "stop" is a byte 
 worker is killed, the kernel kills the child, and with the child its trainer (`worker.parent`).
 """
 
+import logging
 import mmap
 import os
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -18,7 +20,7 @@ from service.settings import Settings
 from worker import ear, parent
 from worker.tasks import Looker
 
-_SHUTDOWN_SLACK_SECONDS = 5.0
+_SHUTDOWN_SLACK_SECONDS = 2.0
 
 
 class StopFlag:
@@ -42,23 +44,38 @@ def run(settings: Settings, queue: str) -> None:
     ear.listen()
     app = celery_app(settings.broker_url)
     app.conf.worker_soft_shutdown_timeout = settings.grace_seconds + _SHUTDOWN_SLACK_SECONDS
-    app.task(looker.look, name=LOOK)
-    _end_together(stop, looker, pid)
+    app.task(_patiently(looker.look, stop), name=LOOK)
+    _end_together(stop, pid)
+    for chatty in (
+        "celery.worker.strategy",
+        "celery.app.trace",
+    ):  # two lines for each ring: too much
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", "--queues", queue, "--hostname", f"{queue}-{pid}@{host}", "--loglevel", "INFO", *quiet])
 
 
-def _end_together(stop: StopFlag, looker: Looker, main_pid: int) -> None:
+def _patiently(look: Callable[[str], None], stop: StopFlag) -> Callable[[str], None]:
+    """Return `look`, during which SIGTERM does not end the child but asks it to stop.
+
+    A service manager may well signal all processes at once, and the trainer is to get its grace all the same.
+    """
+
+    def patient_look(queue: str) -> None:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+        try:
+            look(queue)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return patient_look
+
+
+def _end_together(stop: StopFlag, main_pid: int) -> None:
     """Connect the worker's signals: it tells the child to stop, and the child dies with it."""
 
     def in_child(**_: Any) -> None:
         parent.die_with(main_pid)
-        signal.signal(signal.SIGTERM, stop_child)
-
-    def stop_child(number: int, frame: FrameType | None) -> None:
-        stop.set()  # a service manager may signal all processes at once: the trainer still gets its grace
-        if not looker.busy:
-            raise SystemExit(0)
 
     def tell_child(**_: Any) -> None:
         stop.set()

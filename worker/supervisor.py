@@ -51,6 +51,7 @@ def supervise(
             temporaries.remove(folder)  # before the verdict: after it, nobody would come back to do so
             ledger.close(attempt.verdict())
         except BadEvent as error:
+            temporaries.remove(folder)
             ledger.close(attempt.protest(error))
     except LeaseLost as lost:
         _log.warning("Attempt %d at %s is not ours any more: %s", claim.attempt, claim.job_id, lost)

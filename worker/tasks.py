@@ -20,7 +20,6 @@ class Looker:
     """Does the task for one worker. The database is opened at the first look: a connection must not cross a fork."""
 
     def __init__(self, name: str, settings: Settings, stopping: Callable[[], bool]) -> None:
-        self.busy = False
         self._name = name
         self._settings = settings
         self._stopping = stopping
@@ -28,7 +27,6 @@ class Looker:
 
     def look(self, queue: str) -> None:
         """Run the queue's jobs, best first, until none is queued or the worker is to stop."""
-        self.busy = True
         try:
             while not self._stopping() and (claim := self._claim(queue)) is not None:
                 _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
@@ -37,8 +35,6 @@ class Looker:
             if not away(error):
                 raise
             _log.warning("The database is away; the keeper will ring again: %s", str(error).partition("\n")[0])
-        finally:
-            self.busy = False
 
     @property
     def _database(self) -> Database:

@@ -1,13 +1,18 @@
 """Polite ends and mute servers: what stops on request, and what goes on without an answer."""
 
 import hashlib
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from service import jobs
+from service.db.session import Database
 from service.doorbell import Doorbell
+from service.storage import Storage
 from tests.faults.fleet import Fleet, alive, child_of, soon, trainer_of
 from tests.faults.workload import Workload
 
@@ -31,6 +36,49 @@ def test_a_terminated_worker_leaves_a_checkpoint_and_the_job_uncounted(fleet: Fl
     fleet.worker()
     soon(lambda: workload.ended([job]))
     assert workload.faults(job) == []
+
+
+@on_sqlite
+def test_a_worker_ended_with_all_its_processes_at_once_gives_its_job_back_too(fleet: Fleet, workload: Workload) -> None:
+    worker, job = fleet.worker(), workload.submit(seed=5, epochs=1000)
+    Doorbell(fleet.broker.url).ring("train")
+    soon(lambda: len(workload.steps(job)) > 5)
+    for pid in [worker.pid, child_of(worker).pid, trainer_of(worker).pid]:
+        os.kill(pid, signal.SIGTERM)
+    worker.wait(timeout=40)
+    released = workload.job(job)
+    assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
+    assert fleet.left() == []
+
+
+@on_sqlite
+def test_a_worker_in_a_hurry_still_lets_its_trainer_write_a_checkpoint(
+    database_url: str, database: Database, tenant: str, tmp_path: Path
+) -> None:
+    fleet = Fleet(tmp_path, database_url, grace_seconds="2")
+    fleet.broker.start()
+    workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
+    worker, job = fleet.worker(), workload.submit(seed=5, epochs=1000)
+    Doorbell(fleet.broker.url).ring("train")
+    soon(lambda: len(workload.steps(job)) > 5)
+    worker.send_signal(signal.SIGQUIT)
+    worker.wait(timeout=40)
+    released = workload.job(job)
+    assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
+    fleet.close()
+
+
+@on_sqlite
+def test_a_worker_whose_broker_is_away_still_ends_when_asked(fleet: Fleet, workload: Workload) -> None:
+    worker = fleet.worker()
+    job = workload.submit(seed=6, epochs=1000)
+    Doorbell(fleet.broker.url).ring("train")
+    soon(lambda: len(workload.steps(job)) > 5)
+    fleet.broker.kill()
+    worker.terminate()
+    worker.wait(timeout=40)
+    assert (workload.job(job).status, workload.job(job).fruitless) == ("queued", 0)
+    assert fleet.left() == []
 
 
 @on_sqlite
