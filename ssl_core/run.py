@@ -107,7 +107,7 @@ def _resume(training: Training, material: Material, saved: dict[str, Any]) -> It
     training.resume(saved)
     yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
     if saved["versions"] != versions():
-        message = "The checkpoint was written under other versions; the weights may differ in their last bits."
+        message = "The checkpoint was written under other versions or threads; weights may differ in their last bits."
         yield Log("warning", message, "versions_differ", {"then": saved["versions"], "now": versions()})
 
 
