@@ -43,6 +43,16 @@ class Preprocessing:
         """A channel that never varies is left unscaled."""
         return cls(image_size, tuple(mean), tuple(value if value > 1e-4 else 1.0 for value in std))
 
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> "Preprocessing":
+        """Return what an artifact's card holds."""
+        shape = card["preprocessing"]
+        return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return float32 N×3·S² of uint8 N×S×S×3, normalised and flat: what an encoder has to be better than."""
+        return self.normalise_(images.permute(0, 3, 1, 2).float().div_(255)).flatten(1)
+
     def normalise_(self, images: Tensor) -> Tensor:
         """Normalise N×3×H×W on [0, 1] in place."""
         mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
@@ -153,8 +163,7 @@ def load_untrained(
     try:
         settled = config.parse(card["config"])
         assert isinstance(settled, Pretrain)
-        shape = card["preprocessing"]
-        preprocessing = Preprocessing(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
+        preprocessing = Preprocessing.of_card(card)
         method = build(settled, seed)
     except (KeyError, TypeError, ValueError, AssertionError, ConfigUnfit) as error:
         raise BadModel(f"The model's {CARD} does not describe an encoder of this version.") from error

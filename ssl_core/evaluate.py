@@ -146,8 +146,8 @@ class _Bench:
             f" {len(self.train_labels):,} labelled training images; top-1 on {self._trial.judge}"
             f" ({len(self.test_labels):,} images)."
         )
-        if "pixels" in self.sources and self._side > _PIXELS_SIDE:
-            text += f" Raw pixels are taken at {_PIXELS_SIDE} px."
+        if "pixels" in self.sources:
+            text += f" Raw pixels are normalised by channel, at {min(self._side, _PIXELS_SIDE)} px."
         return text
 
     def represent(self, source: str) -> Steps[_Features | None]:
@@ -191,7 +191,8 @@ class _Bench:
     def _source(self, name: str) -> tuple[Callable[[Tensor], Tensor], int]:
         """What turns prepared images into features, and the side at which it wants them."""
         if name == "pixels":
-            return lambda pixels: pixels.flatten(1).float().div_(255), min(self._side, _PIXELS_SIDE)
+            card = artifact.load_card(self._model)
+            return artifact.Preprocessing.of_card(card).pixels, min(self._side, _PIXELS_SIDE)
         config = self._config
         if name == "random":
             encoder = artifact.load_untrained(self._model, config.device, seed=config.seed, precision=config.precision)
