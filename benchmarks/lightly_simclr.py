@@ -2,8 +2,8 @@
 
 The network is ours (`ssl_core.backbones`), so that both sides train the very same one; transform, loss, head and
 loading are lightly's and torch's own. `docs` follows lightly's published SimCLR example: fp32, default loader
-options. `tuned` adds what a careful user would: bf16 autocast, channels_last, persistent workers, temperature 0.2,
-Nesterov momentum, warm-up and cosine.
+options. `tuned` adds what a careful user would: bf16 autocast where the machine gains from it, channels_last,
+persistent workers, temperature 0.2, Nesterov momentum, warm-up and cosine.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from ssl_core.backbones import build
 from ssl_core.config import Backbone
 from ssl_core.data import Dataset
 from ssl_core.knn import top1
+from ssl_core.machine import Machine
 
 BATCH = 256
 WORKERS = 2
@@ -62,6 +63,7 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> dict[str, float]:
     tuned = options.arm == "tuned"
+    low = tuned and Machine.here().gains_from_bf16
     dataset = Dataset.open(options.data)
     train_ids = dataset.indices("train", options.subset, options.seed)
     pixels = np.load(options.data / "pixels.npy", mmap_mode="r")
@@ -94,18 +96,18 @@ def train(options: argparse.Namespace) -> dict[str, float]:
                 counted_from = time.monotonic()
             if tuned:
                 set_rate(optimizer, elapsed / options.seconds)
-            step(model, criterion, optimizer, first, second, tuned)
+            step(model, criterion, optimizer, first, second, tuned, low)
             views += 2 * BATCH if counted_from is not None else 0
     result = {"views_per_second": views / (time.monotonic() - counted_from), "seconds": time.monotonic() - started}
     if options.knn:
-        result["knn"] = knn(backbone, dataset, pixels, train_ids, tuned)
+        result["knn"] = knn(backbone, dataset, pixels, train_ids, low)
     return result
 
 
-def step(model, criterion, optimizer, first, second, tuned: bool) -> None:
+def step(model, criterion, optimizer, first, second, tuned: bool, low: bool) -> None:
     if tuned:
         first, second = (x.to(memory_format=torch.channels_last) for x in (first, second))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=tuned):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
         z0, z1 = model(first), model(second)
     loss = criterion(z0.float(), z1.float())
     loss.backward()
@@ -121,7 +123,7 @@ def set_rate(optimizer: torch.optim.Optimizer, done: float, peak: float = 0.12, 
 
 
 @torch.inference_mode()
-def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, tuned: bool) -> float:
+def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, low: bool) -> float:
     """kNN (k 200, t 0.1) on the whole test split, the training images as neighbours."""
     backbone.eval()
     mean, std = (torch.tensor(IMAGENET[i]).view(3, 1, 1) for i in (0, 1))
@@ -131,7 +133,7 @@ def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, tuned: bool) 
         for part in torch.as_tensor(ids).split(500):
             x = torch.from_numpy(np.ascontiguousarray(pixels[part.numpy()])).permute(0, 3, 1, 2).float() / 255
             x = ((x - mean) / std).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=tuned):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
                 parts.append(backbone(x).float())
         return torch.cat(parts)
 

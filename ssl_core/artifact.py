@@ -86,7 +86,8 @@ class Encoder(nn.Module):
             raise KeyError(layer)
         device = next(self.parameters()).device
         images = torch.as_tensor(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
-        images = self.preprocessing.normalise_(images).contiguous(memory_format=memory_format(self.precision))
+        layout = memory_format(device, self.precision)
+        images = self.preprocessing.normalise_(images).contiguous(memory_format=layout)
         with precise(device, self.precision):
             if layer == "backbone":
                 features = self.method.backbone(images)

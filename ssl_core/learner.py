@@ -38,7 +38,7 @@ class Learner:
         self.settled = settled
         self.preprocessing = preprocessing
         self.device = torch.device(settled.device)
-        self.format = memory_format(settled.precision)
+        self.format = memory_format(self.device, settled.precision)
         self.method = artifact.build(settled, settled.seed)
         place(self.method, self.device, settled.precision)
         self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))

@@ -43,9 +43,9 @@ def precise(device: torch.device, precision: str) -> Iterator[None]:
         yield
 
 
-def memory_format(precision: str) -> torch.memory_format:
-    """Return the layout of images and convolution weights; bf16 kernels want the channels last."""
-    return torch.channels_last if precision == "bf16" else torch.contiguous_format
+def memory_format(device: torch.device, precision: str) -> torch.memory_format:
+    """Return the layout of images and convolution weights; bf16 kernels want the channels last, and so does any CPU."""
+    return torch.channels_last if device.type == "cpu" or precision == "bf16" else torch.contiguous_format
 
 
 def place(network: nn.Module, device: torch.device, precision: str) -> None:
@@ -53,7 +53,7 @@ def place(network: nn.Module, device: torch.device, precision: str) -> None:
     network.to(device)
     for parameter in network.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=memory_format(precision))
+            parameter.data = parameter.data.contiguous(memory_format=memory_format(device, precision))
 
 
 def keep_memory() -> None:
