@@ -38,7 +38,7 @@ class Client:
         retries: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Connect to `url` with `key`, else as the environment says, else to what `twoviews up` left in `data_dir`."""
+        """Connect to `url` with `key`, else to what `twoviews up` left in `data_dir`, else as the environment says."""
         found = credentials.find(url, key, Path(data_dir) if data_dir else None)
         self._transport = Transport(found, timeout_seconds=timeout_seconds, retries=retries, transport=transport)
         self.url = found.url

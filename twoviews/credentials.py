@@ -18,20 +18,26 @@ class Credentials:
 
 
 def find(url: str | None = None, key: str | None = None, data_dir: Path | None = None) -> Credentials:
-    """Return what was given, else TWOVIEWS_URL and TWOVIEWS_KEY, else what `twoviews up` left in `data_dir`.
+    """Return what was given, the rest from what `twoviews up` left in `data_dir`.
 
-    The key in the file is sent to the address in the file alone. Raises NoCredentials.
+    When no folder was given the environment comes before it: TWOVIEWS_URL and TWOVIEWS_KEY, then what was left in
+    TWOVIEWS_DATA_DIR or ./twoviews-data. The key in a file is sent to the address in that file alone. Raises
+    NoCredentials.
     """
-    url = url or os.environ.get("TWOVIEWS_URL")
-    key = key or os.environ.get("TWOVIEWS_KEY")
+    hint = "Give --key."
+    if data_dir is None:
+        url, key = url or os.environ.get("TWOVIEWS_URL"), key or os.environ.get("TWOVIEWS_KEY")
+        hint = "Set TWOVIEWS_KEY or give --key."
     if url and key:
         return Credentials(url.rstrip("/"), key)
     path = (data_dir or Path(os.environ.get("TWOVIEWS_DATA_DIR") or DATA_DIR)) / FILE_NAME
     kept = _read(path)
+    if kept is None and data_dir is not None:
+        raise NoCredentials(f"{path} is not there: start a service with `twoviews up --data {data_dir}`.")
     if kept is None:
-        raise NoCredentials(f"The address {url} needs a key: set TWOVIEWS_KEY or give --key." if url else "")
+        raise NoCredentials(f"The address {url} needs a key. {hint}" if url else "")
     if url and url.rstrip("/") != kept.url:
-        raise NoCredentials(f"The key in {path} is for {kept.url}, not for {url}: set TWOVIEWS_KEY or give --key.")
+        raise NoCredentials(f"The key in {path} is for {kept.url}, not for {url}. {hint}")
     return Credentials(kept.url, key or kept.key)
 
 

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
-from twoviews import NoCredentials
+from tests.twoviews.scripted import Answer
+from twoviews import Client, NoCredentials
+from twoviews.cli import app
 from twoviews.credentials import Credentials, find
 
 
@@ -34,6 +37,39 @@ def test_the_folder_may_be_named(monkeypatch, tmp_path):
     assert find(data_dir=tmp_path / "mine").key == "tv_mine"
     monkeypatch.setenv("TWOVIEWS_DATA_DIR", str(tmp_path / "mine"))
     assert find().key == "tv_mine"
+
+
+@pytest.mark.parametrize("names", [("URL", "KEY"), ("URL",), ("KEY",), ("URL", "KEY", "DATA_DIR")])
+def test_a_folder_that_was_given_comes_before_the_environment(monkeypatch, tmp_path, names):
+    keep(tmp_path / "env", "http://env", "tv_env")
+    exported = {"URL": "http://env", "KEY": "tv_env", "DATA_DIR": str(tmp_path / "env")}
+    for name in names:
+        monkeypatch.setenv(f"TWOVIEWS_{name}", exported[name])
+    keep(tmp_path / "mine", "http://mine", "tv_mine")
+    assert find(data_dir=tmp_path / "mine") == Credentials("http://mine", "tv_mine")
+    assert find("http://mine", data_dir=tmp_path / "mine") == Credentials("http://mine", "tv_mine")
+    assert find(key="tv_given", data_dir=tmp_path / "mine") == Credentials("http://mine", "tv_given")
+    with pytest.raises(NoCredentials, match="is for http://mine, not for http://env"):
+        find("http://env", data_dir=tmp_path / "mine")
+
+
+def test_a_given_folder_without_credentials_is_a_sentence_whatever_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("TWOVIEWS_URL", "http://env")
+    monkeypatch.setenv("TWOVIEWS_KEY", "tv_env")
+    with pytest.raises(NoCredentials, match="mine/credentials.json is not there: start a service"):
+        find(data_dir=tmp_path / "mine")
+    assert find("http://given", "tv_given", tmp_path / "mine") == Credentials("http://given", "tv_given")
+
+
+def test_the_client_and_the_command_ask_the_service_of_the_folder_that_was_given(monkeypatch, tmp_path, script):
+    monkeypatch.setenv("TWOVIEWS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TWOVIEWS_KEY", "tv_env")
+    keep(tmp_path / "mine", script.url, "tv_mine")
+    script.answers = [Answer(body={"data": [], "has_more": False, "next": None}) for _ in range(2)]
+    with Client(data_dir=tmp_path / "mine") as client:
+        assert list(client.jobs.list()) == []
+    assert CliRunner().invoke(app, ["--data", str(tmp_path / "mine"), "jobs", "list"]).exit_code == 0
+    assert [asked.headers["Authorization"] for asked in script.asked] == ["Bearer tv_mine"] * 2
 
 
 def test_a_kept_key_is_sent_to_no_other_address(tmp_path):
