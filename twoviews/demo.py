@@ -30,20 +30,23 @@ STOP_SECONDS = 60.0
 TAIL_LINES = 20
 
 
-def tell(out: Path, data_dir: Path | None) -> int:
-    """Run the demo, leave pictures in `out`, and return the exit code. Raises TwoviewsError when a step fails."""
+def tell(out: Path, data_dir: Path | None = None, epochs: int | None = None, draws: int = DRAWS) -> int:
+    """Run the demo, leave pictures in `out`, and return the exit code. Raises TwoviewsError when a step fails.
+
+    epochs: the length of both runs, in place of each recipe's own; draws: of the few labels, for the mean.
+    """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that being stopped stops the service too
     out.mkdir(parents=True, exist_ok=True)
     with _folder(data_dir) as folder, service(folder) as url, Client(url=url, data_dir=folder) as client:
         digits = Digits()
         try:
-            jobs = _run(client, _upload(client, digits, folder))
+            jobs = _run(client, _upload(client, digits, folder), epochs, draws)
             _draw(client, jobs, digits, out)
         except TwoviewsError:
             _show_logs(folder)
             raise
-        _conclude(jobs, out, time.monotonic() - started)
+        _conclude(jobs, out, draws, time.monotonic() - started)
     return 0
 
 
@@ -58,10 +61,15 @@ class Jobs:
 
 @contextmanager
 def service(data_dir: Path) -> Iterator[str]:
-    """Start `twoviews up` on a free port, give its address, and stop it afterwards. Raises TwoviewsError."""
+    """Start `twoviews up` on a free port, give its address, and stop it afterwards. Raises TwoviewsError.
+
+    It takes no TWOVIEWS_* variable from the environment: those are meant for another service, whose database, broker
+    and key are none of the demo's business.
+    """
     command = [sys.executable, "-m", "twoviews", "up", "--data", str(data_dir), "--port", "0", "--json"]
     # On 8×8 images threads wait for one another longer than they work, the more so where the machine is busy.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TWOVIEWS_")}
+    environment |= {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -105,16 +113,17 @@ def _upload(client: Client, digits: Digits, folder: Path) -> Dataset:
     return dataset
 
 
-def _run(client: Client, dataset: Dataset) -> Jobs:
+def _run(client: Client, dataset: Dataset, epochs: int | None, draws: int) -> Jobs:
     """Submit everything at once (an evaluation waits for its encoder) and follow it to the end."""
-    recipes = {str(recipe["name"]): recipe["config"] for recipe in client.recipes()}
+    length = {"epochs": epochs} if epochs else {}
+    recipes = {str(recipe["name"]): recipe["config"] | length for recipe in client.recipes()}
     pretrained = {
         name: client.jobs.submit(dataset=dataset, config=recipes[recipe], name=name, priority=1)
         for name, recipe in RECIPES.items()
     }
     linear = {
         name: client.jobs.submit(
-            dataset=dataset, kind="linear_eval", model=job, config=_linear(name), name=f"{name}: few labels"
+            dataset=dataset, kind="linear_eval", model=job, config=_linear(name, draws), name=f"{name}: few labels"
         )
         for name, job in pretrained.items()
     }
@@ -134,8 +143,8 @@ def _follow(client: Client, runs: screen.Runs, job: Job) -> Job:
     return succeeded(runs.follow(job.name or job.kind, client.jobs.watch(job, poll_seconds=0.5)))
 
 
-def _linear(name: str) -> dict[str, Any]:
-    return {"label_fractions": LABEL_FRACTIONS, "draws": DRAWS, "baselines": _baselines(name)}
+def _linear(name: str, draws: int) -> dict[str, Any]:
+    return {"label_fractions": LABEL_FRACTIONS, "draws": draws, "baselines": _baselines(name)}
 
 
 def _knn(name: str) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def _draw(client: Client, jobs: Jobs, digits: Digits, out: Path) -> None:
         demo_pictures.neighbours(vectors, images, labels, sheet)
 
 
-def _conclude(jobs: Jobs, out: Path, seconds: float) -> None:
+def _conclude(jobs: Jobs, out: Path, draws: int, seconds: float) -> None:
     title = "\nTest accuracy in %, by the number of labels used"
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     grid.add_column("features")
@@ -170,7 +179,7 @@ def _conclude(jobs: Jobs, out: Path, seconds: float) -> None:
         style = "bold green" if title in RECIPES else ""
         grid.add_row(title, *(f"{100 * cell:.1f}" for cell in cells), style=style)
     screen.out.print(grid)
-    screen.out.print(f"[dim]With few labels: logistic regression, mean of {DRAWS} draws. kNN: k = 10.[/]")
+    screen.out.print(f"[dim]With few labels: logistic regression, mean of {draws} draws. kNN: k = 10.[/]")
     screen.out.print("\nPictures:")
     for name, what in demo_pictures.NAMES.items():
         screen.out.print(f"  [cyan]{escape(str(out / name))}[/]  [dim]{what}[/]")

@@ -95,7 +95,10 @@ def size(size_bytes: int) -> str:
 
 def command() -> str:
     """Return how this command is called from here."""
-    return "twoviews" if shutil.which("twoviews") else os.path.relpath(sys.argv[0])
+    if shutil.which("twoviews"):
+        return "twoviews"
+    called = os.path.relpath(sys.argv[0])
+    return f"{os.path.relpath(sys.executable)} -m twoviews" if called.endswith("__main__.py") else called
 
 
 @contextmanager

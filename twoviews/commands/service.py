@@ -32,12 +32,16 @@ def demo(
     data: Annotated[
         Path | None, typer.Option("--data-dir", help="Keep the service's data here; a temporary folder otherwise.")
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Length of both runs, for a quicker look; each recipe's own otherwise.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, max=100, help="Draws of the few labels, for the mean.")] = 10,
 ) -> None:
     """Train two encoders on real digits, judge them with a few labels, and leave three pictures."""
     require_embedded()
     from twoviews.demo import tell  # noqa: PLC0415  (loads matplotlib and scikit-learn, which a bare client lacks)
 
-    raise typer.Exit(tell(out, data))
+    raise typer.Exit(tell(out, data, epochs, draws))
 
 
 def require_embedded() -> None:
