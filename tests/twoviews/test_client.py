@@ -73,7 +73,13 @@ def test_an_upload_that_broke_off_is_sent_again_from_its_start(script, tmp_path)
 def test_another_kind_of_wrong_is_an_api_error_with_its_place(client):
     with pytest.raises(ApiError) as caught:
         client.jobs.submit(dataset="ds_missing", config={"method": {"name": "simclr"}, "epochz": 3})
-    assert caught.value.status in (404, 422)
+    assert (caught.value.status, caught.value.code) == (422, "invalid_config")
+    assert [(fault["pointer"], fault["code"]) for fault in caught.value.errors] == [
+        ("/config/epochz", "extra_forbidden")
+    ]
+    with pytest.raises(ApiError) as caught:
+        client.jobs.submit(dataset="ds_missing", config={"method": {"name": "simclr"}})
+    assert (caught.value.status, caught.value.code) == (404, "dataset_not_found")
     with pytest.raises(ApiError) as caught:
         client.jobs.get("job_missing")
     assert (caught.value.status, caught.value.code) == (404, "job_not_found")
