@@ -56,7 +56,7 @@ def test_a_folder_that_was_given_comes_before_the_environment(monkeypatch, tmp_p
 def test_a_given_folder_without_credentials_is_a_sentence_whatever_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("TWOVIEWS_URL", "http://env")
     monkeypatch.setenv("TWOVIEWS_KEY", "tv_env")
-    with pytest.raises(NoCredentials, match="mine/credentials.json is not there: start a service"):
+    with pytest.raises(NoCredentials, match=r"mine/credentials\.json is not there: start a service"):
         find(data_dir=tmp_path / "mine")
     assert find("http://given", "tv_given", tmp_path / "mine") == Credentials("http://given", "tv_given")
 
