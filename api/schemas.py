@@ -2,10 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from service import text
 from service.db.models import JOB_STATUSES
+from ssl_core.config import RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
 Fault = dict[Literal["pointer", "code", "detail"], str]
@@ -22,6 +25,13 @@ class _Shown(BaseModel):
 # --- what is asked ---------------------------------------------------------------------------------------------------
 
 
+class _ShownAsConfigs:
+    """Documents an object as the config of any kind. It is validated where its kind is known, by `ssl_core.config`."""
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter[RunConfig](RunConfig).core_schema)
+
+
 class NewJob(_Asked):
     """A run to be queued."""
 
@@ -36,8 +46,9 @@ class NewJob(_Asked):
 
     kind: str = Field("pretrain", max_length=64, description="`pretrain`, `linear_eval` or `knn_eval`.")
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
-    config: dict[str, Any] = Field(
-        default_factory=dict, description="What to run: GET /methods, /backbones and /recipes say what there is."
+    config: Annotated[dict[str, Any], _ShownAsConfigs()] = Field(
+        default_factory=dict,
+        description="What to run, by the job's kind. GET /methods, /backbones and /recipes say what there is.",
     )
     model: str | None = Field(
         None,
@@ -234,7 +245,7 @@ class Method(_Shown):
     json_schema: dict[str, Any] = Field(alias="schema", description="Of `config.method`.")
 
 
-class Backbone(_Shown):
+class Network(_Shown):
     """A network that can be trained."""
 
     name: str
@@ -309,7 +320,7 @@ class MethodList(_Shown):
 
 class BackboneList(_Shown):
     object: Literal["list"]
-    data: list[Backbone]
+    data: list[Network]
     has_more: bool
     next: str | None
 

@@ -43,10 +43,13 @@ def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
 
 @on_sqlite
 def test_backbones_are_those_that_can_be_built(client):
-    from ssl_core.backbones import RESNETS
+    from ssl_core import backbone_names, backbones  # loads torch
 
     names = [item["name"] for item in shown(schemas.BackboneList, client.get("/backbones"))["data"]]
-    assert names == [*RESNETS, "torchvision_<name>"]
+    ours = [name for name in backbone_names.NAMES if name != "auto" and not name.startswith("torchvision_")]
+    assert names == [*ours, "torchvision_<name>"]
+    for name in ours:
+        backbones.build(config.Backbone(name=name, width=0.125, stem="cifar", zero_init_residual=False))
 
 
 @on_sqlite
@@ -63,3 +66,32 @@ def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, ap
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert "multipart/form-data" in document["paths"]["/datasets"]["post"]["requestBody"]["content"]
     assert nobody.get("/docs").status_code == 200
+
+
+@on_sqlite
+def test_the_documentation_shows_every_field_of_every_kinds_config(nobody):
+    document = nobody.get("/openapi.json").json()
+    shown = document["components"]["schemas"]
+    kinds = [resolved(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
+    assert [kind["properties"]["kind"]["const"] for kind in kinds] == list(config.KINDS)
+    assert [kind["properties"].keys() for kind in kinds] == [kind.model_fields.keys() for kind in config.KINDS.values()]
+    for reference in references(document):
+        resolved(document, reference)
+    below = {reference.rsplit("/", 1)[1] for kind in kinds for reference in references(kind)}
+    assert {method.__name__ for method in config.METHODS.values()} | {"Backbone", "Views", "SGD", "Schedule"} <= below
+
+
+def references(node):
+    """Every `$ref` below a node."""
+    if isinstance(node, list):
+        return {found for item in node for found in references(item)}
+    if not isinstance(node, dict):
+        return set()
+    return {found for name, item in node.items() for found in ({item} if name == "$ref" else references(item))}
+
+
+def resolved(document, reference):
+    """What a `$ref` leads to."""
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part]
+    return document
