@@ -213,7 +213,7 @@ class OnlineEvaluation(Closed):
 
 class Checkpoints(Closed):
     every_minutes: float = Field(2.0, gt=0, le=1440)
-    every_steps: int | None = Field(None, ge=1, description="Also at every multiple of so many steps.")
+    every_steps: int | None = Field(None, ge=1, lt=2**31, description="Also at every multiple of so many steps.")
     keep: int = Field(2, ge=1, le=100, description="The newest so many stay on disk.")
 
 
@@ -227,7 +227,10 @@ class _Run(Closed):
         "auto", description="auto: bf16 autocast where the device gains from it."
     )
     subset: int | None = Field(
-        None, ge=2, description="Train on so many images, drawn evenly from the classes by the seed; null: all."
+        None,
+        ge=2,
+        lt=2**31,
+        description="Train on so many images, drawn evenly from the classes by the seed; null: all.",
     )
 
 
@@ -358,7 +361,8 @@ def faults(error: ValidationError, kind: str) -> list[dict[str, str]]:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         fault = _fault(item, KINDS[kind])
         found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
-    return list(found.values())
+    # Of a list with a wrong item, pydantic also says that it is too short, or that it is not "auto".
+    return [fault for place, fault in found.items() if not any(other.startswith(place + "/") for other in found)]
 
 
 def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:

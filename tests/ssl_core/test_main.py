@@ -187,6 +187,10 @@ class TestAlone:
             ('{"kind": "nothing"}', "kind"),
             ('{"method": {"name": "simclr", "temprature": 1}}', "temperature"),
             ('{"method": {"name": "simclr"}, "epochs": 0}', "/epochs"),
+            ('{"method": {"name": "simclr"}, "minutes": NaN}', "/minutes: Input should be a finite number"),
+            ('{"method": {"name": "simclr"}, "minutes": Infinity}', "/minutes: Input should be a finite number"),
+            ('{"method": {"name": "simclr"}, "optimizer": {"name": "sgd", "lr": -Infinity}}', "/optimizer/lr"),
+            ('{"method": {"name": "simclr"}, "minutes": 1e999}', "/minutes: Input should be a finite number"),
         ],
     )
     def test_a_wrong_config_is_refused_in_a_sentence(self, text, words, digits, tmp_path, capsys):
