@@ -82,8 +82,10 @@ class Spool:
         self._append_pixels(seen)
 
     def close(self) -> None:
-        self._bytes.close()
-        self._pixels.close()
+        try:
+            self._bytes.close()
+        finally:  # closing one writes what it still holds, and fails on a full disk
+            self._pixels.close()
 
     def flush(self) -> None:
         """Make what was appended readable by `image` and `small_image`."""

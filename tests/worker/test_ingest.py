@@ -116,14 +116,20 @@ def test_events_survive_names_that_are_no_text(tmp_path):
     assert event.summary["skipped"][0]["name"] == "\\x01\\x1b]0;\\x202e\\xff.jpg"
 
 
-def test_full_disk_is_a_fault_of_ours_and_is_tried_again(tmp_path):
-    event = last(tmp_path, uploads.zipped(SMALL), limits=LIMITS)
-    assert isinstance(event, Result)
+def test_a_folder_or_an_upload_that_cannot_be_opened_is_a_fault_of_ours_and_is_tried_again(tmp_path):
+    (tmp_path / "upload").write_bytes(uploads.zipped(SMALL))
     (tmp_path / "file").write_bytes(b"")
     *_, event = ingest(tmp_path / "upload", tmp_path / "file" / "out", "reject", LIMITS)
     assert (event.code, event.retry) == ("storage", True)
     *_, event = ingest(tmp_path / "missing", tmp_path / "out", "reject", LIMITS)
     assert (event.code, event.retry) == ("storage", True)
+
+
+def test_a_disk_that_is_full_while_the_upload_is_read_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))
+    event = last(tmp_path, uploads.zipped(SMALL))
+    assert (event.code, event.retry) == ("storage", True)
+    assert "No space left" in event.message
 
 
 def test_mistake_of_ours_is_tried_again(tmp_path, monkeypatch, capsys):
@@ -158,6 +164,22 @@ def test_child_ends_with_one_when_the_upload_is_at_fault(tmp_path):
 def test_child_takes_its_limits_from_the_command_line(tmp_path):
     status, events = run(tmp_path, uploads.zipped(), "--max-images", "2")
     assert (status, events[-1].code) == (1, "too_many_images")
+
+
+@pytest.mark.parametrize("name", ["images.arrow", "pixels.npy", "dataset.tmp"])
+def test_a_full_disk_is_a_fault_of_ours_and_is_tried_again(tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to("/dev/full")  # where every write says that the disk is full
+    status, events = run(tmp_path, uploads.zipped(SMALL))
+    assert (status, events[-1].code, events[-1].retry) == (70, "storage", True)
+    assert "No space left" in events[-1].message
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_a_dataset_larger_than_a_file_may_be_is_too_much_data(tmp_path):
+    files = {f"{n}.bmp": encoded(Image.fromarray(pixels(n, 100, 100)), "BMP") for n in range(9)}  # 30 kB each
+    status, events = run(tmp_path, uploads.zipped(files), "--max-unpacked-bytes", "100000")
+    assert (status, events[-1].code) == (1, "too_much_data")
 
 
 def test_too_little_memory_is_told(tmp_path):
@@ -238,7 +260,7 @@ def alive(pid):
 
 
 def test_child_whose_parent_is_gone_does_not_start():
-    environment = os.environ | {"TWOVIEWS_PARENT_PID": "1"}
+    environment = os.environ | {"TWOVIEWS_PARENT_PID": str(os.getpid() + 1)}  # who is not its parent
     command = [sys.executable, "-c", "from worker import sandbox; sandbox.die_with_parent(); print(1)"]
     child = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (child.returncode, child.stdout) == (-signal.SIGKILL, b"")
