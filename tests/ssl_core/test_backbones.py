@@ -11,6 +11,7 @@ import torchvision.models
 
 from ssl_core import backbone_names, backbones, config
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
+from tests import servers
 
 
 def settled(**fields):
@@ -130,10 +131,14 @@ def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_st
 
 def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     asked = settled(name="resnet18", weights="imagenet")
-    with pytest.raises(WeightsUnavailable, match="resnet18") as caught:
-        backbones.load_imagenet(backbones.build(asked), asked)
+    network = backbones.build(asked)
+    with servers.dead_port() as port:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        with pytest.raises(WeightsUnavailable, match="resnet18") as caught:
+            backbones.load_imagenet(network, asked)
     assert caught.value.retry
 
 

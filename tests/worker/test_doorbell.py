@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import redis
-
 from service.doorbell import Doorbell
 from tests import servers
-from tests.worker.test_supervisor import soon
+from tests.processes import soon
 
 
 def test_a_ring_is_a_message_in_the_queue(broker_url: str) -> None:
@@ -45,15 +43,16 @@ def test_rings_that_nobody_hears_do_not_pile_up(broker_url: str) -> None:
 
 
 def test_a_bell_whose_broker_was_away_rings_again(tmp_path: Path) -> None:
-    bell = Doorbell("redis://127.0.0.1:1/0")
-    bell.ring("train")
-    assert bell.depth("train") is None
-    bell.close()
+    with servers.dead_port() as port:
+        bell = Doorbell(f"redis://127.0.0.1:{port}/0")
+        bell.ring("train")
+        assert bell.depth("train") is None
+        bell.close()
     with servers.valkey(tmp_path) as url:
         bell = Doorbell(url)
         bell.ring("train")
         soon(lambda: bell.depth("train") == 1)
-        with redis.Redis.from_url(url) as client:
+        with servers.broker_client(url) as client:
             client.client_kill_filter(skipme=True)  # as if the broker had been restarted
 
         def rung_again() -> bool:
