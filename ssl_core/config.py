@@ -70,7 +70,7 @@ class Backbone(Closed):
 class SimCLR(Closed):
     """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
 
-    name: Literal["simclr"] = "simclr"
+    name: Literal["simclr"] = Field("simclr", description="Says which method this is.")
     temperature: float = Field(0.2, gt=0, le=10, description="Of the NT-Xent softmax.")
     projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
     projector_batch_norm: bool = Field(True, description="Batch norm after every head layer, the last one too.")
@@ -79,19 +79,19 @@ class SimCLR(Closed):
 class SimSiam(Closed):
     """SimSiam (Chen & He 2020, arXiv:2011.10566): stop-gradient and a predictor; each view passes by itself."""
 
-    name: Literal["simsiam"] = "simsiam"
+    name: Literal["simsiam"] = Field("simsiam", description="Says which method this is.")
     projector: Widths | Auto = Field(
         "auto",
         description="Output width of each layer; auto: min(2048, 4·features), twice (CIFAR stem) or three times.",
     )
     projector_relu_first: bool = Field(
-        False, description="ReLU before batch norm in the hidden layers (as in `simsiam-flowers-as-published`)."
+        False, description="ReLU before batch norm in the hidden layers of both heads; the paper has it after."
     )
     predictor_hidden: Annotated[int, Field(ge=1, le=16384)] | Auto = Field(
         "auto", description="auto: a quarter of the projector's output."
     )
     predictor_constant_lr: bool = Field(
-        True, description="The predictor's learning rate does not decay (paper, section 4.2)."
+        True, description="The predictor's learning rate neither warms up nor decays (paper, section 4.2)."
     )
 
 
@@ -111,10 +111,10 @@ class Views(Closed):
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     jitter: Fraction = Field(0.8, description="Probability of colour jitter.")
     jitter_strength: float = Field(0.5, ge=0, le=2, description="The paper's s; multiplies the four parts below.")
-    brightness: float = Field(0.8, ge=0, le=1)
-    contrast: float = Field(0.8, ge=0, le=1)
-    saturation: float = Field(0.8, ge=0, le=1)
-    hue: float = Field(0.2, ge=0, le=0.5)
+    brightness: float = Field(0.8, ge=0, le=1, description="Brightness is multiplied by 1 ± at most this.")
+    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise.")
+    saturation: float = Field(0.8, ge=0, le=1, description="Saturation, likewise.")
+    hue: float = Field(0.2, ge=0, le=0.5, description="Largest turn of the hue to either side; 1 is the full circle.")
     grey: Fraction = Field(0.2, description="Probability of losing all colour.")
     blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
     blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
@@ -150,7 +150,7 @@ class _Optimizer(Closed):
     lr: Annotated[float, Field(gt=0, le=1000)] | Auto = Field(
         "auto", description="Learning rate before `lr_scaling`; auto: as the method recommends."
     )
-    weight_decay: float = Field(5e-4, ge=0, le=1)
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="Added to the gradient; AdamW takes it off the weights.")
     decay_norm_and_bias: bool | Auto = Field(
         "auto", description="Decay batch norm and biases too; auto: SimSiam yes, others no."
     )
@@ -159,28 +159,30 @@ class _Optimizer(Closed):
 class SGD(_Optimizer):
     """Stochastic gradient descent."""
 
-    name: Literal["sgd"] = "sgd"
-    momentum: Fraction = 0.9
-    nesterov: bool = True
+    name: Literal["sgd"] = Field("sgd", description="Says which optimizer this is.")
+    momentum: Fraction = Field(0.9, description="Share of the last step's direction that is kept.")
+    nesterov: bool = Field(True, description="Nesterov's momentum.")
 
 
 class AdamW(_Optimizer):
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
-    name: Literal["adamw"] = "adamw"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    name: Literal["adamw"] = Field("adamw", description="Says which optimizer this is.")
+    betas: tuple[Fraction, Fraction] = Field(
+        (0.9, 0.999), description="Shares of the gradient's and of its square's running means that are kept each step."
+    )
 
 
 class LARS(_Optimizer):
     """Layer-wise adaptive rates (arXiv:1708.03888), as google-research/simclr has it."""
 
-    name: Literal["lars"] = "lars"
-    momentum: Fraction = 0.9
+    name: Literal["lars"] = Field("lars", description="Says which optimizer this is.")
+    momentum: Fraction = Field(0.9, description="Share of the last step's direction that is kept.")
     trust: float = Field(0.001, gt=0, le=1, description="The trust coefficient.")
     classic_momentum: bool = Field(
         True, description="The learning rate goes inside the momentum buffer; false: outside."
     )
-    nesterov: bool = False
+    nesterov: bool = Field(False, description="Nesterov's momentum.")
 
 
 Optimizer = Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
@@ -195,7 +197,7 @@ class Schedule(Closed):
     warmup_epochs: Annotated[float, Field(ge=0, le=10_000)] | Auto = Field(
         "auto", description="auto: a twentieth of the run."
     )
-    decay: Literal["cosine", "none"] = "cosine"
+    decay: Literal["cosine", "none"] = Field("cosine", description="After the warm-up: towards 0, or not at all.")
 
 
 class OnlineEvaluation(Closed):
@@ -204,15 +206,17 @@ class OnlineEvaluation(Closed):
     every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
         "auto", description="0: never. auto: about eight times in a run."
     )
-    knn_k: int = Field(200, ge=1, le=100_000)
-    knn_temperature: float = Field(0.1, gt=0, le=10)
+    knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
+    knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
     max_images: int = Field(
         5_000, ge=10, le=1_000_000, description="At most so many images of each split are looked at."
     )
 
 
 class Checkpoints(Closed):
-    every_minutes: float = Field(2.0, gt=0, le=1440)
+    """When a run writes down what it needs to go on."""
+
+    every_minutes: float = Field(2.0, gt=0, le=1440, description="How often a checkpoint is written.")
     every_steps: int | None = Field(None, ge=1, lt=2**31, description="Also at every multiple of so many steps.")
     keep: int = Field(2, ge=1, le=100, description="The newest so many stay on disk.")
 
@@ -221,8 +225,8 @@ class Checkpoints(Closed):
 
 
 class _Run(Closed):
-    seed: Seed = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device gains from it."
     )
@@ -237,9 +241,9 @@ class _Run(Closed):
 class Pretrain(_Run):
     """Self-supervised pretraining of an encoder; labels are never used to train it."""
 
-    kind: Literal["pretrain"] = "pretrain"
-    method: Method
-    backbone: Backbone = Backbone()
+    kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
+    method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
+    backbone: Backbone = Field(Backbone(), description="The encoder.")
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
         "auto", description="Side in pixels; auto: the images' own up to 64, 64 on a CPU, 224 on a GPU."
     )
@@ -247,7 +251,7 @@ class Pretrain(_Run):
         "auto",
         description="auto: on a CPU half, three quarters and the full size, until 0.4, 0.8 and 1; else the full size.",
     )
-    views: Views = Views()
+    views: Views = Field(Views(), description="How a view is drawn from an image.")
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
     )
@@ -255,10 +259,10 @@ class Pretrain(_Run):
         None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
     )
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views.")
-    optimizer: Optimizer = SGD()
-    schedule: Schedule = Schedule()
-    evaluation: OnlineEvaluation = OnlineEvaluation()
-    checkpoints: Checkpoints = Checkpoints()
+    optimizer: Optimizer = Field(SGD(), description="`sgd`, `adamw` or `lars`.")
+    schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
+    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
 
     @model_validator(mode="after")
     def _one_length(self) -> "Pretrain":
@@ -297,7 +301,7 @@ class _Evaluation(_Run):
 class LinearEval(_Evaluation):
     """Logistic regression on cached features of un-augmented images; rates and decays picked on a validation split."""
 
-    kind: Literal["linear_eval"] = "linear_eval"
+    kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0,), min_length=1, max_length=16, description="Shares of the training labels, each evaluated by itself."
     )
@@ -308,13 +312,13 @@ class LinearEval(_Evaluation):
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         min_length=1,
         max_length=64,
-        description="All trained in one pass.",
+        description="All are trained in one pass, and the best on the validation split is kept.",
     )
     weight_decays: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 1e-4, 1e-3), min_length=1, max_length=16
+        (0.0, 1e-4, 1e-3), min_length=1, max_length=16, description="Likewise, each with every learning rate."
     )
-    epochs: int = Field(100, ge=1, le=10_000)
-    batch_size: int = Field(256, ge=1, le=65_536)
+    epochs: int = Field(100, ge=1, le=10_000, description="Passes over the labelled features.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Feature vectors per step.")
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Held out of the labelled training images when there is no val split."
     )
@@ -323,7 +327,7 @@ class LinearEval(_Evaluation):
 class KnnEval(_Evaluation):
     """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
 
-    kind: Literal["knn_eval"] = "knn_eval"
+    kind: Literal["knn_eval"] = Field("knn_eval", description="The job's own kind; need not be given.")
     k: int = Field(200, ge=1, le=100_000, description="Neighbours; at most the number of training images.")
     temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
