@@ -1,10 +1,10 @@
 """Dependencies: who asks, and the unit of work that a request is."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from anyio import CancelScope, CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from service import keys
 from service.db.session import Database
+from service.doorbell import Doorbell
 from service.errors import MissingKey
 from service.keys import Identity
 from service.settings import Settings
@@ -20,57 +21,62 @@ from service.storage import Storage
 _bearer = HTTPBearer(auto_error=False, description="A key: `twoviews keys create`, or POST /keys.")
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A session, whose it is, and the queues to ring for once it is committed."""
+
+    session: Session
+    tenant_id: str
+    key_id: str
+    queues: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """Whoever brought a key. There is no session but through here, so no work is done for a key that is not known.
+
+    The key is looked up where the work begins, on the same thread; so a request costs one thread's turn, not two.
+    Every method raises WrongKey, and waits for the database.
+    """
+
+    database: Database
+    doorbell: Doorbell
+    secret: str
+
+    def identity(self) -> Identity:
+        """Return who it is."""
+        with self.database.reading() as session:
+            return keys.authenticate(session, self.secret)
+
+    @contextmanager
+    def reading(self) -> Iterator[Unit]:
+        """A unit that writes nothing and waits for no writer."""
+        with self.database.reading() as session:
+            who = keys.authenticate(session, self.secret)
+            yield Unit(session, who.tenant_id, who.key_id)
+
+    @contextmanager
+    def writing(self) -> Iterator[Unit]:
+        """A unit that is committed when the block ends, rolled back when it raises."""
+        who = self.identity()  # in a session of its own: a wrong key never takes a turn to write
+        with self.database.writing() as session:
+            unit = Unit(session, who.tenant_id, who.key_id)
+            yield unit
+        for queue in unit.queues:
+            self.doorbell.ring(queue)
+
+
 async def _caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Identity:
+) -> Bearer:
     if credentials is None:
         raise MissingKey
-    return await run_sync(_authenticate, request.app.state.database, credentials.credentials)
+    state = request.app.state
+    return Bearer(state.database, state.doorbell, credentials.credentials)
 
 
-def _authenticate(database: Database, secret: str) -> Identity:
-    with database.reading() as session:
-        return keys.authenticate(session, secret)
-
-
-async def _reader(request: Request) -> AsyncIterator[Session]:
-    with request.app.state.database.reading() as session:  # neither end of it waits for anything
-        yield session
-
-
-async def _bell(request: Request) -> AsyncIterator[set[str]]:
-    queues: set[str] = set()
-    yield queues
-    for queue in queues:  # not reached when the request failed, or its commit
-        request.app.state.doorbell.ring(queue)
-
-
-Bell = Annotated[set[str], Depends(_bell, scope="function")]
-
-
-async def _writer(request: Request, bell: Bell) -> AsyncIterator[Session]:  # the bell is asked for first: it rings last
-    async with _lent(request.app.state.database.writing()) as session:
-        yield session
-
-
-@asynccontextmanager
-async def _lent(unit: AbstractContextManager[Session]) -> AsyncIterator[Session]:
-    """Enter here, for no connection is opened before the first statement; leave on a thread, for a commit waits.
-
-    The thread is beyond the pool's limit: requests that hold a connection never wait for those that want one.
-    """
-    session = unit.__enter__()
-    try:
-        yield session
-    except BaseException as error:
-        await _leave(unit, error)
-        raise
-    await _leave(unit, None)
-
-
-async def _leave(unit: AbstractContextManager[Session], error: BaseException | None) -> None:
-    with CancelScope(shield=True):
-        await run_sync(unit.__exit__, type(error) if error else None, error, None, limiter=CapacityLimiter(1))
+async def _known(caller: Annotated[Bearer, Depends(_caller)]) -> Identity:
+    return await run_sync(caller.identity)
 
 
 async def _settings(request: Request) -> Settings:
@@ -81,8 +87,7 @@ async def _storage(request: Request) -> Storage:
     return request.app.state.storage  # type: ignore[no-any-return]
 
 
-Caller = Annotated[Identity, Depends(_caller)]
-Reader = Annotated[Session, Depends(_reader, scope="function")]
-Writer = Annotated[Session, Depends(_writer, scope="function")]
+Caller = Annotated[Bearer, Depends(_caller)]
+Known = Annotated[Identity, Depends(_known)]  # where there is much to do before the first unit, or none at all
 Config = Annotated[Settings, Depends(_settings)]
 Files = Annotated[Storage, Depends(_storage)]

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Header, Request
-from sqlalchemy.orm import Session
 
 from api.answers import Answer
-from api.deps import Caller, Config
+from api.deps import Config, Unit
 from service import idempotency
 
 Json = dict[str, Any]
@@ -30,18 +29,17 @@ def _as_it_is(body: Json) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Once:
-    """The request's key, and who sent it to where."""
+    """The request's key, and where it was sent."""
 
     key: str | None
-    tenant_id: str
     place: str
     hours: float
 
     def __call__(
         self,
-        session: Session,
+        unit: Unit,
         asked: Any,
-        make: Callable[[], Made],
+        make: Callable[[Unit], Made],
         status: int,
         shown: Callable[[Json], Json] = _as_it_is,
     ) -> Answer:
@@ -51,16 +49,16 @@ class Once:
         is kept in the transaction that did the work; `shown` turns it into the answer, each time.
         """
         if self.key is None:
-            return _answer(make(), status, shown)
+            return _answer(make(unit), status, shown)
         fingerprint = hashlib.sha256(orjson.dumps([self.place, asked], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        known = idempotency.recall(session, self.tenant_id, self.key, fingerprint, self.hours)
+        known = idempotency.recall(unit.session, unit.tenant_id, self.key, fingerprint, self.hours)
         if known is not None:
             answer = _answer(Made(known.body, known.location), known.status, shown)
             answer.headers["Idempotent-Replayed"] = "true"
             return answer
-        made = make()
+        made = make(unit)
         kept = idempotency.Answer(status, made.location, made.body)
-        idempotency.remember(session, self.tenant_id, self.key, fingerprint, kept)
+        idempotency.remember(unit.session, unit.tenant_id, self.key, fingerprint, kept)
         return _answer(made, status, shown)
 
 
@@ -70,13 +68,12 @@ def _answer(made: Made, status: int, shown: Callable[[Json], Json]) -> Answer:
 
 async def _once(
     request: Request,
-    caller: Caller,
     config: Config,
     idempotency_key: Annotated[
         str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="Any text of yours, new for each new request.")
     ] = None,
 ) -> Once:
-    return Once(idempotency_key, caller.tenant_id, f"{request.method} {request.url.path}", config.idempotency_hours)
+    return Once(idempotency_key, f"{request.method} {request.url.path}", config.idempotency_hours)
 
 
 OnlyOnce = Annotated[Once, Depends(_once)]

@@ -43,11 +43,14 @@ def create(
     return dataset
 
 
-def get(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
-    """Return the tenant's dataset. Raises DatasetNotFound."""
+def get(session: Session, tenant_id: str, dataset_id: str, *, held: bool = False) -> Dataset:
+    """Return the tenant's dataset, `held` against deletion until we commit. Raises DatasetNotFound."""
     if not ids.plausible(dataset_id):
         raise DatasetNotFound
-    dataset = session.scalars(select(Dataset).where(_mine(tenant_id), Dataset.id == dataset_id)).one_or_none()
+    query = select(Dataset).where(_mine(tenant_id), Dataset.id == dataset_id)
+    if held:
+        query = query.with_for_update(read=True).execution_options(populate_existing=True)
+    dataset = session.scalars(query).one_or_none()
     if dataset is None:
         raise DatasetNotFound
     return dataset

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from service import text
 from service.db.models import Idempotency, Json
-from service.db.session import clock, now
+from service.db.session import now
 from service.errors import IdempotencyInFlight, IdempotencyMismatch
 
 HOURS = 24.0
@@ -36,9 +36,14 @@ def recall(session: Session, tenant_id: str, key: str, fingerprint: str, hours: 
     text.line(key, "Idempotency-Key", MAX_KEY)
     _queue_up(session, tenant_id, key)
     mine = (Idempotency.tenant_id == tenant_id, Idempotency.key == key)
-    session.execute(delete(Idempotency).where(*mine, Idempotency.created_at < now() - hours * 3600))
-    row = session.scalars(select(Idempotency).where(*mine)).one_or_none()
-    if row is None:
+    stale = Idempotency.created_at < now() - hours * 3600
+    found = session.execute(select(Idempotency, stale).where(*mine)).one_or_none()
+    if found is None:
+        return None
+    row, forgotten = found
+    if forgotten:
+        session.delete(row)
+        session.flush()
         return None
     if row.fingerprint != fingerprint:
         raise IdempotencyMismatch
@@ -54,7 +59,7 @@ def remember(session: Session, tenant_id: str, key: str, fingerprint: str, answe
         status=answer.status,
         location=answer.location,
         body=answer.body,
-        created_at=clock(session),
+        created_at=now(),
     )
     session.add(row)
     session.flush()

@@ -184,10 +184,7 @@ _TRANSITIONS = (
 
 def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
     """Return the dataset, held against deletion until we commit, when a job can use it."""
-    datasets.get(session, tenant_id, dataset_id)
-    held = select(Dataset).where(Dataset.id == dataset_id).with_for_update(read=True)
-    session.scalars(held.execution_options(populate_existing=True)).one()
-    dataset = datasets.get(session, tenant_id, dataset_id)
+    dataset = datasets.get(session, tenant_id, dataset_id, held=True)
     if dataset.status == "validating":
         raise DatasetNotReady
     if dataset.status == "failed":
@@ -230,6 +227,6 @@ def _accepted(session: Session, job: Job) -> Job:
     session.flush()
     message = "Waits for a worker." if job.status == "queued" else f"Waits for {job.parent_id} to make the model."
     job.status_detail = message
-    lifecycle.note(session, job, "info", "status", message, {"status": job.status})
+    lifecycle.note(session, job, "info", "status", message, {"status": job.status}, at=job.created_at)
     session.flush()
     return job

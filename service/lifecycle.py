@@ -23,15 +23,24 @@ MAX_MESSAGE = 4_000  # characters
 PARENT_FAILED = "parent_failed"
 
 
-def note(session: Session, job: Job, level: str, code: str, message: str, data: Json | None = None) -> None:
-    """Write down what happened to the job, under its next `seq`."""
+def note(
+    session: Session,
+    job: Job,
+    level: str,
+    code: str,
+    message: str,
+    data: Json | None = None,
+    *,
+    at: float | None = None,
+) -> None:
+    """Write down what happened to the job, under its next `seq`; now, unless the time `at` is known already."""
     if job.last_event >= MAX_EVENTS and code != "status":
         return
     job.last_event += 1
     event = JobEvent(
         job_id=job.id,
         seq=job.last_event,
-        time=clock(session),
+        time=clock(session) if at is None else at,
         attempt=job.attempt,
         level=level,
         code=text.cleaned(code, 64),

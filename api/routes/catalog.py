@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from api import answers, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Caller
+from api.deps import Known
 from ssl_core.config import BACKBONES, METHODS
 from ssl_core.recipes import RECIPES
 
@@ -17,19 +17,19 @@ router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
 
 
 @router.get("/methods", response_model=schemas.MethodList, summary="List methods")
-async def methods(caller: Caller) -> Answer:
+async def methods(caller: Known) -> Answer:
     """Each method with its defaults and the JSON schema of `config.method`."""
     return answers.page(_methods(), False, None)
 
 
 @router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
-async def backbones(caller: Caller) -> Answer:
+async def backbones(caller: Known) -> Answer:
     """Each network that `config.backbone.name` may name."""
     return answers.page([{"name": name, "description": text} for name, text in BACKBONES.items()], False, None)
 
 
 @router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
-async def recipes(caller: Caller) -> Answer:
+async def recipes(caller: Known) -> Answer:
     """Complete configs that can be submitted as they stand, with source, hardware, expected time and result."""
     return answers.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
 

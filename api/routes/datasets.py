@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from api import answers, render, schemas, uploads
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Bell, Caller, Config, Files, Reader, Writer
+from api.deps import Caller, Config, Files, Known, Unit
 from api.replay import Made, OnlyOnce
 from api.uploads import Upload
 from service import datasets
@@ -38,7 +38,7 @@ _FORM = {
 }
 
 
-async def _receive(request: Request, caller: Caller, config: Config, storage: Files) -> Upload:
+async def _receive(request: Request, caller: Known, config: Config, storage: Files) -> Upload:
     known = [name for name in _FORM["properties"] if name != uploads.FILE]  # type: ignore[attr-defined]
     return await uploads.receive(request, storage, caller.tenant_id, known, config.max_upload_bytes)
 
@@ -53,42 +53,45 @@ Received = Annotated[Upload, Depends(_receive)]
     summary="Upload images",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: Caller, session: Writer, once: OnlyOnce, bell: Bell) -> Answer:
+def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
     """Receive an archive, whose validation is then queued. Bytes that are ready already are ready at once."""
     name = upload.fields.get("name") or upload.filename or "dataset"
     policy, sha256, size = _policy(upload), upload.sha256, upload.size_bytes
 
-    def make() -> Made:
+    def make(unit: Unit) -> Made:
         dataset = datasets.create(
-            session, caller.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
+            unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
         )
-        bell.add("data")
+        unit.queues.add("data")
         return Made(render.dataset(dataset), f"/datasets/{dataset.id}")
 
-    return once(session, [name, policy, sha256], make, 202)
+    with caller.writing() as unit:
+        return once(unit, [name, policy, sha256], make, 202)
 
 
 @router.get("/datasets", response_model=schemas.DatasetList, summary="List datasets, newest first")
 def list_(
     caller: Caller,
-    session: Reader,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Answer:
-    found = datasets.list_(session, caller.tenant_id, after, limit, status)
-    return answers.page([render.dataset(row) for row in found.items], found.has_more, found.next)
+    with caller.reading() as unit:
+        found = datasets.list_(unit.session, unit.tenant_id, after, limit, status)
+        return answers.page([render.dataset(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/datasets/{dataset_id}", response_model=schemas.Dataset, summary="Show a dataset")
-def show(dataset_id: DatasetId, caller: Caller, session: Reader) -> Answer:
-    return Answer(render.dataset(datasets.get(session, caller.tenant_id, dataset_id)))
+def show(dataset_id: DatasetId, caller: Caller) -> Answer:
+    with caller.reading() as unit:
+        return Answer(render.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, response_class=Response, summary="Forget a dataset")
-def delete(dataset_id: DatasetId, caller: Caller, session: Writer) -> Response:
+def delete(dataset_id: DatasetId, caller: Caller) -> Response:
     """Its files go with the next sweep. Refused while a job that has not ended uses it."""
-    datasets.delete(session, caller.tenant_id, dataset_id)
+    with caller.writing() as unit:
+        datasets.delete(unit.session, unit.tenant_id, dataset_id)
     return Response(status_code=204)
 
 

@@ -12,7 +12,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from api import embed_order
 from api.answers import Answer
-from api.deps import Caller, Config
+from api.deps import Config, Known
 from api.embed_order import EmbedOrder
 from api.encoder_client import EncoderClient, Features
 from service import models
@@ -40,7 +40,7 @@ _BODY = {
 
 
 @router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _BODY})
-async def embed(request: Request, caller: Caller, settings: Config) -> Response:
+async def embed(request: Request, caller: Known, settings: Config) -> Response:
     """Return one vector for each image, by a model of yours."""
     order = await embed_order.read(request, settings)
     model = await run_sync(_find, request.app.state.database, caller.tenant_id, order)

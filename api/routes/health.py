@@ -11,7 +11,7 @@ from api import schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
 from api.counters import Looked
-from api.deps import Caller, Reader
+from api.deps import Caller
 from service import census, workers
 from service.db.session import Database
 from service.errors import Fault, NotReady
@@ -38,9 +38,10 @@ def ready(request: Request) -> Answer:
 
 
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
-def figures(request: Request, caller: Caller, session: Reader) -> Response:
+def figures(request: Request, caller: Caller) -> Response:
     """Of the whole service: sums over all owners, and this process's requests."""
-    counted = census.count(session, request.app.state.settings.worker_seen_seconds)
+    with caller.reading() as unit:
+        counted = census.count(unit.session, request.app.state.settings.worker_seen_seconds)
     return Response(request.app.state.counters.text(_gauges(counted)), media_type=CONTENT_TYPE_LATEST)
 
 

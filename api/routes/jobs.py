@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from api import answers, render, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Bell, Caller, Files, Reader, Writer
+from api.deps import Caller, Files, Unit
 from api.replay import Made, OnlyOnce
 from service import jobs
 from service.errors import ArtifactNotFound, Fault, InvalidConfig, UnknownKind
@@ -23,71 +23,76 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Ask for a run")
-def submit(body: schemas.NewJob, caller: Caller, session: Writer, once: OnlyOnce, bell: Bell) -> Answer:
+def submit(body: schemas.NewJob, caller: Caller, once: OnlyOnce) -> Answer:
     """Queue a run, or let it wait for the job that makes its model. The answer shows where to look."""
     config = _config(body.kind, body.config)
 
-    def make() -> Made:
+    def make(unit: Unit) -> Made:
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
-        job = jobs.submit(session, caller.tenant_id, body.kind, body.dataset, config, **fields)
-        bell.add(job.queue)
-        return Made(render.job(job, jobs.transitions(session, job.id)), f"/jobs/{job.id}")
+        job = jobs.submit(unit.session, unit.tenant_id, body.kind, body.dataset, config, **fields)
+        unit.queues.add(job.queue)
+        return Made(render.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
-    return once(session, body.model_dump(), make, 202)
+    with caller.writing() as unit:
+        return once(unit, body.model_dump(), make, 202)
 
 
 @router.get("/jobs", response_model=schemas.JobList, summary="List jobs, newest first")
 def list_(
     caller: Caller,
-    session: Reader,
     after: After = None,
     limit: Limit = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Answer:
-    found = jobs.list_(session, caller.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
-    histories = jobs.histories(session, [job.id for job in found.items])
-    return answers.page([render.job(job, histories[job.id]) for job in found.items], found.has_more, found.next)
+    with caller.reading() as unit:
+        found = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
+        histories = jobs.histories(unit.session, [job.id for job in found.items])
+        return answers.page([render.job(job, histories[job.id]) for job in found.items], found.has_more, found.next)
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-def show(job_id: JobId, caller: Caller, session: Reader) -> Answer:
-    job = jobs.get(session, caller.tenant_id, job_id)
-    return Answer(render.job(job, jobs.transitions(session, job.id)))
+def show(job_id: JobId, caller: Caller) -> Answer:
+    with caller.reading() as unit:
+        job = jobs.get(unit.session, unit.tenant_id, job_id)
+        return Answer(render.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Stop a job")
-def cancel(job_id: JobId, caller: Caller, session: Writer) -> Answer:
+def cancel(job_id: JobId, caller: Caller) -> Answer:
     """Ask a job to end; it keeps its checkpoint. Asking again, or for one that has ended, changes nothing."""
-    job = jobs.cancel(session, caller.tenant_id, job_id)
-    return Answer(render.job(job, jobs.transitions(session, job.id)))
+    with caller.writing() as unit:
+        job = jobs.cancel(unit.session, unit.tenant_id, job_id)
+        return Answer(render.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="What happened to a job, oldest first")
 def events(
     job_id: JobId,
     caller: Caller,
-    session: Reader,
     after: Annotated[int, Query(ge=0, lt=2**31, description="`next` of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Answer:
-    job = jobs.get(session, caller.tenant_id, job_id)
-    found = jobs.events(session, job.id, after, limit)
-    return answers.page([render.event(event) for event in found.items], found.has_more, found.last)
+    with caller.reading() as unit:
+        job = jobs.get(unit.session, unit.tenant_id, job_id)
+        found = jobs.events(unit.session, job.id, after, limit)
+        return answers.page([render.event(event) for event in found.items], found.has_more, found.last)
 
 
 @router.get("/jobs/{job_id}/checkpoints", response_model=schemas.CheckpointList, summary="List a job's checkpoints")
-def checkpoints(job_id: JobId, caller: Caller, session: Reader) -> Answer:
+def checkpoints(job_id: JobId, caller: Caller) -> Answer:
     """All that are kept, the furthest first."""
-    job = jobs.get(session, caller.tenant_id, job_id)
-    return answers.page([render.checkpoint(row) for row in jobs.checkpoints(session, job.id)], False, None)
+    with caller.reading() as unit:
+        job = jobs.get(unit.session, unit.tenant_id, job_id)
+        return answers.page([render.checkpoint(row) for row in jobs.checkpoints(unit.session, job.id)], False, None)
 
 
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Fetch a file that a job left")
-def artifact(request: Request, job_id: JobId, name: str, caller: Caller, session: Reader, storage: Files) -> Response:
-    job = jobs.get(session, caller.tenant_id, job_id)
-    found = jobs.artifact(session, job.id, name)
+def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage: Files) -> Response:
+    with caller.reading() as unit:
+        job = jobs.get(unit.session, unit.tenant_id, job_id)
+        found = jobs.artifact(unit.session, job.id, name)
     path = storage.absolute(found.path)
     if not path.is_file():
         raise ArtifactNotFound("The artifact's file is gone.")

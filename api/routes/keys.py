@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from api import answers, render, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Caller, Reader, Writer
+from api.deps import Caller, Unit
 from api.replay import Made, OnlyOnce
 from service import keys
 
@@ -18,31 +18,34 @@ KeyId = Annotated[str, Path(description="A `key_` id.", examples=["key_01k"])]
 
 
 @router.post("/keys", status_code=201, response_model=schemas.MadeKey, summary="Make a key")
-def create(request: Request, body: schemas.NewKey, caller: Caller, session: Writer, once: OnlyOnce) -> Answer:
+def create(request: Request, body: schemas.NewKey, caller: Caller, once: OnlyOnce) -> Answer:
     """Make another key for the same owner. A repeated request shows the secret again only to the key that asked."""
     mine = request.headers["authorization"]
 
-    def make() -> Made:
-        key, secret = keys.create(session, caller.tenant_id, body.name)
+    def make(unit: Unit) -> Made:
+        key, secret = keys.create(unit.session, unit.tenant_id, body.name)
         made = {name: value for name, value in render.key(key).items() if name != "revoked_at"}
         return Made({**made, "sealed": _seal(secret, mine)})
 
     def shown(kept: dict[str, Any]) -> dict[str, Any]:
         return {**{name: value for name, value in kept.items() if name != "sealed"}, "key": _open(kept["sealed"], mine)}
 
-    return once(session, [caller.key_id, body.name], make, 201, shown)
+    with caller.writing() as unit:
+        return once(unit, [unit.key_id, body.name], make, 201, shown)
 
 
 @router.get("/keys", response_model=schemas.KeyList, summary="List keys, newest first")
-def list_(caller: Caller, session: Reader) -> Answer:
+def list_(caller: Caller) -> Answer:
     """All keys of the owner, the revoked ones too."""
-    return answers.page([render.key(key) for key in keys.list_(session, caller.tenant_id)], False, None)
+    with caller.reading() as unit:
+        return answers.page([render.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, summary="Revoke a key")
-def revoke(key_id: KeyId, caller: Caller, session: Writer) -> Response:
+def revoke(key_id: KeyId, caller: Caller) -> Response:
     """The key is useless from now on, for the asker too if it is the asker's own."""
-    keys.revoke(session, caller.tenant_id, key_id)
+    with caller.writing() as unit:
+        keys.revoke(unit.session, unit.tenant_id, key_id)
     return Response(status_code=204)
 
 

@@ -12,11 +12,10 @@ from fastapi import APIRouter, Query, Request, Response
 from api import schemas
 from api.answers import Answer, unchanged
 from api.bodies import JsonRoute
-from api.deps import Caller, Config
+from api.deps import Bearer, Caller, Config
 from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.models import TERMINAL
-from service.db.session import Database
 
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 POLL_SECONDS = 0.3
@@ -31,7 +30,6 @@ Names = Annotated[
 class _Question:
     """What is asked of which job."""
 
-    tenant_id: str
     job_id: str
     names: tuple[str, ...] | None
     after: int
@@ -58,44 +56,33 @@ async def show(
     ] = 0,
 ) -> Response:
     """Points after `after`. Send the ETag back as If-None-Match: 304 when nothing is new."""
-    asked = _Question(caller.tenant_id, job_id, _split(names), after, max_points)
-    database: Database = request.app.state.database
-    if await _is_new(request, database, asked, min(wait, config.long_poll_seconds)):
-        return await run_sync(_answer, database, asked)
-    return Response(status_code=304, headers={"ETag": request.headers["if-none-match"], "Cache-Control": _CACHE})
-
-
-_CACHE = "private, no-cache"
-
-
-async def _is_new(request: Request, database: Database, asked: _Question, seconds: float) -> bool:
-    """Wait up to so long for a point that the asker has not seen; tell whether the answer differs from what it holds.
-
-    Between two looks nothing is held: no transaction, no connection, no thread.
-    """
-    until = time.monotonic() + seconds
+    asked = _Question(job_id, _split(names), after, max_points)
+    until = time.monotonic() + min(wait, config.long_poll_seconds)
     while True:
-        last_point, ended = await run_sync(_look, database, asked)
+        patient = time.monotonic() < until and not await request.is_disconnected()
+        answer = await run_sync(_answer, request, caller, asked, patient)
+        if answer is not None:
+            return answer
+        # Until the next look nothing is held: no transaction, no connection, no thread.
+        await asyncio.sleep(max(0.0, min(POLL_SECONDS, until - time.monotonic())))
+
+
+def _answer(request: Request, caller: Bearer, asked: _Question, patient: bool) -> Response | None:
+    """Return the points, or 304 when the asker holds them; None when nothing is new yet and the asker is patient."""
+    with caller.reading() as unit:
+        last_point, status = jobs.standing(unit.session, unit.tenant_id, asked.job_id)
         same = unchanged(request, asked.etag(last_point))
-        if not (same or last_point <= asked.after) or ended or time.monotonic() >= until:
-            return not same
-        if await request.is_disconnected():
-            return not same
-        await asyncio.sleep(min(POLL_SECONDS, max(0.0, until - time.monotonic())))
+        if patient and status not in TERMINAL and (same or last_point <= asked.after):
+            return None
+        if same:
+            return Response(status_code=304, headers=_headers(asked.etag(last_point)))
+        job = jobs.get(unit.session, unit.tenant_id, asked.job_id)
+        found = metrics.query(unit.session, job, asked.names, asked.after, asked.max_points)
+        return Answer(found, headers=_headers(asked.etag(job.last_point)))
 
 
-def _look(database: Database, asked: _Question) -> tuple[int, bool]:
-    """The job's last point, and whether it has ended."""
-    with database.reading() as session:
-        last_point, status = jobs.standing(session, asked.tenant_id, asked.job_id)
-        return last_point, status in TERMINAL
-
-
-def _answer(database: Database, asked: _Question) -> Answer:
-    with database.reading() as session:
-        job = jobs.get(session, asked.tenant_id, asked.job_id)
-        found = metrics.query(session, job, asked.names, asked.after, asked.max_points)
-        return Answer(found, headers={"ETag": asked.etag(job.last_point), "Cache-Control": _CACHE})
+def _headers(etag: str) -> dict[str, str]:
+    return {"ETag": etag, "Cache-Control": "private, no-cache"}
 
 
 def _split(names: list[str] | None) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from api import answers, render, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Caller, Files, Reader
+from api.deps import Caller, Files
 from service import models
 from service.errors import ModelDamaged
 
@@ -25,17 +25,18 @@ _FILES = {
 @router.get("/models", response_model=schemas.ModelList, summary="List models, newest first")
 def list_(
     caller: Caller,
-    session: Reader,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Answer:
-    found = models.list_(session, caller.tenant_id, after, limit)
-    return answers.page([render.model(row) for row in found.items], found.has_more, found.next)
+    with caller.reading() as unit:
+        found = models.list_(unit.session, unit.tenant_id, after, limit)
+        return answers.page([render.model(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
-def show(model_id: ModelId, caller: Caller, session: Reader) -> Answer:
-    return Answer(render.model(models.get(session, caller.tenant_id, model_id)))
+def show(model_id: ModelId, caller: Caller) -> Answer:
+    with caller.reading() as unit:
+        return Answer(render.model(models.get(unit.session, unit.tenant_id, model_id)))
 
 
 @router.get("/models/{model_id}/download", response_class=Response, summary="Fetch a model's file")
@@ -43,12 +44,12 @@ def download(
     request: Request,
     model_id: ModelId,
     caller: Caller,
-    session: Reader,
     storage: Files,
     file: Annotated[Literal["weights", "heads", "card"], Query(description="Which of the three.")] = "weights",
 ) -> Response:
     """Weights and heads are safetensors. Ranges are served; the weights' ETag is their SHA-256."""
-    model = models.get(session, caller.tenant_id, model_id)
+    with caller.reading() as unit:
+        model = models.get(unit.session, unit.tenant_id, model_id)
     name, media_type = _FILES[file]
     path = storage.absolute(model.path) / name
     if not path.is_file():
