@@ -7,9 +7,11 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
+from pydantic import BaseModel
 
 import twoviews
 from api import app as api
@@ -132,6 +134,49 @@ def resolve(path):
 def test_configs_would_be_accepted(block):
     kind = block.kind.split(" ")[1].replace("config", "pretrain")
     config.parse(json.loads(block.text), kind)
+
+
+def config_classes(model):
+    """A kind's class, then those of its fields, each once."""
+    parts = [part for field in model.model_fields.values() for part in models_in(field.annotation)]
+    return list(dict.fromkeys([model, *(found for part in parts for found in config_classes(part))]))
+
+
+def models_in(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def field_table(model):
+    """The table of a config class as it has to stand on the page: its fields, their defaults, what they do."""
+    rows = [f"| {model.__name__} | default | what it does |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        assert field.description, f"{model.__name__}.{name} does not say what it does"
+        rows.append(f"| `{name}` | {shown_default(field)} | {field.description} |")
+    return "\n".join(rows)
+
+
+def shown_default(field):
+    """As JSON; an object's own defaults are in its own table."""
+    if field.is_required():
+        return "needed"
+    if isinstance(field.default, BaseModel):
+        return "see below"
+    return f"`{json.dumps(field.default)}`"
+
+
+@pytest.mark.parametrize(("page", "kinds"), [("train.md", ["pretrain"]), ("evaluate.md", ["linear_eval", "knn_eval"])])
+def test_every_field_of_a_config_is_in_a_table(page, kinds):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for kind in kinds:
+        for model in config_classes(config.KINDS[kind]):
+            assert f"\n\n{field_table(model)}\n\n" in text + "\n", f"docs/{page} needs:\n\n{field_table(model)}"
+
+
+def test_every_kind_has_its_tables_on_a_page():
+    marked = test_every_field_of_a_config_is_in_a_table.pytestmark[0]
+    assert {kind for _, kinds in marked.args[1] for kind in kinds} == set(config.KINDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
