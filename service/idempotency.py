@@ -15,6 +15,7 @@ from service.errors import IdempotencyInFlight, IdempotencyMismatch
 HOURS = 24.0
 MAX_KEY = 255  # characters
 WAIT_SECONDS = 5
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's word for a lock_timeout that is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +83,6 @@ def _queue_up(session: Session, tenant_id: str, key: str) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+            raise
         raise IdempotencyInFlight(retry_after=WAIT_SECONDS) from error

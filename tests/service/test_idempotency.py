@@ -1,18 +1,24 @@
 """Idempotency: the same key does the work once, whoever comes twice and whenever."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import OperationalError
 
 from service import idempotency, keys
 from service.db.models import Idempotency, Key
-from service.db.session import now
-from service.errors import IdempotencyMismatch, InvalidRequest
+from service.db.session import away, now
+from service.errors import IdempotencyInFlight, IdempotencyMismatch, InvalidRequest
 from service.idempotency import Answer
 
 PRINT = "cd" * 32
+# On SQLite the second waits for its turn to write, whatever it wants to write: `test_turns` has that.
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+QUEUED = """FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 def asked(database, tenant, key="k1", fingerprint=PRINT):
@@ -32,6 +38,15 @@ def made(database):
         return session.execute(select(func.count()).select_from(Key)).scalar_one()
 
 
+def until_one_waits(database):
+    """Return when a transaction waits for another that holds its key."""
+    until = time.monotonic() + 30
+    with database.reading() as session:
+        while not session.execute(text(f"SELECT count(*) {QUEUED}")).scalar_one():
+            assert time.monotonic() < until, "nobody waits"
+            time.sleep(0.01)
+
+
 def test_a_repeated_request_gets_the_first_answer(database, tenant):
     assert asked(database, tenant) == asked(database, tenant)
     assert made(database) == 1
@@ -48,6 +63,58 @@ def test_requests_that_come_together_do_the_work_once(database, tenant):
         answers = [future.result() for future in [pool.submit(ask) for _ in range(6)]]
     assert len({answer.location for answer in answers}) == 1
     assert made(database) == 1
+
+
+@ON_POSTGRESQL
+def test_the_second_waits_for_the_first_and_gets_its_answer(database, tenant):
+    with ThreadPoolExecutor(1) as pool:
+        with database.writing() as session:
+            assert idempotency.recall(session, tenant, "k1", PRINT) is None
+            second = pool.submit(asked, database, tenant)
+            until_one_waits(database)
+            idempotency.remember(session, tenant, "k1", PRINT, Answer(201, "/keys/first", {}))
+        assert second.result(30) == Answer(201, "/keys/first", {})
+    assert made(database) == 0
+
+
+@ON_POSTGRESQL
+def test_the_second_does_the_work_when_the_first_is_rolled_back(database, tenant):
+    with ThreadPoolExecutor(1) as pool:
+        with database.writing() as session:
+            assert idempotency.recall(session, tenant, "k1", PRINT) is None
+            idempotency.remember(session, tenant, "k1", PRINT, Answer(201, "/keys/first", {}))
+            second = pool.submit(asked, database, tenant)
+            until_one_waits(database)
+            session.rollback()
+        assert second.result(30).location != "/keys/first"
+    assert made(database) == 1
+
+
+@ON_POSTGRESQL
+def test_the_second_is_told_to_come_again_when_the_first_takes_long(database, tenant, stranger, monkeypatch):
+    monkeypatch.setattr(idempotency, "WAIT_SECONDS", 1)
+    with database.writing() as session:
+        assert idempotency.recall(session, tenant, "k1", PRINT) is None
+        with pytest.raises(IdempotencyInFlight) as caught:
+            asked(database, tenant)
+        assert caught.value.retry_after == 1
+        asked(database, tenant, "k2")
+        asked(database, stranger)  # other keys, and others' keys, wait for nobody
+    asked(database, tenant)
+    assert made(database) == 3
+
+
+@ON_POSTGRESQL
+def test_a_database_that_hangs_up_on_one_who_waits_is_away(database, tenant):
+    with ThreadPoolExecutor(1) as pool, database.writing() as session:
+        assert idempotency.recall(session, tenant, "k1", PRINT) is None
+        second = pool.submit(asked, database, tenant)
+        until_one_waits(database)
+        with database.reading() as other:
+            other.execute(text(f"SELECT pg_terminate_backend(pid) {QUEUED}"))
+        with pytest.raises(OperationalError) as caught:
+            second.result(30)
+    assert away(caught.value)
 
 
 def test_another_request_under_the_same_key_is_refused(database, tenant):
