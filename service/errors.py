@@ -2,9 +2,8 @@
 
 The class name in snake case is the `code`; its docstring is the default `detail`.
 
-    Error ─┬─ BadRequest 400      ├─ Conflict 409        ├─ Unprocessable 422
-           ├─ Unauthorized 401    ├─ Gone 410            ├─ TooManyRequests 429
-           ├─ Forbidden 403       ├─ TooLarge 413        └─ Unavailable 503
+    Error ─┬─ BadRequest 400      ├─ Conflict 409            ├─ Unprocessable 422
+           ├─ Unauthorized 401    ├─ TooLarge 413            └─ Unavailable 503
            └─ NotFound 404        └─ UnsupportedMedia 415
 """
 
@@ -47,12 +46,6 @@ class Unauthorized(Error):
     """A valid key is needed: Authorization: Bearer <key>."""
 
     status, title = 401, "Unauthorized"
-
-
-class Forbidden(Error):
-    """This key may not do that."""
-
-    status, title = 403, "Forbidden"
 
 
 class NotFound(Error):
@@ -173,10 +166,6 @@ class ModelNotFound(NotFound):
 
 class ModelNotReady(Conflict):
     """The job that makes this model has not finished."""
-
-
-class CheckpointNotFound(NotFound):
-    """There is no such checkpoint."""
 
 
 class ArtifactNotFound(NotFound):
