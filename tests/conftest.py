@@ -1,12 +1,19 @@
 """Fixtures: databases, a broker, settings and tenants, all our own and started when first asked for."""
 
+# ruff: noqa: E402 — the environment is settled before anything could read it
+
+import os
+
+for _name in [name for name in os.environ if name.startswith("TWOVIEWS_")]:
+    del os.environ[_name]  # somebody's real service may be meant, and its data
+os.environ["OMP_NUM_THREADS"] = "1"  # whatever is exported: weights are compared byte by byte, between processes too
+
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import redis
 from sqlalchemy import create_engine, make_url
 
 from service import ids, keys
@@ -72,7 +79,7 @@ def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def broker_url(_broker: str) -> str:
     """The URL of an empty broker."""
-    with redis.Redis.from_url(_broker) as client:
+    with servers.broker_client(_broker) as client:
         client.flushall()
     return _broker
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from api.app import create
 from api.embed_order import EmbedOrder
@@ -28,7 +27,6 @@ LIMITS = {"embed_max_images": 5, "max_image_bytes": 20_000, "embed_max_body_byte
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     folder = server.data_folder(tmp_path_factory.mktemp("data"))
     models.make(folder / "models" / "a")
     return folder

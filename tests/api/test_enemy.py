@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.service import given as known
 
-ROUNDS = int(os.environ.get("TWOVIEWS_ENEMY_ROUNDS", "100"))
+ROUNDS = int(os.environ.get("ENEMY_ROUNDS", "100"))
 SLOW_IS_FINE = settings(
     max_examples=ROUNDS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from service.settings import Settings
 from tests.encoder import models, server
@@ -17,7 +16,6 @@ TOKEN = "a token of the tests"
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with models/a, models/b, and models/damaged, whose weights are cut short."""
-    torch.set_num_threads(1)  # a small network gains nothing from more
     folder = server.data_folder(tmp_path_factory.mktemp("data"))
     for seed, name in enumerate(("a", "b", "damaged")):
         models.make(folder / "models" / name, seed=seed)
@@ -35,13 +33,14 @@ def encoder(model_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def small_encoder(model_folder: Path) -> Iterator[Server]:
-    """An encoder on TCP that takes four images at a time and waits long before it computes."""
+    """An encoder on TCP that has four places; it computes when all four are taken, and else not before long."""
     settings = Settings(
         data_dir=model_folder,
         encoder_url=f"http://127.0.0.1:{free_port()}",
         encoder_token=TOKEN,
         embed_queue_images=4,
-        embed_wait_ms=700,
+        embed_max_batch=4,
+        embed_wait_ms=20_000,
     )
     with server.running(settings) as running:
         yield running
