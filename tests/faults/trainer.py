@@ -52,6 +52,7 @@ def main() -> None:
     if config["seed"] >= REAL_SEED:
         os.execv(sys.executable, [sys.executable, "-m", "ssl_core", "run", *sys.argv[1:]])
     signal.signal(signal.SIGTERM, _remember)
+    (arguments.out / "pid").write_text(str(os.getpid()))
     for event in _train(config, arguments.out, arguments.resume):
         sys.stdout.write(ev.to_line(event))
         sys.stdout.flush()

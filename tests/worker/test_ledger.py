@@ -12,9 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from service import leases
 from service.db.session import Database, away
 from tests.faults import trainer
+from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import TRAINER, Run
-from tests.worker.test_supervisor import gone, odd, soon
+from tests.worker.test_supervisor import odd
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
@@ -59,7 +60,7 @@ def test_the_trainer_is_killed_when_the_database_is_away_for_longer_than_the_lea
     thread.start()
     soon(lambda: run.steps)
     with cut():
-        soon(lambda: gone(run.left("pid")))
+        soon(lambda: not alive(run.left("pid")))
         thread.join()
     assert run.job.status == "running"  # nothing was written: it is the keeper's to take back
     with run.database.writing() as session:

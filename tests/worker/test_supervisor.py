@@ -3,7 +3,6 @@
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable
 
 import psutil
@@ -11,6 +10,7 @@ import pytest
 
 from service import jobs, leases
 from tests.faults import trainer
+from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import ODD_TRAINER, TRAINER, Run
 from worker.supervisor import supervise
@@ -23,21 +23,6 @@ pytestmark = [
 
 def odd(mode: str) -> str:
     return f"{ODD_TRAINER} {mode}"
-
-
-def soon(condition: Callable[[], object]) -> None:
-    """Wait until the condition holds."""
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def in_thread(run: Run, mode: str) -> threading.Thread:
@@ -55,11 +40,7 @@ def test_a_result_ends_the_job_with_its_metrics_and_its_model(a_run: Callable[..
     weights = run.storage.attempt_dir(run.job_id, 1) / "model" / "weights.safetensors"
     assert weights.read_bytes() == trainer.weights(5, 30)
     assert job.made_model_id is not None
-    assert gone_children()
-
-
-def gone_children() -> bool:
-    return all(child.name() != "python" for child in psutil.Process().children())
+    assert not psutil.pid_exists(run.left("pid"))  # nor does it wait to be reaped
 
 
 def test_a_killed_trainer_sends_the_job_back_to_the_queue(run: Run) -> None:
@@ -136,17 +117,17 @@ def test_a_command_that_cannot_start_is_a_fault(run: Run) -> None:
 def test_a_trainer_that_has_said_its_last_word_is_killed_after_the_grace(run: Run, mode: str, status: str) -> None:
     run.grace_seconds = 0.3
     assert run.attempt(odd(mode)).status == status
-    assert gone(run.left("pid"))
+    assert not alive(run.left("pid"))
 
 
 def test_what_the_trainer_started_goes_with_it_and_does_not_hold_the_verdict_up(run: Run) -> None:
     assert run.attempt(odd("leaves_child")).status == "succeeded"
-    soon(lambda: gone(run.left("child")))
+    soon(lambda: not alive(run.left("child")))
 
 
 def test_a_process_that_fled_the_trainers_group_does_not_hold_the_verdict_up(run: Run) -> None:
     assert run.attempt(odd("leaves_runaway")).status == "succeeded"
-    assert not gone(run.left("child"))
+    assert alive(run.left("child"))
     os.kill(run.left("child"), 9)
 
 
@@ -172,7 +153,7 @@ def test_cancel_kills_a_trainer_that_does_not_listen(run: Run) -> None:
         jobs.cancel(session, run.tenant, run.job_id)
     thread.join()
     assert run.job.status == "cancelled"
-    assert gone(run.left("pid"))
+    assert not alive(run.left("pid"))
 
 
 def test_a_worker_that_stops_gives_the_job_back_uncounted_and_the_next_goes_on(a_run: Callable[..., Run]) -> None:
@@ -198,7 +179,7 @@ def test_a_lost_lease_kills_the_trainer_and_nothing_more_is_written(run: Run) ->
         assert leases.reap(session) == [run.job_id]
     before = len(run.events)
     run.attempt(odd("patient"), claim)
-    assert gone(run.left("pid"))
+    assert not alive(run.left("pid"))
     assert (run.job.status, len(run.events), run.steps) == ("queued", before, [])
 
 
