@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,13 @@ from service import workers
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.settings import Settings
+from tests import servers
 from tests.faults.fleet import ROOT
+from tests.processes import soon
 from tests.service import given
-from tests.worker.test_supervisor import soon
 from worker.keeper import Keeper
 
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 SHORT = {
     "lease_seconds": 1,
     "heartbeat_seconds": 0.2,
@@ -29,14 +32,14 @@ SHORT = {
 
 
 @contextmanager
-def keeping(settings: Settings, **changed: object) -> Iterator[None]:
+def keeping(settings: Settings, **changed: object) -> Iterator[threading.Thread]:
     """A keeper at work, in a thread."""
     stop = threading.Event()
     keeper = Keeper(settings.model_copy(update=SHORT | changed))
     thread = threading.Thread(target=keeper.keep, args=[stop])
     thread.start()
     try:
-        yield
+        yield thread
     finally:
         stop.set()
         thread.join()
@@ -92,16 +95,45 @@ def test_leftovers_are_removed_but_not_what_is_pointed_at(database: Database, se
     assert archive.exists()
 
 
-def test_it_lives_while_the_database_and_the_broker_are_away(settings: Settings) -> None:
-    away = {"broker_url": "redis://127.0.0.1:1/0", "database_url": "sqlite:////nowhere/twoviews.db"}
-    with keeping(settings, **away):
-        threading.Event().wait(0.5)
-    with keeping(settings, broker_url=away["broker_url"]):
-        threading.Event().wait(0.5)
+@on_sqlite
+def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
+    database: Database,
+    settings: Settings,
+    tenant: str,
+    tmp_path: Path,
+    depth: Callable[[str], int | None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    given.submitted(database, tenant, given.ready(database, tenant))
+    database.close()
+    away = tmp_path / "away" / "twoviews.db"
+    with keeping(settings, database_url=f"sqlite:///{away}", worker_seen_seconds=1000) as keeper:
+        soon(lambda: all(f"could not {duty}" in caplog.text for duty in ("ring", "reap", "sweep")))
+        soon(lambda: depth("train") == 1)  # the roll call; it needs no database
+        with servers.broker_client(settings.broker_url) as broker:
+            broker.flushall()
+        assert keeper.is_alive()
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        (tmp_path / "twoviews.db").rename(copy / "twoviews.db")
+        copy.rename(away.parent)
+        soon(lambda: depth("train") == 1)
+
+
+def test_it_lives_while_the_broker_is_away_and_rings_once_it_is_back(
+    database: Database, settings: Settings, tenant: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given.submitted(database, tenant, given.ready(database, tenant))
+    with keeping(settings, broker_url=servers.valkey_url(tmp_path)) as keeper:
+        soon(lambda: "The doorbell is not heard" in caplog.text)
+        assert keeper.is_alive()
+        with servers.valkey(tmp_path) as url:
+            soon(lambda: Doorbell(url).depth("train") == 1)
 
 
 def test_sigterm_ends_it(settings: Settings) -> None:
-    environment = {"TWOVIEWS_DATABASE_URL": settings.database_url, "TWOVIEWS_BROKER_URL": settings.broker_url}
+    names = ("data_dir", "database_url", "broker_url")  # without them it would keep, and sweep, whatever is there
+    environment = {f"TWOVIEWS_{name.upper()}": str(getattr(settings, name)) for name in names}
     command = [sys.executable, "-c", "import worker.keeper as k; print('ready', flush=True); k.main()"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) as keeper:
         assert keeper.stdout is not None
