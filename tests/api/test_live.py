@@ -19,6 +19,7 @@ from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
 from tests.api.live import serving
+from tests.processes import soon
 from tests.service import given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -55,7 +56,7 @@ def server(settings, key):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory, _sqlite_template):
+def shared(tmp_path_factory, _sqlite_template, _broker):
     """A server on SQLite that several tests use; its storage is `shared.storage`."""
     data = tmp_path_factory.mktemp("live")
     shutil.copy(_sqlite_template, data / "twoviews.db")
@@ -63,17 +64,10 @@ def shared(tmp_path_factory, _sqlite_template):
     with database.writing() as session:
         _, secret = keys.create(session, keys.tenant(session, "acme").id, "test")
     database.close()
-    settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}")
+    settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}", broker_url=_broker)
     with serving(settings, secret) as server:
         server.storage = Storage(data)
         yield server
-
-
-def wait(until, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.02)
 
 
 def test_a_large_upload_goes_to_disk_and_not_to_memory(shared):
@@ -99,9 +93,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(shared):
     storage, known = shared.storage, shared.client.get("/datasets").json()
     for sent in (b"", b"x" * 3_000_000):
         connection = shared.begin_upload(sent)
-        wait(lambda: list(storage.tmp_dir.iterdir()))
+        soon(lambda: list(storage.tmp_dir.iterdir()))
         connection.close()
-        wait(lambda: not list(storage.tmp_dir.iterdir()))
+        soon(lambda: not list(storage.tmp_dir.iterdir()))
     assert shared.client.get("/datasets").json() == known
     assert list(storage.root.glob("uploads/*/*")) == []
 
@@ -114,7 +108,7 @@ def test_a_body_that_is_too_large_is_told_before_it_has_been_sent(shared):
 
 def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, storage, database):
     connection = server.begin_upload(b"x" * 3_000_000)
-    wait(lambda: any(path.stat().st_size > 1_000_000 for path in storage.tmp_dir.iterdir()))
+    soon(lambda: any(path.stat().st_size > 1_000_000 for path in storage.tmp_dir.iterdir()))
     server.kill()
     connection.close()
     with database.reading() as session:
@@ -138,7 +132,7 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
         asker.start()
     for _ in range(2):
         goal = len(accepted) + 7
-        wait(lambda goal=goal: len(accepted) >= goal)
+        soon(lambda goal=goal: len(accepted) >= goal)
         server.kill()
         server.start()
     stop.set()
@@ -186,7 +180,7 @@ def test_a_broker_that_never_answers_delays_no_answer(settings, key, database, t
             for _ in range(20):
                 body = {"dataset": dataset, "config": given.PRETRAIN}
                 assert server.client.post("/jobs", json=body).status_code == 202
-            wait(lambda: calls)
+            soon(lambda: calls)
             assert len(calls) < 10  # had each request rung by itself, there would be twenty
             assert len(server.client.get("/jobs").json()["data"]) == 20
         silent.shutdown(socket.SHUT_RDWR)

@@ -7,6 +7,7 @@ import pytest
 
 from api import schemas
 from tests.api.answers import pointers, problem, shown
+from tests.processes import soon
 from tests.service import given
 
 
@@ -73,12 +74,18 @@ def watch(database):
     return statements
 
 
-def test_a_waiting_poll_ends_with_the_first_new_point_and_holds_nothing_meanwhile(client, app, database, job, claim):
-    place, answers = f"/jobs/{job}/metrics", []
-    poll = threading.Thread(target=lambda: answers.append(client.get(place, params={"wait": 25})))
+def begin_to_wait(client, app, job):
+    """A poll that has looked and now waits, as the thread it is made from, and the list that its answer comes into."""
+    answers, statements = [], watch(app.state.database)
+    poll = threading.Thread(target=lambda: answers.append(client.get(f"/jobs/{job}/metrics", params={"wait": 25})))
     poll.start()
-    time.sleep(0.5)
+    soon(lambda: sum("last_point" in statement for statement in statements) >= 2)  # between two looks it has waited
     assert poll.is_alive()
+    return poll, answers
+
+
+def test_a_waiting_poll_ends_with_the_first_new_point_and_holds_nothing_meanwhile(client, app, database, job, claim):
+    poll, answers = begin_to_wait(client, app, job)
     free = [app.state.database.engine.pool.checkedout() for _ in range(20) if not time.sleep(0.02)]
     assert free.count(0) > 10  # it looks now and then, and holds no connection between
     given.recorded(database, claim, given.metrics(0))
@@ -86,14 +93,12 @@ def test_a_waiting_poll_ends_with_the_first_new_point_and_holds_nothing_meanwhil
     assert answers[0].json()["last"] == 1
 
 
-def test_a_waiting_poll_ends_with_the_job(client, database, job, claim):
-    place, answers = f"/jobs/{job}/metrics", []
-    poll = threading.Thread(target=lambda: answers.append(client.get(place, params={"wait": 25})))
-    poll.start()
+def test_a_waiting_poll_ends_with_the_job(client, app, database, job, claim):
+    poll, answers = begin_to_wait(client, app, job)
     given.finished(database, claim, "failed", {"code": "diverged", "detail": "The loss is not finite."})
     poll.join(20)
     assert answers[0].json() == {"series": [], "last": 0}
-    assert client.get(place, params={"wait": 25}).is_success  # and of one that has ended, at once
+    assert client.get(f"/jobs/{job}/metrics", params={"wait": 25}).is_success  # and of one that has ended, at once
 
 
 def test_a_waiting_poll_gives_up_after_its_time(client, database, job, claim):
