@@ -62,6 +62,17 @@ class Server:
             assert time.monotonic() < until, f"{self.health()} never showed {expected}"
             time.sleep(0.01)
 
+    def until_closed(self) -> None:
+        """Return when it takes no new connection."""
+        until = time.monotonic() + 30
+        while True:
+            try:
+                self.connect().close()
+            except ConnectionRefusedError:
+                return
+            assert time.monotonic() < until, "it goes on listening"
+            time.sleep(0.01)
+
     def encode(
         self, images: Sequence[bytes], *, model: str = "models/a", layer: str = "backbone", **headers: str
     ) -> httpx.Response:
