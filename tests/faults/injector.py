@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ import psutil
 
 from service.db.models import HELD
 from tests.faults.arena import Arena
-from tests.faults.fleet import alive, child_of, kill, trainer_of
+from tests.faults.fleet import child_of, kill, trainer_of
+from tests.processes import alive
 
 PATIENCE_SECONDS = 40
 SHARES = {
@@ -161,19 +163,24 @@ class Injector:
         return True
 
     def _kill_api(self) -> bool:
-        """Kill the API while a request for a job is unanswered; the client asks again."""
+        """Kill the API when it has read a request for a job and not answered it; the client asks again."""
         if self.arena.to_come == 0:
             return False
-        before = len(self.arena.submitted)
-        request = self.arena.submit_in_background()
-        time.sleep(self.rng.random() * 0.006)
-        kill(self.arena.api.pid)
-        request.join()
+        with self.arena.begin_to_submit() as request:
+            time.sleep(self.rng.random() * self.arena.quickest_answer_seconds)
+            kill(self.arena.api.pid)
+            answered = _received(request)
         self.arena.replace_api()
-        unanswered = len(self.arena.submitted) == before
-        if unanswered:
-            self.arena.submit()
-        return unanswered
+        self.arena.submit()
+        return not answered
+
+
+def _received(request: socket.socket) -> bool:
+    """Whether anything came before the other side's end."""
+    try:
+        return bool(request.recv(1))
+    except ConnectionResetError:
+        return False
 
 
 def _killed(process: psutil.Process | None) -> bool:

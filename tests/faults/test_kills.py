@@ -8,21 +8,22 @@ import time
 
 import pytest
 
-from tests.faults.fleet import Fleet, alive, child_of, kill, soon, trainer_of
+from tests.faults.fleet import Fleet, child_of, kill, trainer_of
 from tests.faults.workload import Workload
+from tests.processes import alive, soon
 
 # Each kind of fault on one kind of database; the harness mixes all of them on both.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
-def wait_for_training(workload: Workload, job_id: str, worker: subprocess.Popen, steps: int = 1) -> None:
-    """Wait until that worker's trainer has got somewhere, then for a random moment more."""
+def wait_for_training(workload: Workload, job_id: str, worker: subprocess.Popen, rng: random.Random, steps=12) -> None:
+    """Wait until that worker's trainer has got past its first checkpoint, then for a random moment more."""
     soon(lambda: trainer_of(worker) is not None and len(workload.steps(job_id)) >= steps)
-    time.sleep(random.random() / 4)
+    time.sleep(rng.random() / 4)
 
 
-def put_to_sleep(pids: list[int], workload: Workload) -> None:
+def put_to_sleep(pids: list[int], workload: Workload, rng: random.Random) -> None:
     """Stop the processes, but not within a write: on SQLite the whole service would wait for them to wake."""
     while True:
         for pid in pids:
@@ -31,7 +32,7 @@ def put_to_sleep(pids: list[int], workload: Workload) -> None:
             return
         for pid in reversed(pids):
             os.kill(pid, signal.SIGCONT)
-        time.sleep(random.random() / 10)
+        time.sleep(rng.random() / 10)
 
 
 def assert_unharmed(workload: Workload, fleet: Fleet, *job_ids: str, attempts: int) -> None:
@@ -41,11 +42,11 @@ def assert_unharmed(workload: Workload, fleet: Fleet, *job_ids: str, attempts: i
 
 
 @on_sqlite
-def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload) -> None:
+def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
     fleet.keeper()
     worker = fleet.worker()
-    job = workload.submit(seed=1, epochs=8)
-    wait_for_training(workload, job, worker, steps=12)
+    job = workload.submit_real()
+    wait_for_training(workload, job, worker, rng)
     trainer = trainer_of(worker)
     assert trainer is not None
     kill(trainer.pid)
@@ -54,11 +55,13 @@ def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload) -> 
 
 
 @on_postgresql
-def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(fleet: Fleet, workload: Workload) -> None:
+def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(
+    fleet: Fleet, workload: Workload, rng: random.Random
+) -> None:
     fleet.keeper()
     worker = fleet.worker()
-    job = workload.submit(seed=2, epochs=8)
-    wait_for_training(workload, job, worker, steps=12)
+    job = workload.submit_real()
+    wait_for_training(workload, job, worker, rng)
     trainer = trainer_of(worker)
     kill(child_of(worker).pid)
     soon(lambda: not alive(trainer.pid), 5)
@@ -67,11 +70,11 @@ def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(fleet
 
 
 @on_sqlite
-def test_a_killed_worker_takes_child_and_trainer_along(fleet: Fleet, workload: Workload) -> None:
+def test_a_killed_worker_takes_child_and_trainer_along(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
     fleet.keeper()
     worker = fleet.worker()
-    job = workload.submit(seed=3, epochs=8)
-    wait_for_training(workload, job, worker, steps=12)
+    job = workload.submit_real()
+    wait_for_training(workload, job, worker, rng)
     child, trainer = child_of(worker), trainer_of(worker)
     kill(worker.pid)
     soon(lambda: not alive(child.pid) and not alive(trainer.pid), 5)
@@ -91,25 +94,46 @@ def test_a_worker_killed_before_the_first_checkpoint_loses_nothing_either(fleet:
 
 
 @on_sqlite
-def test_jobs_wait_for_a_killed_keepers_successor(fleet: Fleet, workload: Workload) -> None:
+def test_without_a_keeper_nobody_takes_a_job_back_or_rings_and_its_successor_does_both(
+    fleet: Fleet, workload: Workload, rng: random.Random
+) -> None:
     keeper, worker = fleet.keeper(), fleet.worker()
-    first = workload.submit(seed=5, epochs=6)
-    wait_for_training(workload, first, worker)
-    second = workload.submit(seed=6, epochs=4)
+    held = workload.submit(seed=5, epochs=6)
+    wait_for_training(workload, held, worker, rng)
     kill(keeper.pid)
-    kill(trainer_of(worker).pid)
+    kill(worker.pid)
+    soon(lambda: not workload.leased(held))
+    fleet.worker()
+    soon(fleet.broker.listeners)
+    fleet.ring()
+    soon(lambda: len(workload.seen_workers()) == 2)  # the new worker has looked, and found nothing that is queued
+    soon(lambda: fleet.broker.unheard() == 0)
+    queued = workload.submit(seed=6, epochs=4)
+    time.sleep(1)
+    assert [(job.status, job.attempt) for job in map(workload.job, (held, queued))] == [("running", 1), ("queued", 0)]
     fleet.keeper()
-    assert_unharmed(workload, fleet, first, second, attempts=2)
+    assert_unharmed(workload, fleet, held, queued, attempts=2)
 
 
 @pytest.mark.parametrize(
     ("data", "database_url"), [("kept", "postgresql"), ("lost", "sqlite")], indirect=["database_url"]
 )
-def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(fleet: Fleet, workload: Workload, data: str) -> None:
-    fleet.keeper()
-    worker = fleet.worker()
+def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(
+    fleet: Fleet, workload: Workload, data: str, rng: random.Random
+) -> None:
     first = workload.submit(seed=7, epochs=8)
-    wait_for_training(workload, first, worker)
+    fleet.ring()
+    assert fleet.broker.unheard() == 1
+    fleet.broker.kill(data)
+    fleet.broker.start()
+    assert fleet.broker.unheard() == (1 if data == "kept" else 0)
+    worker = fleet.worker()
+    if data == "lost":
+        soon(fleet.broker.listeners)
+        time.sleep(1)
+        assert workload.job(first).status == "queued"
+        fleet.keeper()  # rings again
+    wait_for_training(workload, first, worker, rng, steps=1)
     trainer = trainer_of(worker)
     fleet.broker.kill(data)
     second = workload.submit(seed=8, epochs=4)
@@ -123,14 +147,16 @@ def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(fleet: Fleet, workl
 @pytest.mark.parametrize(
     ("asleep", "database_url"), [("child", "postgresql"), ("worker", "sqlite")], indirect=["database_url"]
 )
-def test_a_worker_that_slept_past_its_lease_gives_way(fleet: Fleet, workload: Workload, asleep: str) -> None:
+def test_a_worker_that_slept_past_its_lease_gives_way(
+    fleet: Fleet, workload: Workload, asleep: str, rng: random.Random
+) -> None:
     fleet.keeper()
     sleeper = fleet.worker()
-    job = workload.submit(seed=9, epochs=15)
-    wait_for_training(workload, job, sleeper, steps=12)
+    job = workload.submit_real()
+    wait_for_training(workload, job, sleeper, rng)
     trainer = trainer_of(sleeper)
     pids = [child_of(sleeper).pid, *([sleeper.pid, trainer.pid] if asleep == "worker" else [])]
-    put_to_sleep(pids, workload)
+    put_to_sleep(pids, workload, rng)
     fleet.worker()
     soon(lambda: workload.job(job).attempt == 2)
     for pid in reversed(pids):  # the trainer first: awake, the child kills it at once

@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import select
 
 from service import jobs
-from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series
-from service.db.session import Database
+from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series, Worker
+from service.db.session import Database, now
 from service.storage import Storage
 from tests.faults import calm, trainer
 from tests.service import given
@@ -32,7 +32,15 @@ class Workload:
         with self.database.reading() as session:
             path = session.get_one(Dataset, self.dataset).path
         assert path is not None
-        calm.pack_pictures(self.storage.absolute(path))
+        folder = self.storage.absolute(path)
+        folder.mkdir(parents=True)
+        for name, data in calm.undisturbed().pictures.items():
+            (folder / name).write_bytes(data)
+
+    def submit_real(self) -> str:
+        """Return the id of a new job for `ssl_core`, the only one."""
+        self.prepare_real()
+        return given.submitted(self.database, self.tenant, self.dataset, config=calm.CONFIG).id
 
     def submit(self, seed: int, epochs: int = 10) -> str:
         """Return the id of a new job for the toy trainer."""
@@ -40,6 +48,16 @@ class Workload:
 
     def job(self, job_id: str) -> Job:
         return given.seen(self.database, job_id)
+
+    def leased(self, job_id: str) -> bool:
+        """Whether the job's lease still runs, by the database's clock."""
+        with self.database.reading() as session:
+            return session.scalars(select(Job.lease_until > now()).where(Job.id == job_id)).one()
+
+    def seen_workers(self) -> list[str]:
+        """The names of the workers that ever looked."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(Worker.name)))
 
     def ended(self, job_ids: Sequence[str]) -> bool:
         return all(self.job(job_id).status in TERMINAL for job_id in job_ids)
