@@ -235,12 +235,7 @@ def test_tar_entries_that_are_no_files_are_bad_files(tmp_path, kind, code):
 
 @pytest.mark.parametrize(("mode", "code"), [(0o120777, "symlink"), (0o020666, "device"), (0o010666, "fifo")])
 def test_zip_entries_that_are_no_files_are_bad_files(tmp_path, mode, code):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        info = zipfile.ZipInfo("cat/link.png")
-        info.external_attr = mode << 16
-        archive.writestr(info, "/etc/passwd")
-    (fault,) = read(tmp_path, target.getvalue())
+    (fault,) = read(tmp_path, uploads.zipped({"cat/link.png": b"/etc/passwd"}, modes={"cat/link.png": mode}))
     assert fault.code == code
 
 

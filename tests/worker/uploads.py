@@ -6,6 +6,7 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,18 @@ FILES = {
 }
 
 
-def zipped(files: Mapping[str, bytes] = FILES, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zipped(
+    files: Mapping[str, bytes] = FILES,
+    method: int = zipfile.ZIP_DEFLATED,
+    modes: Mapping[str, int] = MappingProxyType({}),
+) -> bytes:
+    """`modes` are Unix ones, with the type of the file."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
         for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data, method)
+            info = zipfile.ZipInfo(name)
+            info.external_attr = modes.get(name, 0o600) << 16
+            archive.writestr(info, data, method)
     return target.getvalue()
 
 

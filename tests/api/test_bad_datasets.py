@@ -1,0 +1,216 @@
+"""Bad uploads, all the way: over HTTP to a real worker and its sandboxed child, and back as a dataset with a verdict.
+
+Every upload goes to one and the same service, whose limits are low; the tests look at what became of each.
+"""
+
+import tarfile
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from service import keys
+from service.db.models import Job
+from service.db.session import Database
+from tests.faults.fleet import Fleet, child_of
+from tests.pictures import encoded, jpeg, pixels, png
+from tests.processes import soon
+from tests.worker import uploads
+
+LIMITS = {"max_images": "20", "max_image_pixels": "1000000"}
+GOOD = {"cat/1.png": png(1), "dog/2.png": png(2)}
+IMAGES = np.stack([pixels(1), pixels(2)])
+
+
+def tar_with(kind):
+    """A tar archive with an entry of that kind among good ones."""
+    return uploads.tarred(GOOD, uploads.entry("cat/odd.png", type=kind, linkname="/etc/passwd"))
+
+
+def bomb(pack):
+    return pack({f"{n}.bin": bytes(2**25) for n in range(3)})
+
+
+def tar_gz(files):
+    return uploads.gzipped(uploads.tarred(files))
+
+
+ZIP_WITH_SYMLINK = uploads.zipped({**GOOD, "cat/odd.png": b"/etc/passwd"}, modes={"cat/odd.png": 0o120777})
+WALL = encoded(Image.new("1", (1001, 1000)))
+UPPER_AND_LOWER = uploads.zipped({**GOOD, "cat/A.png": png(3), "cat/a.png": png(4)})
+CORRUPT = uploads.zipped({**GOOD, "cat/~3.jpg": jpeg(3)[:200]})
+MANY_FOLDERS = uploads.zipped({f"{n}/": b"" for n in range(10_041)})
+# What is sent, the code of the verdict, and the files that are to blame with the codes of why.
+FAILING = {
+    "not an archive": (b"These bytes are a text.", "not_an_archive", {}),
+    "a truncated zip": (uploads.zipped(GOOD)[:-40], "truncated_archive", {}),
+    "a truncated tar.gz": (tar_gz(GOOD)[:-40], "truncated_archive", {}),
+    "a zip that leads out": (uploads.zipped({**GOOD, "../../out.png": png(3)}), "unsafe_path", {}),
+    "a tar that leads out": (uploads.tarred({**GOOD, "/tmp/out.png": png(3)}), "unsafe_path", {}),
+    "a zip with a symlink": (ZIP_WITH_SYMLINK, "bad_files", {"/files/cat~1odd.png": "symlink"}),
+    "a tar with a symlink": (tar_with(tarfile.SYMTYPE), "bad_files", {"/files/cat~1odd.png": "symlink"}),
+    "a tar with a device": (tar_with(tarfile.CHRTYPE), "bad_files", {"/files/cat~1odd.png": "device"}),
+    "a bomb by ratio": (bomb(uploads.zipped), "bomb", {}),
+    "a packed bomb by ratio": (bomb(tar_gz), "bomb", {}),
+    "a bomb by images": (uploads.tarred({f"{n}.png": png(n) for n in range(21)}), "too_many_images", {}),
+    "a bomb by entries": (MANY_FOLDERS, "too_many_entries", {}),
+    "a bomb by pixels": (uploads.zipped({**GOOD, "3.png": WALL}), "bad_files", {"/files/3.png": "too_many_pixels"}),
+    "names that differ in case": (UPPER_AND_LOWER, "bad_files", {"/files/cat~1a.png": "duplicate_name"}),
+    "names that differ in their Unicode form": (
+        uploads.zipped({"cat/caf\u00e9.png": png(1), "cat/cafe\u0301.png": png(2)}),
+        "bad_files",
+        {"/files/cat~1caf\u00e9.png": "duplicate_name"},
+    ),
+    "classes that differ in case": (uploads.zipped({"Cat/1.png": png(1), "cat/2.png": png(2)}), "duplicate_class", {}),
+    "no images": (uploads.zipped({"readme.txt": b"Nothing to see here."}), "no_images", {}),
+    "a corrupt image": (CORRUPT, "bad_files", {"/files/cat~1~03.jpg": "corrupt"}),
+    "objects in an npz": (uploads.npz(images=np.array([object()])), "object_array", {}),
+    "channels first in an npz": (uploads.npz(images=IMAGES.transpose(0, 3, 1, 2)), "wrong_shape", {}),
+    "too few labels in an npz": (uploads.npz(images=IMAGES, labels=np.zeros(1, np.int64)), "labels_length", {}),
+}
+# The same with `on_bad_file=skip`: what is sent, and what is left out.
+SKIPPING = {
+    "a corrupt image": (CORRUPT, {"cat/~3.jpg": "corrupt"}),
+    "a device": (tar_with(tarfile.CHRTYPE), {"cat/odd.png": "device"}),
+    "names that differ in case": (UPPER_AND_LOWER, {"cat/a.png": "duplicate_name"}),
+}
+PICTURE = Image.fromarray(pixels(7))
+
+
+def odd_pictures():
+    """One picture as files of every unusual kind, and which notes a report has of each."""
+    grey = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    sideways = PICTURE.transpose(Image.Transpose.ROTATE_90)
+    clear = PICTURE.convert("RGBA")
+    clear.putalpha(0)
+    frames = [PICTURE.quantize(256), Image.new("P", PICTURE.size)]
+    return {
+        "16-bit.png": (encoded(Image.fromarray(grey)), {"grey16", "grey"}),
+        "alpha.png": (encoded(clear), {"alpha"}),
+        "animated.gif": (encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), {"animated", "palette"}),
+        "cmyk.jpg": (encoded(PICTURE.convert("CMYK"), "JPEG", quality=95, subsampling=0), {"cmyk"}),
+        "palette.png": (encoded(PICTURE.quantize(256)), {"palette"}),
+        "rotated.jpg": (encoded(sideways, "JPEG", quality=95, subsampling=0, exif=turned), {"orientation"}),
+    }
+
+
+@dataclass(frozen=True)
+class Service:
+    """The service after all of the uploads, and what became of each."""
+
+    fleet: Fleet
+    database: Database
+    tenant: str
+    outcomes: dict[str, dict]
+
+    def send(self, name, data, **form):
+        answer = self.fleet.http.post("/datasets", data={"name": name, **form}, files={"file": ("upload", data)})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def ended(self, dataset_id):
+        """The dataset once it has its verdict."""
+        place = f"/datasets/{dataset_id}"
+        soon(lambda: self.fleet.http.get(place).json()["status"] != "validating", 120)
+        return self.fleet.http.get(place).json()
+
+    def files(self):
+        """The files of the data folder, and its folders that are empty."""
+        data = self.fleet.folder / "data"
+        return {
+            str(path.relative_to(data))
+            for path in data.rglob("*")
+            if path.is_file() or (path.is_dir() and not list(path.iterdir()))
+        }
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, _sqlite_template):
+    folder = tmp_path_factory.mktemp("fleet")
+    (folder / "twoviews.db").write_bytes(_sqlite_template.read_bytes())
+    database = Database(f"sqlite:///{folder / 'twoviews.db'}")
+    with database.writing() as session:
+        tenant = keys.tenant(session, "acme").id
+        secret = keys.create(session, tenant, "test")[1]
+    fleet = Fleet(folder, f"sqlite:///{folder / 'twoviews.db'}", **LIMITS)
+    try:
+        fleet.broker.start()
+        api, worker, _ = fleet.api(), fleet.worker("data"), fleet.keeper()
+        fleet.http.headers["Authorization"] = f"Bearer {secret}"
+        soon(lambda: child_of(worker))
+        child = child_of(worker)
+        service = Service(fleet, database, tenant, {})
+        sent = {case: service.send(case, data) for case, (data, *_) in FAILING.items()}
+        sent |= {f"skip {case}": service.send(case, data, on_bad_file="skip") for case, (data, _) in SKIPPING.items()}
+        sent["odd"] = service.send("odd", uploads.zipped({name: data for name, (data, _) in odd_pictures().items()}))
+        service.outcomes.update({case: service.ended(dataset_id) for case, dataset_id in sent.items()})
+        yield service
+        assert (api.poll(), worker.poll(), child_of(worker)) == (None, None, child), fleet.logs()  # nobody died of it
+    finally:
+        fleet.close()
+        database.close()
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_bad_upload_becomes_a_failed_dataset_that_says_why(service, case):
+    _, code, blamed = FAILING[case]
+    dataset = service.outcomes[case]
+    assert (dataset["status"], dataset["report"]) == ("failed", None)
+    assert dataset["error"]["code"] == code, dataset["error"]
+    assert dataset["error"]["detail"].endswith(".")
+    assert {fault["pointer"]: fault["code"] for fault in dataset["error"]["errors"]} == blamed
+
+
+@pytest.mark.parametrize("case", SKIPPING)
+def test_bad_files_are_left_out_where_that_was_asked_for(service, case):
+    _, left_out = SKIPPING[case]
+    dataset = service.outcomes[f"skip {case}"]
+    assert (dataset["status"], dataset["error"]) == ("ready", None)
+    assert {fault["name"]: fault["code"] for fault in dataset["report"]["skipped"]} == left_out
+    assert dataset["report"]["classes"] == ["cat", "dog"]
+
+
+def test_unusual_images_become_the_pictures_that_they_show(service):
+    dataset = service.outcomes["odd"]
+    assert dataset["status"] == "ready", dataset["error"]
+    expected = odd_pictures()
+    notes = [note for _, of_one in expected.values() for note in of_one]
+    assert dataset["report"]["converted"] == {name: notes.count(name) for name in dataset["report"]["converted"]}
+    assert sum(dataset["report"]["converted"].values()) == len(notes)
+    assert dataset["report"]["skipped_count"] == 0
+    packed = np.load(service.fleet.folder / "data" / "datasets" / dataset["id"] / "a1" / "pixels.npy")
+    shown = dict(zip(sorted(expected), packed, strict=True))
+    grey = np.asarray(PICTURE.convert("L").convert("RGB"))
+    for name, image in shown.items():
+        wanted = {"16-bit.png": grey, "alpha.png": np.full_like(grey, 255)}.get(name, np.asarray(PICTURE))
+        assert np.abs(image.astype(int) - wanted).mean() < 6, name
+
+
+def test_a_failed_dataset_is_refused_at_the_door(service):
+    body = {
+        "kind": "pretrain",
+        "dataset": service.outcomes["no images"]["id"],
+        "config": {"method": {"name": "simclr"}},
+    }
+    answer = service.fleet.http.post("/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (409, "dataset_failed")
+
+
+def test_no_bad_upload_is_tried_twice(service):
+    with service.database.reading() as session:
+        tried = {job.dataset_id: job.attempt for job in session.scalars(select(Job))}
+    assert tried == {dataset["id"]: 1 for dataset in service.outcomes.values()}
+
+
+def test_the_service_goes_on_and_keeps_nothing_of_what_failed(service):
+    good = service.ended(service.send("good", uploads.zipped(GOOD)))
+    assert (good["status"], good["report"]["splits"]["train"]["images"]) == ("ready", 2)
+    ready = [dataset["id"] for dataset in (*service.outcomes.values(), good) if dataset["status"] == "ready"]
+    parts = ("images.arrow", "pixels.npy", "dataset.json")
+    kept = {f"datasets/{dataset_id}/a1/{part}" for dataset_id in ready for part in parts}
+    soon(lambda: service.files() == kept | {"tmp", f"uploads/{service.tenant}"})  # the sweep has taken the rest
+    assert not [line for line in service.fleet.left() if "worker.ingest" in line]
