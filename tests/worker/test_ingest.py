@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 
@@ -88,6 +89,31 @@ def test_corrupt_image_among_good_ones_is_skipped_when_asked(tmp_path):
     }
 
 
+LINK = {"a/odd.png": b"/etc/passwd"}
+NO_FILES = {
+    "symlink": (tarfile.SYMTYPE, 0o120777),
+    "device": (tarfile.CHRTYPE, 0o020666),
+    "fifo": (tarfile.FIFOTYPE, 0o010666),
+}
+
+
+@pytest.mark.parametrize("code", NO_FILES)
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_entry_that_is_no_file_is_rejected_by_default_and_skipped_when_asked(tmp_path, kind, code):
+    in_tar, in_zip = NO_FILES[code]
+    if kind == "tar":
+        data = uploads.tarred(SMALL, uploads.entry("a/odd.png", type=in_tar, linkname="/etc/passwd"))
+    else:
+        data = uploads.zipped(SMALL | LINK, modes={"a/odd.png": in_zip})
+    event = last(tmp_path, data)
+    assert (event.code, event.retry) == ("bad_files", False)
+    assert [(fault["pointer"], fault["code"]) for fault in event.data["errors"]] == [("/files/a~1odd.png", code)]
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    event = last(tmp_path, data, "skip")
+    assert [(fault["name"], fault["code"]) for fault in event.summary["skipped"]] == [("a/odd.png", code)]
+    assert event.summary["splits"]["train"]["images"] == 2
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -126,7 +152,7 @@ def test_a_folder_or_an_upload_that_cannot_be_opened_is_a_fault_of_ours_and_is_t
 
 
 def test_a_disk_that_is_full_while_the_upload_is_read_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115
     event = last(tmp_path, uploads.zipped(SMALL))
     assert (event.code, event.retry) == ("storage", True)
     assert "No space left" in event.message
