@@ -156,6 +156,18 @@ BAD = {
         ["/config/batch_size"],
         "100",
     ),
+    "batch larger than the subset": (
+        {"config": {"method": {"name": "simclr"}, "batch_size": 51, "subset": 50}},
+        "invalid_config",
+        ["/config"],
+        "batch_size 51 is larger than subset 50",
+    ),
+    "default batch larger than the subset": (
+        {"config": {"method": {"name": "simclr"}, "subset": 50}},
+        "invalid_config",
+        ["/config"],
+        "batch_size 256 is larger than subset 50",
+    ),
     "subset larger than the dataset": (
         {"config": {"method": {"name": "simclr"}, "batch_size": 10, "subset": 101}},
         "invalid_config",
