@@ -1,19 +1,21 @@
 """Leases: the runner's side of jobs. A claim holds a job for a while and numbers the attempt; every later write of the
-runner names that attempt, and finds no row once the job has been taken back.
+runner names that attempt, and finds no row once the job has been taken back. A queued job with a lease is one that
+nobody may have yet: its last attempt came to nothing, and what was in its way may need a moment to go.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service import lifecycle
 from service import record as recording
 from service.db.models import HELD, Checkpoint, Dataset, Job, Json, Model
-from service.db.session import now
+from service.db.session import clock, now
 from service.lifecycle import Ending
+from service.settings import Settings
 from ssl_core.events import Event
 
 Signal = Literal["run", "cancel", "pause"]
@@ -68,14 +70,14 @@ def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Cl
     """Take the best queued job (priority, then age) of the queue, or None: one conditional UPDATE decides."""
     best = (
         select(Job.id)
-        .where(Job.queue == queue, Job.status == "queued")
+        .where(Job.queue == queue, _due())
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     )
     taken = (
         update(Job)
-        .where(Job.id == best.scalar_subquery(), Job.status == "queued")
+        .where(Job.id == best.scalar_subquery(), _due())
         .values(
             status="running",
             attempt=Job.attempt + 1,
@@ -133,17 +135,31 @@ def finish(session: Session, job_id: str, attempt: int, status: Ending, error: J
     lifecycle.end(session, job, status, detail or f"The job {_WORDS[status]}.", error)
 
 
-def release(session: Session, job_id: str, attempt: int, *, reason: str, counts: bool, max_fruitless: int = 3) -> str:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """With attempts that come to nothing: so many in a row end the job, and after each it waits, twice as long."""
+
+    attempts: int = 3
+    seconds: float = 0  # after the first
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Patience":
+        return cls(settings.max_fruitless_attempts, settings.retry_seconds)
+
+
+def release(
+    session: Session, job_id: str, attempt: int, *, reason: str, counts: bool, patience: Patience = Patience()
+) -> str:
     """Give the job back, `queued` again, and return its new status. Raises LeaseLost.
 
-    With `counts` (a fault of the machinery, not a stop of ours) an attempt without progress is one too few: the
-    `max_fruitless`-th in a row ends the job. A job being cancelled is cancelled, one being paused is paused.
+    With `counts` (a fault of the machinery, not a stop of ours) an attempt without progress tries our `patience`. A job
+    being cancelled is cancelled, one being paused is paused.
     """
     job = _held(session, job_id, attempt, 0)
-    return _give_back(session, job, reason, counts, max_fruitless)
+    return _give_back(session, job, reason, counts, patience)
 
 
-def reap(session: Session, max_fruitless: int = 3) -> list[str]:
+def reap(session: Session, patience: Patience = Patience()) -> list[str]:
     """Take back every job whose lease has run out; return their ids."""
     expired = (
         select(Job)
@@ -155,7 +171,7 @@ def reap(session: Session, max_fruitless: int = 3) -> list[str]:
     )
     jobs = session.scalars(expired).all()
     for job in jobs:
-        _give_back(session, job, f"Nothing was heard of attempt {job.attempt} for too long.", True, max_fruitless)
+        _give_back(session, job, f"Nothing was heard of attempt {job.attempt} for too long.", True, patience)
     return [job.id for job in jobs]
 
 
@@ -165,12 +181,16 @@ def wake(session: Session) -> int:
 
 
 def pending(session: Session) -> dict[str, int]:
-    """Return how many jobs are queued, by queue; a queue without any is left out."""
-    counted = select(Job.queue, func.count()).where(Job.status == "queued").group_by(Job.queue)
+    """Return how many jobs may be claimed, by queue; a queue without any is left out."""
+    counted = select(Job.queue, func.count()).where(_due()).group_by(Job.queue)
     return {row[0]: row[1] for row in session.execute(counted)}
 
 
 _WORDS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+
+
+def _due() -> ColumnElement[bool]:
+    return and_(Job.status == "queued", or_(Job.lease_until.is_(None), Job.lease_until <= now()))
 
 
 def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
@@ -188,17 +208,21 @@ def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> 
     return job
 
 
-def _give_back(session: Session, job: Job, reason: str, counts: bool, max_fruitless: int) -> str:
+def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: Patience) -> str:
     if job.status == "cancelling":
         lifecycle.end(session, job, "cancelled", reason)
         return job.status
     if counts:
         job.fruitless = 0 if job.attempt_progress else job.fruitless + 1
-    if job.fruitless >= max_fruitless:
+    if job.fruitless >= patience.attempts:
         detail = f"{job.fruitless} attempts in a row made no progress; the last: {reason}"
         lifecycle.end(session, job, "failed", detail, {"code": NO_PROGRESS, "detail": detail})
         return job.status
     job.lease_until = job.worker = None
+    if counts and job.fruitless and patience.seconds:
+        pause = patience.seconds * 2 ** (job.fruitless - 1)
+        job.lease_until = clock(session) + pause
+        reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
     level = "warning" if counts else "info"
     lifecycle.move(session, job, "paused" if job.status == "pausing" else "queued", reason, level)
     session.flush()

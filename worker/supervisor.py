@@ -67,9 +67,8 @@ class _Attempt:
         self._ledger = ledger
         self._grace_seconds = settings.grace_seconds
         held: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
-        fruitless = settings.max_fruitless_attempts
         self._finish: Callable[..., object] = partial(leases.finish, **held)
-        self._release: Callable[..., object] = partial(leases.release, **held, max_fruitless=fruitless)
+        self._release: Callable[..., object] = partial(leases.release, **held, patience=leases.Patience.of(settings))
         self._stopping = stopping
         self._asked: Literal["cancel", "pause", "stop"] | None = None
         self._last: Result | Failed | Stopped | None = None

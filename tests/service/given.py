@@ -60,9 +60,10 @@ def finished(database: Database, claim: leases.Claim, status: Any = "succeeded",
         leases.finish(session, claim.job_id, claim.attempt, status, error)
 
 
-def released(database: Database, claim: leases.Claim, *, counts: bool = True) -> str:
+def released(database: Database, claim: leases.Claim, *, counts: bool = True, **options: Any) -> str:
+    reason = "killed by signal 9"
     with database.writing() as session:
-        return leases.release(session, claim.job_id, claim.attempt, reason="killed by signal 9", counts=counts)
+        return leases.release(session, claim.job_id, claim.attempt, reason=reason, counts=counts, **options)
 
 
 def seen(database: Database, job_id: str) -> Job:

@@ -27,9 +27,9 @@ def expire(database, job_id):
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
 
 
-def reaped(database, max_fruitless=3):
+def reaped(database, attempts=3):
     with database.writing() as session:
-        return leases.reap(session, max_fruitless)
+        return leases.reap(session, leases.Patience(attempts))
 
 
 def together(*actions):
@@ -207,6 +207,33 @@ def test_expired_leases_count_as_attempts_too(database, tenant, dataset):
         expire(database, job.id)
         reaped(database)
     assert given.seen(database, job.id).error["code"] == "no_progress"
+
+
+def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    for pause in (60, 120):
+        given.released(database, given.claimed(database), patience=leases.Patience(seconds=60))
+        assert f"Tries again in {pause} s." in given.seen(database, job.id).status_detail
+        with database.writing() as session:
+            assert leases.claim(session, "train", "worker-1", 60) is None
+            assert leases.pending(session) == {}
+        with database.writing() as session:
+            left = select(Job.lease_until - now()).where(Job.id == job.id)
+            assert pause - 30 < session.execute(left).scalar_one() <= pause
+        expire(database, job.id)
+        with database.reading() as session:
+            assert leases.pending(session) == {"train": 1}
+        assert reaped(database) == []  # it is queued, not held
+
+
+def test_after_progress_or_a_stop_of_ours_there_is_no_pause(database, tenant, dataset):
+    given.submitted(database, tenant, dataset)
+    patience = leases.Patience(seconds=60)
+    given.released(database, given.claimed(database), counts=False, patience=patience)
+    claim = given.claimed(database)
+    given.recorded(database, claim, given.metrics(1))
+    given.released(database, claim, patience=patience)
+    given.claimed(database)
 
 
 @pytest.mark.parametrize("progress", [given.metrics(1), given.checkpoint(1)])
