@@ -1,10 +1,12 @@
 """An embed order: what a request to /embed asks for, read from multipart/form-data or from JSON."""
 
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import orjson
+from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from service.errors import (
     BadRequest,
+    EncoderBusy,
     Error,
     Fault,
     ImageTooLarge,
@@ -45,15 +48,42 @@ class EmbedOrder(BaseModel):
     images: list[bytes] = Field(min_length=1, description="Image files; in JSON, each as base64.")
 
 
-async def read(request: Request, settings: Settings) -> EmbedOrder:
-    """Return the order. Raises the service's errors for one that is malformed or beyond the limits."""
+class Room:
+    """Room for the bodies that all requests hold at once, in bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    @contextmanager
+    def borrowed(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes so many bytes more, until the block ends; it raises EncoderBusy."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if size > self._left:
+                raise EncoderBusy(retry_after=1)
+            self._left -= size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self._left += taken
+
+
+async def read(request: Request, settings: Settings, take: Callable[[int], None]) -> EmbedOrder:
+    """Return the order. Raises the service's errors for one that is malformed or beyond the limits.
+
+    take: called with the size of each piece of the body before it is kept.
+    """
     kind, options = parse_options_header(request.headers.get("content-type"))
-    chunks = _chunks(request, _most_bytes(settings))
+    chunks = _chunks(request, _most_bytes(settings), take)
     try:
         if kind == b"multipart/form-data":
             fields = await _from_multipart(chunks, options.get(b"boundary", b""), settings)
         elif kind == b"application/json":
-            fields = _from_json(b"".join([chunk async for chunk in chunks]), settings)
+            fields = await run_sync(_from_json, [chunk async for chunk in chunks], settings)
         else:
             raise UnsupportedMedia("Send images as multipart/form-data, or as application/json with base64.")
     except ClientDisconnect as error:
@@ -70,7 +100,7 @@ def _most_bytes(settings: Settings) -> int:
     return min(settings.embed_max_body_bytes, settings.embed_max_images * per_image + 65536)
 
 
-async def _chunks(request: Request, most: int) -> AsyncIterator[bytes]:
+async def _chunks(request: Request, most: int, take: Callable[[int], None]) -> AsyncIterator[bytes]:
     size, declared = 0, request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > most:
         raise TooLarge(f"The body is larger than {most} bytes.")
@@ -78,12 +108,13 @@ async def _chunks(request: Request, most: int) -> AsyncIterator[bytes]:
         size += len(chunk)
         if size > most:
             raise TooLarge(f"The body is larger than {most} bytes.")
+        take(len(chunk))
         yield chunk
 
 
-def _from_json(body: bytes, settings: Settings) -> Any:
+def _from_json(chunks: list[bytes], settings: Settings) -> Any:
     try:
-        fields = orjson.loads(body)
+        fields = orjson.loads(b"".join(chunks))
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error.msg} (byte {error.pos}).") from error
     if isinstance(fields, dict) and isinstance(fields.get("images"), list):

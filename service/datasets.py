@@ -32,7 +32,7 @@ def create(
         size_bytes=size_bytes,
         created_at=clock(session),
     )
-    twin = _twin(session, dataset)
+    twin = lifecycle.ready_twin(session, dataset)
     if twin is not None:
         dataset.status, dataset.path, dataset.report = "ready", twin.path, twin.report
         dataset.ready_at = dataset.created_at
@@ -88,13 +88,6 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
 
 def _mine(tenant_id: str) -> ColumnElement[bool]:
     return and_(Dataset.tenant_id == tenant_id, Dataset.deleted_at.is_(None))
-
-
-def _twin(session: Session, dataset: Dataset) -> Dataset | None:
-    """Return a dataset that is ready with the same bytes and policy, held against deletion until we commit."""
-    same = and_(Dataset.sha256 == dataset.sha256, Dataset.on_bad_file == dataset.on_bad_file, Dataset.status == "ready")
-    query = select(Dataset).where(_mine(dataset.tenant_id), same).order_by(Dataset.id).limit(1)
-    return session.scalars(query.with_for_update(read=True)).one_or_none()
 
 
 def _ask_for_ingestion(session: Session, dataset: Dataset) -> None:

@@ -133,6 +133,18 @@ def _orphan(parent: Job) -> tuple[str, Json]:
     return message, {"code": PARENT_FAILED, "detail": message}
 
 
+def ready_twin(session: Session, dataset: Dataset) -> Dataset | None:
+    """Return a dataset that is ready with the same bytes and policy, held against deletion until we commit."""
+    query = select(Dataset).where(
+        Dataset.tenant_id == dataset.tenant_id,
+        Dataset.deleted_at.is_(None),
+        Dataset.status == "ready",
+        Dataset.sha256 == dataset.sha256,
+        Dataset.on_bad_file == dataset.on_bad_file,
+    )
+    return session.scalars(query.order_by(Dataset.id).limit(1).with_for_update(read=True)).one_or_none()
+
+
 def _settle_dataset(session: Session, job: Job, status: Ending, error: Json | None) -> None:
     """Make the dataset ready, with the report that the ingestion left, or failed with its error."""
     found = select(Dataset).where(Dataset.id == job.dataset_id).with_for_update(key_share=True)
@@ -140,8 +152,9 @@ def _settle_dataset(session: Session, job: Job, status: Ending, error: Json | No
     if dataset.status != "validating":
         return
     if status == "succeeded":
+        twin = ready_twin(session, dataset)  # uploaded while we were at it: one of the two copies is a leftover
         dataset.status, dataset.report, dataset.ready_at = "ready", job.summary or {}, job.finished_at
-        dataset.path = dataset_path(dataset.id, job.attempt)
+        dataset.path = twin.path if twin is not None else dataset_path(dataset.id, job.attempt)
     else:
         fallback = {"code": status, "detail": f"The ingestion was {status}."}
         dataset.status, dataset.error = "failed", {"errors": [], **(text.cleaned_json(error) if error else fallback)}

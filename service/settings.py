@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(3600, gt=0, description="How often the keeper removes leftovers.")
     leftover_seconds: float = Field(86_400, gt=0, description="Age at which an unclaimed temporary file is a leftover.")
     max_fruitless_attempts: int = Field(3, ge=1, description="So many in a row without progress fail the job.")
+    retry_seconds: float = Field(
+        10, ge=0, description="Before a job is tried again after an attempt without progress; doubled each time."
+    )
     worker_seen_seconds: float = Field(60, gt=0, description="A worker seen within this time makes the service ready.")
     trainer_command: list[str] = Field(
         [], description="Runs in place of `python -m ssl_core`; for tests and for trainers of your own."
@@ -59,6 +62,9 @@ class Settings(BaseSettings):
     embed_models: int = Field(4, ge=1, description="Models kept loaded, by least recent use.")
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for so long is unloaded.")
     embed_max_body_bytes: int = Field(2**28, gt=0, description="Of a request to /embed, as it is sent.")
+    embed_held_bytes: int = Field(
+        2**30, gt=0, description="Of all such requests together, while they are answered; beyond it answers 503."
+    )
     embed_answer_seconds: float = Field(120, gt=0, description="The longest that the API waits for the encoder.")
     idempotency_hours: float = Field(24, gt=0, description="How long an Idempotency-Key is remembered.")
     long_poll_seconds: float = Field(30, gt=0, description="The longest `wait=`.")

@@ -13,11 +13,12 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from api import embed_order
 from api.answers import Answer
 from api.deps import Config, Known
-from api.embed_order import EmbedOrder
+from api.embed_order import EmbedOrder, Room
 from api.encoder_client import EncoderClient, Features
 from service import models
 from service.db.session import Database
 from service.errors import LayerNotFound
+from service.settings import Settings
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the counters
@@ -25,7 +26,9 @@ CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the counters
 
 @asynccontextmanager
 async def _with_encoder(app: FastAPI) -> AsyncIterator[None]:
-    async with EncoderClient(app.state.settings) as app.state.encoder:
+    settings: Settings = app.state.settings
+    app.state.embed_room = Room(settings.embed_held_bytes)
+    async with EncoderClient(settings) as app.state.encoder:
         yield
 
 
@@ -42,10 +45,12 @@ _BODY = {
 @router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _BODY})
 async def embed(request: Request, caller: Known, settings: Config) -> Response:
     """Return one vector for each image, by a model of yours."""
-    order = await embed_order.read(request, settings)
-    model = await run_sync(_find, request.app.state.database, caller.tenant_id, order)
-    encoder: EncoderClient = request.app.state.encoder
-    features = await _unless_gone(request, encoder.encode(model.path, order.layer, order.images))
+    state = request.app.state
+    encoder: EncoderClient = state.encoder
+    with state.embed_room.borrowed() as take:
+        order = await embed_order.read(request, settings, take)
+        model = await run_sync(_find, state.database, caller.tenant_id, order)
+        features = await _unless_gone(request, encoder.encode(model.path, order.layer, order.images))
     return Response(status_code=CLIENT_CLOSED_REQUEST) if features is None else _answer(order, model.id, features)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_order import EmbedOrder
+from api.embed_order import EmbedOrder, Room
 from service import ids, keys
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
@@ -198,6 +198,18 @@ def test_a_body_beyond_the_limit_is_413_said_or_not(client: TestClient) -> None:
     problem(client.post("/embed", content=b" " * 60_001, headers=headers), 413, "too_large")
     unsaid = client.post("/embed", content=(b" " * 1000 for _ in range(61)), headers=headers)
     problem(unsaid, 413, "too_large")
+
+
+def test_bodies_beyond_the_room_for_all_of_them_are_503_and_leave_it_empty(
+    client: TestClient, encoder: Server, model: str
+) -> None:
+    client.app.state.embed_room = Room(4000)
+    large, small = [b"x" * 4000], IMAGES[:1]
+    for _ in range(2):
+        answer = client.post("/embed", data={"model": model}, files=multipart(large))
+        problem(answer, 503, "encoder_busy")
+        assert int(answer.headers["retry-after"]) > 0
+        assert client.post("/embed", data={"model": model}, files=multipart(small)).status_code == 200
 
 
 def test_unknown_models_and_those_of_others_are_404_alike(

@@ -2,8 +2,9 @@
 
 import pytest
 
-from service import datasets, leases
+from service import datasets, leases, leftovers
 from service.errors import DatasetInUse, DatasetNotFound, InvalidRequest
+from ssl_core import events
 from tests.service import given
 
 
@@ -52,6 +53,21 @@ def test_the_same_bytes_are_ready_at_once_and_stored_once(database, tenant):
     assert again.report == given.report()
     with database.reading() as session:
         assert leases.pending(session) == {}
+
+
+def test_the_same_bytes_uploaded_twice_at_once_are_kept_once(database, tenant):
+    twins = [given.validating(database, tenant).id for _ in range(2)]
+    for dataset in twins:
+        claim = given.claimed(database, "data")
+        assert claim.dataset_id == dataset
+        given.recorded(database, claim, events.Result(given.report()))
+        given.finished(database, claim)
+    with database.reading() as session:
+        first, second = (datasets.get(session, tenant, dataset) for dataset in twins)
+        assert (second.status, second.path, second.report) == ("ready", first.path, first.report)
+        live = leftovers.live_paths(session)
+    assert f"datasets/{first.id}/a1" in live
+    assert f"datasets/{second.id}/a1" not in live
 
 
 def test_the_same_bytes_under_another_policy_or_tenant_are_validated_anew(database, tenant, stranger):
