@@ -28,12 +28,20 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
+        self._mine = False
 
     def set(self) -> None:
         self._memory[0] = 1
 
+    def set_here(self) -> None:
+        """Set it for this process alone."""
+        self._mine = True
+
     def is_set(self) -> bool:
-        return self._memory[0] == 1
+        return self._mine or self._memory[0] == 1
+
+    def is_set_only_here(self) -> bool:
+        return self._mine and self._memory[0] == 0
 
 
 def run(settings: Settings, queue: str) -> None:
@@ -56,17 +64,22 @@ def run(settings: Settings, queue: str) -> None:
 
 
 def _patiently(look: Callable[[str], None], stop: StopFlag) -> Callable[[str], None]:
-    """Return `look`, during which SIGTERM does not end the child but asks it to stop.
+    """Return `look`, during which SIGTERM ends the child only once its trainer has had its grace.
 
-    A service manager may well signal all processes at once, and the trainer is to get its grace all the same.
+    A service manager may well signal all processes at once. A child that was signalled alone is replaced by Celery.
     """
 
+    def hear(number: int, frame: FrameType | None) -> None:
+        stop.set_here()
+
     def patient_look(queue: str) -> None:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+        before = signal.signal(signal.SIGTERM, hear)
         try:
             look(queue)
         finally:
             signal.signal(signal.SIGTERM, before)
+            if stop.is_set_only_here():
+                os.kill(os.getpid(), signal.SIGTERM)
 
     return patient_look
 

@@ -5,6 +5,7 @@ lease is lost, whether the database says so or that clock does, nothing more is 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from service.db.session import Database, away
 from service.leases import Claim, LeaseLost, Signal
 from service.record import BadEvent
 from service.settings import Settings
-from ssl_core.events import Event, Log, Progress
+from ssl_core.events import Checkpoint, Event, Log, Progress
 
 MOST_AT_ONCE = 2_000
 MOST_WAITING = 10_000
@@ -56,6 +57,8 @@ class Ledger:
     def add(self, event: Event) -> None:
         if not self._waiting:
             self._since = time.monotonic()
+        if isinstance(event, Checkpoint):  # stored at once: an older one's file goes when the next is written
+            self._since = -math.inf
         self._waiting.append(event)
 
     def sync(self) -> None:

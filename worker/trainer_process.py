@@ -10,7 +10,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -21,6 +21,7 @@ MAX_LINE_BYTES = 4 * 2**20
 _TAIL_BYTES = 8 * 2**10
 _CHUNK_BYTES = 2**18
 _MOST_CHUNKS_LEFT = 8
+_SECRETS = frozenset({"TWOVIEWS_DATABASE_URL", "TWOVIEWS_BROKER_URL", "TWOVIEWS_ENCODER_TOKEN", "TWOVIEWS_KEY"})
 
 
 class TrainerProcess:
@@ -33,7 +34,7 @@ class TrainerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=os.environ | {"TWOVIEWS_PARENT_PID": str(os.getpid())},
+            env=_without_secrets(os.environ) | {"TWOVIEWS_PARENT_PID": str(os.getpid())},
             preexec_fn=partial(parent.die_with, os.getpid()),
         )
         assert self._process.stdout is not None
@@ -164,6 +165,11 @@ class LineSplitter:
         if part and room > 0:
             self._parts.append(part[:room])
         self._length += len(part)
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a trainer may know: one opens untrusted images, another may be anybody's program."""
+    return {name: value for name, value in environment.items() if name not in _SECRETS}
 
 
 def _read(pipe: IO[bytes]) -> bytes | None:

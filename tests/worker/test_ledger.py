@@ -16,6 +16,7 @@ from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import TRAINER, Run
 from tests.worker.test_supervisor import odd
+from worker.ledger import Ledger
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["postgresql"], indirect=True),
@@ -52,6 +53,22 @@ def test_events_wait_for_a_database_that_comes_back_in_time(a_run: Callable[...,
     assert run.steps == list(range(1, 301))
     weights = run.storage.attempt_dir(run.job_id, 1) / "model" / "weights.safetensors"
     assert weights.read_bytes() == trainer.weights(6, 300)
+
+
+def test_a_checkpoint_is_stored_at_once_with_all_that_came_before_it(run: Run) -> None:
+    claim = given.claimed(run.database)
+    patient = run.settings("").model_copy(update={"flush_seconds": 3600})
+    ledger = Ledger(claim, f"jobs/{claim.job_id}/a1", run.database, patient, lambda session: None)
+    ledger.add(given.metrics(1))
+    ledger.sync()
+    assert run.steps == []
+    ledger.add(given.checkpoint(1))
+    ledger.sync()
+    assert run.steps == [1]
+    assert [row.step for row in run.checkpoints] == [1]
+    ledger.add(given.metrics(2))
+    ledger.sync()
+    assert run.steps == [1]  # and then there is no hurry again
 
 
 def test_the_trainer_is_killed_when_the_database_is_away_for_longer_than_the_lease(run: Run, cut: Callable) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import ODD_TRAINER, TRAINER, Run
 from worker.supervisor import supervise
+from worker.trainer_process import TrainerProcess
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
@@ -41,6 +43,23 @@ def test_a_result_ends_the_job_with_its_metrics_and_its_model(a_run: Callable[..
     assert weights.read_bytes() == trainer.weights(5, 30)
     assert job.made_model_id is not None
     assert not psutil.pid_exists(run.left("pid"))  # nor does it wait to be reaped
+
+
+def test_a_trainer_is_told_no_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "TWOVIEWS_DATABASE_URL": "postgresql://x",
+        "TWOVIEWS_BROKER_URL": "redis://x",
+        "TWOVIEWS_ENCODER_TOKEN": "x",
+    }
+    for name, value in {**secrets, "TWOVIEWS_MAX_IMAGES": "7"}.items():
+        monkeypatch.setenv(name, value)
+    process = TrainerProcess([sys.executable, "-c", "import os; print(*os.environ)"])
+    lines = []
+    while not process.ended:
+        lines += process.read(0.1)
+    told = b" ".join(lines + process.clear_away()).decode().split()
+    assert "TWOVIEWS_MAX_IMAGES" in told
+    assert secrets.keys().isdisjoint(told)
 
 
 def test_a_killed_trainer_sends_the_job_back_to_the_queue(run: Run) -> None:
