@@ -95,7 +95,7 @@ class Embedder:
         return self._batcher.admit(count)
 
     async def embed(self, model_path: str, layer: str, blobs: Sequence[bytes]) -> Features:
-        """Return N×D for N encoded images. Raises NotAnImage, ImageTooLarge, LayerNotFound, ModelDamaged.
+        """Return N×D for N encoded images. Raises NotAnImage, LayerNotFound, ModelDamaged.
 
         Cancelled: what has not started is dropped.
         """

@@ -107,19 +107,24 @@ class Encoder:
     async def _answer(self, scope: Message, receive: Receive) -> tuple[dict[str, str], bytes]:
         match scope["method"], scope["path"]:
             case "GET", "/health":
-                return {"content-type": "application/json"}, json.dumps(self._health()).encode()
+                known = self._knows(dict(scope["headers"]))
+                return {"content-type": "application/json"}, json.dumps(self._health(known)).encode()
             case "POST", "/encode":
                 features = await self._encode(dict(scope["headers"]), receive)
                 headers = {"content-type": "application/octet-stream", "x-dim": str(features.shape[1])}
                 return headers, features.astype("<f4", copy=False).tobytes()
         raise NotFound
 
-    def _health(self) -> dict[str, Any]:
+    def _health(self, known: bool) -> dict[str, Any]:
+        """Whether it works, for anybody; at what, for those who know the token."""
+        if not known:
+            return {"status": "ok"}
         embedder = self._embedder
         return {"status": "ok", "models": embedder.models(), "waiting": embedder.waiting(), **asdict(embedder.counts())}
 
     async def _encode(self, headers: dict[bytes, bytes], receive: Receive) -> Features:
-        self._check_token(headers.get(b"authorization", b""))
+        if not self._knows(headers):
+            raise WrongKey
         order = self._order(headers)
         with self._embedder.admit(len(order.sizes)):
             body = await _body(receive, sum(order.sizes))
@@ -127,9 +132,9 @@ class Encoder:
             blobs = [bytes(body[start:end]) for start, end in itertools.pairwise(ends)]
             return await _unless_gone(self._embedder.embed(order.model_path, order.layer, blobs), receive)
 
-    def _check_token(self, shown: bytes) -> None:
-        if self._token and not hmac.compare_digest(shown, b"Bearer " + self._token.encode()):
-            raise WrongKey
+    def _knows(self, headers: dict[bytes, bytes]) -> bool:
+        shown = headers.get(b"authorization", b"")
+        return not self._token or hmac.compare_digest(shown, b"Bearer " + self._token.encode())
 
     def _order(self, headers: dict[bytes, bytes]) -> _Order:
         path, layer, sizes = (

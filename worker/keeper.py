@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,14 +71,16 @@ class Keeper:
             self._doorbell.fill(queue, queued)
 
     def _call_roll(self) -> None:
-        """Ring where nothing rings, so that an idle worker is seen, or is seen to be missing."""
+        """Ring for every worker there was, and one more, so that idle ones are seen, or are seen to be missing."""
+        with self._database.reading() as session:
+            there = Counter(worker.queue for worker in workers.lately(session, self._settings.worker_seen_seconds))
         for queue in QUEUES:
-            self._doorbell.fill(queue, 1)
+            self._doorbell.fill(queue, there[queue] + 1)
 
     def _reap(self) -> None:
         """Take back the jobs whose lease has run out, and wake those whose parent has ended."""
         with self._database.writing() as session:
-            reaped = leases.reap(session, self._settings.max_fruitless_attempts)
+            reaped = leases.reap(session, leases.Patience.of(self._settings))
             leases.wake(session)
         if reaped:
             _log.warning("Taken back, for their lease ran out: %s", ", ".join(reaped))
