@@ -33,10 +33,11 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """Whoever brought a key. There is no session but through here, so no work is done for a key that is not known.
+    """Whoever brought a key. There is no session but through here, so nothing is told to one whose key is not known.
 
     The key is looked up where the work begins, on the same thread; so a request costs one thread's turn, not two.
-    Every method raises WrongKey, and waits for the database.
+    What can be seen to be wrong without looking (a config's form) is told before. Every method raises WrongKey, and
+    waits for the database.
     """
 
     database: Database

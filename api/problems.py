@@ -10,11 +10,12 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from service.db.session import away
 from service.errors import BadRequest, Error, Fault, InvalidRequest, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,7 +30,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(ClientDisconnect, _gone)
-    for lost in (OperationalError, InterfaceError, PoolTimeout):
+    for lost in (DBAPIError, PoolTimeout):
         app.add_exception_handler(lost, _database)
 
 
@@ -99,6 +100,8 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _database(request: Request, error: Exception) -> Response:
+    if not away(error):
+        raise error  # a fault of ours, for the edge to tell
     _log.warning("The database does not answer: %s", error)
     return from_error(Unavailable("The database does not answer; try again in a moment."), request_id(request))
 

@@ -40,7 +40,7 @@ def job(row: Job, history: Sequence[JobEvent]) -> Json:
         "metadata": row.user_metadata,
         "config": row.config,
         "resolved": row.resolved,
-        "progress": _progress(row.progress),
+        "progress": row.progress,
         "summary": row.summary,
         "error": row.error,
         "attempt": row.attempt,
@@ -103,13 +103,6 @@ def key(row: Key) -> Json:
         "created_at": rfc3339(row.created_at),
         "revoked_at": rfc3339(row.revoked_at),
     }
-
-
-def _progress(progress: Json | None) -> Json | None:
-    if progress is None:
-        return None
-    total = progress["total_steps"]
-    return {**progress, "percent": round(100 * progress["step"] / total, 2) if total else 0.0}
 
 
 def _transition(change: JobEvent) -> Json:
