@@ -52,6 +52,8 @@ def submit(
     if model is None and not isinstance(config, Pretrain):
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail="Name a model to evaluate.")])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
+    if source.model_id is not None:
+        _check_with_model(models.card(session, source.model_id), config)
     job = Job(
         id=ids.new("job"),
         tenant_id=tenant_id,
@@ -207,6 +209,22 @@ def _check_against(dataset: Dataset, config: RunConfig) -> None:
     elif sum(count > 0 for count in train.get("per_class", [])) < 2:
         detail = "An evaluation needs labelled training images of at least two classes."
         raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
+
+
+def _check_with_model(card: Mapping[str, Any], config: RunConfig) -> None:
+    """Raise when the config asks for a layer that the model lacks, or would train it as another network."""
+    if not isinstance(config, Pretrain):
+        layers = card.get("layers", {config.layer: 0})
+        if config.layer not in layers:
+            detail = f"The model has no layer {config.layer}; it has {', '.join(sorted(layers))}."
+            raise InvalidConfig(detail, errors=[Fault(pointer="/config/layer", code="layer_not_found", detail=detail)])
+        return
+    for name, theirs in card.get("backbone", {}).items():
+        ours = getattr(config.backbone, name, "auto")
+        if ours not in ("auto", theirs):
+            detail = f"The model's backbone has {name} {theirs}, not {ours}."
+            fault = Fault(pointer=f"/config/backbone/{name}", code="another_network", detail=detail)
+            raise InvalidConfig(detail, errors=[fault])
 
 
 def _train_split(dataset: Dataset) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session
 
 from service import ids
-from service.db.models import TERMINAL, Job, Model
+from service.db.models import TERMINAL, Job, Json, Model
 from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
 from service.page import Page, newest_first
 from ssl_core.config import KINDS
@@ -31,6 +31,11 @@ def get(session: Session, tenant_id: str, name: str) -> Model:
     if found.model_id is None:
         raise ModelNotReady
     return session.scalars(select(Model).where(Model.id == found.model_id)).one()
+
+
+def card(session: Session, model_id: str) -> Json:
+    """Return all that the run wrote down about a model that is there."""
+    return session.execute(select(Model.card).where(Model.id == model_id)).scalar_one()
 
 
 def list_(session: Session, tenant_id: str, after: str | None = None, limit: int = 20) -> Page[Model]:

@@ -80,5 +80,5 @@ def checkpoint(step: int) -> events.Checkpoint:
     return events.Checkpoint(step, step / 10, f"checkpoint-{step:09d}.pt", SHA, 10)
 
 
-def model() -> events.Model:
-    return events.Model(path="model", sha256=SHA, size_bytes=10, dim=64, card={"format": 1})
+def model(**card: Any) -> events.Model:
+    return events.Model(path="model", sha256=SHA, size_bytes=10, dim=64, card={"format": 1, **card})

@@ -135,6 +135,28 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
         assert (job.status, job.model_id) == ("queued", model)
 
 
+@pytest.mark.parametrize(
+    ("kind", "config", "pointer"),
+    [
+        ("knn_eval", {"layer": "block4"}, "/config/layer"),
+        ("linear_eval", {"layer": "projection"}, "/config/layer"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet18"}}, "/config/backbone/name"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),
+    ],
+)
+def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, dataset, kind, config, pointer):
+    parent = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    network = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
+    given.recorded(database, claim, given.model(layers={"backbone": 256, "block1": 32}, backbone=network))
+    given.finished(database, claim)
+    with pytest.raises(InvalidConfig) as refused:
+        given.submitted(database, tenant, dataset, kind, config=config, model=parent.id)
+    assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
+    fits = {"layer": "block1"} if kind != "pretrain" else given.PRETRAIN | {"backbone": network}
+    assert given.submitted(database, tenant, dataset, kind, config=fits, model=parent.id).status == "queued"
+
+
 def test_a_failed_parent_fails_its_children_and_theirs(database, tenant, dataset):
     parent = given.submitted(database, tenant, dataset)
     child = given.submitted(database, tenant, dataset, model=parent.id)
