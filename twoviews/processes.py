@@ -45,7 +45,12 @@ class Child:
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        if self._process is None or self._process.returncode is not None:
+            return False
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll() is None
+        # Left unreaped until `kill`: so long, no other process can get its id, and its group may be killed.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     @property
     def pid(self) -> int | None:
@@ -53,10 +58,11 @@ class Child:
 
     def revive(self) -> None:
         """Start it again when it has died and its pause is over; each early death doubles the pause."""
-        if self._process is None or self._process.poll() is None:
+        if self._process is None or self.running:
             return
         now = time.monotonic()
         if not self._not_before:
+            self.kill()  # whatever it left behind
             self.deaths = 1 if now - self._started > HEALTHY_SECONDS else self.deaths + 1
             self._not_before = now + min(FIRST_PAUSE_SECONDS * 2 ** (self.deaths - 1), LONGEST_PAUSE_SECONDS)
             self.note(f"ended with {self._process.returncode}; starts again in {self._not_before - now:.1f} s")
@@ -70,7 +76,7 @@ class Child:
 
     def kill(self) -> None:
         """Kill it and whatever is left of its session."""
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

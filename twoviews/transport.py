@@ -12,8 +12,10 @@ import httpx
 from twoviews.credentials import Credentials
 from twoviews.errors import ApiError, CannotReach
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 LONGEST_PAUSE_SECONDS = 30.0
+MOST_PER_PAGE = 100
 
 
 class Transport:
@@ -34,6 +36,7 @@ class Transport:
             headers={"Authorization": f"Bearer {credentials.key}", "User-Agent": "twoviews-python"},
             timeout=httpx.Timeout(timeout_seconds, connect=10),
             transport=transport,
+            trust_env=httpx.URL(credentials.url).host not in LOOPBACK,  # no proxy leads to this very machine
         )
 
     def close(self) -> None:
@@ -49,6 +52,7 @@ class Transport:
 
     def pages(self, path: str, **params: Any) -> Iterator[Mapping[str, Any]]:
         """Yield the items of a list, page after page, as they are asked for."""
+        params = {"limit": MOST_PER_PAGE, **params}
         while True:
             page = self.get(path, **params)
             yield from page["data"]

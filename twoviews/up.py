@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.markup import escape
@@ -22,7 +23,7 @@ from twoviews.errors import TwoviewsError
 from twoviews.processes import Child, stop
 
 START_SECONDS = 120.0
-GRACE_SECONDS = 40.0  # a trainer may take TWOVIEWS_GRACE_SECONDS (30) to write its checkpoint
+GRACE_SECONDS = 10.0  # beyond what a trainer may take to write its checkpoint
 EARLY_DEATHS = 3  # so many before the service is ready, and it will not become ready
 
 
@@ -88,8 +89,8 @@ class House:
 
     def __init__(self, plan: Plan, port: int) -> None:
         self.plan = plan
-        reachable = "127.0.0.1" if plan.host in ("0.0.0.0", "::") else plan.host
-        self.url = f"http://{reachable}:{port}"
+        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.host, plan.host)
+        self.url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
         self._broker_socket = addresses.socket_path(plan.data_dir / "valkey" / "valkey.sock")
         self._encoder = addresses.encoder(plan.data_dir)
         environment = dict(os.environ) | self._settings() | self._encoder
@@ -116,7 +117,7 @@ class House:
             child.start()
             if child.name == "valkey":
                 self._await("The broker", lambda: valkey.answers(self._broker_socket), signals)
-        self._await("The API", lambda: self._answers(httpx.Client(), f"{self.url}/health/ready"), signals)
+        self._await("The API", lambda: self._answers(_here(), f"{self.url}/health/ready"), signals)
         self._await("The encoder", lambda: self._answers(*self._encoder_door()), signals)
 
     def tend(self) -> None:
@@ -125,11 +126,12 @@ class House:
             child.revive()
 
     def stop(self, signals: Signals) -> None:
-        """End the API first, so that nothing new is accepted, and the broker last."""
+        """End everything at once, and the broker last."""
+        grace_seconds = float(self._environment.get("TWOVIEWS_GRACE_SECONDS") or 30) + GRACE_SECONDS
         everyone = dict(self.children)
-        broker, api = everyone.pop("valkey"), everyone.pop("api")
-        stop([api, *everyone.values()], GRACE_SECONDS, signals.hurry)
-        stop([broker], GRACE_SECONDS, signals.hurry)
+        broker = everyone.pop("valkey")
+        stop(everyone.values(), grace_seconds, signals.hurry)
+        stop([broker], grace_seconds, signals.hurry)
         self._broker_socket.unlink(missing_ok=True)
 
     def _settings(self) -> dict[str, str]:
@@ -167,9 +169,14 @@ class House:
     def _encoder_door(self) -> tuple[httpx.Client, str]:
         url = self._encoder.get("TWOVIEWS_ENCODER_URL") or os.environ.get("TWOVIEWS_ENCODER_URL")
         if url:
-            return httpx.Client(), f"{url}/health"
+            return _here(), f"{url}/health"
         door = httpx.HTTPTransport(uds=str(self.plan.data_dir / "encoder.sock"))
-        return httpx.Client(transport=door), "http://encoder/health"
+        return _here(transport=door), "http://encoder/health"
+
+
+def _here(**options: Any) -> httpx.Client:
+    """A client for this very machine, to which no proxy leads."""
+    return httpx.Client(trust_env=False, **options)
 
 
 def _announce(house: House, *, as_json: bool) -> None:

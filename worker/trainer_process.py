@@ -58,6 +58,8 @@ class TrainerProcess:
         """Whether the process itself has ended; its children may not have."""
         if self._process.returncode is not None:
             return True
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.poll() is not None
         # Left unreaped until `clear_away`: so long, no other process can get its id, and its group may be killed.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 

@@ -60,6 +60,32 @@ def test_a_child_that_will_not_stop_is_killed_with_its_family(tmp_path):
     until(lambda: gone(int(one.tail())))
 
 
+def test_what_a_dead_child_left_behind_goes_before_it_starts_again(tmp_path):
+    orphan = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    one = child(tmp_path, sys.executable, "-c", orphan + "; print(p.pid)")
+    one.start()
+    until(lambda: not one.running)
+    left = int(one.tail())
+    assert not gone(left)
+    one.revive()
+    until(lambda: gone(left))
+    processes.stop([one], grace_seconds=20)
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("lab.example", "http://lab.example:8000"),
+    ],
+)
+def test_the_address_can_be_called_from_here(tmp_path, host, url):
+    assert up.House(up.Plan(tmp_path, host, 8000), 8000).url == url
+
+
 def test_children_die_with_a_parent_that_is_killed(tmp_path):
     code = (
         "import os, sys, time; from pathlib import Path; from twoviews.processes import Child;"

@@ -1,5 +1,7 @@
 """The transport: what is sent again, what is not, and how a refusal is told."""
 
+from contextlib import closing
+
 import pytest
 
 from tests.twoviews.scripted import Answer
@@ -22,6 +24,16 @@ def test_every_request_carries_the_key(script, transport):
     script.answers = [Answer(body={"ok": True})]
     assert transport.get("/x") == {"ok": True}
     assert script.asked[0].headers["Authorization"] == "Bearer tv_secret"
+
+
+def test_no_proxy_is_asked_the_way_to_this_machine(script, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    script.answers = [Answer(body=7)]
+    with closing(Transport(Credentials(script.url, "tv_secret"), retries=0)) as transport:
+        assert transport.get("/x") == 7
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 0])
@@ -99,4 +111,5 @@ def test_pages_are_followed_to_the_end_and_fetched_as_needed(script, transport):
     assert next(pages) == 1
     assert len(script.asked) == 1
     assert list(pages) == [2, 3]
-    assert [asked.path for asked in script.asked] == ["/things?status=ready", "/things?status=ready&after=b"]
+    first = "/things?limit=100&status=ready"
+    assert [asked.path for asked in script.asked] == [first, f"{first}&after=b"]
