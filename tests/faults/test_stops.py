@@ -62,6 +62,22 @@ def test_a_worker_ended_with_all_its_processes_at_once_gives_its_job_back_too(fl
 
 
 @on_sqlite
+def test_a_child_that_is_terminated_alone_gives_its_job_back_and_is_replaced(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker, job = fleet.worker(), workload.submit(seed=6, epochs=12)
+    soon(lambda: len(workload.steps(job)) > 5)
+    child, trainer = child_of(worker).pid, trainer_of(worker).pid
+    os.kill(child, signal.SIGTERM)
+    soon(lambda: not alive(child))
+    assert not alive(trainer)
+    soon(lambda: workload.ended([job]))
+    assert workload.faults(job) == []
+    ended = workload.job(job)
+    assert (ended.attempt, ended.fruitless) == (2, 0)
+    assert child_of(worker).pid != child
+
+
+@on_sqlite
 def test_a_worker_in_a_hurry_still_lets_its_trainer_write_a_checkpoint(
     database_url: str, database: Database, tenant: str, tmp_path: Path
 ) -> None:
