@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from api import schemas
-from service import keys
+from service import idempotency, keys
 from service.db.models import Idempotency
 from tests.api.answers import pointers, problem, shown
 
@@ -94,6 +94,18 @@ def test_a_repeated_request_shows_the_same_secret_and_keeps_it_nowhere(client, n
     problem(client.post("/keys", json={"name": "other"}, headers=once), 422, "idempotency_mismatch")
     elsewhere = bearer(first.json()["key"])
     problem(nobody.post("/keys", json={"name": "laptop"}, headers={**once, **elsewhere}), 422, "idempotency_mismatch")
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_request_whose_twin_is_still_at_work_is_told_when_to_come_again(client, database, tenant, monkeypatch):
+    monkeypatch.setattr(idempotency, "WAIT_SECONDS", 1)
+    asked = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "key-1"}}
+    with database.writing() as twin:
+        assert idempotency.recall(twin, tenant, "key-1", "ab" * 32) is None
+        answer = client.post("/keys", **asked)
+    problem(answer, 409, "idempotency_in_flight")
+    assert answer.headers["retry-after"] == "1"
+    assert client.post("/keys", **asked).status_code == 201
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
