@@ -15,14 +15,18 @@ from pydantic import BaseModel
 
 import twoviews
 from api import app as api
+from service import keys
 from service.settings import Settings
 from ssl_core import config
+from tests.api.conftest import TestClient
+from twoviews import cli
 from twoviews.cli import app as command
-from twoviews.client import Client
+from twoviews.client import Client, Datasets, Jobs, Keys, Models
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CLIENT_VARIABLES = ("url", "key")  # TWOVIEWS_URL and TWOVIEWS_KEY: where the client, and curl, find the service
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -55,7 +59,7 @@ def routes():
 
 
 def test_every_block_says_its_language():
-    known = {"", "sh", "python", "json config", "json linear_eval", "json knn_eval"}
+    known = {"", "sh", "python", "json config", "json linear_eval", "json knn_eval", "json request", "json problem"}
     assert {block.kind for block in BLOCKS} <= known
 
 
@@ -73,7 +77,7 @@ def test_commands_exist(block):
             assert any(ROOT.glob(f"{words[2].replace('.', '/')}.py")) or (ROOT / words[2] / "__main__.py").exists()
         elif words[0] == "export":
             name = words[1].partition("=")[0].removeprefix("TWOVIEWS_").lower()
-            assert name in Settings.model_fields
+            assert name in Settings.model_fields or name in CLIENT_VARIABLES
         else:
             assert words[:2] in (["docker", "compose"], ["git", "clone"], ["pip", "install"]), words
 
@@ -130,8 +134,18 @@ def resolve(path):
         return thing
 
 
+@pytest.mark.parametrize("name", ["README.md", "api.md", "deploy.md"])
+def test_a_page_says_how_to_set_the_address_and_the_key_before_it_uses_them(name):
+    page = next(page for page in PAGES if page.name == name)
+    text = page.read_text(encoding="utf-8")
+    for variable in ("TWOVIEWS_URL", "TWOVIEWS_KEY"):
+        assert 0 <= text.find(f"export {variable}=") < text.find(f"${variable}"), variable
+
+
 @blocks("json")
 def test_configs_would_be_accepted(block):
+    if block.kind in ("json request", "json problem"):
+        return  # test_the_example_of_a_problem_is_what_the_service_answers
     kind = block.kind.split(" ")[1].replace("config", "pretrain")
     config.parse(json.loads(block.text), kind)
 
@@ -179,6 +193,64 @@ def test_every_kind_has_its_tables_on_a_page():
     assert {kind for _, kinds in marked.args[1] for kind in kinds} == set(config.KINDS)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_example_of_a_problem_is_what_the_service_answers(settings, database, tenant):
+    request, problem = (
+        json.loads(block.text) for kind in ("request", "problem") for block in BLOCKS if block.kind == f"json {kind}"
+    )
+    with database.writing() as session:
+        _, key = keys.create(session, tenant, "test")
+    headers = {"Authorization": f"Bearer {key}", "X-Request-ID": problem["request_id"]}
+    with TestClient(api.create(settings), headers=headers) as client:
+        answer = client.post("/jobs", json=request)
+    assert answer.json() == problem
+
+
+def rows(page, heading):
+    """The rows of the table with that first heading, as lists of cells."""
+    table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_every_route_is_in_the_table_of_the_http_interface():
+    assert sorted(tuple(call.strip("`").split()) for call, _ in rows("api.md", "call")) == sorted(routes())
+
+
+def test_the_limits_are_those_of_the_settings():
+    found = {
+        setting.strip("`").removeprefix("TWOVIEWS_").lower(): default for _, default, setting in rows("api.md", "limit")
+    }
+    assert found == {name: in_words(Settings.model_fields[name].default) for name in found}
+    limits = [name for name in Settings.model_fields if re.search(r"max_(\w+_)?(bytes|images?|unpack\w*)\b", name)]
+    assert len(limits) >= 8
+    assert [name for name in limits if name not in found] == []
+
+
+def in_words(value):
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
+        if value % size == 0:
+            return f"{value // size:g} {unit}"
+    return f"{value:,g}" if value < 2**16 else f"{value:,}"
+
+
+def test_exit_codes_are_those_of_the_command():
+    found = {int(code): meaning for code, meaning in rows("api.md", "code")}
+    told = re.search(r"Exit codes: (.*?)\.$", cli.__doc__, re.DOTALL | re.MULTILINE)[1]
+    assert found == {int(item[0]): item[2:] for item in " ".join(told.split()).split("; ")}
+    assert set(found) == {0, cli.FAILED, cli.WRONG, cli.MISSING, cli.AWAY}
+
+
+def test_every_metric_that_a_run_yields_is_in_the_table():
+    yielded = {
+        node.value
+        for file in (ROOT / "ssl_core").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+/[a-z_0-9]+", str(node.value))
+    }
+    assert "train/loss" in yielded
+    assert yielded == {name for names, _ in rows("watch.md", "metric") for name in re.findall(r"`(\w+/\w+)`", names)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
     local = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
@@ -198,9 +270,17 @@ def test_the_captioned_tree_is_the_tree():
             assert (folder / path).exists(), f"{folder.name}/{path}"
 
 
-def test_every_method_of_the_client_and_every_module_starts_with_what_it_is():
+def test_every_module_of_the_client_starts_with_what_it_is():
     for file in (ROOT / "twoviews").rglob("*.py"):
         assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no first line"
+
+
+@pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Keys])
+def test_every_method_of_the_client_says_what_it_does(noun):
+    public = {name: method for name, method in vars(noun).items() if inspect.isfunction(method) and name[0] != "_"}
+    assert public
+    assert noun.__doc__
+    assert [name for name, method in public.items() if not method.__doc__] == []
 
 
 def test_paths_in_the_prose_exist():

@@ -69,6 +69,7 @@ class Client:
         return tuple(self._transport.pages("/recipes"))
 
     def close(self) -> None:
+        """Close the connection; what is asked for afterwards raises."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -105,6 +106,7 @@ class Datasets:
             return Dataset.of(self._transport.create("/datasets", data=fields, files=parts))
 
     def get(self, dataset: Ref) -> Dataset:
+        """Return a dataset as it is now."""
         return Dataset.of(self._transport.get(f"/datasets/{id_of(dataset)}"))
 
     def list(self, *, status: str | None = None) -> Iterator[Dataset]:
@@ -123,6 +125,7 @@ class Datasets:
         raise AssertionError("the pauses end in Waited")
 
     def delete(self, dataset: Ref) -> None:
+        """Forget a dataset. Refused while a job that has not ended uses it."""
         self._transport.send("DELETE", f"/datasets/{id_of(dataset)}", safe=False)
 
 
@@ -151,6 +154,7 @@ class Jobs:
         return Job.of(self._transport.create("/jobs", json=body))
 
     def get(self, job: Ref) -> Job:
+        """Return a job as it is now."""
         return Job.of(self._transport.get(f"/jobs/{id_of(job)}"))
 
     def list(self, *, status: str | None = None, kind: str | None = None, dataset: Ref | None = None) -> Iterator[Job]:
@@ -250,9 +254,11 @@ class Keys:
         return Key.of(self._transport.create("/keys", json={"name": name}))
 
     def list(self) -> Iterator[Key]:
+        """Yield keys, newest first, the revoked ones too; their secrets are not shown."""
         return map(Key.of, self._transport.pages("/keys"))
 
     def revoke(self, key: Ref) -> None:
+        """Make a key useless from now on."""
         self._transport.send("DELETE", f"/keys/{id_of(key)}", safe=False)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from tests import servers
 from tests.twoviews.scripted import Answer
 from twoviews import run_config
 from twoviews.cli import app
@@ -66,8 +67,9 @@ def test_a_mistake_is_a_sentence_with_an_exit_code(run, words, code, sentence):
 def test_a_wrong_key_and_an_absent_service_end_with_four(credentials):
     wrong = CliRunner().invoke(app, ["--url", credentials.url, "--key", "tv_wrong", "jobs", "list"])
     assert (wrong.exit_code, "not known" in wrong.stderr) == (4, True)
-    absent = CliRunner().invoke(app, ["--url", "http://127.0.0.1:9", "--key", "tv_any", "jobs", "list"])
-    assert (absent.exit_code, "http://127.0.0.1:9 does not answer" in " ".join(absent.stderr.split())) == (4, True)
+    with servers.dead_port() as port:
+        absent = CliRunner().invoke(app, ["--url", f"http://127.0.0.1:{port}", "--key", "tv_any", "jobs", "list"])
+    assert (absent.exit_code, f":{port} does not answer" in " ".join(absent.stderr.split())) == (4, True)
 
 
 def test_without_any_service_the_sentence_says_how_to_start_one(monkeypatch, tmp_path):
