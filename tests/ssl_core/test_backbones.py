@@ -13,6 +13,8 @@ from ssl_core import backbone_names, backbones, config
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
 from tests import servers
 
+OURS = [name for name in backbone_names.NAMES if name != "auto" and not name.startswith("torchvision_")]
+
 
 def settled(**fields):
     return config.Backbone(**{"width": 1.0, "stem": "imagenet", "zero_init_residual": False} | fields)
@@ -97,8 +99,18 @@ def test_torchvision_models_of_other_makes_have_a_known_width(name):
 def test_the_names_that_a_config_takes_are_those_that_exist():
     assert tuple(torchvision.models.list_models(module=torchvision.models)) == backbone_names.TORCHVISION
     assert tuple(backbones.RESNETS) == backbone_names.RESNETS
-    described = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
-    assert described == list(backbone_names.RESNETS)
+    assert [*config.BACKBONES] == [*OURS, "torchvision_<name>"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_of_our_own_names_is_a_network_with_features_of_its_width(name):
+    network = backbones.build(settled(name=name, width=0.125, stem="cifar")).eval()
+    images = torch.rand(2, 3, 16, 16)
+    assert network(images).shape == (2, network.dim)
+    assert {layer: x.shape for layer, x in network.blocks(images).items()} == {
+        layer: (2, width) for layer, width in network.block_dims.items()
+    }
+    assert network.body.state_dict()
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,20 @@ import pytest
 import torch
 
 from ssl_core import backbones, config, losses
+from ssl_core.machine import Machine
 from ssl_core.methods import METHODS
+from ssl_core.resolve import resolve
 
-METHOD_CONFIGS = {
-    "simclr": config.SimCLR(projector=(16, 8)),
-    "simsiam": config.SimSiam(projector=(16, 16), predictor_hidden=4),
-}
+SHAPE = config.Backbone(name="resnet10", width=0.125, stem="cifar", zero_init_residual=False)
+REPORT = {"splits": {"train": {"images": 256}}, "sizes": [{"width": 16, "height": 16, "images": 256}]}
 
 
 def build(name, **changes):
+    """The method with its own defaults, but for the changes, on a small network."""
     torch.manual_seed(0)
-    shape = config.Backbone(name="resnet10", width=0.125, stem="cifar", zero_init_residual=False)
-    return METHODS[name](METHOD_CONFIGS[name].model_copy(update=changes), backbones.build(shape))
+    asked = config.Pretrain(method=config.METHODS[name](**changes), backbone=SHAPE, image_size=16)
+    settled = resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
+    return METHODS[name](settled.method, backbones.build(SHAPE))
 
 
 def views(n=4):
@@ -23,8 +25,8 @@ def views(n=4):
 
 
 def test_methods_and_their_configs_have_the_same_names():
-    assert METHODS.keys() == config.METHODS.keys() == METHOD_CONFIGS.keys()
-    assert all(METHOD_CONFIGS[name].name == name for name in METHODS)
+    assert METHODS.keys() == config.METHODS.keys()
+    assert all(config.METHODS[name]().name == name for name in METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
