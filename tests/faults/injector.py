@@ -61,6 +61,7 @@ class Injector:
     happened: list[str] = field(default_factory=list)
     unhappened: list[str] = field(default_factory=list)
     sleepers: list[Sleeper] = field(default_factory=list)
+    answer_seconds: float = 0.02  # about what the API takes to answer a request that it has read
 
     def carry_out(self, kinds: Sequence[str]) -> None:
         """Do the faults of a plan in turn."""
@@ -166,10 +167,12 @@ class Injector:
         """Kill the API when it has read a request for a job and not answered it; the client asks again."""
         if self.arena.to_come == 0:
             return False
+        delay = self.rng.random() * self.answer_seconds
         with self.arena.begin_to_submit() as request:
-            time.sleep(self.rng.random() * self.arena.quickest_answer_seconds)
+            time.sleep(delay)
             kill(self.arena.api.pid)
             answered = _received(request)
+        self.answer_seconds = delay if answered else self.answer_seconds * 1.2  # so that kills fall before and after
         self.arena.replace_api()
         self.arena.submit()
         return not answered

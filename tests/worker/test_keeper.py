@@ -121,7 +121,7 @@ def test_it_lives_while_the_broker_is_away_and_rings_once_it_is_back(
     database: Database, settings: Settings, tenant: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given.submitted(database, tenant, given.ready(database, tenant))
-    with keeping(settings, broker_url=servers.valkey_url(tmp_path)) as keeper:
+    with keeping(settings, broker_url=servers.valkey_url(tmp_path), worker_seen_seconds=1000) as keeper:
         soon(lambda: "The doorbell is not heard" in caplog.text)
         assert keeper.is_alive()
         with servers.valkey(tmp_path) as url:
