@@ -1,5 +1,6 @@
 """The edge: what every request passes on its way in and every answer on its way out."""
 
+import asyncio
 import logging
 import re
 import time
@@ -11,9 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.counters import Counters
 from service import ids
-from service.errors import BadRequest
+from service.errors import BadRequest, Unavailable
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_STOPPING = "The service is being stopped; ask again in a moment."
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +45,10 @@ class Edge:
             return
         try:
             await self._app(scope, receive, out)
+        except asyncio.CancelledError:  # the server stops, and has waited for us for as long as it would
+            if out.status:
+                raise
+            await out.whole(problems.from_error(Unavailable(_STOPPING), out.request_id), scope, receive)
         except Exception:
             _log.exception("%s %s failed (%s)", scope["method"], scope["path"], out.request_id)
             if out.status:

@@ -33,6 +33,7 @@ class Live:
     def start(self) -> None:
         command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create", "--port", str(self.port)]
         command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
+        command += ["--timeout-graceful-shutdown", "1"]
         self.process = subprocess.Popen(command, env=self._environment, cwd=Path(__file__).parents[2])
         until = time.monotonic() + 60
         while True:

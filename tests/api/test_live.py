@@ -18,6 +18,7 @@ from service.db.models import Dataset, Job, JobEvent
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
+from tests.api.answers import problem
 from tests.api.live import serving
 from tests.processes import soon
 from tests.service import given
@@ -87,6 +88,20 @@ def test_a_large_upload_goes_to_disk_and_not_to_memory(shared):
     assert stored.stat().st_size == 128 << 20
     stored.unlink()
     assert server.peak_bytes - before < 32 << 20
+
+
+def test_whoever_waits_while_the_server_stops_is_told_to_ask_again(server, database, tenant):
+    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+    answers = []
+    path = f"/jobs/{job}/metrics"
+    poll = threading.Thread(target=lambda: answers.append(server.client.get(path, params={"wait": 30})))
+    poll.start()
+    time.sleep(1)
+    assert poll.is_alive()
+    server.process.terminate()
+    poll.join(20)
+    problem(answers[0], 503, "unavailable")
+    assert server.process.wait(20) in (0, -15)
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(shared):
