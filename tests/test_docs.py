@@ -25,7 +25,7 @@ from twoviews.client import Client, Datasets, Jobs, Keys, Models
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 CLIENT_VARIABLES = ("url", "key")  # TWOVIEWS_URL and TWOVIEWS_KEY: where the client, and curl, find the service
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -75,6 +75,9 @@ def test_commands_exist(block):
             assert set(words[1:]) <= set(targets)
         elif words[:2] == ["python", "-m"]:
             assert any(ROOT.glob(f"{words[2].replace('.', '/')}.py")) or (ROOT / words[2] / "__main__.py").exists()
+        elif words[0] == "ruff":
+            assert words[1] in ("format", "check")
+            assert all((ROOT / path).exists() for path in words[2:])
         elif words[0] == "export":
             name = words[1].partition("=")[0].removeprefix("TWOVIEWS_").lower()
             assert name in Settings.model_fields or name in CLIENT_VARIABLES
