@@ -53,10 +53,12 @@ def list_(
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-def show(job_id: JobId, caller: Caller) -> Answer:
-    with caller.reading() as unit:
+async def show(job_id: JobId, caller: Caller) -> Answer:
+    def read(unit: Unit) -> Answer:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         return Answer(render.job(job, jobs.transitions(unit.session, job.id)))
+
+    return await caller.briefly(read)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Stop a job")

@@ -59,23 +59,20 @@ async def show(
     asked = _Question(job_id, _split(names), after, max_points)
     until = time.monotonic() + min(wait, config.long_poll_seconds)
     while True:
-        patient = time.monotonic() < until and not await request.is_disconnected()
-        answer = await run_sync(_answer, request, caller, asked, patient)
-        if answer is not None:
-            return answer
+        last_point, status = await caller.briefly(lambda unit: jobs.standing(unit.session, unit.tenant_id, job_id))
+        same = unchanged(request, asked.etag(last_point))
+        nothing_new = (same or last_point <= after) and status not in TERMINAL
+        if not nothing_new or time.monotonic() >= until or await request.is_disconnected():
+            break
         # Until the next look nothing is held: no transaction, no connection, no thread.
         await asyncio.sleep(max(0.0, min(POLL_SECONDS, until - time.monotonic())))
+    if same:
+        return Response(status_code=304, headers=_headers(asked.etag(last_point)))
+    return await run_sync(_points, caller, asked)
 
 
-def _answer(request: Request, caller: Bearer, asked: _Question, patient: bool) -> Response | None:
-    """Return the points, or 304 when the asker holds them; None when nothing is new yet and the asker is patient."""
+def _points(caller: Bearer, asked: _Question) -> Answer:
     with caller.reading() as unit:
-        last_point, status = jobs.standing(unit.session, unit.tenant_id, asked.job_id)
-        same = unchanged(request, asked.etag(last_point))
-        if patient and status not in TERMINAL and (same or last_point <= asked.after):
-            return None
-        if same:
-            return Response(status_code=304, headers=_headers(asked.etag(last_point)))
         job = jobs.get(unit.session, unit.tenant_id, asked.job_id)
         found = metrics.query(unit.session, job, asked.names, asked.after, asked.max_points)
         return Answer(found, headers=_headers(asked.etag(job.last_point)))

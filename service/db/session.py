@@ -73,6 +73,7 @@ class Database:
             event.listen(self.engine, "checkin", turn.end)
         else:
             event.listen(self.engine, "connect", partial(_thaw, milliseconds=int(frozen_seconds * 1000)))
+        self.is_here = sqlite  # read without a network, and without waiting for anybody
         # On PostgreSQL, whose transactions see each other's commits anyway, reads need none: two round trips fewer, and
         # none when the session is closed.
         level = {} if sqlite else {"isolation_level": "AUTOCOMMIT"}
