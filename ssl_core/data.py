@@ -5,6 +5,7 @@ by counters, from a seed.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class Dataset:
         """Return the image, uint8 H×W×3."""
         if self.uniform is not None:
             return np.asarray(self.uniform[row])
-        return decode(self._encoded[row].as_py())
+        # What was packed is read: how large an image may be was for ingestion to say.
+        return decode(self._encoded[row].as_py(), max_pixels=math.inf)
 
 
 _SUBSET = 0x73756273  # sets this stream apart from those of other purposes under the same seed

@@ -51,12 +51,12 @@ class ImageInfo:
     height: int
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(data: bytes, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
     """Return the image as RGB, uint8 H×W×3. Raises BadImage."""
     return decode_with_notes(data, max_pixels)[0]
 
 
-def decode_with_notes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], set[str]]:
+def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDArray[np.uint8], set[str]]:
     """Return the image as RGB, uint8 H×W×3, and which of NOTES were true of the file. Raises BadImage."""
     image = _open(data, max_pixels)
     try:
@@ -68,7 +68,7 @@ def decode_with_notes(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[NDArra
         raise _damaged(error) from error
 
 
-def inspect(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def inspect(data: bytes, max_pixels: float = MAX_PIXELS) -> ImageInfo:
     """Return format and size from the header alone, without decoding pixels. Raises BadImage."""
     image = _open(data, max_pixels)
     # Pillow's TIFF reader has its width and height exchanged already.
@@ -84,7 +84,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     return target.getvalue()
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
+def _open(data: bytes, max_pixels: float) -> Image.Image:
     if not data:
         raise BadImage("empty", "The file is empty.")
     try:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_core import images
 from ssl_core.data import Dataset, by_class, draw_evenly, epoch_order, hold_out
 from ssl_core.images import encode_png
 from ssl_core.pack import Item, pack
@@ -44,6 +45,13 @@ def test_the_array_and_the_files_hold_the_same_images(folder):
     assert decoding.uniform is None
     for row in (0, 17, 40):
         assert np.array_equal(dataset.decoded(row), decoding.decoded(row))
+
+
+def test_what_was_packed_is_decoded_whatever_its_size(tmp_path, monkeypatch):
+    sides = (70, 80)
+    pack([Item(f"{side}.png", encode_png(photo(side, side, side))) for side in sides], tmp_path, max_pixels=10_000)
+    monkeypatch.setattr(images.decode, "__defaults__", (100,))
+    assert [Dataset.open(tmp_path).decoded(row).shape for row in (0, 1)] == [(side, side, 3) for side in sides]
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
