@@ -118,8 +118,11 @@ class LARS(torch.optim.Optimizer):
         for group in self.param_groups:
             for w in group["params"]:
                 if w.grad is not None:
-                    v = self.state[w].setdefault("momentum_buffer", torch.zeros_like(w))
-                    _lars_update(w, w.grad.add(w, alpha=group["weight_decay"]), v, group)
+                    state = self.state[w]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(w)
+                    g = w.grad.add(w, alpha=group["weight_decay"])
+                    _lars_update(w, g, state["momentum_buffer"], group)
         return loss
 
 

@@ -71,6 +71,18 @@ def test_lars_steps_plainly_where_a_norm_is_zero():
     torch.testing.assert_close(parameter.detach(), torch.full((3,), -0.5))
 
 
+def test_lars_makes_its_buffers_once(monkeypatch):
+    parameter = torch.ones(3, requires_grad=True)
+    lars = optim.LARS([parameter], lr=0.1)
+    made = []
+    zeros_like = torch.zeros_like
+    monkeypatch.setattr(torch, "zeros_like", lambda like: made.append(like) or zeros_like(like))
+    for _ in range(3):
+        parameter.grad = torch.ones(3)
+        lars.step()
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize("decays_all", [True, False])
 def test_norms_and_biases_decay_only_when_told(decays_all):
     groups = optim.parameter_groups(Tiny(), SGD(weight_decay=0.1, decay_norm_and_bias=decays_all), 1.0)
