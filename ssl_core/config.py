@@ -218,7 +218,13 @@ class Checkpoints(Closed):
 
     every_minutes: float = Field(2.0, gt=0, le=1440, description="How often a checkpoint is written.")
     every_steps: int | None = Field(None, ge=1, lt=2**31, description="Also at every multiple of so many steps.")
-    keep: int = Field(2, ge=1, le=100, description="The newest so many stay on disk.")
+    keep: int = Field(
+        2,
+        ge=2,
+        le=100,
+        description="The newest so many stay on disk; never 1, as the one before is all there is while the newest is"
+        " being recorded.",
+    )
 
 
 # --- the kinds -------------------------------------------------------------------------------------------------------

@@ -168,14 +168,14 @@ def test_as_many_checkpoints_are_remembered_as_the_trainer_keeps(database, tenan
 
 
 def test_after_falling_back_the_later_attempts_checkpoints_are_the_ones_kept(database, tenant, dataset):
-    given.submitted(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 1}})
+    given.submitted(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 2}})
     first = given.claimed(database)
-    given.recorded(database, first, given.checkpoint(10))
+    given.recorded(database, first, given.checkpoint(9), given.checkpoint(10))
     given.released(database, first)
-    second = given.claimed(database)  # finds the file damaged and starts again
-    given.recorded(database, second, given.checkpoint(8))
+    second = given.claimed(database)  # finds the files damaged and starts again
+    given.recorded(database, second, given.checkpoint(7), given.checkpoint(8))
     given.released(database, second)
-    assert [one.step for one in given.claimed(database).checkpoints] == [8]
+    assert [one.step for one in given.claimed(database).checkpoints] == [8, 7]
 
 
 def test_a_disowned_checkpoint_is_not_offered_again(database, tenant, dataset):
