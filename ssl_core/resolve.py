@@ -55,6 +55,8 @@ def resolve(
     Raises ConfigUnfit when the config cannot be run on this data.
     """
     images = _training_images(config, report)
+    if images < config.batch_size:
+        raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
     config = settle_machine(config, machine)
     image_size = _image_size(config, report, machine)
     config = _with(config, image_size=image_size)
@@ -66,8 +68,6 @@ def resolve(
         if epochs_in is None:
             raise ConfigUnfit("A length in minutes needs the machine's speed to become a number of epochs.")
         epochs = epochs_in(_with_length(config, epochs=1))
-    if images < config.batch_size:
-        raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
     return _with_length(config, epochs)
 
 

@@ -47,7 +47,14 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
 
 
 def _failed(failure: RunFailure) -> Failed:
-    return Failed(failure.code, str(failure), failure.retry)
+    return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__))
+
+
+def _unreachable(cause: BaseException | None) -> bool:
+    """Whether the system could not read what it was asked for: a mount may be gone for a minute, and another attempt
+    finds it again. Arrow calls damage an OSError too, but only the system's have a number.
+    """
+    return isinstance(cause, OSError) and cause.errno is not None
 
 
 def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -121,7 +128,7 @@ def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) ->
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError) as error:
         raise BadDataset(f"The folder {folder.name} holds no packed dataset that can be read.") from error
 
 

@@ -236,5 +236,9 @@ def fingerprint(material: Material) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions under which a resumed run promises the same bytes."""
-    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+    """Return the versions, and the number of threads, under which a resumed run promises the same bytes."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "threads": str(torch.get_num_threads()),  # a sum is made in the order of its threads
+    }

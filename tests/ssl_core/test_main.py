@@ -219,3 +219,10 @@ class TestAlone:
         settings = write_config(tmp_path, batch_size=500)
         assert main(["run", str(settings), "--data", str(digits), "--out", str(tmp_path / "out")]) == 1
         assert "batch_size 500" in capsys.readouterr().out
+
+    def test_what_is_out_of_reach_is_told_and_may_be_tried_again(self, digits, tmp_path, capsys):
+        asked = ["run", str(write_config(tmp_path)), "--data", str(digits), "--out", str(tmp_path / "out")]
+        assert main([*asked, "--model", str(tmp_path / "nowhere")]) == 70
+        assert "model.json is missing" in capsys.readouterr().out
+        assert main([*asked, "--resume", str(tmp_path / "nowhere.pt")]) == 70
+        assert "nowhere.pt cannot be read" in capsys.readouterr().out

@@ -2,10 +2,12 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ssl_core import artifact, checkpoint, config, train
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
@@ -58,6 +60,12 @@ def test_metrics_of_a_step_come_before_its_checkpoint(digits, tmp_path):
             saved.append(event.step)
     assert saved == [3, 6, 9, 12, 15, 16]
     assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-000000015.pt", "checkpoint-000000016.pt"]
+
+
+def test_a_run_cannot_be_told_to_keep_but_one_checkpoint():
+    # It would be deleted before anybody has noted that there is another.
+    with pytest.raises(ValidationError, match="keep"):
+        config.parse({"method": {"name": "simclr"}, "checkpoints": {"keep": 1}})
 
 
 def test_every_metric_is_there_at_its_steps(digits, tmp_path):
@@ -212,6 +220,7 @@ def test_a_run_starts_from_a_model(digits, tmp_path):
     ("fields", "code", "words"),
     [
         ({"batch_size": 100}, "config_unfit", "batch_size"),
+        ({"batch_size": 100, "minutes": 1.0, "epochs": None}, "config_unfit", "batch_size"),
         ({"subset": 99}, "config_unfit", "subset"),
         ({"backbone": {"name": "torchvision_alexnet"}}, "config_unfit", "8 pixels"),
     ],
@@ -231,11 +240,39 @@ def test_a_checkpoint_of_another_run_is_refused(digits, tmp_path):
     images = pack_digits(tmp_path / "fewer", train=64)
     assert "other images" in go(images, tmp_path / "b", {"checkpoint": saved})[-1].message
     saved.write_bytes(saved.read_bytes()[:1000])
-    assert go(digits, tmp_path / "b", {"checkpoint": saved})[-1].code == "bad_checkpoint"
+    damaged = go(digits, tmp_path / "b", {"checkpoint": saved})[-1]
+    assert (damaged.code, damaged.retry) == ("bad_checkpoint", False)
 
 
-def test_a_folder_without_a_dataset_is_refused(tmp_path):
-    assert go(tmp_path, tmp_path / "out")[-1].code == "bad_dataset"
+def test_a_dataset_that_is_out_of_reach_may_come_back(tmp_path):
+    failed = go(tmp_path / "unmounted", tmp_path / "out")[-1]
+    assert (failed.code, failed.retry) == ("bad_dataset", True)
+
+
+@pytest.mark.parametrize("inputs", [{"checkpoint": Path("gone.pt")}, {"model": Path("gone")}])
+def test_a_checkpoint_or_a_model_that_is_out_of_reach_may_come_back(inputs, digits, tmp_path):
+    failed = go(digits, tmp_path / "out", inputs)[-1]
+    assert failed.code.startswith("bad_")
+    assert failed.retry
+
+
+@pytest.mark.parametrize("file", ["dataset.json", "images.arrow", "pixels.npy"])
+@pytest.mark.parametrize("damage", ["emptied", "cut", "other", "twisted"])
+def test_a_damaged_dataset_is_refused_for_good(damage, file, digits, tmp_path):
+    folder = shutil.copytree(digits, tmp_path / "damaged")
+    data = (folder / file).read_bytes()
+    twisted = data[:-300] + b"\xff" * 288 + data[-12:] if file == "images.arrow" else b"{" * len(data)
+    harmed = {"emptied": b"", "cut": data[: len(data) // 2], "other": b"no such thing " * 100, "twisted": twisted}
+    (folder / file).write_bytes(harmed[damage])
+    failed = go(folder, tmp_path / "out")[-1]
+    assert (failed.code, failed.retry) == ("bad_dataset", False)
+
+
+def test_a_damaged_model_is_refused_for_good(digits, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("no card")
+    failed = go(digits, tmp_path / "out", {"model": tmp_path / "model"})[-1]
+    assert (failed.code, failed.retry) == ("bad_model", False)
 
 
 def test_a_checkpoint_of_other_versions_is_taken_with_a_warning(digits, tmp_path, monkeypatch):
@@ -244,6 +281,19 @@ def test_a_checkpoint_of_other_versions_is_taken_with_a_warning(digits, tmp_path
     older = checkpoint.save(tmp_path, state.pop("step"), state).path
     logs = kinds(go(digits, tmp_path / "b", {"checkpoint": older}), Log)
     assert [log.code for log in logs] == ["resumed", "versions_differ"]
+
+
+def test_a_resume_with_another_number_of_threads_says_so(digits, tmp_path):
+    saved = tmp_path / "a" / kinds(go(digits, tmp_path / "a"), Checkpoint)[-1].path
+    before = torch.get_num_threads()
+    assert [log.code for log in kinds(go(digits, tmp_path / "b", {"checkpoint": saved}), Log)] == ["resumed"]
+    try:
+        torch.set_num_threads(before + 1)
+        log = kinds(go(digits, tmp_path / "c", {"checkpoint": saved}), Log)[-1]
+    finally:
+        torch.set_num_threads(before)
+    assert log.code == "versions_differ"
+    assert (log.data["then"]["threads"], log.data["now"]["threads"]) == (str(before), str(before + 1))
 
 
 @pytest.mark.parametrize("kind", ["knn_eval", "linear_eval"])
