@@ -15,6 +15,7 @@ from ssl_core.view_parameters import CONTRAST, NO_JITTER, SATURATION, ViewParame
 
 # So many pixels, and not fewer images, pass through all steps together on a CPU: they stay in its cache.
 _CHUNK_PIXELS, _CHUNK_IMAGES = 64 * 32 * 32, 16
+_NOISE = 0x6E6F6973  # sets the noise apart from the draws that choose crop, flip and all else of the same view
 
 
 class ViewMaker:
@@ -32,6 +33,7 @@ class ViewMaker:
         indices: int64 N on the CPU, the images' rows in the dataset; view: 0 or 1.
         """
         keys = counters.keys(counters.stream(self._seed, epoch, view), indices.cpu())
+        noise_keys = counters.keys(counters.stream(self._seed, epoch, view, _NOISE), indices.cpu())
         parameters = view_parameters.draw(self._views, keys, images.sizes())
         # Neighbours want hue at the same place, so that each place is a slice and no pixel is gathered for it.
         out = torch.empty(len(images), 3, self._side, self._side, device=images.device)
@@ -39,7 +41,7 @@ class ViewMaker:
             order = torch.argsort(parameters.hue_place[group.rows], stable=True)
             for local in order.split(self._chunk(group)):
                 rows = group.rows[local]
-                made = self._render(group, local, parameters.take(rows), keys[rows])
+                made = self._render(group, local, parameters.take(rows), noise_keys[rows])
                 out.index_copy_(0, rows.to(out.device), made)
         return out
 
@@ -50,8 +52,8 @@ class ViewMaker:
         _, height, width, _ = group.pixels.shape
         return max(_CHUNK_IMAGES, _CHUNK_PIXELS // max(height * width, self._side**2))
 
-    def _render(self, group: Group, local: Tensor, drawn: ViewParameters, keys: Tensor) -> Tensor:
-        """Views of the images `local` of a group; `drawn` and `keys` are on the CPU and belong to them."""
+    def _render(self, group: Group, local: Tensor, drawn: ViewParameters, noise_keys: Tensor) -> Tensor:
+        """Views of the images `local` of a group; `drawn` and `noise_keys` are on the CPU and belong to them."""
         device = group.pixels.device
         here = drawn.take(torch.arange(len(local)), device) if device.type != "cpu" else drawn
         where = local.to(device)
@@ -66,7 +68,7 @@ class ViewMaker:
         if self._views.gamma > 0:
             images = colour.gamma_(images, here.gamma)
         if self._views.noise > 0:
-            noise = counters.normals(keys.to(device), images[0].numel())
+            noise = counters.normals(noise_keys.to(device), images[0].numel())
             images.add_(noise.view_as(images).mul_(self._views.noise)).clamp_(0, 1)
         return images
 

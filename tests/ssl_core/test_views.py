@@ -211,6 +211,17 @@ def test_noise_has_the_deviation_that_was_asked_for():
     assert abs(noisy.mean() - 128 / 255) < 0.002
 
 
+def test_noise_has_draws_of_its_own():
+    grey, rows = torch.full((500, 8, 8, 3), 128, dtype=torch.uint8), torch.arange(500)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(Pixels.whole(grey), rows, 0, 0)
+    noise = (noisy.flatten(1) - 128 / 255) / 0.05
+    half = noise.shape[1] // 2  # a pair of normals of one word is so far apart
+    words = torch.exp(-(noise[:, :half].square() + noise[:, half:].square()) / 2)  # uniform again, by Box-Muller
+    chosen = counters.uniforms(counters.keys(counters.stream(0, 0, 0), rows), half)
+    together = torch.corrcoef(torch.cat([words.T.double(), chosen.T]))[:half, half:]
+    assert together.abs().max() < 0.3
+
+
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
