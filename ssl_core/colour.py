@@ -28,22 +28,6 @@ def blend_(images: Tensor, keep: Tensor, mean_share: Tensor, grey_share: Tensor)
     return images.mul_(keep[:, None, None, None]).add_(other[:, None]).clamp_(0, 1)
 
 
-def brightness_(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply by the factor (N), clipped."""
-    zero = torch.zeros_like(factor)
-    return blend_(images, factor, zero, zero)
-
-
-def contrast_(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the mean of the grey image; a factor (N) of 1 changes nothing."""
-    return blend_(images, factor, 1 - factor, torch.zeros_like(factor))
-
-
-def saturation_(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the grey image; a factor (N) of 1 changes nothing."""
-    return blend_(images, factor, torch.zeros_like(factor), 1 - factor)
-
-
 def hue_(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue in HSV by `turns` (N; 1 is the full circle); value and saturation stay.
 

@@ -27,14 +27,14 @@ def keys(base: int, indices: Tensor) -> Tensor:
     return _mix(indices * _signed(_GOLDEN) + _signed(base))
 
 
-def uniforms(keys: Tensor, count: int, start: int = 0) -> Tensor:
-    """Return float64 N×count on [0, 1): draws number `start` to `start + count - 1` of each key."""
-    return _shift(_words(keys, count, start), 11).double() * 2.0**-53
+def uniforms(keys: Tensor, count: int) -> Tensor:
+    """Return float64 N×count on [0, 1): the first draws of each key."""
+    return _shift(_words(keys, count), 11).double() * 2.0**-53
 
 
 def normals(keys: Tensor, count: int) -> Tensor:
     """Return float32 N×count from the standard normal distribution (Box-Muller on the halves of each word)."""
-    words = _words(keys, (count + 1) // 2, 0)
+    words = _words(keys, (count + 1) // 2)
     radius = torch.log(_shift(words, 32).add_(1).float().mul_(2.0**-32)).mul_(-2).sqrt_()
     angle = (words & 0xFFFFFFFF).float().mul_(2.0**-32 * 2 * math.pi)
     return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :count]
@@ -45,9 +45,9 @@ def permutation(base: int, length: int) -> Tensor:
     return torch.sort(keys(base, torch.arange(length)), stable=True).indices
 
 
-def _words(keys: Tensor, count: int, start: int) -> Tensor:
+def _words(keys: Tensor, count: int) -> Tensor:
     """N×count random 64-bit words."""
-    steps = torch.arange(start + 1, start + count + 1, device=keys.device) * _signed(_GOLDEN)
+    steps = torch.arange(1, count + 1, device=keys.device) * _signed(_GOLDEN)
     return _mix(keys[:, None] + steps)
 
 

@@ -5,7 +5,6 @@ transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB.
 """
 
 import io
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)
 _GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", "I", *_GREY16)
 
@@ -40,15 +38,6 @@ class BadImage(Exception):
         self.code = code
         self.detail = detail
         super().__init__(detail)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What the header says, orientation applied; the pixels may still turn out to be damaged."""
-
-    format: str
-    width: int
-    height: int
 
 
 def decode(data: bytes, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -66,15 +55,6 @@ def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDAr
         raise
     except Exception as error:  # a decoder fed with damage raises nearly anything
         raise _damaged(error) from error
-
-
-def inspect(data: bytes, max_pixels: float = MAX_PIXELS) -> ImageInfo:
-    """Return format and size from the header alone, without decoding pixels. Raises BadImage."""
-    image = _open(data, max_pixels)
-    # Pillow's TIFF reader has its width and height exchanged already.
-    turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
-    width, height = reversed(image.size) if turned else image.size
-    return ImageInfo(image.format or "", width, height)
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

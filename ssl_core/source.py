@@ -29,22 +29,15 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 class Images:
     """The images that a run trains on; `rows` are the dataset's, and no other may be asked for later."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        rows: Rows,
-        image_size: int,
-        device: torch.device,
-        keep: bool | None = None,
-    ) -> None:
-        """image_size: the largest side that views will have; keep: hold all in memory (None: if there is room)."""
+    def __init__(self, dataset: Dataset, rows: Rows, image_size: int, device: torch.device) -> None:
+        """image_size: the largest side that views will have."""
         self._dataset = dataset
         self._device = device
         self._sizes = dataset.sizes if dataset.uniform is not None else kept_sizes(dataset.sizes, image_size)
         self._pool = ThreadPoolExecutor(_processors(), thread_name_prefix="decode")
         size_bytes = int(self._canvases(rows).prod(1).sum()) * 3
         self._kept: Pixels | None = None
-        if size_bytes <= _room() if keep is None else keep:
+        if size_bytes <= _room():
             self._keep(rows, size_bytes)
 
     @property
@@ -58,10 +51,6 @@ class Images:
             return self._decode(rows.numpy()).to(self._device)
         places = self._place[rows.numpy()]
         return self._kept.take(torch.from_numpy(places)).to(self._device)
-
-    def close(self) -> None:
-        """Stop the decoding threads."""
-        self._pool.shutdown()
 
     def _keep(self, rows: Rows, size_bytes: int) -> None:
         self._kept = self._decode(rows)

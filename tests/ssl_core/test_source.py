@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ssl_core import source
 from ssl_core.config import Views
 from ssl_core.data import Dataset
 from ssl_core.images import encode_png
@@ -19,6 +20,7 @@ from ssl_core.source import Images, kept_sizes, prepared
 from ssl_core.views import ViewMaker
 
 CPU = torch.device("cpu")
+ROOMY = 2**30  # bytes
 SIZES = [(70, 90), (100, 64), (33, 40), (120, 120), (70, 90), (20, 200)]
 
 
@@ -51,9 +53,11 @@ def test_images_of_one_small_size_come_as_they_are(even):
     assert np.array_equal(group.pixels.numpy(), np.stack([even.decoded(row) for row in (7, 2, 8)]))
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, keep):
-    images = Images(ragged, np.arange(6), 64, CPU, keep=keep)
+@pytest.mark.parametrize("room", [ROOMY, 0])
+def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, room, monkeypatch):
+    monkeypatch.setattr(source, "_room", lambda: room)
+    images = Images(ragged, np.arange(6), 64, CPU)
+    assert images.in_memory == (room == ROOMY)
     batch = images.batch(torch.tensor([3, 0, 4, 5]))
     assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
     for group in batch.groups:
@@ -64,12 +68,15 @@ def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, k
             assert canvas[height:].sum() == canvas[:, width:].sum() == 0
 
 
-def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even):
+def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even, monkeypatch):
     for dataset in (ragged, even):
         rows, order = np.arange(len(dataset)), torch.arange(len(dataset) - 1, -1, -1)
         maker = ViewMaker(Views(), 24, 0)
-        kept, decoded = (Images(dataset, rows, 24, CPU, keep=keep).batch(order) for keep in (True, False))
-        assert torch.equal(maker(kept, order, 0, 0), maker(decoded, order, 0, 0))
+        made = []
+        for room in (ROOMY, 0):
+            monkeypatch.setattr(source, "_room", lambda room=room: room)
+            made.append(maker(Images(dataset, rows, 24, CPU).batch(order), order, 0, 0))
+        assert torch.equal(*made)
 
 
 def test_no_shorter_side_is_kept_above_one_and_a_half_image_sizes():
