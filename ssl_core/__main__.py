@@ -22,7 +22,7 @@ from ssl_core import checkpoint, config
 from ssl_core.config import RunConfig
 from ssl_core.display import Display
 from ssl_core.events import Event, Failed, Stopped, to_line
-from ssl_core.machine import die_with_parent, keep_memory
+from ssl_core.machine import keep_memory
 from ssl_core.pack import PackError, pack_folder
 from ssl_core.run import Inputs, run
 
@@ -37,8 +37,6 @@ class Unusable(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments ask for and return the exit status."""
     asked = _parser().parse_args(arguments)
-    if asked.events and not die_with_parent(os.environ.get("TWOVIEWS_PARENT_PID")):
-        return RETRY
     keep_memory()
     try:
         run_config = _read_config(asked.config)

@@ -1,8 +1,6 @@
 """The machine: which device a run gets, and whether it gains from bf16."""
 
 import ctypes
-import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +14,6 @@ from torch import nn
 from ssl_core.failures import ConfigUnfit
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclass(frozen=True)
@@ -61,13 +58,6 @@ def keep_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def die_with_parent(parent: str | None) -> bool:
-    """Ask Linux to kill this process when its parent ends; False when `parent`, its process id, is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return parent is None or int(parent) == os.getppid()
 
 
 def _has_amx() -> bool:

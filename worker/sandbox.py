@@ -10,14 +10,11 @@ import sys
 from dataclasses import dataclass
 from types import FrameType
 
-from worker import parent
-
 if sys.platform != "win32":
     import resource
 
 _PR_SET_NO_NEW_PRIVS = 38
 _CPU_GRACE_SECONDS = 10
-PARENT_VARIABLE = "TWOVIEWS_PARENT_PID"
 
 
 class OutOfTime(Exception):
@@ -36,7 +33,6 @@ class Allowance:
 
 def enter(allowance: Allowance) -> None:
     """Bind this process, for good. At the end of its CPU time the main thread gets OutOfTime."""
-    die_with_parent()
     _allow_no_new_privileges()
     if sys.platform == "win32":
         return
@@ -47,11 +43,6 @@ def enter(allowance: Allowance) -> None:
         _limit(resource.RLIMIT_AS, allowance.memory_bytes)
     signal.signal(signal.SIGXCPU, _out_of_time)
     _limit(resource.RLIMIT_CPU, allowance.cpu_seconds, allowance.cpu_seconds + _CPU_GRACE_SECONDS)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies, and end at once when it is gone already."""
-    parent.die_with(int(os.environ.get(PARENT_VARIABLE, os.getppid())))
 
 
 def _allow_no_new_privileges() -> None:

@@ -34,7 +34,7 @@ class TrainerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=_without_secrets(os.environ) | {"TWOVIEWS_PARENT_PID": str(os.getpid())},
+            env=_without_secrets(os.environ),
             preexec_fn=partial(parent.die_with, os.getpid()),
         )
         assert self._process.stdout is not None

@@ -79,11 +79,7 @@ def _run(data: Path, out: Path) -> Calm:
 
 
 def _python(*arguments: str) -> str:
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TWOVIEWS_PARENT_PID": str(os.getpid()),
-    }
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
     )

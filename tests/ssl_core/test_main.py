@@ -1,11 +1,9 @@
 """The command line: a run alone, a run under a supervisor, kills at any moment, and what it refuses."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,14 +40,6 @@ def read_until(process: subprocess.Popen, reached) -> list:
         if reached(events[-1]):
             break
     return events
-
-
-def lives(process_id: int) -> bool:
-    """Whether the process is there and not merely waiting to be reaped."""
-    try:
-        return "Z" not in Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -105,47 +95,6 @@ def test_nobody_listening_ends_the_run_without_a_trace(digits, tmp_path):
         errors = process.stderr.read()
     assert process.returncode == 70
     assert errors == ""
-
-
-def test_a_supervised_run_dies_with_its_supervisor(digits, tmp_path):
-    settings = write_config(tmp_path, epochs=5000)
-    command = [
-        sys.executable,
-        "-m",
-        "ssl_core",
-        "run",
-        settings,
-        "--data",
-        digits,
-        "--out",
-        tmp_path / "out",
-        "--events",
-    ]
-    supervisor = (
-        "import subprocess, sys, os\n"
-        "os.environ['TWOVIEWS_PARENT_PID'] = str(os.getpid())\n"
-        "child = subprocess.Popen(sys.argv[1:], start_new_session=True)\n"
-        "print(child.pid, file=sys.stderr, flush=True)\n"
-        "child.wait()\n"
-    )
-    parent = subprocess.Popen(
-        [sys.executable, "-c", supervisor, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with parent:
-        child = int(parent.stderr.readline())
-        read_until(parent, lambda event: isinstance(event, Metrics))
-        parent.kill()
-        parent.stdout.read()  # ends when the last process that writes to it has ended
-    while lives(child):  # the test's own time limit is the bound
-        time.sleep(0.05)
-
-
-def test_a_run_whose_parent_is_gone_does_nothing(digits, tmp_path, monkeypatch):
-    monkeypatch.setenv("TWOVIEWS_PARENT_PID", str(os.getppid() + 1))
-    arguments = ["run", str(write_config(tmp_path)), "--data", str(digits), "--out", str(tmp_path / "out"), "--events"]
-    monkeypatch.setattr("ctypes.CDLL", lambda _: type("Library", (), {"prctl": staticmethod(lambda *_: 0)}))
-    assert main(arguments) == 70
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -206,8 +155,7 @@ class TestAlone:
             assert main(arguments) == 2
             assert str(data) in capsys.readouterr().err
 
-    def test_under_a_supervisor_a_refusal_is_an_event(self, digits, tmp_path, capsys, monkeypatch):
-        monkeypatch.setattr("ssl_core.__main__.die_with_parent", lambda _: True)  # this process should outlive the test
+    def test_under_a_supervisor_a_refusal_is_an_event(self, digits, tmp_path, capsys):
         path = tmp_path / "config.json"
         path.write_text("{")
         assert main(["run", str(path), "--data", str(digits), "--out", str(tmp_path / "out"), "--events"]) == 1

@@ -257,41 +257,6 @@ def test_sandbox_binds_the_process(tmp_path):
     assert limits == [[2**31] * 2, [60, 70], [4096] * 2, [128] * 2, [0] * 2]
 
 
-ORPHAN = """
-import os, subprocess, sys
-child = subprocess.Popen([sys.executable, "-c",
-    "import time; from worker import sandbox; sandbox.die_with_parent(); print(1, flush=True); time.sleep(600)"],
-    stdout=subprocess.PIPE)
-child.stdout.readline()
-print(child.pid, flush=True)
-os.kill(os.getpid(), 9)
-"""
-
-
-def test_child_dies_with_its_parent():
-    parent = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, check=False)
-    assert parent.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 30
-    while alive(int(parent.stdout)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not alive(int(parent.stdout))
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_child_whose_parent_is_gone_does_not_start():
-    environment = os.environ | {"TWOVIEWS_PARENT_PID": str(os.getpid() + 1)}  # who is not its parent
-    command = [sys.executable, "-c", "from worker import sandbox; sandbox.die_with_parent(); print(1)"]
-    child = subprocess.run(command, env=environment, capture_output=True, check=False)
-    assert (child.returncode, child.stdout) == (-signal.SIGKILL, b"")
-
-
 def test_child_imports_no_torch():
     code = (
         "import sys, worker.ingest; print({'torch', 'torchvision', 'sklearn', 'celery', 'sqlalchemy'} & {*sys.modules})"

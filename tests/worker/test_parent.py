@@ -1,0 +1,35 @@
+"""A child ends with its parent, whatever the child's program is."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SUPERVISOR = """
+import os
+from worker.trainer_process import TrainerProcess
+print(TrainerProcess(["sleep", "600"]).pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_trainer_dies_with_its_supervisor():
+    supervisor = subprocess.run([sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, check=False)
+    assert supervisor.returncode == -signal.SIGKILL
+    trainer = int(supervisor.stdout)
+    while lives(trainer):  # the test's own time limit is the bound
+        time.sleep(0.01)
+
+
+def test_a_child_whose_parent_is_gone_does_not_start():
+    code = "import os; from worker import parent; parent.die_with(os.getppid() + 1); print(1)"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (child.returncode, child.stdout) == (-signal.SIGKILL, b"")
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
