@@ -1,6 +1,26 @@
-"""The names that a config's backbone may have, known without torch; a test holds them against torchvision's list."""
+"""The networks that a config's backbone may name, known without torch; a test holds them against torchvision's list."""
 
-RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Of a ResNet: its block, how many of it in each of the four stages, and a sentence."""
+
+    block: Literal["basic", "bottleneck"]
+    depths: tuple[int, int, int, int]
+    description: str
+
+
+RESNETS: dict[str, Shape] = {
+    "resnet10": Shape("basic", (1, 1, 1, 1), "ResNet with one basic block a stage."),
+    "resnet18": Shape("basic", (2, 2, 2, 2), "ResNet-18 (arXiv:1512.03385)."),
+    "resnet34": Shape("basic", (3, 4, 6, 3), "ResNet-34."),
+    "resnet50": Shape("bottleneck", (3, 4, 6, 3), "ResNet-50, with bottleneck blocks."),
+    "resnet101": Shape("bottleneck", (3, 4, 23, 3), "ResNet-101."),
+    "resnet152": Shape("bottleneck", (3, 8, 36, 3), "ResNet-152."),
+}
 # fmt: off
 TORCHVISION = (
     "alexnet", "convnext_base", "convnext_large", "convnext_small", "convnext_tiny", "densenet121",
@@ -18,4 +38,3 @@ TORCHVISION = (
     "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2",
 )
 # fmt: on
-NAMES = ("auto", *RESNETS, *(f"torchvision_{name}" for name in TORCHVISION))

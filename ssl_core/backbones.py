@@ -11,7 +11,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from ssl_core.backbone_names import TORCHVISION
+from ssl_core.backbone_names import RESNETS, TORCHVISION
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
@@ -62,15 +62,7 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-# Name -> the block, and how many of it in each of the four stages.
-RESNETS: dict[str, tuple[type[Basic] | type[Bottleneck], tuple[int, int, int, int]]] = {
-    "resnet10": (Basic, (1, 1, 1, 1)),
-    "resnet18": (Basic, (2, 2, 2, 2)),
-    "resnet34": (Basic, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3)),
-}
+_BLOCKS: dict[str, type[Basic] | type[Bottleneck]] = {"basic": Basic, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
@@ -80,14 +72,15 @@ class ResNet(nn.Module):
         self, name: str, *, width: float = 1.0, stem: str = "imagenet", zero_init_residual: bool = False
     ) -> None:
         super().__init__()
-        block, depths = RESNETS[name]
+        shape = RESNETS[name]
+        block = _BLOCKS[shape.block]
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
         self.conv1 = Conv(3, planes[0], 7, 2) if stem == "imagenet" else Conv(3, planes[0], 3, _STEM_STRIDE[stem])
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         stages, inputs = [], planes[0]
-        for stage, depth in enumerate(depths):
+        for stage, depth in enumerate(shape.depths):
             stages.append(_stage(block, inputs, planes[stage], depth, stride=1 if stage == 0 else 2))
             inputs = planes[stage] * block.expansion
         self.layer1, self.layer2, self.layer3, self.layer4 = stages

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from ssl_core.backbone_names import NAMES
+from ssl_core.backbone_names import RESNETS, TORCHVISION
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -30,6 +30,11 @@ class Closed(BaseModel):
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
+
+
+BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
+    f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
+}
 
 
 class Backbone(Closed):
@@ -58,8 +63,8 @@ class Backbone(Closed):
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        if name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
+        if name != "auto" and name not in BACKBONES:
+            close = difflib.get_close_matches(name, BACKBONES, n=1)
             raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
         return name
 
@@ -344,15 +349,6 @@ KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"]] = {
     "knn_eval": KnnEval,
 }
 RunConfig = Pretrain | LinearEval | KnnEval
-BACKBONES: dict[str, str] = {
-    "resnet10": "ResNet with one basic block a stage.",
-    "resnet18": "ResNet-18 (arXiv:1512.03385).",
-    "resnet34": "ResNet-34.",
-    "resnet50": "ResNet-50, with bottleneck blocks.",
-    "resnet101": "ResNet-101.",
-    "resnet152": "ResNet-152.",
-    "torchvision_<name>": "Any classification model of torchvision, such as torchvision_efficientnet_b0.",
-}
 METHODS: dict[str, type[SimCLR] | type[SimSiam]] = {"simclr": SimCLR, "simsiam": SimSiam}
 
 

@@ -13,7 +13,7 @@ from ssl_core import backbone_names, backbones, config
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
 from tests import servers
 
-OURS = [name for name in backbone_names.NAMES if name != "auto" and not name.startswith("torchvision_")]
+OURS = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
 
 
 def settled(**fields):
@@ -98,8 +98,9 @@ def test_torchvision_models_of_other_makes_have_a_known_width(name):
 
 def test_the_names_that_a_config_takes_are_those_that_exist():
     assert tuple(torchvision.models.list_models(module=torchvision.models)) == backbone_names.TORCHVISION
-    assert tuple(backbones.RESNETS) == backbone_names.RESNETS
-    assert [*config.BACKBONES] == [*OURS, "torchvision_<name>"]
+    assert [*config.BACKBONES] == [*OURS, *(f"torchvision_{name}" for name in backbone_names.TORCHVISION)]
+    for name in config.BACKBONES:
+        assert config.Backbone(name=name).name == name
 
 
 @pytest.mark.parametrize("name", OURS)
