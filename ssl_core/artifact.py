@@ -162,11 +162,9 @@ def load_untrained(
     """Return an encoder of the artifact's shape and preprocessing with random weights, for comparison."""
     card = load_card(directory)
     try:
-        settled = config.parse(card["config"])
-        assert isinstance(settled, Pretrain)
         preprocessing = Preprocessing.of_card(card)
-        method = build(settled, seed)
-    except (KeyError, TypeError, ValueError, AssertionError, ConfigUnfit) as error:
+        method = build(_described(card["config"]), seed)
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigUnfit) as error:
         raise BadModel(f"The model's {CARD} does not describe an encoder of this version.") from error
     place(method, torch.device(device), precision)
     return Encoder(method, preprocessing, precision=precision)
@@ -183,6 +181,15 @@ def build(settled: Pretrain, seed: int) -> Method:
     method = METHODS[settled.method.name](settled.method, backbones.build(settled.backbone))
     assert isinstance(method, Method)
     return method
+
+
+def _described(settled: Mapping[str, Any]) -> Pretrain:
+    """What a stored config says of the network. The rest, on how it was trained, may be beyond what is allowed now."""
+    backbone = settled["backbone"]
+    fields = ("name",) if config.is_torchvisions(backbone["name"]) else ("name", "width", "stem", "zero_init_residual")
+    network = config.parse({"method": settled["method"], "backbone": {field: backbone[field] for field in fields}})
+    assert isinstance(network, Pretrain)
+    return network
 
 
 def _head_weights(method: Method) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from ssl_core.backbone_names import RESNETS, TORCHVISION
+from ssl_core.backbone_names import RESNETS
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
@@ -150,14 +150,10 @@ def build(config: BackboneConfig) -> Backbone:
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     """Give the backbone torchvision's ImageNet weights, downloaded once and kept in torch's cache.
 
-    With a CIFAR stem the first convolution has another shape and keeps its random start. Raises ConfigUnfit where
-    torchvision has no weights for this network, WeightsUnavailable when they cannot be fetched.
+    With a CIFAR stem the first convolution has another shape and keeps its random start. Raises WeightsUnavailable when
+    they cannot be fetched.
     """
     name = config.name.removeprefix("torchvision_")
-    if isinstance(backbone, ResNet) and (config.width != 1 or name not in TORCHVISION):
-        raise ConfigUnfit(
-            f"ImageNet weights exist for resnet18 to resnet152 at width 1, not for {name} at {config.width}."
-        )
     try:
         weights = _torchvision().get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:

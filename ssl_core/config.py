@@ -12,7 +12,7 @@ import difflib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from ssl_core.backbone_names import RESNETS, TORCHVISION
@@ -35,6 +35,13 @@ class Closed(BaseModel):
 BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
     f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
 }
+# What these fields are of every torchvision model; its networks are taken as they are.
+TORCHVISIONS_OWN = {"width": 1.0, "stem": "imagenet", "zero_init_residual": False}
+
+
+def is_torchvisions(backbone: str) -> bool:
+    """Return whether the name of a backbone is that of a torchvision model."""
+    return backbone.startswith("torchvision_")
 
 
 class Backbone(Closed):
@@ -48,16 +55,22 @@ class Backbone(Closed):
         " auto: resnet10 on a CPU, resnet18 on a GPU.",
     )
     width: Annotated[float, Field(gt=0, le=8)] | Auto = Field(
-        "auto", description="Width multiplier; auto: 0.5 on a CPU, 1 on a GPU."
+        "auto",
+        description="Width multiplier; auto: 0.5 on a CPU, 1 on a GPU and for ImageNet weights. Not for torchvision's"
+        " models.",
     )
     stem: Literal["auto", "cifar", "cifar_stride2", "imagenet"] = Field(
-        "auto", description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above."
+        "auto",
+        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above. Not for torchvision's"
+        " models.",
     )
     weights: Literal["random", "imagenet"] = Field(
-        "random", description="Starting weights when the job names no model."
+        "random",
+        description="Starting weights when the job names no model; imagenet: torchvision's, for all but resnet10.",
     )
     zero_init_residual: bool | Auto = Field(
-        "auto", description="Start each block as the identity; auto: as the method's paper."
+        "auto",
+        description="Start each block as the identity; auto: as the method's paper. Not for torchvision's models.",
     )
 
     @field_validator("name")
@@ -67,6 +80,25 @@ class Backbone(Closed):
             close = difflib.get_close_matches(name, BACKBONES, n=1)
             raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
         return name
+
+    @field_validator("width", "stem", "zero_init_residual")
+    @classmethod
+    def _can_be_chosen(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        name, own = info.data.get("name", "auto"), TORCHVISIONS_OWN[info.field_name]
+        if is_torchvisions(name) and value not in ("auto", own):
+            raise ValueError(f"{name} is taken as torchvision has it; leave `{info.field_name}` out")
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, weights: str, info: ValidationInfo) -> str:
+        name, width = info.data.get("name", "auto"), info.data.get("width", "auto")
+        if weights == "imagenet" and name in RESNETS.keys() - {*TORCHVISION}:
+            raise ValueError(f"there are no ImageNet weights for {name}; resnet18 is the smallest ResNet that has them")
+        if weights == "imagenet" and width not in ("auto", 1):
+            raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
+        return weights
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ssl_core import backbones
 from ssl_core.config import (
+    TORCHVISIONS_OWN,
     Backbone,
     Method,
     Optimizer,
@@ -18,6 +19,7 @@ from ssl_core.config import (
     Pretrain,
     RunConfig,
     SimCLR,
+    is_torchvisions,
 )
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
@@ -116,17 +118,19 @@ def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
 
 def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mapping[str, Any]) -> Backbone:
     """The network of `start` where there is one and the config does not name another."""
-    cpu = machine.device == "cpu"
+    # Of these two networks only the larger has ImageNet weights.
+    small = machine.device == "cpu" and config.backbone.weights == "random"
     defaults = {
-        "name": "resnet10" if cpu else "resnet18",
-        "width": 0.5 if cpu and config.backbone.weights == "random" else 1.0,
+        "name": "resnet10" if small else "resnet18",
+        "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
         "zero_init_residual": config.method.name in ZERO_INIT_RESIDUAL,
         **start,
     }
-    open_fields = {name: value for name, value in defaults.items() if getattr(config.backbone, name) == "auto"}
-    if config.backbone.weights == "imagenet" and config.backbone.name == "auto" and not start:
-        open_fields["name"] = "resnet18"  # there are no such weights for resnet10
+    name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
+    if is_torchvisions(name):
+        defaults |= TORCHVISIONS_OWN
+    open_fields = {field: value for field, value in defaults.items() if getattr(config.backbone, field) == "auto"}
     return _with(config.backbone, **open_fields)
 
 

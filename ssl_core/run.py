@@ -58,6 +58,8 @@ def _unreachable(cause: BaseException | None) -> bool:
 
 
 def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    if inputs.model is not None:  # then `weights` says nothing: they are the model's
+        asked = asked.model_copy(update={"backbone": asked.backbone.model_copy(update={"weights": "random"})})
     dataset = _open(inputs.dataset)
     saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
     if saved is None:

@@ -23,7 +23,7 @@ PREPROCESSING = Preprocessing.of(16, [0.5, 0.4, 0.3], [0.2, 0.0, 0.3])
 
 
 def settled(method="simclr", **backbone):
-    shape = {"name": "resnet10", "width": 0.125, "stem": "cifar"} | backbone
+    shape = backbone if "name" in backbone else {"name": "resnet10", "width": 0.125, "stem": "cifar"} | backbone
     asked = config.parse({"method": {"name": method}, "backbone": shape, "batch_size": 16})
     return resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
 
@@ -88,6 +88,16 @@ def test_weights_of_torchvision_models_have_torchvisions_names(tmp_path):
     reference = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None)
     missing = reference.load_state_dict(load_file(tmp_path / artifact.WEIGHTS), strict=False)
     assert missing.missing_keys == ["fc.weight", "fc.bias"]
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    torch.testing.assert_close(artifact.load(tmp_path).encode(images), encoder.encode(images))
+
+
+def test_a_card_whose_config_would_be_refused_today_still_describes_its_network(tmp_path):
+    encoder = saved(tmp_path, name="torchvision_shufflenet_v2_x0_5")
+    card = artifact.load_card(tmp_path)
+    card["config"]["backbone"] |= {"width": 0.5, "stem": "cifar", "zero_init_residual": True}
+    card["config"]["checkpoints"]["keep"] = 1
+    (tmp_path / artifact.CARD).write_text(json.dumps(card))
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(artifact.load(tmp_path).encode(images), encoder.encode(images))
 

@@ -10,7 +10,7 @@ import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
 import torchvision.models
 
 from ssl_core import backbone_names, backbones, config
-from ssl_core.failures import ConfigUnfit, WeightsUnavailable
+from ssl_core.failures import WeightsUnavailable
 from tests import servers
 
 OURS = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
@@ -155,8 +155,27 @@ def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, mo
     assert caught.value.retry
 
 
-@pytest.mark.parametrize("fields", [{"name": "resnet10"}, {"name": "resnet18", "width": 0.5}])
-def test_imagenet_weights_are_refused_where_there_are_none(fields):
-    asked = settled(**fields, weights="imagenet")
-    with pytest.raises(ConfigUnfit, match="ImageNet weights"):
-        backbones.load_imagenet(backbones.build(asked), asked)
+@pytest.mark.parametrize(
+    ("fields", "pointer", "words"),
+    [
+        ({"name": "resnet10", "weights": "imagenet"}, "/backbone/weights", "resnet10"),
+        ({"name": "resnet18", "width": 0.5, "weights": "imagenet"}, "/backbone/weights", "width 0.5"),
+        ({"width": 2.0, "weights": "imagenet"}, "/backbone/weights", "width 2.0"),
+        ({"name": "torchvision_vgg11", "width": 0.5}, "/backbone/width", "`width`"),
+        ({"name": "torchvision_vgg11", "stem": "cifar"}, "/backbone/stem", "`stem`"),
+        ({"name": "torchvision_vgg11", "zero_init_residual": True}, "/backbone/zero_init_residual", "`zero_init"),
+    ],
+)
+def test_what_a_network_cannot_have_is_told_before_any_is_built(fields, pointer, words):
+    with pytest.raises(ValidationError) as caught:
+        config.parse({"method": {"name": "simclr"}, "backbone": fields})
+    (fault,) = config.faults(caught.value, "pretrain")
+    assert fault["pointer"] == pointer
+    assert words in fault["detail"]
+
+
+def test_every_network_but_the_smallest_has_imagenet_weights():
+    for name in config.BACKBONES:
+        if name != "resnet10":
+            assert config.Backbone(name=name, weights="imagenet").weights == "imagenet"
+            assert torchvision.models.get_model_weights(name.removeprefix("torchvision_")).DEFAULT

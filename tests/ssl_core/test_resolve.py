@@ -133,6 +133,17 @@ def test_imagenet_weights_choose_a_network_that_has_them():
     assert (settled.backbone.name, settled.backbone.width) == ("resnet18", 1.0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_torchvisions_models_are_taken_as_they_are(method):
+    asked = {"name": "torchvision_mobilenet_v3_small"}
+    settled = settle(method={"name": method}, backbone=asked)
+    assert settled.backbone == config.Backbone(**asked, width=1.0, stem="imagenet", zero_init_residual=False)
+    assert resolve(settled, report(), CPU) == settled
+    card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
+    begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)
+    assert begun.backbone == settled.backbone
+
+
 def test_models_made_for_one_size_get_it():
     settled = settle(backbone={"name": "torchvision_vit_b_16"})
     assert settled.image_size == 224

@@ -206,7 +206,7 @@ def test_a_run_starts_from_a_model(digits, tmp_path):
     go(digits, tmp_path / "a")
     slow = {"optimizer": {"name": "sgd", "lr": 1e-9}, "epochs": 1}
     start = tmp_path / "a" / "model"
-    events = go(digits, tmp_path / "b", {"model": start}, **slow, backbone={})
+    events = go(digits, tmp_path / "b", {"model": start}, **slow, backbone={"weights": "imagenet"})
     assert events[0].config["backbone"]["width"] == 0.125
     pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
     before, after = (artifact.load(folder) for folder in (start, tmp_path / "b" / "model"))
