@@ -250,6 +250,8 @@ class Network(_Shown):
 
     name: str
     description: str
+    defaults: dict[str, Any]
+    json_schema: dict[str, Any] = Field(alias="schema", description="Of `config.backbone`.")
 
 
 class Recipe(_Shown):

@@ -10,7 +10,7 @@ from api import answers, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
 from api.deps import Known
-from ssl_core.config import BACKBONES, METHODS
+from ssl_core.config import BACKBONES, METHODS, Backbone
 from ssl_core.recipes import RECIPES
 
 router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
@@ -24,14 +24,28 @@ async def methods(caller: Known) -> Answer:
 
 @router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
 async def backbones(caller: Known) -> Answer:
-    """Each network that `config.backbone.name` may name."""
-    return answers.page([{"name": name, "description": text} for name, text in BACKBONES.items()], False, None)
+    """Each network that `config.backbone.name` may name, with its defaults and the JSON schema of `config.backbone`."""
+    return answers.page(_backbones(), False, None)
 
 
 @router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
 async def recipes(caller: Known) -> Answer:
     """Complete configs that can be submitted as they stand, with source, hardware, expected time and result."""
     return answers.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
+
+
+@cache
+def _backbones() -> list[dict[str, Any]]:
+    schema = Backbone.model_json_schema()
+    return [
+        {
+            "name": name,
+            "description": text,
+            "defaults": Backbone(name=name).model_dump(mode="json"),
+            "schema": schema,
+        }
+        for name, text in BACKBONES.items()
+    ]
 
 
 @cache

@@ -45,10 +45,12 @@ def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
 def test_backbones_are_those_that_can_be_built(client):
     from ssl_core import backbones  # loads torch
 
-    names = [item["name"] for item in shown(schemas.BackboneList, client.get("/backbones"))["data"]]
-    assert names == list(config.BACKBONES)
-    for name in names:
-        asked = config.Backbone(name=name)
+    items = shown(schemas.BackboneList, client.get("/backbones"))["data"]
+    assert [item["name"] for item in items] == list(config.BACKBONES)
+    for name, item in zip(config.BACKBONES, items, strict=True):
+        asked = config.Backbone(**item["defaults"])
+        assert asked == config.Backbone(name=name)
+        assert item["schema"]["properties"].keys() == item["defaults"].keys()
         if not name.startswith("torchvision_"):
             backbones.build(asked.model_copy(update={"width": 0.125, "stem": "cifar", "zero_init_residual": False}))
 
