@@ -20,6 +20,7 @@ from ssl_core.events import Event
 
 Signal = Literal["run", "cancel", "pause"]
 NO_PROGRESS = "no_progress"
+MOST_DOUBLINGS = 6  # of the pause after an attempt without progress
 _SIGNALS: dict[str, Signal] = {"running": "run", "cancelling": "cancel", "pausing": "pause"}
 
 
@@ -220,7 +221,7 @@ def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: 
         return job.status
     job.lease_until = job.worker = None
     if counts and job.fruitless and patience.seconds:
-        pause = patience.seconds * 2 ** (job.fruitless - 1)
+        pause = patience.seconds * 2 ** min(job.fruitless - 1, MOST_DOUBLINGS)
         job.lease_until = clock(session) + pause
         reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
     level = "warning" if counts else "info"

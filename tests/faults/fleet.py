@@ -33,6 +33,7 @@ SHORT = {
     "flush_seconds": "0.1",
     "ring_seconds": "0.3",
     "reap_seconds": "0.5",
+    "retry_seconds": "0",
     "worker_seen_seconds": "6",
     "sweep_seconds": "2",
     "leftover_seconds": "5",

@@ -226,6 +226,14 @@ def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(databas
         assert reaped(database) == []  # it is queued, not held
 
 
+def test_the_pause_does_not_double_for_ever(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    for _ in range(8):
+        given.released(database, given.claimed(database), patience=leases.Patience(attempts=100, seconds=1))
+        expire(database, job.id)
+    assert "Tries again in 64 s." in given.seen(database, job.id).status_detail
+
+
 def test_after_progress_or_a_stop_of_ours_there_is_no_pause(database, tenant, dataset):
     given.submitted(database, tenant, dataset)
     patience = leases.Patience(seconds=60)
