@@ -220,12 +220,13 @@ def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: 
         lifecycle.end(session, job, "failed", detail, {"code": NO_PROGRESS, "detail": detail})
         return job.status
     job.lease_until = job.worker = None
-    if counts and job.fruitless and patience.seconds:
+    status = "paused" if job.status == "pausing" else "queued"
+    if status == "queued" and counts and job.fruitless and patience.seconds:
         pause = patience.seconds * 2 ** min(job.fruitless - 1, MOST_DOUBLINGS)
         job.lease_until = clock(session) + pause
         reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
     level = "warning" if counts else "info"
-    lifecycle.move(session, job, "paused" if job.status == "pausing" else "queued", reason, level)
+    lifecycle.move(session, job, status, reason, level)
     session.flush()
     return job.status
 

@@ -226,6 +226,16 @@ def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(databas
         assert reaped(database) == []  # it is queued, not held
 
 
+def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    with database.writing() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(status="pausing"))
+    assert given.released(database, claim, patience=leases.Patience(seconds=60)) == "paused"
+    paused = given.seen(database, job.id)
+    assert (paused.lease_until, paused.status_detail) == (None, "killed by signal 9")
+
+
 def test_the_pause_does_not_double_for_ever(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for _ in range(8):
