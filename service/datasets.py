@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from service import ids, lifecycle, text
@@ -47,10 +47,7 @@ def get(session: Session, tenant_id: str, dataset_id: str, *, held: bool = False
     """Return the tenant's dataset, `held` against deletion until we commit. Raises DatasetNotFound."""
     if not ids.plausible(dataset_id):
         raise DatasetNotFound
-    query = select(Dataset).where(_mine(tenant_id), Dataset.id == dataset_id)
-    if held:
-        query = query.with_for_update(read=True).execution_options(populate_existing=True)
-    dataset = session.scalars(query).one_or_none()
+    dataset = session.scalars(_HELD if held else _ONE, {"tenant_id": tenant_id, "dataset_id": dataset_id}).one_or_none()
     if dataset is None:
         raise DatasetNotFound
     return dataset
@@ -86,8 +83,12 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
     session.flush()
 
 
-def _mine(tenant_id: str) -> ColumnElement[bool]:
+def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(Dataset.tenant_id == tenant_id, Dataset.deleted_at.is_(None))
+
+
+_ONE = select(Dataset).where(_mine(bindparam("tenant_id")), Dataset.id == bindparam("dataset_id"))
+_HELD = _ONE.with_for_update(read=True).execution_options(populate_existing=True)
 
 
 def _ask_for_ingestion(session: Session, dataset: Dataset) -> None:
@@ -103,7 +104,4 @@ def _ask_for_ingestion(session: Session, dataset: Dataset) -> None:
         status="queued",
         created_at=dataset.created_at,
     )
-    session.add(job)
-    session.flush()
-    lifecycle.note(session, job, "info", "status", "Waits for a worker.", {"status": "queued"})
-    session.flush()
+    lifecycle.begin(session, job, "Waits for a worker.")

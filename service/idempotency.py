@@ -1,9 +1,9 @@
 """Idempotency: what was answered to a request's Idempotency-Key, so that the request sent again does nothing twice."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import Double, bindparam, delete, insert, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -27,6 +27,14 @@ class Answer:
     body: Json
 
 
+# Asked with every POST that has a key, and built once.
+_STALE = Idempotency.created_at < now() - bindparam("seconds", type_=Double)
+_KEPT = select(Idempotency, _STALE).where(
+    Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key")
+)
+_KEEP = insert(Idempotency).values(created_at=now())
+
+
 def recall(session: Session, tenant_id: str, key: str, fingerprint: str, hours: float = HOURS) -> Answer | None:
     """Return what was answered to this key, or None: then do the work and `remember`, in this same transaction.
 
@@ -36,9 +44,7 @@ def recall(session: Session, tenant_id: str, key: str, fingerprint: str, hours: 
     """
     text.line(key, "Idempotency-Key", MAX_KEY)
     _queue_up(session, tenant_id, key)
-    mine = (Idempotency.tenant_id == tenant_id, Idempotency.key == key)
-    stale = Idempotency.created_at < now() - hours * 3600
-    found = session.execute(select(Idempotency, stale).where(*mine)).one_or_none()
+    found = session.execute(_KEPT, {"tenant_id": tenant_id, "key": key, "seconds": hours * 3600}).one_or_none()
     if found is None:
         return None
     row, forgotten = found
@@ -53,17 +59,8 @@ def recall(session: Session, tenant_id: str, key: str, fingerprint: str, hours: 
 
 def remember(session: Session, tenant_id: str, key: str, fingerprint: str, answer: Answer) -> None:
     """Write down what will be answered to this key, if this transaction is committed."""
-    row = Idempotency(
-        tenant_id=tenant_id,
-        key=key,
-        fingerprint=fingerprint,
-        status=answer.status,
-        location=answer.location,
-        body=answer.body,
-        created_at=now(),
-    )
-    session.add(row)
-    session.flush()
+    row = {"tenant_id": tenant_id, "key": key, "fingerprint": fingerprint, **asdict(answer)}
+    session.connection().execute(_KEEP, row)
 
 
 def forget(session: Session, hours: float = HOURS) -> None:

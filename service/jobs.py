@@ -69,7 +69,9 @@ def submit(
         status="queued" if model is None or source.model_id is not None else "waiting",
         created_at=clock(session),
     )
-    return _accepted(session, job)
+    waits_for = "a worker" if job.status == "queued" else f"{job.parent_id} to make the model"
+    lifecycle.begin(session, job, f"Waits for {waits_for}.")
+    return job
 
 
 def get(session: Session, tenant_id: str, job_id: str) -> Job:
@@ -238,13 +240,3 @@ def _priority(priority: int) -> int:
         detail = f"priority must be between {MIN_PRIORITY} and {MAX_PRIORITY}."
         raise InvalidConfig(detail, errors=[Fault(pointer="/priority", code="out_of_range", detail=detail)])
     return priority
-
-
-def _accepted(session: Session, job: Job) -> Job:
-    session.add(job)
-    session.flush()
-    message = "Waits for a worker." if job.status == "queued" else f"Waits for {job.parent_id} to make the model."
-    job.status_detail = message
-    lifecycle.note(session, job, "info", "status", message, {"status": job.status}, at=job.created_at)
-    session.flush()
-    return job

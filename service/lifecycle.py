@@ -23,31 +23,21 @@ MAX_MESSAGE = 4_000  # characters
 PARENT_FAILED = "parent_failed"
 
 
-def note(
-    session: Session,
-    job: Job,
-    level: str,
-    code: str,
-    message: str,
-    data: Json | None = None,
-    *,
-    at: float | None = None,
-) -> None:
-    """Write down what happened to the job, under its next `seq`; now, unless the time `at` is known already."""
+def note(session: Session, job: Job, level: str, code: str, message: str, data: Json | None = None) -> None:
+    """Write down what happened to the job just now, under its next `seq`."""
     if job.last_event >= MAX_EVENTS and code != "status":
         return
     job.last_event += 1
-    event = JobEvent(
-        job_id=job.id,
-        seq=job.last_event,
-        time=clock(session) if at is None else at,
-        attempt=job.attempt,
-        level=level,
-        code=text.cleaned(code, 64),
-        message=text.cleaned(message, MAX_MESSAGE),
-        data=text.cleaned_json(data or {}),
-    )
-    session.add(event)
+    session.add(_event(job, clock(session), level, code, message, data or {}))
+
+
+def begin(session: Session, job: Job, message: str) -> None:
+    """Write the row of a new job, and the first line of its history; `message` is its `status_detail`."""
+    job.attempt, job.last_event, job.status_detail = 0, 1, message
+    session.add(job)
+    session.flush()  # the row that the line refers to
+    session.add(_event(job, job.created_at, "info", "status", message, {"status": job.status}))
+    session.flush()
 
 
 def move(session: Session, job: Job, status: str, message: str, level: str = "info", **data: Any) -> None:
@@ -96,6 +86,19 @@ def wake(session: Session) -> int:
             message, error = _orphan(its_parent)
             end(session, child, "failed", message, error)
     return len(rows)
+
+
+def _event(job: Job, time: float, level: str, code: str, message: str, data: Json) -> JobEvent:
+    return JobEvent(
+        job_id=job.id,
+        seq=job.last_event,
+        time=time,
+        attempt=job.attempt,
+        level=level,
+        code=text.cleaned(code, 64),
+        message=text.cleaned(message, MAX_MESSAGE),
+        data=text.cleaned_json(data),
+    )
 
 
 def _end(session: Session, job: Job, status: Ending, message: str, error: Json | None) -> Job:
