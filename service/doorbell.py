@@ -17,6 +17,7 @@ LOOK = "twoviews.look"
 QUEUES = ("train", "data")
 
 _MOST_UNHEARD = 100  # so many messages lie unheard in a queue: every worker of it is busy, one more tells nobody
+_REST_SECONDS = 0.05  # after a ring: what is asked for meanwhile is rung for together, and costs one look
 _log = logging.getLogger(__name__)
 
 
@@ -137,6 +138,8 @@ class Doorbell:
                 _log.warning("The doorbell is not heard: %s", error)
                 _hang_up(connection)
                 connection = None
+            with self._change:
+                self._change.wait_for(lambda: self._closed, _REST_SECONDS)
         _hang_up(connection)
 
     def _next(self) -> dict[str, _Wanted]:
