@@ -7,7 +7,6 @@ from pathlib import Path
 
 from twoviews.errors import NoCredentials
 
-DATA_DIR = Path("twoviews-data")
 FILE_NAME = "credentials.json"
 
 
@@ -30,7 +29,7 @@ def find(url: str | None = None, key: str | None = None, data_dir: Path | None =
         hint = "Set TWOVIEWS_KEY or give --key."
     if url and key:
         return Credentials(url.rstrip("/"), key)
-    path = (data_dir or Path(os.environ.get("TWOVIEWS_DATA_DIR") or DATA_DIR)) / FILE_NAME
+    path = (data_dir or default_dir()) / FILE_NAME
     kept = _read(path)
     if kept is None and data_dir is not None:
         raise NoCredentials(f"{path} is not there: start a service with `twoviews up --data {data_dir}`.")
@@ -39,6 +38,11 @@ def find(url: str | None = None, key: str | None = None, data_dir: Path | None =
     if url and url.rstrip("/") != kept.url:
         raise NoCredentials(f"The key in {path} is for {kept.url}, not for {url}. {hint}")
     return Credentials(kept.url, key or kept.key)
+
+
+def default_dir() -> Path:
+    """Return where a local service keeps everything when nobody says where: TWOVIEWS_DATA_DIR, or ./twoviews-data."""
+    return Path(os.environ.get("TWOVIEWS_DATA_DIR") or "twoviews-data")
 
 
 def _read(path: Path) -> Credentials | None:

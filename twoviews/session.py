@@ -15,11 +15,11 @@ class Session:
     """What the options before the command's name said."""
 
     def __init__(self, url: str | None, key: str | None, data: Path | None) -> None:
-        self._url, self._key, self._data = url, key, data
+        self._url, self._key, self.data = url, key, data
 
     @cached_property
     def client(self) -> Client:
-        return Client(self._url, self._key, data_dir=self._data)
+        return Client(self._url, self._key, data_dir=self.data)
 
     def close(self) -> None:
         if "client" in self.__dict__:
@@ -28,5 +28,10 @@ class Session:
 
 def client(ctx: typer.Context) -> Client:
     """Return the client of the running command. Raises NoCredentials."""
-    session: Session = ctx.obj
-    return session.client
+    return session(ctx).client
+
+
+def session(ctx: typer.Context) -> Session:
+    """Return the session of the running command."""
+    found: Session = ctx.obj
+    return found

