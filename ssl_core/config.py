@@ -222,7 +222,23 @@ class LARS(_Optimizer):
     nesterov: bool = Field(False, description="Nesterov's momentum.")
 
 
-Optimizer = Annotated[SGD | AdamW | LARS, Field(discriminator="name")]
+class Muon(_Optimizer):
+    """Momentum that is orthogonalised before each step (Jordan et al. 2024), as torch.optim.Muon has it."""
+
+    name: Literal["muon"] = Field("muon", description="Says which optimizer this is.")
+    weight_decay: float = Field(0.1, ge=0, le=1, description="Times the learning rate, taken off the weights.")
+    momentum: Fraction = Field(0.9, description="Share of the last step's direction that is kept.")
+    nesterov: bool = Field(True, description="Nesterov's momentum.")
+    steps: int = Field(3, ge=1, le=10, description="Newton–Schulz steps; more come closer to orthogonal and cost more.")
+    vector_lr: float = Field(
+        0.12,
+        gt=0,
+        le=1000,
+        description="Learning rate of norms and biases, which take plain momentum; scaled likewise.",
+    )
+
+
+Optimizer = Annotated[SGD | AdamW | LARS | Muon, Field(discriminator="name")]
 
 
 class Schedule(Closed):
@@ -302,7 +318,9 @@ class Pretrain(_Run):
         None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
     )
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views.")
-    optimizer: Optimizer = Field(SGD(), description="`sgd`, `adamw` or `lars`.")
+    optimizer: Optimizer | Auto = Field(
+        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon for SimCLR on a CPU, else sgd."
+    )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")

@@ -35,6 +35,7 @@ class Learner:
     def __init__(self, settled: Pretrain, preprocessing: Preprocessing, rows: Rows) -> None:
         """settled: a resolved config; rows: the dataset's rows to train on, in ascending order."""
         assert settled.epochs is not None
+        assert settled.optimizer != "auto"
         self.settled = settled
         self.preprocessing = preprocessing
         self.device = torch.device(settled.device)

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from ssl_core.config import LARS as LARSConfig
 from ssl_core.config import AdamW, Pretrain, Schedule
+from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
 from ssl_core.methods.method import Method
+from ssl_core.muon import Muon
 
 
 def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.optim.Optimizer:
@@ -25,6 +27,8 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
             classic_momentum=config.classic_momentum,
             nesterov=config.nesterov,
         )
+    if isinstance(config, MuonConfig):
+        return Muon(groups, lr=base_lr, momentum=config.momentum, nesterov=config.nesterov, steps=config.steps)
     if isinstance(config, AdamW):
         return torch.optim.AdamW(groups, lr=base_lr, betas=config.betas, foreach=True)
     nesterov = config.nesterov and config.momentum > 0
@@ -34,8 +38,10 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
 def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:
     """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
 
-    Norms and biases (every tensor of one dimension) are never adapted by LARS, and decayed only if the config says so.
+    Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
+    says so. With Muon they have a rate of their own.
     """
+    vector_lr = config.vector_lr * (base_lr / _rate(config)) if isinstance(config, MuonConfig) else base_lr
     constant = {id(p) for module in method.constant_lr() for p in module.parameters()}
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for parameter in method.parameters():
@@ -47,7 +53,7 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
             "weight_decay": 0.0 if small and not config.decay_norm_and_bias else config.weight_decay,
             "adapt": not small,
             "constant_lr": fixed,
-            "base_lr": base_lr,
+            "base_lr": vector_lr if small else base_lr,
         }
         for (small, fixed), parameters in groups.items()
     ]
@@ -55,9 +61,14 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
 
 def scaled_lr(config: Pretrain) -> float:
     """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
-    assert config.optimizer.lr != "auto"
+    assert config.optimizer != "auto"
     factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
-    return config.optimizer.lr * factors[config.schedule.lr_scaling]
+    return _rate(config.optimizer) * factors[config.schedule.lr_scaling]
+
+
+def _rate(config: OptimizerConfig) -> float:
+    assert config.lr != "auto"
+    return config.lr
 
 
 def lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:

@@ -62,7 +62,7 @@ RECIPES: dict[str, Recipe] = {
             "views": _SMALL_PHOTOS,
             "minutes": 10.0,
             "batch_size": 256,
-            "optimizer": {"name": "sgd", "lr": 0.12, "weight_decay": 5e-4, "momentum": 0.9, "nesterov": True},
+            "optimizer": {"name": "muon", "lr": 0.1, "weight_decay": 0.1, "momentum": 0.9, "vector_lr": 0.12},
             "schedule": {"lr_scaling": "linear", "warmup_epochs": "auto", "decay": "cosine"},
         },
     ),

@@ -11,9 +11,11 @@ from pydantic import BaseModel
 
 from ssl_core import backbones
 from ssl_core.config import (
+    SGD,
     TORCHVISIONS_OWN,
     Backbone,
     Method,
+    Muon,
     Optimizer,
     Phase,
     Pretrain,
@@ -32,12 +34,14 @@ ONLINE_EVALUATIONS = 8  # in a run
 WARMUP_SHARE = 0.05
 # Peak rates before scaling, which is linear from a batch of 256 unless the config says otherwise.
 LEARNING_RATES = {
-    "simclr": {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3},
-    "simsiam": {"sgd": 0.06, "lars": 1.0, "adamw": 1e-3},
+    "simclr": {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3, "muon": 0.1},
+    "simsiam": {"sgd": 0.06, "lars": 1.0, "adamw": 1e-3, "muon": 0.1},
 }
 # Methods whose papers decay batch norm and biases too, and start every residual block as the identity.
 DECAYS_ALL = {"simsiam"}
 ZERO_INIT_RESIDUAL = {"simsiam"}
+# Methods that learn more by Muon in the short runs of a CPU: benchmarks/README.md.
+MUON_ON_CPU = {"simclr"}
 _SMALL = 64  # pixels: up to here images are trained at their own size, with a CIFAR stem
 _WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
 
@@ -147,6 +151,8 @@ def _method(config: Pretrain) -> Method:
 
 def _optimizer(config: Pretrain) -> Optimizer:
     optimizer, name = config.optimizer, config.method.name
+    if optimizer == "auto":
+        optimizer = Muon() if name in MUON_ON_CPU and config.device == "cpu" else SGD()
     lr = LEARNING_RATES[name][optimizer.name] if optimizer.lr == "auto" else optimizer.lr
     decays_all = optimizer.decay_norm_and_bias
     return _with(optimizer, lr=lr, decay_norm_and_bias=name in DECAYS_ALL if decays_all == "auto" else decays_all)

@@ -9,6 +9,7 @@ import torch
 from ssl_core import optim
 from ssl_core.config import LARS, SGD, AdamW, Backbone, Pretrain, Schedule
 from ssl_core.methods.method import Method
+from ssl_core.muon import Muon, orthogonalised
 
 
 class Tiny(Method):
@@ -61,6 +62,75 @@ def test_lars_is_googles(classic, nesterov, adapt, decay):
         parameter.grad = grad.clone()
         lars.step()
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
+
+
+def plain_newton_schulz(x, steps):
+    """The iteration as it is published, in float64, with no regard to shape."""
+    x = x / np.sqrt((x**2).sum())
+    for _ in range(steps):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (4, 11), (11, 4), (1, 6), (6, 1)])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_matrix_is_orthogonalised_as_published_whatever_its_shape(shape, steps):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = plain_newton_schulz(matrix.numpy(), steps)
+    np.testing.assert_allclose(orthogonalised(matrix, steps).numpy(), expected, atol=1e-6)
+
+
+def test_five_steps_bring_every_singular_value_near_one():
+    found = torch.linalg.svdvals(orthogonalised(torch.randn(64, 576, generator=torch.Generator().manual_seed(0)), 5))
+    assert 0.65 < found.min() <= found.max() < 1.25
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 12), (12, 4)])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_torchs_on_a_matrix(shape, nesterov):
+    generator = torch.Generator().manual_seed(1)
+    ours = torch.randn(*shape, generator=generator).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.3, "nesterov": nesterov}
+    muon, reference = Muon([ours], steps=5, **settings), torch.optim.Muon([theirs], ns_steps=5, **settings)
+    for _ in range(10):
+        ours.grad = torch.randn(*shape, generator=generator)
+        theirs.grad = ours.grad.clone()
+        muon.step()
+        reference.step()
+    assert (ours - theirs).abs().max() < 0.02  # theirs iterates in bf16, whose step is 1/256
+
+
+def test_muon_takes_a_convolution_as_the_matrix_of_its_outputs():
+    generator = torch.Generator().manual_seed(2)
+    weight, grad = torch.randn(2, 6, 5, 3, 3, generator=generator)
+    kernel = weight.clone(memory_format=torch.channels_last).requires_grad_()
+    matrix = weight.reshape(6, 45).requires_grad_()
+    for parameter, its_grad in ((kernel, grad), (matrix, grad.reshape(6, 45))):
+        parameter.grad = its_grad.clone()
+        Muon([parameter], lr=0.1).step()
+    torch.testing.assert_close(kernel.detach().reshape(6, 45), matrix.detach())
+
+
+def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
+    asked = {"name": "muon", "lr": 0.05, "vector_lr": 0.2, "decay_norm_and_bias": False}
+    config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
+    method = Tiny()
+    muon = optim.build(config.optimizer, method, optim.scaled_lr(config))
+    rates = {id(p): group["base_lr"] for group in muon.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
+    assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {0.4}
+
+    theirs = method.norm.weight.detach().clone().requires_grad_()
+    sgd = torch.optim.SGD([theirs], lr=0.4, momentum=0.9, nesterov=True)
+    for step in range(3):
+        method.norm.weight.grad = torch.full((4,), step + 1.0)
+        theirs.grad = method.norm.weight.grad.clone()
+        optim.set_lr(muon, 1.0)
+        muon.step()
+        sgd.step()
+    torch.testing.assert_close(method.norm.weight, theirs)
 
 
 def test_lars_steps_plainly_where_a_norm_is_zero():

@@ -42,6 +42,12 @@ def test_every_recipe_resolves(name):
     assert settled.epochs == (asked.epochs or 7)
 
 
+def test_simclr_learns_by_muon_on_a_cpu_and_everything_else_by_sgd():
+    assert settle(CPU).optimizer.name == settle(AMX).optimizer.name == "muon"
+    assert settle(GPU).optimizer.name == settle(CPU, method={"name": "simsiam"}).optimizer.name == "sgd"
+    assert settle(CPU, optimizer={"name": "sgd"}).optimizer.name == "sgd"
+
+
 def test_network_and_precision_follow_the_device():
     cpu, amx, gpu = settle(CPU), settle(AMX), settle(GPU)
     assert (cpu.backbone.name, cpu.backbone.width, cpu.precision) == ("resnet10", 0.5, "fp32")
@@ -75,7 +81,7 @@ def test_phases_are_half_and_three_quarters_first_on_a_cpu():
 def test_what_a_method_wants_is_its_own():
     simclr, simsiam = settle(), settle(method={"name": "simsiam"})
     assert simclr.method.projector == (256, 128)
-    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.12, False)
+    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.1, False)
     assert not simclr.backbone.zero_init_residual
     assert simsiam.method.projector == (1024, 1024)
     assert simsiam.method.predictor_hidden == 256
