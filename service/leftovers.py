@@ -1,15 +1,24 @@
-"""Leftovers: what of the storage the rows still point at, so that `Storage.sweep` may remove the rest."""
+"""Leftovers: what of the storage is ours and what the rows still point at, so that `Storage.sweep` removes the rest."""
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.db.models import TERMINAL, Artifact, Checkpoint, Dataset, Job, Model
-from service.storage import attempt_path, dataset_path, upload_path
+from service.db.models import TERMINAL, Artifact, Checkpoint, Dataset, Job, Model, Tenant
+from service.storage import attempt_path, dataset_folder, dataset_path, job_folder, upload_folder, upload_path
 
 
 def live_paths(session: Session) -> frozenset[str]:
     """Return the relative paths that must stay, each with all that is in it."""
     return frozenset().union(_of_datasets(session), _of_running_jobs(session), _of_files(session))
+
+
+def known_folders(session: Session) -> frozenset[str]:
+    """Return the relative folders of every tenant, dataset and job that this database has ever had.
+
+    What stands beside them is another database's: this one may be new, restored from an older copy, or the wrong one.
+    """
+    owners = ((Tenant.id, upload_folder), (Dataset.id, dataset_folder), (Job.id, job_folder))
+    return frozenset(folder(known) for column, folder in owners for known in session.scalars(select(column)))
 
 
 def _of_datasets(session: Session) -> set[str]:

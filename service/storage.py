@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path, PurePosixPath
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -62,11 +62,11 @@ class Storage:
         """Return the path as the database keeps it. Raises ValueError when it is not inside the root."""
         return path.absolute().relative_to(self.root).as_posix()
 
-    def sweep(self, live: Iterable[str], leftover_seconds: float) -> list[str]:
+    def sweep(self, live: Iterable[str], known: Set[str], leftover_seconds: float) -> list[str]:
         """Remove what nothing points at and nobody has touched for `leftover_seconds`; return what was removed.
 
         `live` are the relative paths of files and folders to keep (`service.leftovers.live_paths`), with all that is
-        in them and all that they are in.
+        in them and all that they are in. Only what is in a `known` folder is ever removed, or a body half received.
         """
         keep = frozenset(live)
         above = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
@@ -75,7 +75,8 @@ class Storage:
         for candidate in self._candidates():
             path = self.relative(candidate)
             around = {path, *map(str, PurePosixPath(path).parents)}
-            if keep.isdisjoint(around) and path not in above and _last_touched(candidate) < before:
+            ours = candidate.parent == self.tmp_dir or self.relative(candidate.parent) in known
+            if ours and keep.isdisjoint(around) and path not in above and _last_touched(candidate) < before:
                 _remove(candidate)
                 removed.append(path)
         self._drop_empty_folders(before)
@@ -101,17 +102,32 @@ class Storage:
 
 def dataset_path(dataset_id: str, attempt: int) -> str:
     """Return where an attempt at packing leaves the dataset, as the database keeps it."""
-    return f"datasets/{_name(dataset_id)}/a{attempt:d}"
+    return f"{dataset_folder(dataset_id)}/a{attempt:d}"
 
 
 def attempt_path(job_id: str, attempt: int) -> str:
     """Return the folder of an attempt at a job, as the database keeps it."""
-    return f"jobs/{_name(job_id)}/a{attempt:d}"
+    return f"{job_folder(job_id)}/a{attempt:d}"
 
 
 def upload_path(tenant_id: str, sha256: str) -> str:
     """Return where a received archive waits, as the database keeps it."""
-    return f"uploads/{_name(tenant_id)}/{_name(sha256)}"
+    return f"{upload_folder(tenant_id)}/{_name(sha256)}"
+
+
+def dataset_folder(dataset_id: str) -> str:
+    """Return the folder of all attempts at packing a dataset."""
+    return f"datasets/{_name(dataset_id)}"
+
+
+def job_folder(job_id: str) -> str:
+    """Return the folder of all attempts at a job."""
+    return f"jobs/{_name(job_id)}"
+
+
+def upload_folder(tenant_id: str) -> str:
+    """Return the folder of all archives that wait for a tenant."""
+    return f"uploads/{_name(tenant_id)}"
 
 
 def settle(tmp: Path, final: Path) -> None:

@@ -92,8 +92,8 @@ class Keeper:
             idempotency.forget(session, self._settings.idempotency_hours)
             workers.forget(session)
         with self._database.reading() as session:
-            live = leftovers.live_paths(session)
-        removed = self._storage.sweep(live, self._settings.leftover_seconds)
+            live, known = leftovers.live_paths(session), leftovers.known_folders(session)
+        removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
         if removed:
             _log.info("Removed %d leftovers: %s", len(removed), ", ".join(removed[:20]))
 

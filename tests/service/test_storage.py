@@ -30,8 +30,8 @@ def put(storage):
 
 def swept(database, storage):
     with database.reading() as session:
-        live = leftovers.live_paths(session)
-    return sorted(storage.sweep(live, DAY))
+        live, known = leftovers.live_paths(session), leftovers.known_folders(session)
+    return sorted(storage.sweep(live, known, DAY))
 
 
 def test_a_settled_file_has_its_final_name_only(storage):
@@ -60,37 +60,42 @@ def test_only_names_of_ours_become_paths(storage, name):
             make()
 
 
-def test_old_bodies_and_unknown_folders_are_swept_and_new_ones_stay(database, storage, put):
+def test_old_bodies_and_old_attempts_are_swept_and_new_ones_stay(database, tenant, storage, put):
+    job = given.submitted(database, tenant, given.ready(database, tenant)).id
     put("tmp/old.upload")
-    put("uploads/ten_1/" + given.SHA)
-    put("jobs/job_unknown/a1/checkpoint.pt")
-    put("datasets/ds_unknown/a1/images.arrow")
+    put(f"uploads/{tenant}/{given.SHA}")
+    put(f"jobs/{job}/a7/checkpoint.pt")
     new = put("tmp/new.upload", age=10)
-    young = put("jobs/job_young/a1/model/weights.safetensors", age=10)
+    young = put(f"jobs/{job}/a8/model/weights.safetensors", age=10)
     kept = put("logs/worker.log")
-    assert swept(database, storage) == [
-        "datasets/ds_unknown/a1",
-        "jobs/job_unknown/a1",
-        "tmp/old.upload",
-        "uploads/ten_1/" + given.SHA,
-    ]
+    assert swept(database, storage) == [f"jobs/{job}/a7", "tmp/old.upload", f"uploads/{tenant}/{given.SHA}"]
     assert new.exists()
     assert young.exists()
     assert kept.exists()
 
 
-def test_an_emptied_folder_goes_when_it_has_been_empty_for_long(database, storage, put):
-    put("jobs/job_unknown/a1/checkpoint.pt")
-    swept(database, storage)
-    assert (storage.root / "jobs/job_unknown").exists()
-    os.utime(storage.root / "jobs/job_unknown", (time.time() - 2 * DAY,) * 2)
+def test_what_the_database_never_heard_of_is_not_ours_to_sweep(database, tenant, storage, put):
+    put("jobs/job_unknown/a1/model/weights.safetensors")
+    put("datasets/ds_unknown/a1/images.arrow")
+    put("uploads/ten_unknown/" + given.SHA)
+    assert swept(database, storage) == []
+
+
+def test_an_emptied_folder_goes_when_it_has_been_empty_for_long(database, tenant, storage, put):
+    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+    put(f"jobs/{job}/a7/checkpoint.pt")
+    assert swept(database, storage) == [f"jobs/{job}/a7"]
+    folder = storage.root / f"jobs/{job}"
+    assert folder.exists()
+    os.utime(folder, (time.time() - 2 * DAY,) * 2)
     swept(database, storage)
     assert list((storage.root / "jobs").iterdir()) == []
 
 
-def test_a_folder_in_which_something_is_still_written_stays(database, storage, put):
-    put("jobs/job_slow/a1/checkpoint.pt")
-    fresh = put("jobs/job_slow/a1/model/weights", age=10)
+def test_a_folder_in_which_something_is_still_written_stays(database, tenant, storage, put):
+    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+    put(f"jobs/{job}/a7/checkpoint.pt")
+    fresh = put(f"jobs/{job}/a7/model/weights", age=10)
     for folder in (fresh.parent, fresh.parent.parent):
         os.utime(folder, (time.time() - 2 * DAY,) * 2)
     assert swept(database, storage) == []
