@@ -17,6 +17,7 @@ from worker.meter import Meter
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _MAX_LABEL_BYTES = 4096
+_MAX_HEADER = 2**16  # bytes
 _SHAPES = "N×H×W, N×H×W×1 or N×H×W×3"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
 
@@ -61,13 +62,26 @@ def _member(archive: zipfile.ZipFile, array: str) -> IO[bytes]:
         raise PackError("corrupt_archive", "The npz archive is damaged.") from error
 
 
+class _Short:
+    """A stream from which nothing long is read: NumPy reads the whole of a header before it looks at its length."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        if size > _MAX_HEADER:
+            raise ValueError("a header that is no array's")
+        return self._stream.read(size)
+
+
 def _header(stream: IO[bytes], array: str) -> _Header:
     try:
         version = np.lib.format.read_magic(stream)
+        short: Any = _Short(stream)
         if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(short)
         elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(short)
         else:
             raise ValueError("an array with named fields")
     except (MemoryError, *_DAMAGE):

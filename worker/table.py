@@ -29,6 +29,8 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
         raise PackError("corrupt_archive", "The Parquet file is cut short or damaged.") from error
+    except UnicodeDecodeError as error:
+        raise PackError("corrupt_archive", "A column of text holds bytes that are not UTF-8.") from error
 
 
 def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
@@ -40,6 +42,9 @@ def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
     label = next((name for name in _LABEL_NAMES if name in schema.names), None)
     split = "split" if "split" in schema.names else None
     classes = _class_names(schema, label)
+    for name in (image, label, split):
+        if schema.names.count(name) > 1:
+            raise PackError("doubled_column", f"There are several columns {name}.")
     _judge(schema, label, split)
     struct = pa.types.is_struct(schema.field(image).type)
     columns = [f"{image}.bytes" if struct else image, *(name for name in (label, split) if name)]

@@ -114,6 +114,7 @@ def header(shape):
         (header((-1, 8, 8)), "wrong_shape"),
         (b"\x93NUMPY\x01\x00\x08\x00{'a': (}", "corrupt_archive"),
         (b"no array", "corrupt_archive"),
+        (b"\x93NUMPY\x02\x00" + (2**24).to_bytes(4, "little") + bytes(2**10), "corrupt_archive"),  # never read so far
         (b"", "corrupt_archive"),
     ],
 )
@@ -159,6 +160,9 @@ def test_parquet_row_without_an_image_is_a_bad_file(tmp_path):
     assert [fault.code for fault in faults] == ["empty", "file_too_large"]
 
 
+NOT_TEXT = pa.StringArray.from_buffers(1, pa.py_buffer(bytes([0, 0, 0, 0, 1, 0, 0, 0])), pa.py_buffer(b"\xff"))
+
+
 @pytest.mark.parametrize(
     ("columns", "code"),
     [
@@ -168,10 +172,20 @@ def test_parquet_row_without_an_image_is_a_bad_file(tmp_path):
         ({"image": pa.array([b"x"]), "split": [3]}, "wrong_dtype"),
         ({"image": pa.array([b"x"]), "split": ["holdout"]}, "unknown_split"),
         ({"image": pa.array([b"x"] * 1001)}, "too_many_images"),
+        ({"image": pa.array([b"x"]), "label": NOT_TEXT}, "corrupt_archive"),
+        ({"image": pa.array([b"x"]), "split": NOT_TEXT}, "corrupt_archive"),
     ],
 )
 def test_parquet_of_the_wrong_form_is_refused(tmp_path, columns, code):
     assert refusal(tmp_path, uploads.parquet(columns)) == code
+
+
+@pytest.mark.parametrize("name", ["image", "label", "split"])
+def test_parquet_with_a_doubled_column_is_refused(tmp_path, name):
+    images = pa.array([b"x"])
+    columns = {"image": images} if name == "image" else {"image": images, name: pa.array(["train"])}
+    doubled = pa.Table.from_arrays([*columns.values(), columns[name]], names=[*columns, name])
+    assert refusal(tmp_path, uploads.parquet(doubled)) == "doubled_column"
 
 
 # --- what an archive should not hold ---------------------------------------------------------------------------------

@@ -76,9 +76,10 @@ def npz(**arrays: Any) -> bytes:
     return target.getvalue()
 
 
-def parquet(columns: Mapping[str, Any], metadata: dict[bytes, bytes] | None = None) -> bytes:
+def parquet(columns: Mapping[str, Any] | pa.Table, metadata: dict[bytes, bytes] | None = None) -> bytes:
     target = pa.BufferOutputStream()
-    pq.write_table(pa.table(dict(columns)).replace_schema_metadata(metadata), target)
+    table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
+    pq.write_table(table.replace_schema_metadata(metadata), target)
     return bytes(target.getvalue().to_pybytes())
 
 
