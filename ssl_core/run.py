@@ -40,10 +40,17 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
     """
     try:
         yield from _RUNS[run_config.kind](run_config, inputs, directory)
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not _too_large(error):
+            raise
         yield _failed(OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less."))
     except RunFailure as failure:
         yield _failed(failure)
+
+
+def _too_large(error: MemoryError | RuntimeError) -> bool:
+    """Whether memory ran out; on a CPU torch says so in the words of a RuntimeError alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _failed(failure: RunFailure) -> Failed:

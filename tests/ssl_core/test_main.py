@@ -1,6 +1,7 @@
 """The command line: a run alone, a run under a supervisor, kills at any moment, and what it refuses."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -69,6 +70,17 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, t
     assert set(steps) == set(range(1, 81))  # replays there may be, gaps there are none
     assert isinstance(events[-1], Result)
     assert [event.sha256 for event in events if isinstance(event, Model)] == [whole[0].sha256]
+
+
+def test_a_network_that_memory_cannot_hold_fails_in_a_sentence_and_is_not_tried_again(digits, tmp_path):
+    settings = write_config(tmp_path, method={"name": "simclr", "projector": [16_384] * 8})  # 1 GiB for each layer
+    limits = (5 * 2**30,) * 2
+    with start(
+        settings, digits, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits)
+    ) as process:
+        *_, last = read_until(process, lambda _: False)
+    assert isinstance(last, Failed)
+    assert (last.code, last.retry) == ("out_of_memory", False)
 
 
 def test_sigterm_leaves_a_checkpoint_from_which_another_folder_goes_on(digits, tmp_path):
