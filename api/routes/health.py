@@ -1,7 +1,6 @@
 """Health: whether the process lives, whether the service can do its work, and how much of everything there is."""
 
 import logging
-import os
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -19,6 +18,7 @@ from service.settings import Settings
 from service.storage import Storage
 
 router = APIRouter(tags=["health"], route_class=JsonRoute)
+_PROBE_BYTES = 4096  # a full disk takes an empty file, and no block
 _log = logging.getLogger(__name__)
 
 
@@ -61,8 +61,10 @@ def _database(database: Database, settings: Settings) -> list[Fault]:
 def _storage(storage: Storage) -> list[Fault]:
     try:
         probe = storage.new_upload()
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         return [
             Fault(pointer="storage", code="storage_away", detail=f"The storage cannot be written: {error.strerror}.")

@@ -45,6 +45,18 @@ def test_a_database_that_is_away_is_503_everywhere_and_the_process_lives(setting
         assert client.get("/health/live").is_success
 
 
+def test_a_full_disk_is_not_ready(client, storage, monkeypatch):
+    full = storage.tmp_dir / "full.upload"
+    full.symlink_to("/dev/full")  # where every write says that the disk is full
+    monkeypatch.setattr(storage, "new_upload", lambda: full)
+    monkeypatch.setattr(client.app.state, "storage", storage)
+    faults = problem(client.get("/health/ready"), 503, "not_ready")["errors"]
+    assert [fault["detail"] for fault in faults if fault["pointer"] == "storage"] == [
+        "The storage cannot be written: No space left on device."
+    ]
+    assert not full.is_symlink()
+
+
 def test_prometheus_reads_jobs_queues_workers_and_requests(client, database, tenant):
     dataset = given.ready(database, tenant)
     given.submitted(database, tenant, dataset)
