@@ -30,13 +30,17 @@ class Transport:
         pause_seconds: float = 0.25,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        """Raises ValueError when the address is none, or the key holds what no header can."""
+        if not (credentials.key.isascii() and credentials.key.isprintable()):
+            raise ValueError("The key holds characters that no key of this service has.")
         self.url, self._retries, self._pause_seconds = credentials.url, retries, pause_seconds
+        address = _address(credentials.url)
         self._http = httpx.Client(
-            base_url=credentials.url,
+            base_url=address,
             headers={"Authorization": f"Bearer {credentials.key}", "User-Agent": "twoviews-python"},
             timeout=httpx.Timeout(timeout_seconds, connect=10),
             transport=transport,
-            trust_env=httpx.URL(credentials.url).host not in LOOPBACK,  # no proxy leads to this very machine
+            trust_env=address.host not in LOOPBACK,  # no proxy leads to this very machine
         )
 
     def close(self) -> None:
@@ -102,6 +106,16 @@ class Transport:
 
     def _unreachable(self, error: httpx.TransportError) -> CannotReach:
         return CannotReach(f"{self.url} does not answer ({str(error) or type(error).__name__}). Is the service up?")
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url} is not an address: {error}") from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise ValueError(f"{url} is not an address; it has to begin with http:// or https://.")
+    return address
 
 
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:

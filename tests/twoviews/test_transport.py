@@ -113,3 +113,16 @@ def test_pages_are_followed_to_the_end_and_fetched_as_needed(script, transport):
     assert list(pages) == [2, 3]
     first = "/things?limit=100&status=ready"
     assert [asked.path for asked in script.asked] == [first, f"{first}&after=b"]
+
+
+@pytest.mark.parametrize("url", ["http://[::", "nonsense", "ftp://here", "http://"])
+def test_an_address_that_is_none_is_told_in_a_sentence(url):
+    with pytest.raises(ValueError, match="is not an address"):
+        Transport(Credentials(url, "tv_secret"))
+
+
+@pytest.mark.parametrize("key", ["tv_sec\nret", "ключ"])
+def test_a_key_that_no_header_holds_is_refused_and_not_repeated(key):
+    with pytest.raises(ValueError, match="The key holds") as caught:
+        Transport(Credentials("http://here", key))
+    assert key not in str(caught.value)
