@@ -19,6 +19,7 @@ from ssl_core.backbone_names import RESNETS, TORCHVISION
 
 Auto = Literal["auto"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16384)], ...], Field(min_length=1, max_length=8)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -205,7 +206,7 @@ class AdamW(_Optimizer):
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
     name: Literal["adamw"] = Field("adamw", description="Says which optimizer this is.")
-    betas: tuple[Fraction, Fraction] = Field(
+    betas: tuple[Share, Share] = Field(
         (0.9, 0.999), description="Shares of the gradient's and of its square's running means that are kept each step."
     )
 
@@ -308,7 +309,8 @@ class Pretrain(_Run):
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=16)] | Auto = Field(
         "auto",
-        description="auto: on a CPU half, three quarters and the full size, until 0.4, 0.8 and 1; else the full size.",
+        description="auto: of a ResNet on a CPU half, three quarters and the full size, until 0.4, 0.8 and 1; else the"
+        " full size.",
     )
     views: Views = Field(Views(), description="How a view is drawn from an image.")
     epochs: int | None = Field(
@@ -402,6 +404,10 @@ RunConfig = Pretrain | LinearEval | KnnEval
 METHODS: dict[str, type[SimCLR] | type[SimSiam]] = {"simclr": SimCLR, "simsiam": SimSiam}
 
 
+MAX_FAULTS = 100
+_MAX_NAME = 64  # characters of a field's name that are told back
+
+
 def parse(data: Any, kind: str = "pretrain") -> RunConfig:
     """Return the config of that `kind` (a key of KINDS) that `data`, plain JSON values, describes.
 
@@ -412,11 +418,13 @@ def parse(data: Any, kind: str = "pretrain") -> RunConfig:
 
 
 def faults(error: ValidationError, kind: str) -> list[dict[str, str]]:
-    """Return what is wrong as `{pointer, code, detail}`; pointers (RFC 6901) start at the config itself."""
+    """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config."""
     found: dict[str, dict[str, str]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         fault = _fault(item, KINDS[kind])
         found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
+        if len(found) == MAX_FAULTS:
+            break
     # Of a list with a wrong item, pydantic also says that it is too short, or that it is not "auto".
     return [fault for place, fault in found.items() if not any(other.startswith(place + "/") for other in found)]
 
@@ -426,7 +434,7 @@ def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:
     place, model = _walk(item["loc"][:-1] if unknown else item["loc"], root)
     detail = item["msg"].removeprefix("Value error, ")
     if unknown:
-        place.append(item["loc"][-1])
+        place.append(str(item["loc"][-1])[:_MAX_NAME])
         names = difflib.get_close_matches(str(place[-1]), list(model.model_fields), n=1)
         detail = f"There is no field `{place[-1]}` here" + (f"; did you mean `{names[0]}`?" if names else ".")
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)

@@ -112,7 +112,7 @@ def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
         return config.phases
     assert config.image_size != "auto"
     full = config.image_size
-    if machine.device != "cpu" or config.backbone.name.startswith(_WHOLE_IMAGE_ONLY):
+    if machine.device != "cpu" or is_torchvisions(config.backbone.name):  # whose smallest image is its own
         return (Phase(until=1.0, image_size=full),)
     # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
     ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in ((0.5, 0.4), (0.75, 0.8))}

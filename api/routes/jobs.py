@@ -115,4 +115,4 @@ def _config(kind: str, config: dict[str, Any]) -> RunConfig:
             for fault in run_config.faults(error, kind)
         ]
         sentence = "; ".join(f"{fault['pointer']}: {fault['detail']}" for fault in faults[:3])
-        raise InvalidConfig(sentence, errors=faults[:100]) from error
+        raise InvalidConfig(sentence, errors=faults) from error

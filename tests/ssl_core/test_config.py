@@ -165,6 +165,11 @@ BAD = {
         ["/optimizer/betas"],
         "no field",
     ),
+    "decay that never ends": (
+        {**SIMCLR, "optimizer": {"name": "adamw", "betas": [0.9, 1.0]}},
+        ["/optimizer/betas/1"],
+        "1",
+    ),
     "optimizer that does not exist": ({**SIMCLR, "optimizer": {"name": "adam"}}, ["/optimizer"], "adamw"),
     "kind of another run": ({**SIMCLR, "kind": "knn_eval"}, ["/kind"], "pretrain"),
     "truth for a number": ({**SIMCLR, "epochs": True}, ["/epochs"], "integer"),
@@ -250,3 +255,17 @@ def test_what_cannot_be_evaluated_is_refused_where_it_stands(case):
 )
 def test_what_stands_at_a_bound_is_taken(data):
     config.parse(data)
+
+
+def test_of_very_many_faults_a_hundred_are_told():
+    for many in ({f"epoch{i}": 0 for i in range(5000)}, {"method": {"name": "simclr", "projector": [0] * 5000}}):
+        with pytest.raises(ValidationError) as caught:
+            config.parse({**SIMCLR, **many})
+        assert len(config.faults(caught.value, "pretrain")) == 100
+
+
+def test_a_very_long_name_is_not_told_back_whole():
+    with pytest.raises(ValidationError) as caught:
+        config.parse({**SIMCLR, "x" * 100_000: 1})
+    (fault,) = config.faults(caught.value, "pretrain")
+    assert len(fault["pointer"] + fault["detail"]) < 300

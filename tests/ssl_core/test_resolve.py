@@ -76,6 +76,8 @@ def test_phases_are_half_and_three_quarters_first_on_a_cpu():
     assert [(phase.until, phase.image_size) for phase in settle(data=report(8, 8)).phases] == [(1, 8)]
     assert [phase.image_size for phase in settle(data=report(16, 16)).phases] == [8, 12, 16]
     assert [phase.image_size for phase in settle(data=report(12, 12)).phases] == [8, 12]
+    vgg = settle(backbone={"name": "torchvision_vgg11"})  # which takes 32 pixels, and no fewer
+    assert [phase.image_size for phase in vgg.phases] == [32]
 
 
 def test_what_a_method_wants_is_its_own():

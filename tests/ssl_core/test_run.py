@@ -123,7 +123,7 @@ def test_another_seed_gives_other_weights(digits, tmp_path):
     assert models[0].sha256 != models[1].sha256
 
 
-@pytest.mark.parametrize("optimizer", [{"name": "adamw"}, {"name": "lars"}, {"name": "sgd", "lr": 0.01}])
+@pytest.mark.parametrize("optimizer", [{"name": "adamw"}, {"name": "lars"}, {"name": "muon"}, {"name": "sgd"}])
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(optimizer, digits, tmp_path):
     fields = {"optimizer": optimizer, "backbone": TINY["backbone"]}
     whole = kinds(go(digits, tmp_path / "whole", **fields), Model)[0]
