@@ -4,6 +4,7 @@ Nothing a step does depends on the clock or on what was yielded, so a run that i
 checkpoint ends with the same weights, to the byte on a CPU.
 """
 
+import errno
 import math
 import platform
 import time
@@ -28,6 +29,7 @@ from ssl_core.stopwatch import Stopwatch
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
 _RANKED = 2_048  # embeddings whose rank is taken
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
 
 
@@ -175,8 +177,11 @@ class Training:
                 " A lower learning rate or a longer warm-up usually helps."
             )
 
-    def _save(self) -> Iterator[Checkpoint]:
-        """Write a checkpoint, unless there is nothing new. Raises Diverged rather than keep what is no number."""
+    def _save(self) -> Iterator[Checkpoint | Log]:
+        """Write a checkpoint, unless there is nothing new. Raises Diverged rather than keep what is no number.
+
+        A full disk ends no run: the next checkpoint is due as if this one had been written.
+        """
         learner = self._learner
         if learner.step == self._saved_step:
             return
@@ -192,7 +197,14 @@ class Training:
             "versions": versions(),
             "device": str(learner.device),
         }
-        written = checkpoint.save(self._directory, learner.step, state)
+        try:
+            written = checkpoint.save(self._directory, learner.step, state)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._saved_at = time.monotonic()
+            yield _no_space(learner.step)
+            return
         checkpoint.prune(self._directory, self._settled.checkpoints.keep)
         self._saved_step, self._saved_at = learner.step, time.monotonic()
         epoch = learner.step / learner.steps_per_epoch
@@ -228,6 +240,11 @@ class Training:
                 "collapsed": self._collapsed(),
             }
         )
+
+
+def _no_space(step: int) -> Log:
+    message = f"The storage is full: there is no checkpoint of step {step}. The run goes on, and tries again later."
+    return Log("warning", message, "storage_full", {"step": step})
 
 
 def fingerprint(material: Material) -> dict[str, Any]:

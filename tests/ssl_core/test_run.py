@@ -1,5 +1,6 @@
 """Runs from config to model on real digits: their events, their end, and the ways in which they fail."""
 
+import errno
 import json
 import math
 import shutil
@@ -136,6 +137,23 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(optimizer, digits, t
     assert isinstance(rest[0], Resolved)
     assert min(event.step for event in kinds(rest, Metrics)) == 8
     assert kinds(rest, Model)[0].sha256 == whole.sha256
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(digits, tmp_path, monkeypatch):
+    whole = kinds(go(digits, tmp_path / "whole"), Model)[0]
+    full, save = iter([True, True, False]), checkpoint.save
+
+    def save_or_not(directory, step, state):
+        if next(full, False):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(directory, step, state)
+
+    monkeypatch.setattr(checkpoint, "save", save_or_not)
+    events = go(digits, tmp_path / "full", checkpoints={"every_steps": 2})
+    told = [event.data["step"] for event in kinds(events, Log) if event.code == "storage_full"]
+    assert told == [2, 4]
+    assert kinds(events, Checkpoint)[0].step == 6
+    assert kinds(events, Model)[0].sha256 == whole.sha256
 
 
 def test_dropout_is_counted_too(digits, tmp_path):
