@@ -232,7 +232,7 @@ def test_downloaded_weights_stay_in_the_volume_and_no_sweep_takes_them(tmp_path)
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
         os.utime(path, (1, 1))
-    Storage(tmp_path).sweep([], leftover_seconds=60)
+    Storage(tmp_path).sweep([], frozenset(), leftover_seconds=60)
     assert weights.exists()
     assert not leftover.exists()
 

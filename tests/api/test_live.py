@@ -128,7 +128,7 @@ def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, st
     connection.close()
     with database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Dataset)) == 0
-    assert len(storage.sweep([], leftover_seconds=-1)) == 1
+    assert len(storage.sweep([], frozenset(), leftover_seconds=-1)) == 1
     server.start()
     assert server.client.post("/datasets", files={"file": ("a.zip", b"bytes")}).status_code == 202
 
