@@ -100,6 +100,12 @@ def patient(out: Path) -> None:
     time.sleep(1000)
 
 
+def talks(out: Path) -> None:
+    for step in range(1, 100_000):
+        say(metric(step))
+        time.sleep(0.01)
+
+
 def floods(out: Path) -> None:
     for step in range(1, 30_001):
         say(metric(step))

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from service import jobs, leases
+from service.db.models import Job
+from service.db.session import now
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
@@ -193,13 +196,15 @@ def test_a_worker_that_stops_gives_the_job_back_uncounted_and_the_next_goes_on(a
 
 
 def test_a_lost_lease_kills_the_trainer_and_nothing_more_is_written(run: Run) -> None:
-    claim = given.claimed(run.database, lease_seconds=0.0)
+    thread = in_thread(run, odd("talks"))
+    soon(lambda: run.steps)
     with run.database.writing() as session:
+        session.execute(update(Job).values(lease_until=now() - 1))
         assert leases.reap(session) == [run.job_id]
-    before = len(run.events)
-    run.attempt(odd("patient"), claim)
+    written = run.steps, len(run.events)
+    thread.join()
     assert not alive(run.left("pid"))
-    assert (run.job.status, len(run.events), run.steps) == ("queued", before, [])
+    assert (run.job.status, run.steps, len(run.events)) == ("queued", *written)
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
