@@ -1,16 +1,17 @@
 """Muon: momentum that is orthogonalised before each step (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
 
-from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ssl_core.momentum import MomentumOptimizer
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the iteration x ← ax + b(xxᵀ)x + c(xxᵀ)²x: steep at 0, near 1 at 1
 _EPSILON = 1e-7
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(MomentumOptimizer):
     """Every weight moves by a matrix whose singular values are all about 1, so no direction waits for the others.
 
     A weight of more dimensions is taken as a matrix, outputs × the rest. The arithmetic is torch.optim.Muon's, which
@@ -32,24 +33,16 @@ class Muon(torch.optim.Optimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, defaults | {"steps": steps, "adapt": adapt})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None:
-                    state = self.state[w]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(w)
-                    _update(w, w.grad, state["momentum_buffer"], group)
-        return loss
+    def move(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+        v.mul_(group["momentum"]).add_(g)
+        update, lr = g.add(v, alpha=group["momentum"]) if group["nesterov"] else v, group["lr"]
+        w.mul_(1 - lr * group["weight_decay"])
+        if not group["adapt"]:
+            w.sub_(update, alpha=lr)
+            return
+        rows = update.reshape(len(update), -1)
+        stretch = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
+        w.sub_(orthogonalised(rows, group["steps"]).reshape(w.shape), alpha=lr * stretch)
 
 
 def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
@@ -75,16 +68,3 @@ def _polynomial(gram: Tensor) -> Tensor:
     polynomial = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
     polynomial.diagonal().add_(_A)
     return polynomial
-
-
-def _update(w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-    """Move one tensor `w` in place by its gradient `g` and its buffer `v`."""
-    v.mul_(group["momentum"]).add_(g)
-    update, lr = g.add(v, alpha=group["momentum"]) if group["nesterov"] else v, group["lr"]
-    w.mul_(1 - lr * group["weight_decay"])
-    if not group["adapt"]:
-        w.sub_(update, alpha=lr)
-        return
-    rows = update.reshape(len(update), -1)
-    stretch = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-    w.sub_(orthogonalised(rows, group["steps"]).reshape(w.shape), alpha=lr * stretch)

@@ -1,8 +1,7 @@
-"""Optimisation: parameter groups, LARS, and the learning rate at each step."""
+"""Optimisation: the optimizer of a config, its parameter groups, and the learning rate at each step."""
 
 import math
-from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from ssl_core.config import LARS as LARSConfig
 from ssl_core.config import AdamW, Pretrain, Schedule
 from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
+from ssl_core.lars import LARS
 from ssl_core.methods.method import Method
 from ssl_core.muon import Muon
 
@@ -89,69 +89,3 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's rate to its share of the peak; groups at a constant rate stay at the peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * (1.0 if group["constant_lr"] else factor)
-
-
-class LARS(torch.optim.Optimizer):
-    """Layer-wise adaptive rates (You et al. 2017, arXiv:1708.03888), with google-research/simclr's arithmetic.
-
-    The trust ratio is trust·‖w‖/‖g + decay·w‖, and 1 where a norm is 0 or the group has `adapt=False`; it applies
-    without decay as well. `classic_momentum` puts the rate inside the momentum buffer; otherwise the ratio is of the
-    buffered update and the rate stays outside.
-    """
-
-    def __init__(
-        self,
-        params: Any,
-        lr: float,
-        *,
-        momentum: float = 0.9,
-        trust: float = 0.001,
-        weight_decay: float = 0.0,
-        classic_momentum: bool = True,
-        nesterov: bool = False,
-        adapt: bool = True,
-    ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "trust": trust, "weight_decay": weight_decay}
-        super().__init__(
-            params, defaults | {"classic_momentum": classic_momentum, "nesterov": nesterov, "adapt": adapt}
-        )
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None:
-                    state = self.state[w]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(w)
-                    g = w.grad.add(w, alpha=group["weight_decay"])
-                    _lars_update(w, g, state["momentum_buffer"], group)
-        return loss
-
-
-def _lars_update(w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-    """Move one tensor `w` in place by its decayed gradient `g` and its buffer `v`."""
-    momentum, lr = group["momentum"], group["lr"]
-    if group["classic_momentum"]:
-        scaled = g * (lr * _trust_ratio(w, g, group))
-        v.mul_(momentum).add_(scaled)
-        w.sub_(scaled.add(v, alpha=momentum) if group["nesterov"] else v)
-    else:
-        v.mul_(momentum).add_(g)
-        update = g.add(v, alpha=momentum) if group["nesterov"] else v
-        w.sub_(update * (lr * _trust_ratio(w, update, group)))
-
-
-def _trust_ratio(w: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor | float:
-    if not group["adapt"]:
-        return 1.0
-    w_norm, norm = w.norm(), update.norm()
-    return torch.where((w_norm > 0) & (norm > 0), group["trust"] * w_norm / norm, 1.0)

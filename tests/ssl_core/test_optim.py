@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ssl_core import optim
-from ssl_core.config import LARS, SGD, AdamW, Backbone, Pretrain, Schedule
+from ssl_core.config import LARS as LARSConfig
+from ssl_core.config import SGD, AdamW, Backbone, Pretrain, Schedule
+from ssl_core.lars import LARS
 from ssl_core.methods.method import Method
 from ssl_core.muon import Muon, orthogonalised
 
@@ -57,7 +59,7 @@ def test_lars_is_googles(classic, nesterov, adapt, decay):
     settings = {"lr": 0.3, "momentum": 0.9, "trust": 0.01, "adapt": adapt, "nesterov": nesterov}
     expected = slow_lars(w.numpy(), grads.numpy(), decay=decay, classic=classic, **settings)
     parameter = w.clone().requires_grad_()
-    lars = optim.LARS([parameter], weight_decay=decay, classic_momentum=classic, **settings)
+    lars = LARS([parameter], weight_decay=decay, classic_momentum=classic, **settings)
     for grad in grads:
         parameter.grad = grad.clone()
         lars.step()
@@ -135,7 +137,7 @@ def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
 
 def test_lars_steps_plainly_where_a_norm_is_zero():
     parameter = torch.zeros(3, requires_grad=True)
-    lars = optim.LARS([parameter], lr=0.5, momentum=0.0)
+    lars = LARS([parameter], lr=0.5, momentum=0.0)
     parameter.grad = torch.ones(3)
     lars.step()
     torch.testing.assert_close(parameter.detach(), torch.full((3,), -0.5))
@@ -143,7 +145,7 @@ def test_lars_steps_plainly_where_a_norm_is_zero():
 
 def test_lars_makes_its_buffers_once(monkeypatch):
     parameter = torch.ones(3, requires_grad=True)
-    lars = optim.LARS([parameter], lr=0.1)
+    lars = LARS([parameter], lr=0.1)
     made = []
     zeros_like = torch.zeros_like
     monkeypatch.setattr(torch, "zeros_like", lambda like: made.append(like) or zeros_like(like))
@@ -170,7 +172,7 @@ def test_every_parameter_is_in_exactly_one_group():
     assert sorted(found) == sorted(id(p) for p in method.parameters())
 
 
-@pytest.mark.parametrize("config", [SGD(), AdamW(), LARS()])
+@pytest.mark.parametrize("config", [SGD(), AdamW(), LARSConfig()])
 def test_the_predictors_rate_stays_while_the_others_follow_the_schedule(config):
     method = Tiny()
     optimizer = optim.build(config.model_copy(update={"decay_norm_and_bias": False}), method, 2.0)
