@@ -68,6 +68,7 @@ def _judges(trial: Trial) -> Rows:
 def _some(dataset: Dataset, rows: Rows, settled: Pretrain) -> Rows:
     """At most `max_images` of the rows, evenly from the classes."""
     most = settled.evaluation.max_images
+    assert most != "auto"
     if len(rows) <= most:
         return rows
     return rows[draw_evenly(dataset.labels[rows], most, counters.stream(settled.seed, _STREAM))]

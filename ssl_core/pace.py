@@ -13,8 +13,9 @@ from ssl_core.learner import Learner
 from ssl_core.material import Material
 from ssl_core.resolve import ONLINE_EVALUATIONS
 
-_WARM_UP_STEPS, _FEWEST_STEPS, _MOST_STEPS = 2, 3, 20
-_SECONDS = 1.0  # for each image size, unless the fewest steps take longer
+_WARM_UP_STEPS, _FEWEST_STEPS = 2, 5
+_SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
+_BATCHES = 20  # different ones
 
 
 def epochs_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, material: Material) -> int:
@@ -23,9 +24,10 @@ def epochs_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, m
     settled: the config, resolved but for its length; evaluation_every: as the config was given, which says whether the
     number of evaluations is fixed or grows with the epochs.
     """
-    epoch_seconds = _step_seconds(settled, material) * (len(material.rows) // settled.batch_size)
-    evaluation_seconds = _evaluation_seconds(settled, material)
     seconds = 60 * minutes
+    step_seconds = _step_seconds(settled, material, min(_MOST_SECONDS, _SHARE * seconds))
+    epoch_seconds = step_seconds * (len(material.rows) // settled.batch_size)
+    evaluation_seconds = _evaluation_seconds(settled, material)
     if evaluation_every == "auto":
         seconds -= min(seconds / 2, ONLINE_EVALUATIONS * evaluation_seconds)
     elif evaluation_every > 0:
@@ -33,23 +35,23 @@ def epochs_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, m
     return max(1, min(100_000, int(seconds / epoch_seconds)))
 
 
-def _step_seconds(settled: Pretrain, material: Material) -> float:
-    """The mean over the run of what a step takes."""
+def _step_seconds(settled: Pretrain, material: Material, patience: float) -> float:
+    """The mean over the run of what a step takes; `patience` seconds of each image size are looked at."""
     assert settled.phases != "auto"
     starts = [0.0, *(phase.until for phase in settled.phases)]
     return sum(
-        (phase.until - start) * _seconds_at(phase.image_size, settled, material)
+        (phase.until - start) * _seconds_at(phase.image_size, settled, material, patience)
         for start, phase in zip(starts, settled.phases, strict=False)
     )
 
 
-def _seconds_at(image_size: int, settled: Pretrain, material: Material) -> float:
+def _seconds_at(image_size: int, settled: Pretrain, material: Material, patience: float) -> float:
     """The median of what steps with views of one size take."""
     alone = settled.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
     learner = Learner(alone, material.preprocessing, material.rows)
-    batches = itertools.cycle(itertools.islice(learner.batches(), _MOST_STEPS))
+    batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))
     taken: list[float] = []
-    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or (sum(taken) < _SECONDS and len(taken) < _MOST_STEPS):
+    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or sum(taken) < patience:
         start = time.perf_counter()
         rows = next(batches)
         learner.advance(material.images.batch(rows), rows, watched=True).loss.item()

@@ -31,6 +31,7 @@ Data = TypeVar("Data", bound=BaseModel)
 
 DEFAULT_EPOCHS = 100
 ONLINE_EVALUATIONS = 8  # in a run
+ONLINE_IMAGES = {"cpu": 2_500, "cuda": 5_000}  # of each split
 WARMUP_SHARE = 0.05
 # Peak rates before scaling, which is linear from a batch of 256 unless the config says otherwise.
 LEARNING_RATES = {
@@ -159,10 +160,11 @@ def _optimizer(config: Pretrain) -> Optimizer:
 
 
 def _with_length(config: Pretrain, epochs: int) -> Pretrain:
-    warmup, every = config.schedule.warmup_epochs, config.evaluation.every_epochs
+    warmup, every, most = config.schedule.warmup_epochs, config.evaluation.every_epochs, config.evaluation.max_images
     schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
     every = max(1, round(epochs / ONLINE_EVALUATIONS)) if every == "auto" else every
-    evaluation = _with(config.evaluation, every_epochs=every)
+    most = ONLINE_IMAGES[config.device] if most == "auto" else most
+    evaluation = _with(config.evaluation, every_epochs=every, max_images=most)
     return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
 
 

@@ -53,6 +53,8 @@ def test_network_and_precision_follow_the_device():
     assert (cpu.backbone.name, cpu.backbone.width, cpu.precision) == ("resnet10", 0.5, "fp32")
     assert (amx.device, amx.precision) == ("cpu", "bf16")
     assert (gpu.backbone.name, gpu.backbone.width, gpu.precision, gpu.device) == ("resnet18", 1, "bf16", "cuda")
+    assert (cpu.evaluation.max_images, gpu.evaluation.max_images) == (2500, 5000)
+    assert settle(CPU, evaluation={"max_images": 70}).evaluation.max_images == 70
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_what_is_given_stays():
     assert (settled.image_size, len(settled.phases), settled.precision) == (48, 1, "bf16")
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "muon"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_rate_for_every_optimizer(name, method):
     assert settle(method={"name": method}, optimizer={"name": name}).optimizer.lr > 0
