@@ -149,15 +149,23 @@ class Patience:
 
 
 def release(
-    session: Session, job_id: str, attempt: int, *, reason: str, counts: bool, patience: Patience = Patience()
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    reason: str,
+    counts: bool,
+    waits: bool = False,
+    patience: Patience = Patience(),
 ) -> str:
     """Give the job back, `queued` again, and return its new status. Raises LeaseLost.
 
-    With `counts` (a fault of the machinery, not a stop of ours) an attempt without progress tries our `patience`. A job
-    being cancelled is cancelled, one being paused is paused.
+    With `counts` (a fault of the machinery, not a stop of ours) an attempt without progress tries our `patience`. With
+    `waits` the job rests as after the first of those, however often. A job being cancelled is cancelled, one being
+    paused is paused.
     """
     job = _held(session, job_id, attempt, 0)
-    return _give_back(session, job, reason, counts, patience)
+    return _give_back(session, job, reason, counts, patience, waits)
 
 
 def reap(session: Session, patience: Patience = Patience()) -> list[str]:
@@ -209,7 +217,7 @@ def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> 
     return job
 
 
-def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: Patience) -> str:
+def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: Patience, waits: bool = False) -> str:
     if job.status == "cancelling":
         lifecycle.end(session, job, "cancelled", reason)
         return job.status
@@ -221,11 +229,12 @@ def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: 
         return job.status
     job.lease_until = job.worker = None
     status = "paused" if job.status == "pausing" else "queued"
-    if status == "queued" and counts and job.fruitless and patience.seconds:
-        pause = patience.seconds * 2 ** min(job.fruitless - 1, MOST_DOUBLINGS)
+    doublings = min(job.fruitless - 1, MOST_DOUBLINGS) if counts else 0
+    if status == "queued" and (waits or (counts and job.fruitless)) and patience.seconds:
+        pause = patience.seconds * 2**doublings
         job.lease_until = clock(session) + pause
         reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
-    level = "warning" if counts else "info"
+    level = "warning" if counts or waits else "info"
     lifecycle.move(session, job, status, reason, level)
     session.flush()
     return job.status

@@ -55,3 +55,10 @@ class BadDataset(RunFailure):
     """The folder holds no packed dataset."""
 
     code = "bad_dataset"
+
+
+class StorageFull(RunFailure):
+    """There is no room for what the run has to write."""
+
+    code = "storage_full"
+    retry = True

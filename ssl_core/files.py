@@ -1,10 +1,13 @@
 """A file that becomes real in one step: whoever sees its name sees all of it, also after a power cut."""
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError's numbers when there is no room
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ssl_core import artifact, checkpoint, config, evaluate, pace
 from ssl_core.config import KnnEval, LinearEval, Pretrain, RunConfig
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
-from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure
+from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
+from ssl_core.files import FULL
 from ssl_core.machine import Machine
 from ssl_core.material import Material
 from ssl_core.resolve import resolve, settle_machine
@@ -44,6 +45,10 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
         if not _too_large(error):
             raise
         yield _failed(OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less."))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        yield _failed(StorageFull("The storage is full."))
     except RunFailure as failure:
         yield _failed(failure)
 

@@ -4,7 +4,6 @@ Nothing a step does depends on the clock or on what was yielded, so a run that i
 checkpoint ends with the same weights, to the byte on a CPU.
 """
 
-import errno
 import math
 import platform
 import time
@@ -20,6 +19,7 @@ from ssl_core import artifact, backbones, checkpoint, health
 from ssl_core.config import Pretrain
 from ssl_core.events import Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
 from ssl_core.failures import Diverged
+from ssl_core.files import FULL
 from ssl_core.learner import Learner, Taken
 from ssl_core.material import Material
 from ssl_core.pixels import Pixels
@@ -29,7 +29,8 @@ from ssl_core.stopwatch import Stopwatch
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
 _RANKED = 2_048  # embeddings whose rank is taken
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
+_STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
 
 
@@ -200,10 +201,10 @@ class Training:
         try:
             written = checkpoint.save(self._directory, learner.step, state)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             self._saved_at = time.monotonic()
-            yield _no_space(learner.step)
+            yield _no_space("there is no checkpoint of this step; the run goes on and tries again.", learner.step)
             return
         checkpoint.prune(self._directory, self._settled.checkpoints.keep)
         self._saved_step, self._saved_at = learner.step, time.monotonic()
@@ -214,16 +215,13 @@ class Training:
     def _finish(self) -> Iterator[Event]:
         """The last checkpoint, the model, and the summary."""
         yield from self._save()
+        model = yield from self._model()
+        if model is None:
+            yield from self._save()  # there may be room for this now
+            yield Stopped(self._learner.step)
+            return
+        yield model
         settled, learner = self._settled, self._learner
-        classes = self._material.dataset.classes
-        about = {
-            "metrics": self._latest,
-            "dataset": {"classes": classes, "images": len(self._material.rows)},
-            "versions": versions(),
-        }
-        folder = self._directory / MODEL_FOLDER
-        weights, card = artifact.save(folder, learner.method, self._material.preprocessing, settled, about)
-        yield Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
         images = learner.total_steps * settled.batch_size
         latest = self._latest
         yield Result(
@@ -241,10 +239,44 @@ class Training:
             }
         )
 
+    def _model(self) -> Generator[Log, None, Model | None]:
+        """Write the model as soon as there is room for it, and return it; None when told to stop before.
 
-def _no_space(step: int) -> Log:
-    message = f"The storage is full: there is no checkpoint of step {step}. The run goes on, and tries again later."
-    return Log("warning", message, "storage_full", {"step": step})
+        Waiting costs less than training it again from a checkpoint that may be old.
+        """
+        settled, learner = self._settled, self._learner
+        classes = self._material.dataset.classes
+        about = {
+            "metrics": self._latest,
+            "dataset": {"classes": classes, "images": len(self._material.rows)},
+            "versions": versions(),
+        }
+        folder, patience = self._directory / MODEL_FOLDER, _ROOM_SECONDS
+        while True:
+            try:
+                weights, card = artifact.save(folder, learner.method, self._material.preprocessing, settled, about)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+            else:
+                return Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
+            yield _no_space("the model waits in memory until there is room.", learner.step)
+            if self._stopped_within(patience):
+                return None
+            patience = min(2 * patience, _MOST_ROOM_SECONDS)
+
+    def _stopped_within(self, seconds: float) -> bool:
+        """Wait, unless told to stop."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if self._stop():
+                return True
+            time.sleep(_STOP_SECONDS)
+        return False
+
+
+def _no_space(what: str, step: int) -> Log:
+    return Log("warning", f"The storage is full: {what}", "storage_full", {"step": step})
 
 
 def fingerprint(material: Material) -> dict[str, Any]:

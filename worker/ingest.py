@@ -18,6 +18,8 @@ from typing import IO
 
 from service.settings import Settings
 from ssl_core.events import Event, Failed, Progress, Result, Stopped, to_line
+from ssl_core.failures import StorageFull
+from ssl_core.files import FULL
 from ssl_core.pack import OnBadFile, Packer, PackError
 from worker import archives, sandbox
 from worker.meter import Limits
@@ -104,6 +106,8 @@ def _progress(count: int, seconds: float, share: float) -> Progress:
 def _disk(error: OSError) -> Failed:
     if error.errno == errno.EFBIG:
         return Failed("too_much_data", "The dataset becomes larger than the service takes.")
+    if error.errno in FULL:
+        return Failed(StorageFull.code, "The storage is full.", retry=True)
     return Failed("storage", f"Reading the upload failed: {error.strerror or error}.", retry=True)
 
 

@@ -19,6 +19,8 @@ from service.record import BadEvent
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.events import Failed, Log, Result, Stopped, from_line
+from ssl_core.failures import StorageFull
+from ssl_core.files import FULL
 from worker import command, temporaries
 from worker.ledger import Ledger
 from worker.trainer_process import TrainerProcess
@@ -63,6 +65,7 @@ class _Attempt:
 
     def __init__(self, claim: Claim, ledger: Ledger, settings: Settings, stopping: Callable[[], bool]) -> None:
         self._fault = ""
+        self._no_room = False
         self._stderr = ""
         self._ledger = ledger
         self._grace_seconds = settings.grace_seconds
@@ -81,6 +84,7 @@ class _Attempt:
             process = TrainerProcess(build())
         except (OSError, ValueError) as error:
             self._fault = f"the trainer could not be started: {error}"
+            self._no_room = isinstance(error, OSError) and error.errno in FULL
             return
         self._watch(process)
 
@@ -97,6 +101,8 @@ class _Attempt:
             return partial(self._release, reason="Paused.", counts=False)
         if self._asked == "stop" or self._stopping():
             return partial(self._release, reason="The worker was stopped.", counts=False)
+        if self._no_room:  # no fault of the job's, and it may last: a job waits for as long as it takes
+            return partial(self._release, reason="The storage is full.", counts=False, waits=True)
         reason = self._reason()
         self._ledger.add(Log("error", f"The attempt failed: {reason}", "attempt_failed", {"stderr": self._stderr}))
         return partial(self._release, reason=reason, counts=True)
@@ -129,6 +135,7 @@ class _Attempt:
             self._ledger.add(event)
             if isinstance(event, Result | Failed | Stopped):
                 self._last = event
+                self._no_room = isinstance(event, Failed) and event.code == StorageFull.code
 
     def _complain(self, line: bytes) -> None:
         self._complaints += 1

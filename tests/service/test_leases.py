@@ -226,6 +226,17 @@ def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(databas
         assert reaped(database) == []  # it is queued, not held
 
 
+def test_a_job_that_waits_for_something_rests_equally_long_each_time_and_is_never_given_up(database, tenant, dataset):
+    job = given.submitted(database, tenant, dataset)
+    for _ in range(5):
+        claim, patience = given.claimed(database), leases.Patience(seconds=60)
+        assert given.released(database, claim, counts=False, waits=True, patience=patience) == "queued"
+        with database.writing() as session:
+            assert leases.claim(session, "train", "worker-1", 60) is None
+        assert "Tries again in 60 s." in given.seen(database, job.id).status_detail
+        expire(database, job.id)
+
+
 def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     claim = given.claimed(database)

@@ -156,6 +156,50 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(digits, tmp_path, monkey
     assert kinds(events, Model)[0].sha256 == whole.sha256
 
 
+class Full:
+    """A disk without room for models, for so many tries."""
+
+    def __init__(self, monkeypatch, tries):
+        self.tries, self._save = tries, artifact.save
+        monkeypatch.setattr(artifact, "save", self.save)
+        monkeypatch.setattr(train, "_ROOM_SECONDS", 0.01)
+
+    def save(self, *given):
+        self.tries -= 1
+        if self.tries >= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self._save(*given)
+
+
+def test_a_model_waits_for_room(digits, tmp_path, monkeypatch):
+    whole = kinds(go(digits, tmp_path / "whole"), Model)[0]
+    Full(monkeypatch, tries=2)
+    events = go(digits, tmp_path / "full")
+    assert [event.code for event in kinds(events, Log)] == ["storage_full"] * 2
+    assert kinds(events, Model)[0].sha256 == whole.sha256
+    assert isinstance(events[-1], Result)
+
+
+def test_a_run_that_is_stopped_while_its_model_waits_goes_on_from_its_end(digits, tmp_path, monkeypatch):
+    whole = kinds(go(digits, tmp_path / "whole"), Model)[0]
+    disk = Full(monkeypatch, tries=100)
+    events = go(digits, tmp_path / "full", {"stop": lambda: disk.tries < 98})
+    assert events[-1] == Stopped(16)
+    assert kinds(events, Model) == []
+    disk.tries = 0
+    saved = tmp_path / "full" / kinds(events, Checkpoint)[-1].path
+    assert kinds(go(digits, tmp_path / "rest", {"checkpoint": saved}), Model)[0].sha256 == whole.sha256
+
+
+def test_no_room_for_anything_else_is_for_another_attempt(digits, tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(train, "fingerprint", no_room)
+    failed = go(digits, tmp_path, checkpoints={"every_steps": 1})[-1]
+    assert (failed.code, failed.retry) == ("storage_full", True)
+
+
 def test_dropout_is_counted_too(digits, tmp_path):
     fields = {"backbone": {"name": "torchvision_mobilenet_v3_small"}, "phases": [{"until": 1.0, "image_size": 16}]}
     whole = kinds(go(digits, tmp_path / "whole", epochs=1, **fields), Model)[0]

@@ -48,6 +48,11 @@ def machine_fault(out: Path) -> None:
     sys.exit(70)
 
 
+def no_room(out: Path) -> None:
+    say(ev.Failed("storage_full", "The storage is full.", retry=True))
+    sys.exit(70)
+
+
 def garbage(out: Path) -> None:
     os.write(1, b"hello\n\xff\xfe\n[1]\n{}\n" + b"[" * 100_000 + b"\n")
     os.write(1, b"x" * (5 * 2**20) + b"\n")

@@ -1,5 +1,6 @@
 """The supervisor: what follows from each way in which a trainer can end, with real processes."""
 
+import errno
 import hashlib
 import os
 import sys
@@ -17,6 +18,7 @@ from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import ODD_TRAINER, TRAINER, Run
+from worker import command
 from worker.supervisor import supervise
 from worker.trainer_process import TrainerProcess
 
@@ -103,6 +105,22 @@ def test_a_fault_of_the_machine_is_retried(run: Run) -> None:
     job = run.attempt(odd("machine_fault"))
     assert (job.status, job.fruitless) == ("queued", 1)
     assert "device_lost" in job.status_detail
+
+
+def test_a_full_storage_is_waited_out_and_never_counts(run: Run) -> None:
+    job = run.attempt(odd("no_room"))
+    assert (job.status, job.fruitless) == ("queued", 0)
+    assert job.status_detail == "The storage is full."
+
+
+def test_a_full_storage_at_the_start_is_waited_out_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: object) -> list[str]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command, "build", no_room)
+    job = run.attempt(odd("nothing"))
+    assert (job.status, job.fruitless) == ("queued", 0)
+    assert "storage is full" in job.status_detail
 
 
 def test_lines_that_are_no_events_are_noted_a_few_times_and_do_no_harm(run: Run) -> None:
