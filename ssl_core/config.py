@@ -109,7 +109,7 @@ class SimCLR(Closed):
     """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
 
     name: Literal["simclr"] = Field("simclr", description="Says which method this is.")
-    temperature: float = Field(0.2, gt=0, le=10, description="Of the NT-Xent softmax.")
+    temperature: float = Field(0.2, ge=0.001, le=10, description="Of the NT-Xent softmax.")
     projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
     projector_batch_norm: bool = Field(True, description="Batch norm after every head layer, the last one too.")
 
@@ -169,8 +169,8 @@ class Views(Closed):
     def _ranges_ascend(self) -> "Views":
         for name in ("crop_area", "crop_ratio", "blur_sigma", "scale"):
             pair = getattr(self, name)
-            if pair is not None and not 0 < pair[0] <= pair[1] <= 10:
-                raise ValueError(f"{name} must be two ascending numbers above 0 and at most 10")
+            if pair is not None and not 0.001 <= pair[0] <= pair[1] <= 10:
+                raise ValueError(f"{name} must be two ascending numbers from 0.001 to 10")
         return self
 
 
@@ -190,7 +190,7 @@ class _Optimizer(Closed):
     )
     weight_decay: float = Field(5e-4, ge=0, le=1, description="Added to the gradient; AdamW takes it off the weights.")
     decay_norm_and_bias: bool | Auto = Field(
-        "auto", description="Decay batch norm and biases too; auto: SimSiam yes, others no."
+        "auto", description="Decay batch norm and biases too; auto: of SimSiam yes, but not by muon; of others no."
     )
 
 
@@ -258,7 +258,8 @@ class OnlineEvaluation(Closed):
     """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
 
     every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
-        "auto", description="0: never. auto: about eight times in a run."
+        "auto",
+        description="0: never. auto: eight times in a run, or fewer where that would take much of its `minutes`.",
     )
     knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
     knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")

@@ -11,28 +11,31 @@ import time
 from ssl_core.config import Auto, Phase, Pretrain
 from ssl_core.learner import Learner
 from ssl_core.material import Material
-from ssl_core.resolve import ONLINE_EVALUATIONS
+from ssl_core.resolve import ONLINE_EVALUATIONS, Length
 
 _WARM_UP_STEPS, _FEWEST_STEPS = 2, 5
 _SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
 _BATCHES = 20  # different ones
+_EVALUATION_SHARE = 0.06  # of the run, at most, where their number is left open
 
 
-def epochs_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, material: Material) -> int:
-    """Return how many epochs fit, online evaluations included; at least 1.
+def length_in(minutes: float, settled: Pretrain, evaluation_every: int | Auto, material: Material) -> Length:
+    """Return the length that fits, this measurement and the online evaluations included; at least one epoch.
 
-    settled: the config, resolved but for its length; evaluation_every: as the config was given, which says whether the
-    number of evaluations is fixed or grows with the epochs.
+    settled: the config, resolved but for its length; evaluation_every: as the config was given.
     """
-    seconds = 60 * minutes
+    began, seconds = time.perf_counter(), 60 * minutes
     step_seconds = _step_seconds(settled, material, min(_MOST_SECONDS, _SHARE * seconds))
     epoch_seconds = step_seconds * (len(material.rows) // settled.batch_size)
     evaluation_seconds = _evaluation_seconds(settled, material)
+    evaluations = ONLINE_EVALUATIONS
+    left = seconds - (time.perf_counter() - began)
     if evaluation_every == "auto":
-        seconds -= min(seconds / 2, ONLINE_EVALUATIONS * evaluation_seconds)
+        evaluations = max(1, min(evaluations, int(_EVALUATION_SHARE * seconds / max(evaluation_seconds, 1e-9))))
+        left -= evaluations * evaluation_seconds
     elif evaluation_every > 0:
         epoch_seconds += evaluation_seconds / evaluation_every
-    return max(1, min(100_000, int(seconds / epoch_seconds)))
+    return Length(max(1, min(100_000, int(left / epoch_seconds))), evaluations)
 
 
 def _step_seconds(settled: Pretrain, material: Material, patience: float) -> float:
@@ -46,7 +49,7 @@ def _step_seconds(settled: Pretrain, material: Material, patience: float) -> flo
 
 
 def _seconds_at(image_size: int, settled: Pretrain, material: Material, patience: float) -> float:
-    """The median of what steps with views of one size take."""
+    """The mean of what steps with views of one size take, slow moments included, as the run will have them too."""
     alone = settled.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
     learner = Learner(alone, material.preprocessing, material.rows)
     batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))
@@ -57,7 +60,7 @@ def _seconds_at(image_size: int, settled: Pretrain, material: Material, patience
         learner.advance(material.images.batch(rows), rows, watched=True).loss.item()
         learner.step = 0  # the first epoch may be as short as one step
         taken.append(time.perf_counter() - start)
-    return statistics.median(taken[_WARM_UP_STEPS:])
+    return statistics.fmean(taken[_WARM_UP_STEPS:])
 
 
 def _evaluation_seconds(settled: Pretrain, material: Material) -> float:

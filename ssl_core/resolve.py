@@ -3,7 +3,9 @@
 The result is a valid config that resolves to itself, so a run that is started again with it is the same run.
 """
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -30,7 +32,7 @@ Run = TypeVar("Run", bound=RunConfig)
 Data = TypeVar("Data", bound=BaseModel)
 
 DEFAULT_EPOCHS = 100
-ONLINE_EVALUATIONS = 8  # in a run
+ONLINE_EVALUATIONS = 8  # in a run, at most
 ONLINE_IMAGES = {"cpu": 2_500, "cuda": 5_000}  # of each split
 WARMUP_SHARE = 0.05
 # Peak rates before scaling, which is linear from a batch of 256 unless the config says otherwise.
@@ -47,18 +49,26 @@ _SMALL = 64  # pixels: up to here images are trained at their own size, with a C
 _WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
 
 
+@dataclass(frozen=True)
+class Length:
+    """Of a run, and how many online evaluations it has where the config leaves that open."""
+
+    epochs: int
+    evaluations: int = ONLINE_EVALUATIONS
+
+
 def resolve(
     config: Pretrain,
     report: Mapping[str, Any],
     machine: Machine,
     *,
     start: Mapping[str, Any] | None = None,
-    epochs_in: Callable[[Pretrain], int] | None = None,
+    length_in: Callable[[Pretrain], Length] | None = None,
 ) -> Pretrain:
     """Return the config with nothing left at "auto" and its length in epochs.
 
     report: the dataset's `dataset.json`. start: the card of the model to start from; its network is taken where the
-    config leaves it open. epochs_in: how many epochs a config, settled but for its length, makes in its `minutes`.
+    config leaves it open. length_in: what a config, settled but for its length, makes in its `minutes`.
     Raises ConfigUnfit when the config cannot be run on this data.
     """
     images = _training_images(config, report)
@@ -70,12 +80,11 @@ def resolve(
     config = _with(config, phases=_phases(config, machine))
     config = _with(config, backbone=_backbone(config, image_size, machine, (start or {}).get("backbone", {})))
     config = _with(config, method=_method(config), optimizer=_optimizer(config))
-    epochs = config.epochs or (None if config.minutes else DEFAULT_EPOCHS)
-    if epochs is None:
-        if epochs_in is None:
-            raise ConfigUnfit("A length in minutes needs the machine's speed to become a number of epochs.")
-        epochs = epochs_in(_with_length(config, epochs=1))
-    return _with_length(config, epochs)
+    if config.minutes is None:
+        return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
+    if length_in is None:
+        raise ConfigUnfit("A length in minutes needs the machine's speed to become a number of epochs.")
+    return _with_length(config, length_in(_with_length(config, Length(1))))
 
 
 def settle_machine(config: Run, machine: Machine) -> Run:
@@ -156,13 +165,16 @@ def _optimizer(config: Pretrain) -> Optimizer:
         optimizer = Muon() if name in MUON_ON_CPU and config.device == "cpu" else SGD()
     lr = LEARNING_RATES[name][optimizer.name] if optimizer.lr == "auto" else optimizer.lr
     decays_all = optimizer.decay_norm_and_bias
-    return _with(optimizer, lr=lr, decay_norm_and_bias=name in DECAYS_ALL if decays_all == "auto" else decays_all)
+    if decays_all == "auto":
+        decays_all = name in DECAYS_ALL and optimizer.name != "muon"  # whose decay is hundreds of times a paper's
+    return _with(optimizer, lr=lr, decay_norm_and_bias=decays_all)
 
 
-def _with_length(config: Pretrain, epochs: int) -> Pretrain:
+def _with_length(config: Pretrain, length: Length) -> Pretrain:
+    epochs = length.epochs
     warmup, every, most = config.schedule.warmup_epochs, config.evaluation.every_epochs, config.evaluation.max_images
     schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
-    every = max(1, round(epochs / ONLINE_EVALUATIONS)) if every == "auto" else every
+    every = math.ceil(epochs / length.evaluations) if every == "auto" else every
     most = ONLINE_IMAGES[config.device] if most == "auto" else most
     evaluation = _with(config.evaluation, every_epochs=every, max_images=most)
     return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)

@@ -15,7 +15,7 @@ from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure
 from ssl_core.files import FULL
 from ssl_core.machine import Machine
 from ssl_core.material import Material
-from ssl_core.resolve import resolve, settle_machine
+from ssl_core.resolve import Length, resolve, settle_machine
 from ssl_core.train import Training, fingerprint, versions
 
 
@@ -89,14 +89,14 @@ def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Even
 def _settle(asked: Pretrain, inputs: Inputs, dataset: Dataset) -> tuple[Pretrain, Material]:
     material: Material | None = None
 
-    def epochs_in(settled: Pretrain) -> int:
+    def length_in(settled: Pretrain) -> Length:
         nonlocal material
         assert asked.minutes is not None
         material = Material.of(dataset, settled)
-        return pace.epochs_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
+        return pace.length_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
 
     start = artifact.load_card(inputs.model) if inputs.model else None
-    settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, epochs_in=epochs_in)
+    settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
     return settled, material or Material.of(dataset, settled)
 
 

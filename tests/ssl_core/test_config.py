@@ -202,6 +202,12 @@ BAD = {
     ),
     "crop of nothing": ({**SIMCLR, "views": {"crop_area": [0.0, 0.2]}}, ["/views"], "crop_area"),
     "ratio that descends": ({**SIMCLR, "views": {"crop_ratio": [2.0, 1.0]}}, ["/views"], "crop_ratio"),
+    "temperature that no number divides by": (
+        {"method": {"name": "simclr", "temperature": 1e-300}},
+        ["/method/temperature"],
+        "0.001",
+    ),
+    "zoom to nothing": ({**SIMCLR, "views": {"scale": [1e-300, 1.0]}}, ["/views"], "scale"),
     "blur below nothing": ({**SIMCLR, "views": {"blur_sigma": [-1.0, 1.0]}}, ["/views"], "blur_sigma"),
     "scale beyond ten": ({**SIMCLR, "views": {"scale": [1.0, 10.5]}}, ["/views"], "scale"),
     # the length

@@ -6,27 +6,60 @@ from ssl_core import config, pace
 from ssl_core.data import Dataset
 from ssl_core.machine import Machine
 from ssl_core.material import Material
-from ssl_core.resolve import resolve
+from ssl_core.resolve import Length, resolve
 from tests.ssl_core.digits import TINY, pack_digits
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    return Dataset.open(pack_digits(tmp_path_factory.mktemp("digits"), train=160))
-
-
-@pytest.mark.parametrize(("every", "epochs"), [("auto", 56), (0, 60), (1, 40), (2, 48)])
-def test_a_minute_is_spent_on_steps_and_evaluations(every, epochs, digits, monkeypatch):
-    monkeypatch.setattr(pace, "_step_seconds", lambda *_: 0.1)  # ten steps make an epoch
-    monkeypatch.setattr(pace, "_evaluation_seconds", lambda *_: 0.5)
+def run(tmp_path_factory):
+    """A settled config, and its images: ten steps make an epoch."""
+    digits = Dataset.open(pack_digits(tmp_path_factory.mktemp("digits"), train=160))
     settled = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Machine("cpu", False))
-    assert pace.epochs_in(1.0, settled, every, Material.of(digits, settled)) == epochs
+    return settled, Material.of(digits, settled)
 
 
-def test_a_longer_run_is_measured_for_longer(digits, monkeypatch):
-    patience = []
-    monkeypatch.setattr(pace, "_step_seconds", lambda *given: patience.append(given[-1]) or 1.0)
-    settled = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Machine("cpu", False))
+class Clock:
+    """Shows the time that steps and evaluations of our choice take."""
+
+    def __init__(self, monkeypatch, step, evaluation):
+        self.now, self.patience, self._step, self._evaluation = 0.0, [], step, evaluation
+        monkeypatch.setattr(pace.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(pace, "_step_seconds", self.steps)
+        monkeypatch.setattr(pace, "_evaluation_seconds", self.evaluation)
+
+    def steps(self, settled, material, patience):
+        self.patience.append(patience)
+        self.now += 4.0
+        return self._step
+
+    def evaluation(self, settled, material):
+        self.now += self._evaluation
+        return self._evaluation
+
+
+@pytest.mark.parametrize(
+    ("every", "evaluation", "length"),
+    [
+        ("auto", 0.1, Length(55, 8)),  # 60 - 4.1 - 0.8
+        ("auto", 1.0, Length(52, 3)),  # 60 - 5 - 3: more would take too large a share
+        ("auto", 10.0, Length(36, 1)),
+        (0, 0.0, Length(56)),
+        (1, 1.0, Length(27)),
+        (2, 1.0, Length(36)),
+    ],
+)
+def test_a_minute_is_spent_on_measuring_steps_and_evaluations(run, every, evaluation, length, monkeypatch):
+    Clock(monkeypatch, 0.1, evaluation)
+    assert pace.length_in(1.0, run[0], every, run[1]) == length
+
+
+def test_a_longer_run_is_measured_for_longer(run, monkeypatch):
+    clock = Clock(monkeypatch, 1.0, 0.0)
     for minutes in (1.0, 10.0, 1000.0):
-        pace.epochs_in(minutes, settled, 0, Material.of(digits, settled))
-    assert patience == [pytest.approx(0.3), pytest.approx(3.0), 10.0]
+        pace.length_in(minutes, run[0], 0, run[1])
+    assert clock.patience == [pytest.approx(0.3), pytest.approx(3.0), 10.0]
+
+
+def test_there_is_always_an_epoch(run, monkeypatch):
+    Clock(monkeypatch, 100.0, 50.0)
+    assert pace.length_in(0.01, run[0], "auto", run[1]) == Length(1, 1)

@@ -7,7 +7,7 @@ from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
 from ssl_core.methods import METHODS
 from ssl_core.recipes import RECIPES
-from ssl_core.resolve import resolve, settle_machine
+from ssl_core.resolve import Length, resolve, settle_machine
 
 CPU, AMX, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
 
@@ -37,7 +37,7 @@ def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
 def test_every_recipe_resolves(name):
     asked = config.parse(RECIPES[name].config)
-    settled = resolve(asked, report(images=50_000), CPU, epochs_in=lambda _: 7)
+    settled = resolve(asked, report(images=50_000), CPU, length_in=lambda _: Length(7))
     assert '"auto"' not in settled.model_dump_json()
     assert settled.epochs == (asked.epochs or 7)
 
@@ -91,6 +91,8 @@ def test_what_a_method_wants_is_its_own():
     assert simsiam.method.predictor_hidden == 256
     assert simsiam.optimizer.decay_norm_and_bias
     assert simsiam.backbone.zero_init_residual
+    muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
+    assert not muon.optimizer.decay_norm_and_bias
     large = settle(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
     assert large.method.projector == (2048, 2048, 2048)
 
@@ -125,7 +127,7 @@ def test_length_is_given_or_measured_or_a_hundred_epochs():
     assert settle().epochs == 100
     asked = config.parse({"method": {"name": "simclr"}, "minutes": 3.0})
     seen = []
-    settled = resolve(asked, report(), CPU, epochs_in=lambda ready: seen.append(ready) or 40)
+    settled = resolve(asked, report(), CPU, length_in=lambda ready: seen.append(ready) or Length(40))
     assert (settled.epochs, settled.minutes) == (40, None)
     assert (settled.schedule.warmup_epochs, settled.evaluation.every_epochs) == (2, 5)
     assert '"auto"' not in seen[0].model_dump_json()
