@@ -1,4 +1,4 @@
-"""The application: `uvicorn --factory api.app:create`."""
+"""The application; `python -m api` serves it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager

@@ -154,8 +154,7 @@ def _work(session, queue: str, events: list, end: bool = True) -> str:
 def _server(settings: Settings) -> Iterator[tuple[int, int]]:
     port = free_port()
     names = {"TWOVIEWS_DATA_DIR": str(settings.data_dir), "TWOVIEWS_BROKER_URL": settings.broker_url}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create", "--port", str(port), "--no-access-log"]
-    command += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+    command = [sys.executable, "-m", "api", "--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(command, env={**os.environ, **names})
     try:
         _until(lambda: asyncio.run(_client(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, 0, 0)))

@@ -154,17 +154,8 @@ def processes(settings: Settings) -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     variables = {"TWOVIEWS_DATA_DIR": str(settings.data_dir), "TWOVIEWS_EMBED_PRECISION": settings.embed_precision}
-    uvicorn = [
-        "uvicorn",
-        "--factory",
-        "api.app:create",
-        "--port",
-        str(port),
-        "--no-access-log",
-        "--log-level",
-        "warning",
-    ]
-    commands = (["worker.encoder"], uvicorn)
+    api = ["api", "--port", str(port), "--log-level", "warning"]
+    commands = (["worker.encoder"], api)
     started = [subprocess.Popen([sys.executable, "-m", *command], env=os.environ | variables) for command in commands]
     try:
         while not (settings.data_dir / "encoder.sock").exists() or not reachable(port):

@@ -20,6 +20,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import api.__main__
 import api.app
 from service import workers
 from service.db import migrate
@@ -146,7 +147,7 @@ def test_an_image_installs_an_extra_that_exists(path):
 @pytest.mark.parametrize(
     ("extra", "needed"),
     [
-        ("api", ["uvicorn", *modules("api", "service", "migrations/versions"), "worker.keeper"]),
+        ("api", [*modules("api", "service", "migrations/versions"), "worker.keeper"]),
         ("worker", [*modules("worker", "service", "ssl_core"), "torchvision"]),
     ],
     ids=["api", "worker"],
@@ -172,10 +173,10 @@ def test_an_extra_brings_all_that_its_image_imports(extra, needed):
 
 
 def test_every_service_is_covered_by_what_its_image_was_seen_to_import():
-    there = {"api": {"api.app:create", "service", "worker.keeper"}, "worker": {"worker", "worker.encoder"}}
+    there = {"api": {"api", "service", "worker.keeper"}, "worker": {"worker", "worker.encoder"}}
     for service in OURS.values():
         words = command(service)
-        assert (words[3] if words[2] == "uvicorn" else words[2]) in there[dockerfile(service).suffix[1:]]
+        assert words[2] in there[dockerfile(service).suffix[1:]]
 
 
 def test_the_image_of_the_api_installs_no_torch():
@@ -299,10 +300,10 @@ def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_brings_each_part_once_and_one_image_of_workers(profile):
     parts = [
-        ["service", "migrate"], ["uvicorn", "api.app:create"], ["worker.keeper"],
+        ["service", "migrate"], ["api", "--host", "0.0.0.0", "--port", "8000"], ["worker.keeper"],
         ["worker", "--queue", "train"], ["worker", "--queue", "data"], ["worker.encoder"],
     ]  # fmt: skip
-    found = [words[2:4] if words[2] == "uvicorn" else words[2:] for words in started(profile).values()]
+    found = [words[2:] for words in started(profile).values()]
     assert sorted(found) == sorted(parts)
     assert {OURS[name]["image"] for name in started(profile)} == {"twoviews-api", f"twoviews-worker:{profile}"}
     host = urlsplit(OURS["api"]["environment"]["TWOVIEWS_ENCODER_URL"]).hostname
@@ -327,8 +328,8 @@ def test_a_gpu_is_reserved_by_training_and_encoder_of_the_profile_gpu():
 
 
 def test_services_end_by_themselves_before_docker_kills_them():
-    words = command(OURS["api"])
-    assert int(words[words.index("--timeout-graceful-shutdown") + 1]) < DOCKER_STOP_SECONDS
+    assert "--grace-seconds" not in command(OURS["api"])
+    assert api.__main__.GRACE_SECONDS < DOCKER_STOP_SECONDS
     grace_seconds = Settings(_env_file=None).grace_seconds
     for name, service in OURS.items():
         if dockerfile(service).suffix == ".worker":

@@ -43,7 +43,10 @@ class Plan:
 def serve(plan: Plan, *, json: bool = False) -> int:
     """Run the service until SIGINT, SIGTERM or SIGHUP; return the exit code. Raises TwoviewsError when it cannot."""
     signals = Signals()
-    plan.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        plan.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise TwoviewsError(f"{plan.data_dir} cannot hold the data: {error.strerror}.") from error
     with _sole_owner(plan.data_dir):
         house = House(plan, addresses.free_port(plan.host, plan.port))
         try:
@@ -95,10 +98,9 @@ class House:
         self._encoder = addresses.encoder(plan.data_dir)
         environment = dict(os.environ) | self._settings() | self._encoder
         python = [sys.executable, "-m"]
-        serving = ["--factory", "--host", plan.host, "--port", str(port), "--timeout-graceful-shutdown", "5"]
         commands = {
             "valkey": valkey.command(plan.data_dir / "valkey", self._broker_socket),
-            "api": [*python, "uvicorn", "api.app:create", *serving, "--no-access-log"],
+            "api": [*python, "api", "--host", plan.host, "--port", str(port)],
             "keeper": [*python, "worker.keeper"],
             "worker-data": [*python, "worker", "--queue", "data"],
             "worker-train": [*python, "worker", "--queue", "train"],

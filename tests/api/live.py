@@ -1,4 +1,4 @@
-"""A live server: the API in a process of its own, as `uvicorn` runs it."""
+"""A live server: the API in a process of its own, as `python -m api` runs it."""
 
 import os
 import signal
@@ -31,9 +31,8 @@ class Live:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create", "--port", str(self.port)]
-        command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-        command += ["--timeout-graceful-shutdown", "1"]
+        command = [sys.executable, "-m", "api", "--port", str(self.port), "--log-level", "warning"]
+        command += ["--grace-seconds", "1"]
         self.process = subprocess.Popen(command, env=self._environment, cwd=Path(__file__).parents[2])
         until = time.monotonic() + 60
         while True:

@@ -1,5 +1,6 @@
 """The API as a process: what it needs to start, uploads that break off, and kill -9 at bad moments."""
 
+import contextlib
 import random
 import shutil
 import socket
@@ -119,6 +120,54 @@ def test_a_body_that_is_too_large_is_told_before_it_has_been_sent(shared):
     connection = shared.begin_upload(b"", length=2**60)
     assert connection.recv(4096).startswith(b"HTTP/1.1 413")
     connection.close()
+
+
+def heard(connection: socket.socket) -> httpx.Response:
+    """What the server answers on the connection, once it has hung up."""
+    answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    connection.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+
+
+def dialled(server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: "])
+def test_a_head_without_end_is_refused_early(shared, start):
+    connection, sent = dialled(shared), 0
+    connection.sendall(start)
+    with contextlib.suppress(ConnectionError):
+        while sent < 50 * 2**20:
+            connection.sendall(b"x" * 65536)
+            sent += 65536
+    assert sent < 20 * 2**20
+    with contextlib.suppress(ConnectionError):  # it hung up while we went on: then the answer may be lost
+        problem(heard(connection), 431, "request_header_fields_too_large")
+    assert shared.client.get("/health/live").status_code == 200
+
+
+def test_a_head_that_is_a_little_too_long_is_told_so(shared):
+    connection = dialled(shared)
+    for part in (b"GET /health/live HTTP/1.1\r\nX-Long: ", b"x" * 65536, b"x" * 5000):
+        connection.sendall(part)
+        time.sleep(0.3)  # apart, as they are on a slow line
+    problem(heard(connection), 431, "request_header_fields_too_large")
+
+
+def test_a_long_head_and_what_follows_on_the_same_connection_are_answered(shared):
+    headers = {"X-Long": "x" * 30_000, "Content-Type": "application/json"}
+    for _ in range(3):
+        problem(shared.client.post("/keys", headers=headers, content=b"{" + b" " * 300_000), 400, "bad_request")
+
+
+def test_what_is_not_http_is_told_so(shared):
+    connection = dialled(shared)
+    connection.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
+    assert "Invalid HTTP" in problem(heard(connection), 400, "bad_request")["detail"]
 
 
 def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, storage, database):

@@ -127,7 +127,7 @@ class Fleet:
     def api(self) -> subprocess.Popen:
         """Start the API, and return when it listens."""
         where = ["--uds", str(self.door), "--log-level", "warning"]
-        api = self._start("api", "-m", "uvicorn", "--factory", "api.app:create", *where)
+        api = self._start("api", "-m", "api", *where)
         soon(self._api_listens)
         return api
 

@@ -1,0 +1,35 @@
+"""The server: `python -m api`, one process; any number of them can share a database behind a proxy."""
+
+import argparse
+
+import uvicorn
+
+from api.protocol import Protocol
+
+GRACE_SECONDS = 5
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--uds", help="a Unix socket, in place of host and port")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--grace-seconds", type=int, default=GRACE_SECONDS, help="for requests under way at the end")
+    asked = parser.parse_args()
+    uvicorn.run(
+        "api.app:create",
+        factory=True,
+        host=asked.host,
+        port=asked.port,
+        uds=asked.uds,
+        http=Protocol,
+        access_log=False,
+        log_level=asked.log_level,
+        timeout_graceful_shutdown=asked.grace_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()
