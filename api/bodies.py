@@ -1,6 +1,10 @@
-"""JSON bodies: read once, up to a limit, by a parser that takes no NaN, no lone surrogate and no endless nesting."""
+"""JSON bodies: read once, up to a limit, by a parser that takes no NaN, no lone surrogate and no endless nesting.
 
-from collections.abc import Callable, Coroutine
+And the parameters of an address, which are those that its route knows.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -8,18 +12,24 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from service.errors import BadRequest, TooLarge, UnsupportedMedia
+from api.problems import unknown
+from service.errors import BadRequest, Fault, InvalidRequest, TooLarge, UnsupportedMedia
 
 MAX_DEPTH = 32
+_PAGING = ("after", "limit")  # taken everywhere: whoever reads a list need not know that it has one page
+_MOST_PARAMETERS = 100  # that are looked at
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, if it takes one, is JSON of at most `max_body_bytes`."""
+    """A route that refuses parameters it does not know, and whose body, if any, is JSON of at most `max_body_bytes`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        known = [*_PAGING, *(field.alias for field in self.dependant.query_params)]
 
         async def handle_json(request: Request) -> Response:
+            if request.scope["query_string"]:
+                _refuse_unknown(request.query_params, known)
             return await handle(JsonRequest(request.scope, request.receive))
 
         return handle_json
@@ -61,6 +71,17 @@ class JsonRequest(Request):
         except ClientDisconnect as error:
             raise BadRequest("The body ended early.") from error
         return b"".join(chunks)
+
+
+def _refuse_unknown(parameters: Mapping[str, str], known: list[str]) -> None:
+    """A filter that is misspelt would let everything through. Raises InvalidRequest."""
+    faults = [
+        Fault(pointer=name[:64], code="extra_forbidden", detail=unknown("parameter", name, known))
+        for name in islice(parameters, _MOST_PARAMETERS)
+        if name not in known
+    ]
+    if faults:
+        raise InvalidRequest("; ".join(fault["detail"] for fault in faults[:3]), errors=faults)
 
 
 def _is_json(content_type: str) -> bool:

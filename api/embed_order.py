@@ -14,6 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from api.uploads import doubled
 from service.errors import (
     BadRequest,
     EncoderBusy,
@@ -207,6 +208,8 @@ class _Form:
             images = self.fields.setdefault("images", [])
             images.append(bytes(self._data))
             _check_count(len(images), self._settings)
+        elif self._name in self.fields:
+            raise doubled(self._name)
         elif len(self.fields) < 10:  # one of the first ten is unknown if there are as many
             self.fields[self._name] = self._data.decode("utf-8", "replace")
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.db.session import away
-from service.errors import BadRequest, Error, Fault, InvalidRequest, Unavailable
+from service.db.session import away, full
+from service.errors import BadRequest, DatabaseFull, Error, Fault, InvalidRequest, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 _STATUSES = frozenset(HTTPStatus)
@@ -103,7 +103,8 @@ async def _database(request: Request, error: Exception) -> Response:
     if not away(error):
         raise error  # a fault of ours, for the edge to tell
     _log.warning("The database does not answer: %s", error)
-    return from_error(Unavailable("The database does not answer; try again in a moment."), request_id(request))
+    told = DatabaseFull() if full(error) else Unavailable("The database does not answer; try again in a moment.")
+    return from_error(told, request_id(request))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -123,16 +124,16 @@ def _fault(item: dict[str, Any], known: list[str]) -> Fault:
         pointer = str(path[0]) if path else where
     detail = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        detail = unknown_field(str(path[-1]), known)
+        detail = unknown("field", str(path[-1]), known)
     if item["type"] == "missing" and not path:
         detail = "A JSON body is needed"
     return Fault(pointer=pointer[:300], code=item["type"], detail=detail)
 
 
-def unknown_field(name: str, known: list[str]) -> str:
-    """The sentence for a field that does not exist, with the nearest one that does."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"There is no field `{name[:64]}` here" + (f"; did you mean `{near[0]}`?" if near else ".")
+def unknown(what: str, name: str, known: list[str]) -> str:
+    """The sentence for a field or parameter that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name[:64], known, n=1)
+    return f"There is no {what} `{name[:64]}` here" + (f"; did you mean `{near[0]}`?" if near else ".")
 
 
 def _body_fields(request: Request) -> list[str]:

@@ -16,7 +16,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import unknown_field
+from api.problems import unknown
 from service import text
 from service.errors import (
     BadRequest,
@@ -154,9 +154,9 @@ class _Form:
         _, options = parse_options_header(bytes(part.disposition))
         part.name = options.get(b"name", b"").decode("utf-8", "replace")
         if part.name not in self._known:
-            raise _invalid(part.name, "extra_forbidden", unknown_field(part.name, self._known))
+            raise _invalid(part.name, "extra_forbidden", unknown("field", part.name, self._known))
         if part.name in self._seen:
-            raise _invalid(part.name, "doubled", f"The form has more than one part called `{part.name}`.")
+            raise doubled(part.name)
         self._seen[part.name] = part.value
         if part.name == FILE:
             self._filename = _shown(options.get(b"filename", b"").decode("utf-8", "replace"))
@@ -201,6 +201,11 @@ def _shown(filename: str) -> str:
     """The file's own name without its folders, fit to be shown; never used as a path."""
     name = PurePosixPath(filename.replace("\\", "/")).name
     return "".join(letter for letter in name if text.printable(letter))[: text.MAX_LINE]
+
+
+def doubled(name: str) -> InvalidRequest:
+    """The error of a form with two parts of one name, of which only one may be meant."""
+    return _invalid(name, "doubled", f"The form has more than one part called `{name}`.")
 
 
 def _invalid(name: str, code: str, detail: str) -> InvalidRequest:

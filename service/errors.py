@@ -187,6 +187,10 @@ class IdempotencyInFlight(Conflict):
     """A request with this Idempotency-Key is still being answered."""
 
 
+class DatabaseFull(Unavailable):
+    """The disk of the database is full; nothing was written. Try again in a moment."""
+
+
 # --- embed -------------------------------------------------------------------------------------------------------
 
 

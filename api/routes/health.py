@@ -8,7 +8,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
 from api.answers import Answer
-from api.bodies import JsonRoute
 from api.counters import Looked
 from api.deps import Caller
 from service import census, workers
@@ -17,7 +16,7 @@ from service.errors import Fault, NotReady
 from service.settings import Settings
 from service.storage import Storage
 
-router = APIRouter(tags=["health"], route_class=JsonRoute)
+router = APIRouter(tags=["health"])
 _PROBE_BYTES = 4096  # a full disk takes an empty file, and no block
 _log = logging.getLogger(__name__)
 

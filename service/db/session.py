@@ -4,6 +4,7 @@ SQLite: WAL, synchronous=FULL (an accepted job survives a power cut), foreign ke
 IMMEDIATE` for a transaction that will write, so that it waits its turn at the start, not in the middle.
 """
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import GenericFunction
 
 BUSY_SECONDS = 30  # how long a writer waits for its turn
+_DISK_FULL = "53100"  # PostgreSQL's code
 
 
 class now(GenericFunction[float]):
@@ -52,6 +54,14 @@ def away(error: BaseException) -> bool:
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def full(error: BaseException) -> bool:
+    """Tell whether the database answered that its disk has no room."""
+    told = getattr(error, "orig", None)
+    return (
+        getattr(told, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(told, "sqlstate", None) == _DISK_FULL
+    )
 
 
 class Database:

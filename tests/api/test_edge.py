@@ -102,6 +102,16 @@ def test_parameters_out_of_range_name_themselves(client):
     assert pointers(body) == ["idempotency-key"]
 
 
+def test_a_parameter_that_does_not_exist_is_refused_with_the_nearest_that_does(client):
+    body = problem(client.get("/jobs?stauts=running&limit=5"), 422, "invalid_request")
+    assert pointers(body) == ["stauts"]
+    assert "did you mean `status`?" in body["detail"]
+    problem(client.get("/recipes?" + "&".join(f"p{n}=1" for n in range(5000))), 422, "invalid_request")
+    problem(client.post("/jobs?dry_run=1", json={}), 422, "invalid_request")
+    assert client.get("/health/live?probe=1").is_success
+    assert client.get("/methods?limit=100").is_success
+
+
 def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, nobody, caplog):
     router = APIRouter()
 

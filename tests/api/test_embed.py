@@ -162,6 +162,8 @@ def test_a_form_without_images_or_with_an_unknown_field_is_pointed_at(client: Te
     assert pointers(problem(answer, 422, "invalid_request")) == ["/images"]
     answer = client.post("/embed", data={"model": model, "picture": "x"}, files=multipart(IMAGES))
     assert pointers(problem(answer, 422, "invalid_request")) == ["/picture"]
+    answer = client.post("/embed", data={"model": [model, "model_other"]}, files=multipart(IMAGES))
+    assert pointers(problem(answer, 422, "invalid_request")) == ["/model"]
 
 
 @pytest.mark.parametrize(

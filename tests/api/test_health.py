@@ -1,11 +1,17 @@
 """Health and Prometheus."""
 
 import shutil
+from functools import partial
 
+import psycopg
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from api.app import create
 from service import workers
+from service.db.session import full
 from tests.api.answers import pointers, problem
 from tests.service import given
 
@@ -43,6 +49,27 @@ def test_a_database_that_is_away_is_503_everywhere_and_the_process_lives(setting
         problem(answer, 503, "unavailable")
         assert answer.headers["retry-after"]
         assert client.get("/health/live").is_success
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_database_without_room_says_so_and_loses_nothing(app, client, database, tenant):
+    dataset = given.ready(database, tenant)
+    ask = partial(client.post, "/jobs", json={"dataset": dataset, "config": given.PRETRAIN})
+    accepted = [ask().json()["id"]]
+    with app.state.database.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one() + 1
+    event.listen(
+        app.state.database.engine, "begin", lambda found: found.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    )
+    while (answer := ask()).status_code == 202:
+        accepted.append(answer.json()["id"])
+    problem(answer, 503, "database_full")
+    assert [job["id"] for job in client.get("/jobs", params={"limit": 100}).json()["data"]] == accepted[::-1]
+
+
+def test_the_code_of_a_full_disk_is_known_on_both_databases():
+    assert full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
+    assert not full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
 
 
 def test_a_full_disk_is_not_ready(client, storage, monkeypatch):
