@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from alembic.util import CommandError
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+
 from service import keys
 from service.db import migrate
 from service.db.session import Database
@@ -28,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(asked.run(asked))
     except Error as error:
         print(error.detail, file=sys.stderr)  # noqa: T201
-        return 1
+    except (DBAPIError, CommandError) as error:
+        where = make_url(Settings().database).render_as_string(hide_password=True)
+        print(f"{where} cannot be used: {getattr(error, 'orig', error)}", file=sys.stderr)  # noqa: T201
+    return 1
 
 
 def _migrate(asked: argparse.Namespace) -> int:

@@ -270,6 +270,9 @@ def _files(folder: Path) -> Iterator[Item | Fault]:
             except layout.UnsafePath as error:
                 yield Fault(str(error), "unsafe_path", "The file's name reads like an absolute path.")
                 continue
+            if not path.is_file():  # nor a link to one
+                yield Fault(relative, "not_a_file", "The entry is no plain file, or a link that leads nowhere.")
+                continue
             yield Item(relative, path.read_bytes())
 
 

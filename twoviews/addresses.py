@@ -19,7 +19,8 @@ def free_port(host: str, port: int) -> int:
         try:
             door.bind((host, port))
         except OSError as error:
-            raise TwoviewsError(f"{host}:{port} cannot be used ({error.strerror}); choose another --port.") from error
+            detail = f"{host}:{port} cannot be used ({error.strerror}); choose another --host or --port."
+            raise TwoviewsError(detail) from error
         return int(door.getsockname()[1])
 
 

@@ -4,6 +4,9 @@ Exit codes: 0 all went well; 1 a job or a dataset failed; 2 the command or its r
 thing; 4 the service cannot be reached, refuses the key, or is at fault itself.
 """
 
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +19,7 @@ from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 from twoviews.session import Session
 
 FAILED, WRONG, MISSING, AWAY = 1, 2, 3, 4
+SEEN_ENOUGH = 128 + signal.SIGPIPE  # as a shell has it
 
 
 class Sentences(TyperGroup):
@@ -24,6 +28,9 @@ class Sentences(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(SEEN_ENOUGH) from None
         except (TwoviewsError, OSError, ValueError) as error:
             screen.problem(error)
             raise typer.Exit(exit_code(error)) from error

@@ -71,6 +71,23 @@ def test_a_name_that_cannot_be_stored_is_refused_in_a_sentence(data, capsys):
     assert "control characters" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("damage", ["garbled", "newer"])
+def test_a_database_that_cannot_be_used_is_told_in_a_sentence(data, database, capsys, damage):
+    file = Path(str(database.engine.url.database))
+    if damage == "garbled":
+        database.close()
+        file.write_bytes(b"this is no database" * 1000)
+    else:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'of_tomorrow'")
+    assert main(["bootstrap", "--url", "http://127.0.0.1:1234"]) == 1
+    told = capsys.readouterr().err
+    assert f"{file} cannot be used: " in told
+    assert ("not a database" if damage == "garbled" else "of_tomorrow") in told
+    assert "Traceback" not in told
+
+
 def test_the_models_agree_with_the_migrations():
     assert main(["check"]) == 0
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -285,6 +286,21 @@ def test_a_plain_folder_is_packed(tmp_path):
     report = pack_folder(tmp_path / "photos", tmp_path / "packed")
     assert report["classes"] == ["cats", "dogs"]
     assert report["ignored"] == 2
+
+
+def test_a_pipe_or_a_link_to_nowhere_in_a_folder_is_named(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "1.png").write_bytes(png())
+    (photos / "2.png").symlink_to(photos / "1.png")
+    (photos / "3.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(photos / "4.png")
+    with pytest.raises(PackError) as caught:
+        pack_folder(photos, tmp_path / "packed")
+    assert [(fault["pointer"], fault["code"]) for fault in caught.value.errors] == [
+        ("/files/3.png", "not_a_file"),
+        ("/files/4.png", "not_a_file"),
+    ]
 
 
 def test_large_datasets_are_written_in_several_batches(tmp_path):

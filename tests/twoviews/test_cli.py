@@ -2,6 +2,9 @@
 
 import fcntl
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -129,6 +132,24 @@ def test_help_names_every_command_and_the_exit_codes():
     text = CliRunner().invoke(app, ["--help"]).stdout
     for word in ("up", "demo", "datasets", "jobs", "metrics", "embed", "models", "keys", "Exit codes"):
         assert word in text
+
+
+def test_a_reader_who_has_seen_enough_ends_it_in_silence(credentials):
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = ["--url", credentials.url, "--key", credentials.key, "jobs", "list", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "twoviews", *words], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_up_says_what_is_wrong_with_its_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    done = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "file")])
+    assert done.exit_code == 1
+    assert "file cannot hold the data: File exists." in done.stderr.replace("\n", "")
 
 
 @pytest.mark.parametrize(

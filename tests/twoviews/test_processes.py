@@ -112,9 +112,11 @@ def test_a_port_in_use_is_a_sentence_and_zero_finds_a_free_one():
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(TwoviewsError, match="choose another --port"):
+        with pytest.raises(TwoviewsError, match="choose another --host or --port"):
             addresses.free_port("127.0.0.1", taken.getsockname()[1])
         assert addresses.free_port("127.0.0.1", 0) != taken.getsockname()[1]
+    with pytest.raises(TwoviewsError, match="choose another --host or --port"):
+        addresses.free_port("no such host", 0)
 
 
 def test_a_socket_path_that_is_too_long_moves_to_a_private_folder(tmp_path):
