@@ -62,8 +62,8 @@ class Backbone(Closed):
     )
     stem: Literal["auto", "cifar", "cifar_stride2", "imagenet"] = Field(
         "auto",
-        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above. Not for torchvision's"
-        " models.",
+        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above; cifar_stride2 from 28"
+        " to 64 px on a CPU without bf16. Not for torchvision's models.",
     )
     weights: Literal["random", "imagenet"] = Field(
         "random",

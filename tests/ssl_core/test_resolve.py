@@ -60,10 +60,12 @@ def test_network_and_precision_follow_the_device():
 @pytest.mark.parametrize(
     ("machine", "width", "height", "size", "stem"),
     [
-        (CPU, 32, 32, 32, "cifar"),
+        (CPU, 32, 32, 32, "cifar_stride2"),
+        (CPU, 27, 27, 27, "cifar"),
+        (AMX, 32, 32, 32, "cifar"),
         (GPU, 48, 40, 40, "cifar"),
         (CPU, 4, 4, 8, "cifar"),
-        (CPU, 300, 200, 64, "cifar"),
+        (CPU, 300, 200, 64, "cifar_stride2"),
         (GPU, 300, 200, 224, "imagenet"),
     ],
 )
