@@ -62,8 +62,8 @@ class Backbone(Closed):
     )
     stem: Literal["auto", "cifar", "cifar_stride2", "imagenet"] = Field(
         "auto",
-        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above; cifar_stride2 from 28"
-        " to 64 px on a CPU without bf16. Not for torchvision's models.",
+        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above. Not for torchvision's"
+        " models.",
     )
     weights: Literal["random", "imagenet"] = Field(
         "random",
@@ -310,8 +310,8 @@ class Pretrain(_Run):
     )
     phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=16)] | Auto = Field(
         "auto",
-        description="auto: of a ResNet on a CPU half, three quarters and the full size, until 0.4, 0.8 and 1; else the"
-        " full size.",
+        description="auto: of a ResNet on a CPU 1/2, 5/8, 3/4 and all of the full size, until 0.5, 0.8, 0.95 and 1;"
+        " else the full size.",
     )
     views: Views = Field(Views(), description="How a view is drawn from an image.")
     epochs: int | None = Field(

@@ -13,7 +13,7 @@ from ssl_core.learner import Learner
 from ssl_core.material import Material
 from ssl_core.resolve import ONLINE_EVALUATIONS, Length
 
-_WARM_UP_STEPS, _FEWEST_STEPS = 2, 5
+_WARM_UP_STEPS, _FEWEST_STEPS = 1, 3
 _SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
 _BATCHES = 20  # different ones
 _EVALUATION_SHARE = 0.06  # of the run, at most, where their number is left open

@@ -6,7 +6,7 @@ The result is a valid config that resolves to itself, so a run that is started a
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -30,7 +30,6 @@ from ssl_core.machine import Machine
 
 Run = TypeVar("Run", bound=RunConfig)
 Data = TypeVar("Data", bound=BaseModel)
-Stem = Literal["cifar", "cifar_stride2", "imagenet"]
 
 DEFAULT_EPOCHS = 100
 ONLINE_EVALUATIONS = 8  # in a run, at most
@@ -46,7 +45,7 @@ DECAYS_ALL = {"simsiam"}
 ZERO_INIT_RESIDUAL = {"simsiam"}
 # Methods that learn more by Muon in the short runs of a CPU: benchmarks/README.md.
 MUON_ON_CPU = {"simclr"}
-_HALVED = 28  # pixels: from here on a slow CPU gains more from three times as many steps than from the full resolution
+_SMALLER = ((0.5, 0.5), (0.625, 0.8), (0.75, 0.95))  # shares of the full size, each until that share of the run
 _SMALL = 64  # pixels: up to here images are trained at their own size, with a CIFAR stem
 _WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
 
@@ -127,7 +126,7 @@ def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
     if machine.device != "cpu" or is_torchvisions(config.backbone.name):  # whose smallest image is its own
         return (Phase(until=1.0, image_size=full),)
     # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
-    ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in ((0.5, 0.4), (0.75, 0.8))}
+    ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in _SMALLER}
     ends[full] = 1.0
     return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
 
@@ -139,7 +138,7 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
     defaults = {
         "name": "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
-        "stem": _stem(image_size, machine),
+        "stem": "cifar" if image_size <= _SMALL else "imagenet",
         "zero_init_residual": config.method.name in ZERO_INIT_RESIDUAL,
         **start,
     }
@@ -148,13 +147,6 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
         defaults |= TORCHVISIONS_OWN
     open_fields = {field: value for field, value in defaults.items() if getattr(config.backbone, field) == "auto"}
     return _with(config.backbone, **open_fields)
-
-
-def _stem(image_size: int, machine: Machine) -> Stem:
-    if image_size > _SMALL:
-        return "imagenet"
-    slow = machine.device == "cpu" and not machine.gains_from_bf16
-    return "cifar_stride2" if slow and image_size >= _HALVED else "cifar"
 
 
 def _method(config: Pretrain) -> Method:
