@@ -42,6 +42,11 @@ class Arena:
         return [job for job in self.submitted if not self.workload.ended([job])]
 
     @property
+    def points(self) -> int:
+        """How many metric points all jobs have by now."""
+        return sum(self.workload.job(job).last_point for job in self.submitted)
+
+    @property
     def to_come(self) -> int:
         """Jobs that are not submitted yet."""
         return self.jobs - len(self.submitted)
