@@ -129,7 +129,7 @@ BAD = {
         {"config": {"method": {"name": "simclr", "temperature": -1}, "batch_size": 0}},
         "invalid_config",
         ["/config/method/temperature", "/config/batch_size"],
-        "greater than 0",
+        "0.001",
     ),
     "config of a wrong type": (
         {"config": {"method": {"name": "simclr"}, "epochs": "100"}},
