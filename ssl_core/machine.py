@@ -30,7 +30,7 @@ class Machine:
             raise ConfigUnfit('The config asks for device "cuda", and this machine has no GPU that torch can use.')
         if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
             return cls("cuda", torch.cuda.is_bf16_supported(including_emulation=False))
-        return cls("cpu", _has_amx())
+        return cls("cpu", _multiplies_bf16())
 
 
 @contextmanager
@@ -60,10 +60,10 @@ def keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _has_amx() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware; without, bf16 is slower than fp32 on a CPU."""
+def _multiplies_bf16() -> bool:
+    """Whether the processor multiplies bf16 numbers in hardware; without, bf16 is slower than fp32 on a CPU."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:  # not Linux, where no such processor is used
         return False
-    return torch.backends.mkldnn.is_available() and "amx_tile" in flags and "amx_bf16" in flags
+    return torch.backends.mkldnn.is_available() and (flags >= {"amx_tile", "amx_bf16"} or "avx512_bf16" in flags)

@@ -9,7 +9,7 @@ from ssl_core.methods import METHODS
 from ssl_core.recipes import RECIPES
 from ssl_core.resolve import Length, resolve, settle_machine
 
-CPU, AMX, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
+CPU, BF16, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
 
 
 def report(width=32, height=32, images=1000):
@@ -22,7 +22,7 @@ def settle(machine=CPU, data=None, **fields):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("machine", [CPU, AMX, GPU])
+@pytest.mark.parametrize("machine", [CPU, BF16, GPU])
 @pytest.mark.parametrize("side", [8, 28, 32, 300])
 def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, side):
     settled = settle(machine, report(side, side), method={"name": name})
@@ -43,15 +43,15 @@ def test_every_recipe_resolves(name):
 
 
 def test_simclr_learns_by_muon_on_a_cpu_and_everything_else_by_sgd():
-    assert settle(CPU).optimizer.name == settle(AMX).optimizer.name == "muon"
+    assert settle(CPU).optimizer.name == settle(BF16).optimizer.name == "muon"
     assert settle(GPU).optimizer.name == settle(CPU, method={"name": "simsiam"}).optimizer.name == "sgd"
     assert settle(CPU, optimizer={"name": "sgd"}).optimizer.name == "sgd"
 
 
 def test_network_and_precision_follow_the_device():
-    cpu, amx, gpu = settle(CPU), settle(AMX), settle(GPU)
+    cpu, bf16, gpu = settle(CPU), settle(BF16), settle(GPU)
     assert (cpu.backbone.name, cpu.backbone.width, cpu.precision) == ("resnet10", 0.5, "fp32")
-    assert (amx.device, amx.precision) == ("cpu", "bf16")
+    assert (bf16.device, bf16.precision) == ("cpu", "bf16")
     assert (gpu.backbone.name, gpu.backbone.width, gpu.precision, gpu.device) == ("resnet18", 1, "bf16", "cuda")
     assert (cpu.evaluation.max_images, gpu.evaluation.max_images) == (2500, 5000)
     assert settle(CPU, evaluation={"max_images": 70}).evaluation.max_images == 70
@@ -180,7 +180,7 @@ def test_what_cannot_be_run_is_said(fields, images, words):
 
 
 def test_evaluations_settle_their_machine_alone():
-    settled = settle_machine(config.parse({}, "knn_eval"), AMX)
+    settled = settle_machine(config.parse({}, "knn_eval"), BF16)
     assert (settled.device, settled.precision) == ("cpu", "bf16")
 
 
