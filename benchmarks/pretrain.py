@@ -5,9 +5,9 @@
                                                     # 10,000 images, kNN on the whole test split
 
 PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10, width
-0.5, stem stride 2), batch (256) and images are the same on both sides; in `speed` so is the size of the views. Ours
-is the product's own process, metrics, checkpoints and all; lightly's two arms are benchmarks/lightly_simclr.py. Needs
-`pip install -e ".[bench]"`.
+0.5, stem stride 2), batch (256) and images are the same on both sides; in `speed` so are the size of the views and the
+optimizer, SGD, and one more arm has our default instead, Muon. Ours is the product's own process, metrics, checkpoints
+and all; lightly's two arms are benchmarks/lightly_simclr.py. Needs `pip install -e ".[bench]"`.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-ARMS = ("lightly docs", "lightly tuned", "twoviews")
+OURS = {"twoviews": "sgd", "twoviews, Muon": "muon"}  # by optimizer; lightly's arms have SGD
+ARMS = ("lightly docs", "lightly tuned", *OURS)
 NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2"}
 
 
@@ -42,7 +43,7 @@ def speed(options: argparse.Namespace) -> None:
     rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for seed in range(options.seeds):
         for arm in ARMS:
-            rate = our_speed(options, seed) if arm == "twoviews" else lightly(options, arm, seed)["views_per_second"]
+            rate = our_speed(options, arm, seed) if arm in OURS else lightly(options, arm, seed)["views_per_second"]
             rates[arm].append(rate)
             print(f"seed {seed}  {arm:14} {rate:8.0f} views/s", flush=True)
     ours = statistics.median(rates["twoviews"])
@@ -71,7 +72,7 @@ def lightly(
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def our_speed(options: argparse.Namespace, seed: int) -> float:
+def our_speed(options: argparse.Namespace, arm: str, seed: int) -> float:
     """Views per second of the product's own process between a third and the end of the seconds."""
     config = {
         "method": {"name": "simclr"},
@@ -80,6 +81,7 @@ def our_speed(options: argparse.Namespace, seed: int) -> float:
         "subset": 10_000,
         "seed": seed,
         "epochs": 10_000,
+        "optimizer": {"name": OURS[arm]},
         "evaluation": {"every_epochs": 0},
     }
     seen: list[tuple[float, int]] = []
