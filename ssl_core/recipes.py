@@ -81,7 +81,7 @@ RECIPES: dict[str, Recipe] = {
         hardware="two CPU cores with bf16 (AVX-512 or AMX)",
         duration="10 minutes",
         result="2,934 flower photographs: 72 % kNN and 76 % linear of five classes, no collapse; raw pixels 41 and 46."
-        " Without bf16 it needs about an hour.",
+        " Without bf16 ten minutes are too few.",
         config={
             "method": {"name": "simsiam"},
             "backbone": {**_CPU_NETWORK, "stem": "cifar_stride2", "zero_init_residual": False},
