@@ -33,7 +33,7 @@ from service.db import migrate
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings
-from ssl_core import artifact, config
+from ssl_core import artifact, config, methods
 
 CLIENTS = 64
 
@@ -84,7 +84,9 @@ def save(case: Case, folder: Path) -> None:
     backbone = {"name": case.backbone, "width": 1, "stem": "imagenet", "zero_init_residual": False}
     settled = config.parse({"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone})
     preprocessing = artifact.Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
-    artifact.save(folder, artifact.build(settled, 0).eval(), preprocessing, settled, {})
+    method = methods.build(settled, 0)
+    encoder = artifact.Encoder(method.backbone, method.projector, preprocessing)
+    artifact.save(folder, encoder, settled.backbone, method.heads(), {})
 
 
 def offline(case: Case, settings: Settings, seconds: float) -> float:

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssl_core import backbones, config, prepare
+from ssl_core import backbones, prepare
 from ssl_core.backbones import Backbone
-from ssl_core.config import Pretrain
-from ssl_core.failures import BadModel, ConfigUnfit
+from ssl_core.config import Backbone as BackboneConfig
+from ssl_core.config import is_torchvisions
+from ssl_core.failures import BadModel
 from ssl_core.files import Written, settle
+from ssl_core.heads import MLP
 from ssl_core.machine import memory_format, place, precise
-from ssl_core.methods import METHODS, Method
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, HEADS, CARD = "weights.safetensors", "heads.safetensors", "model.json"
 
 
@@ -60,15 +61,21 @@ class Preprocessing:
 
 
 class Encoder(nn.Module):
-    """An encoder in eval mode: uint8 images at its own size -> float32 features of one of its layers."""
+    """An encoder in eval mode: uint8 images at its own size -> float32 features of one of its layers.
 
-    def __init__(self, method: Method, preprocessing: Preprocessing, *, precision: str = "fp32") -> None:
+    Without a projector it has the backbone's layers alone.
+    """
+
+    def __init__(
+        self, backbone: Backbone, projector: MLP | None, preprocessing: Preprocessing, *, precision: str = "fp32"
+    ) -> None:
         super().__init__()
-        self.method = method
+        self.backbone = backbone
+        self.projector = projector
         self.preprocessing = preprocessing
         self.precision = precision
-        self.layers = layers(method)  # name -> width
-        self.dim = method.backbone.dim
+        self.layers = layers(backbone, projector)  # name -> width
+        self.dim = backbone.dim
         self.image_size = preprocessing.image_size
         self.eval()
 
@@ -89,45 +96,59 @@ class Encoder(nn.Module):
         layout = memory_format(device, self.precision)
         images = self.preprocessing.normalise_(images).contiguous(memory_format=layout)
         with precise(device, self.precision):
-            if layer == "backbone":
-                features = self.method.backbone(images)
-            elif layer == "projection":
-                features = self.method.projector(self.method.backbone(images))
-            else:
-                features = self.method.backbone.blocks(images)[layer]
+            features = self._features(images, layer)
         return features.float()
 
+    def _features(self, images: Tensor, layer: str) -> Tensor:
+        if layer in self.backbone.block_dims:
+            return self.backbone.blocks(images)[layer]
+        h = self.backbone(images)
+        if self.projector is None or layer == "backbone":
+            return h
+        return dict(zip(_head_names(self.projector), self.projector.layers(h), strict=True))[layer]
 
-def layers(method: Method) -> dict[str, int]:
-    """Return the widths of all representations that an encoder of this method gives."""
-    projection = [module for module in method.projector.modules() if isinstance(module, nn.Linear)][-1].out_features
-    return {"backbone": method.backbone.dim, "projection": projection, **method.backbone.block_dims}
+
+def layers(backbone: Backbone, projector: MLP | None) -> dict[str, int]:
+    """Return the widths of all representations that an encoder gives: features, head layers from below, blocks."""
+    head = dict(zip(_head_names(projector), projector.widths, strict=True)) if projector is not None else {}
+    return {"backbone": backbone.dim, **head, **backbone.block_dims}
+
+
+def _head_names(projector: MLP) -> list[str]:
+    return [f"head{number}" for number in range(1, len(projector.widths))] + ["projection"]
 
 
 def save(
-    directory: Path, method: Method, preprocessing: Preprocessing, settled: Pretrain, about: Mapping[str, Any]
+    directory: Path,
+    encoder: Encoder,
+    backbone: BackboneConfig,
+    heads: Mapping[str, nn.Module],
+    about: Mapping[str, Any],
 ) -> tuple[Written, dict[str, Any]]:
-    """Write the artifact into `directory`; return its weights file and its card, which `about` adds to."""
+    """Write the artifact into `directory`; return its weights file and its card, which `about` adds to.
+
+    backbone: the resolved config of the encoder's; heads: all that are to be kept, the projector as `projector`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    widths = layers(method)
+    projector, preprocessing = encoder.projector, encoder.preprocessing
     card = {
         "format": FORMAT,
-        "backbone": {"name": settled.backbone.name, "width": settled.backbone.width, "stem": settled.backbone.stem},
-        "dim": widths["backbone"],
-        "method": settled.method.name,
-        "projection_dim": widths["projection"],
-        "layers": widths,
+        "backbone": backbone.model_dump(mode="json", exclude={"weights", "zero_init_residual"}),
+        "projector": projector.description if projector is not None else None,
+        "dim": encoder.dim,
+        "projection_dim": encoder.layers.get("projection"),
+        "layers": encoder.layers,
         "preprocessing": {
             "image_size": preprocessing.image_size,
             "resize": "shorter side, then centre crop",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
-        "config": settled.model_dump(mode="json"),
         **about,
     }
-    settle(directory / HEADS, _bytes(_head_weights(method)))
-    weights = settle(directory / WEIGHTS, _bytes(method.backbone.body.state_dict()))
+    kept = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
+    settle(directory / HEADS, _bytes(kept))
+    weights = settle(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
     # The card comes last: with it the folder is a model.
     settle(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card
@@ -139,7 +160,7 @@ def load_card(directory: Path) -> dict[str, Any]:
         card = json.loads((directory / CARD).read_bytes())
     except (OSError, ValueError) as error:
         raise BadModel(f"The model's {CARD} is missing or damaged.") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+    if not isinstance(card, dict) or card.get("format") not in (1, FORMAT):
         raise BadModel("The model was written by another version.")
     return card
 
@@ -147,12 +168,9 @@ def load_card(directory: Path) -> dict[str, Any]:
 def load(directory: Path, device: str | torch.device = "cpu", *, precision: str = "fp32") -> Encoder:
     """Return the encoder that `save` wrote. Raises BadModel when the folder holds none that is whole."""
     encoder = load_untrained(directory, device, seed=0, precision=precision)
-    _load(encoder.method.backbone.body, directory / WEIGHTS)
-    own = _head_weights(encoder.method)
-    found = _read(directory / HEADS)
-    if own.keys() != found.keys():
-        raise BadModel(f"The model's {HEADS} does not fit its {CARD}.")
-    _fill(encoder.method, encoder.method.state_dict() | found, HEADS)
+    load_backbone(encoder.backbone, directory)
+    if encoder.projector is not None:
+        load_head(encoder.projector, directory, "projector")
     return encoder
 
 
@@ -161,13 +179,16 @@ def load_untrained(
 ) -> Encoder:
     """Return an encoder of the artifact's shape and preprocessing with random weights, for comparison."""
     card = load_card(directory)
+    torch.manual_seed(seed)
     try:
-        preprocessing = Preprocessing.of_card(card)
-        method = build(_described(card["config"]), seed)
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigUnfit) as error:
+        backbone = backbones.build(_backbone(card))
+        described = _projector(card, backbone.dim)
+        projector = MLP(**described) if described is not None else None
+        encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadModel(f"The model's {CARD} does not describe an encoder of this version.") from error
-    place(method, torch.device(device), precision)
-    return Encoder(method, preprocessing, precision=precision)
+    place(encoder, torch.device(device), precision)
+    return encoder
 
 
 def load_backbone(backbone: Backbone, directory: Path) -> None:
@@ -175,25 +196,34 @@ def load_backbone(backbone: Backbone, directory: Path) -> None:
     _load(backbone.body, directory / WEIGHTS)
 
 
-def build(settled: Pretrain, seed: int) -> Method:
-    """Return the method of a resolved config, with the random weights of `seed`."""
-    torch.manual_seed(seed)
-    method = METHODS[settled.method.name](settled.method, backbones.build(settled.backbone))
-    assert isinstance(method, Method)
-    return method
+def load_head(head: nn.Module, directory: Path, name: str) -> None:
+    """Give a head of the same shape the weights that were kept under that name. Raises BadModel."""
+    kept = _read(directory / HEADS)
+    mine = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.startswith(f"{name}.")}
+    _fill(head, mine, HEADS)
 
 
-def _described(settled: Mapping[str, Any]) -> Pretrain:
-    """What a stored config says of the network. The rest, on how it was trained, may be beyond what is allowed now."""
-    backbone = settled["backbone"]
-    fields = ("name",) if config.is_torchvisions(backbone["name"]) else ("name", "width", "stem", "zero_init_residual")
-    network = config.parse({"method": settled["method"], "backbone": {field: backbone[field] for field in fields}})
-    assert isinstance(network, Pretrain)
-    return network
+def _backbone(card: Mapping[str, Any]) -> BackboneConfig:
+    """The network's shape; what else may stand there of a torchvision model, taken as it is, says nothing."""
+    shape = card["backbone"]
+    if is_torchvisions(shape["name"]):
+        return BackboneConfig(name=shape["name"])
+    return BackboneConfig.model_validate_json(json.dumps({"zero_init_residual": False} | shape))
 
 
-def _head_weights(method: Method) -> dict[str, Tensor]:
-    return {name: value for name, value in method.state_dict().items() if not name.startswith("backbone.")}
+def _projector(card: Mapping[str, Any], dim: int) -> dict[str, Any] | None:
+    """The description of the projector; cards of format 1 have it in the words of their method's config."""
+    if card["format"] != 1:
+        return card["projector"]
+    method = card["config"]["method"]
+    simclr = method["name"] == "simclr"
+    norm = method["projector_batch_norm"] if simclr else True
+    return {
+        "widths": (dim, *method["projector"]),
+        "hidden_norm": norm,
+        "last_norm": "fixed" if not simclr else "scale" if norm else "none",
+        "relu_first": method.get("projector_relu_first", False),
+    }
 
 
 def _bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -12,23 +12,12 @@ import difflib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from ssl_core.backbone_names import RESNETS, TORCHVISION
-
-Auto = Literal["auto"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=16384)], ...], Field(min_length=1, max_length=8)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class Closed(BaseModel):
-    """Frozen data: no unknown field, no coercion between types, no NaN, no infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
-
+from ssl_core.fields import Auto, Closed, Fraction, Seed, Share
+from ssl_core.method_config import Method
 
 # --- the network -----------------------------------------------------------------------------------------------------
 
@@ -100,40 +89,6 @@ class Backbone(Closed):
         if weights == "imagenet" and width not in ("auto", 1):
             raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
         return weights
-
-
-# --- the methods -----------------------------------------------------------------------------------------------------
-
-
-class SimCLR(Closed):
-    """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
-
-    name: Literal["simclr"] = Field("simclr", description="Says which method this is.")
-    temperature: float = Field(0.2, ge=0.001, le=10, description="Of the NT-Xent softmax.")
-    projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
-    projector_batch_norm: bool = Field(True, description="Batch norm after every head layer, the last one too.")
-
-
-class SimSiam(Closed):
-    """SimSiam (Chen & He 2020, arXiv:2011.10566): stop-gradient and a predictor; each view passes by itself."""
-
-    name: Literal["simsiam"] = Field("simsiam", description="Says which method this is.")
-    projector: Widths | Auto = Field(
-        "auto",
-        description="Output width of each layer; auto: min(2048, 4·features), twice (CIFAR stem) or three times.",
-    )
-    projector_relu_first: bool = Field(
-        False, description="ReLU before batch norm in the hidden layers of both heads; the paper has it after."
-    )
-    predictor_hidden: Annotated[int, Field(ge=1, le=16384)] | Auto = Field(
-        "auto", description="auto: a quarter of the projector's output."
-    )
-    predictor_constant_lr: bool = Field(
-        True, description="The predictor's learning rate neither warms up nor decays (paper, section 4.2)."
-    )
-
-
-Method = Annotated[SimCLR | SimSiam, Field(discriminator="name")]
 
 
 # --- the views -------------------------------------------------------------------------------------------------------
@@ -349,13 +304,14 @@ class Pretrain(_Run):
         return self
 
 
-Layer = Annotated[str, Field(pattern=r"^(backbone|projection|block[1-4])$")]
+Layer = Annotated[str, Field(pattern=r"^(backbone|projection|block[1-4]|head[1-8])$")]
 Baseline = Literal["pixels", "random"]
 
 
 class _Evaluation(_Run):
     layer: Layer = Field(
-        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+        "backbone",
+        description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it.",
     )
     baselines: tuple[Baseline, ...] = Field(
         (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
@@ -402,7 +358,6 @@ KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"]] = {
     "knn_eval": KnnEval,
 }
 RunConfig = Pretrain | LinearEval | KnnEval
-METHODS: dict[str, type[SimCLR] | type[SimSiam]] = {"simclr": SimCLR, "simsiam": SimSiam}
 
 
 MAX_FAULTS = 100

@@ -2,32 +2,62 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 LastNorm = Literal["none", "scale", "fixed"]
+Activation = Literal["relu", "gelu"]
 
 
-def mlp(
-    widths: Sequence[int], *, hidden_norm: bool = True, last_norm: LastNorm = "none", relu_first: bool = False
-) -> nn.Sequential:
-    """Return dense layers from widths[0] through to widths[-1], with batch norm and ReLU between them.
+class MLP(nn.Sequential):
+    """Dense layers from widths[0] through to widths[-1], with batch norm and an activation between them.
 
     A dense layer has a bias exactly when no batch norm follows it. `last_norm` is what follows the last one: nothing,
-    batch norm with a scale but no shift (SimCLR), or batch norm without either (SimSiam). `relu_first` puts the ReLU
-    before the batch norm instead of after it.
+    batch norm with a scale but no shift (SimCLR), or batch norm without either (SimSiam). `relu_first` puts the
+    activation before the batch norm instead of after it. `description` is what makes an equal head again.
     """
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths[:-1]):
-        layers.append(nn.Linear(inputs, outputs, bias=not hidden_norm))
-        steps: list[nn.Module] = [nn.BatchNorm1d(outputs)] if hidden_norm else []
-        relu = nn.ReLU(inplace=not relu_first)
-        layers.extend([relu, *steps] if relu_first else [*steps, relu])
-    layers.append(nn.Linear(widths[-2], widths[-1], bias=last_norm == "none"))
-    if last_norm != "none":
-        layers.append(_last_norm(widths[-1], scale=last_norm == "scale"))
-    return nn.Sequential(*layers)
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        *,
+        hidden_norm: bool = True,
+        last_norm: LastNorm = "none",
+        relu_first: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        self.description: dict[str, Any] = {
+            "widths": list(widths),
+            "hidden_norm": hidden_norm,
+            "last_norm": last_norm,
+            "relu_first": relu_first,
+            "activation": activation,
+        }
+        for inputs, outputs in pairwise(widths[:-1]):
+            self.append(nn.Linear(inputs, outputs, bias=not hidden_norm))
+            norms: list[nn.Module] = [nn.BatchNorm1d(outputs)] if hidden_norm else []
+            act = nn.GELU() if activation == "gelu" else nn.ReLU(inplace=not relu_first)
+            self.extend([act, *norms] if relu_first else [*norms, act])
+        self.append(nn.Linear(widths[-2], widths[-1], bias=last_norm == "none"))
+        if last_norm != "none":
+            self.append(_last_norm(widths[-1], scale=last_norm == "scale"))
+
+    @property
+    def widths(self) -> list[int]:
+        """The output width of each layer."""
+        return list(self.description["widths"][1:])
+
+    def layers(self, h: Tensor) -> list[Tensor]:
+        """Return what each dense layer gives with its batch norm and activation, N×width; the last is `forward`'s."""
+        outputs: list[Tensor] = []
+        for module in self:
+            if isinstance(module, nn.Linear):
+                outputs.append(module(outputs[-1] if outputs else h))
+            else:
+                outputs[-1] = module(outputs[-1])
+        return outputs
 
 
 def _last_norm(width: int, *, scale: bool) -> nn.BatchNorm1d:

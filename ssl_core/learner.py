@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import artifact, counters, optim
+from ssl_core import counters, methods, optim
 from ssl_core.artifact import Encoder, Preprocessing
 from ssl_core.config import Pretrain
 from ssl_core.data import Rows, epoch_order
@@ -40,7 +40,7 @@ class Learner:
         self.preprocessing = preprocessing
         self.device = torch.device(settled.device)
         self.format = memory_format(self.device, settled.precision)
-        self.method = artifact.build(settled, settled.seed)
+        self.method = methods.build(settled, settled.seed)
         place(self.method, self.device, settled.precision)
         self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))
         self.steps_per_epoch = len(rows) // settled.batch_size
@@ -100,7 +100,8 @@ class Learner:
 
     def encoder(self) -> Encoder:
         """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
-        return Encoder(self.method, self.preprocessing, precision=self.settled.precision)
+        method = self.method
+        return Encoder(method.backbone, method.projector, self.preprocessing, precision=self.settled.precision)
 
     def state(self) -> dict[str, Any]:
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -8,7 +8,8 @@ import itertools
 import statistics
 import time
 
-from ssl_core.config import Auto, Phase, Pretrain
+from ssl_core.config import Phase, Pretrain
+from ssl_core.fields import Auto
 from ssl_core.learner import Learner
 from ssl_core.material import Material
 from ssl_core.resolve import ONLINE_EVALUATIONS, Length

@@ -16,17 +16,16 @@ from ssl_core.config import (
     SGD,
     TORCHVISIONS_OWN,
     Backbone,
-    Method,
     Muon,
     Optimizer,
     Phase,
     Pretrain,
     RunConfig,
-    SimCLR,
     is_torchvisions,
 )
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
+from ssl_core.method_config import Method
 
 Run = TypeVar("Run", bound=RunConfig)
 Data = TypeVar("Data", bound=BaseModel)
@@ -35,16 +34,6 @@ DEFAULT_EPOCHS = 100
 ONLINE_EVALUATIONS = 8  # in a run, at most
 ONLINE_IMAGES = {"cpu": 2_500, "cuda": 5_000}  # of each split
 WARMUP_SHARE = 0.05
-# Peak rates before scaling, which is linear from a batch of 256 unless the config says otherwise.
-LEARNING_RATES = {
-    "simclr": {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3, "muon": 0.1},
-    "simsiam": {"sgd": 0.06, "lars": 1.0, "adamw": 1e-3, "muon": 0.1},
-}
-# Methods whose papers decay batch norm and biases too, and start every residual block as the identity.
-DECAYS_ALL = {"simsiam"}
-ZERO_INIT_RESIDUAL = {"simsiam"}
-# Methods that learn more by Muon in the short runs of a CPU: benchmarks/README.md.
-MUON_ON_CPU = {"simclr"}
 _SMALLER = ((0.5, 0.5), (0.625, 0.8), (0.75, 0.95))  # shares of the full size, each until that share of the run
 _SMALL = 64  # pixels: up to here images are trained at their own size, with a CIFAR stem
 _WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
@@ -139,7 +128,7 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
         "name": "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
-        "zero_init_residual": config.method.name in ZERO_INIT_RESIDUAL,
+        "zero_init_residual": config.method.zero_init_residual,
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
@@ -150,24 +139,17 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
 
 
 def _method(config: Pretrain) -> Method:
-    method, dim = config.method, _dim(config)
-    if isinstance(method, SimCLR):
-        return _with(method, projector=(dim, 128)) if method.projector == "auto" else method
-    projector = method.projector
-    if projector == "auto":
-        projector = (min(2048, 4 * dim),) * (3 if config.backbone.stem == "imagenet" else 2)
-    hidden = max(1, projector[-1] // 4) if method.predictor_hidden == "auto" else method.predictor_hidden
-    return _with(method, projector=projector, predictor_hidden=hidden)
+    return config.method.settled(_dim(config), config.backbone.stem)
 
 
 def _optimizer(config: Pretrain) -> Optimizer:
-    optimizer, name = config.optimizer, config.method.name
+    optimizer, method = config.optimizer, config.method
     if optimizer == "auto":
-        optimizer = Muon() if name in MUON_ON_CPU and config.device == "cpu" else SGD()
-    lr = LEARNING_RATES[name][optimizer.name] if optimizer.lr == "auto" else optimizer.lr
+        optimizer = Muon() if method.cpu_optimizer == "muon" and config.device == "cpu" else SGD()
+    lr = method.learning_rates[optimizer.name] if optimizer.lr == "auto" else optimizer.lr
     decays_all = optimizer.decay_norm_and_bias
     if decays_all == "auto":
-        decays_all = name in DECAYS_ALL and optimizer.name != "muon"  # whose decay is hundreds of times a paper's
+        decays_all = method.decays_all and optimizer.name != "muon"  # whose decay is hundreds of times a paper's
     return _with(optimizer, lr=lr, decay_norm_and_bias=decays_all)
 
 

@@ -247,6 +247,8 @@ class Training:
         settled, learner = self._settled, self._learner
         classes = self._material.dataset.classes
         about = {
+            "method": settled.method.name,
+            "config": settled.model_dump(mode="json"),
             "metrics": self._latest,
             "dataset": {"classes": classes, "images": len(self._material.rows)},
             "versions": versions(),
@@ -254,7 +256,9 @@ class Training:
         folder, patience = self._directory / MODEL_FOLDER, _ROOM_SECONDS
         while True:
             try:
-                weights, card = artifact.save(folder, learner.method, self._material.preprocessing, settled, about)
+                weights, card = artifact.save(
+                    folder, learner.encoder(), settled.backbone, learner.method.heads(), about
+                )
             except OSError as error:
                 if error.errno not in FULL:
                     raise

@@ -10,7 +10,8 @@ from api import answers, schemas
 from api.answers import Answer
 from api.bodies import JsonRoute
 from api.deps import Known
-from ssl_core.config import BACKBONES, METHODS, Backbone
+from ssl_core.config import BACKBONES, Backbone
+from ssl_core.method_config import METHODS
 from ssl_core.recipes import RECIPES
 
 router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
@@ -54,7 +55,7 @@ def _methods() -> list[dict[str, Any]]:
         {
             "name": name,
             "description": (method.__doc__ or "").strip(),
-            "defaults": method().model_dump(mode="json"),
+            "defaults": method(name=name).model_dump(mode="json"),
             "schema": method.model_json_schema(),
         }
         for name, method in METHODS.items()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ssl_core.backbones import Backbone
+from ssl_core.heads import MLP
 
 
 class Output(NamedTuple):
@@ -23,11 +24,15 @@ class Method(nn.Module):
     """
 
     backbone: Backbone
-    projector: nn.Module
+    projector: MLP
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         """Return the loss of a batch's views."""
         raise TypeError(f"{type(self).__name__} defines no forward")
+
+    def heads(self) -> dict[str, nn.Module]:
+        """Return the heads that are kept with a trained model."""
+        return {"projector": self.projector}
 
     def after_step(self, step: int, total_steps: int) -> None:
         """Do what has to follow an optimizer step, such as moving a slow copy; `step` counts the steps done, from 1."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ssl_core.backbones import Backbone
-from ssl_core.config import SimCLR as Config
-from ssl_core.heads import mlp
+from ssl_core.heads import MLP
 from ssl_core.losses import nt_xent
+from ssl_core.method_config import SimCLR as Config
 from ssl_core.methods.method import Method, Output
 
 
@@ -20,7 +20,7 @@ class SimCLR(Method):
         assert config.projector != "auto"
         norm = config.projector_batch_norm
         self.backbone = backbone
-        self.projector = mlp((backbone.dim, *config.projector), hidden_norm=norm, last_norm="scale" if norm else "none")
+        self.projector = MLP((backbone.dim, *config.projector), hidden_norm=norm, last_norm="scale" if norm else "none")
         self.temperature = config.temperature
 
     def forward(self, views: Sequence[Tensor]) -> Output:

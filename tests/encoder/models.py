@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from ssl_core import artifact, config
+from ssl_core import artifact, config, methods
 
 IMAGE_SIZE = 32
 
@@ -18,11 +18,13 @@ def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: floa
             "backbone": {"name": backbone, "width": width, "stem": "cifar_stride2", "zero_init_residual": False},
         }
     )
-    method = artifact.build(settled, seed)
+    method = methods.build(settled, seed)
     method.train()
     with torch.no_grad():
         images = torch.randn(16, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
         for _ in range(20):
             method.projector(method.backbone(images))
     preprocessing = artifact.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
-    return artifact.save(folder, method.eval(), preprocessing, settled, {})[1]
+    encoder = artifact.Encoder(method.backbone, method.projector, preprocessing)
+    about = {"method": "simclr", "config": settled.model_dump(mode="json")}
+    return artifact.save(folder, encoder, settled.backbone, method.heads(), about)[1]

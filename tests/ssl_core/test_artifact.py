@@ -12,7 +12,7 @@ import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
 # isort: split
 import torchvision.models
 
-from ssl_core import artifact, config
+from ssl_core import artifact, config, methods
 from ssl_core.artifact import Encoder, Preprocessing
 from ssl_core.failures import BadModel
 from ssl_core.machine import Machine
@@ -24,19 +24,22 @@ PREPROCESSING = Preprocessing.of(16, [0.5, 0.4, 0.3], [0.2, 0.0, 0.3])
 
 def settled(method="simclr", **backbone):
     shape = backbone if "name" in backbone else {"name": "resnet10", "width": 0.125, "stem": "cifar"} | backbone
-    asked = config.parse({"method": {"name": method}, "backbone": shape, "batch_size": 16})
+    method = {"name": method} if isinstance(method, str) else method
+    asked = config.parse({"method": method, "backbone": shape, "batch_size": 16})
     return resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
 
 
 def saved(directory, method="simclr", seed=1, **backbone):
     """An artifact on disk, and the encoder that it was."""
     run = settled(method, **backbone)
-    network = artifact.build(run, seed)
+    network = methods.build(run, seed)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
-            buffer.uniform_()  # as after training
-    artifact.save(directory, network, PREPROCESSING, run, {"metrics": {}})
-    return Encoder(network, PREPROCESSING)
+            buffer.uniform_(-0.1, 0.1)  # as after training
+    encoder = Encoder(network.backbone, network.projector, PREPROCESSING)
+    about = {"method": run.method.name, "config": run.model_dump(mode="json")}
+    artifact.save(directory, encoder, run.backbone, network.heads(), about)
+    return encoder
 
 
 def pixels(n=5):
@@ -56,7 +59,8 @@ def test_the_loaded_encoder_gives_the_same_features_in_every_layer(tmp_path, met
 
 def test_the_layers_of_a_resnet_are_features_projection_and_blocks(tmp_path):
     encoder = saved(tmp_path)
-    assert encoder.layers == {"backbone": 64, "projection": 128, "block1": 8, "block2": 16, "block3": 32, "block4": 64}
+    blocks = {"block1": 8, "block2": 16, "block3": 32, "block4": 64}
+    assert encoder.layers == {"backbone": 64, "head1": 64, "projection": 128, **blocks}
     torch.testing.assert_close(encoder.encode(pixels(), "block4"), encoder.encode(pixels()))
     with pytest.raises(KeyError):
         encoder.encode(pixels(), "block5")
@@ -95,11 +99,47 @@ def test_weights_of_torchvision_models_have_torchvisions_names(tmp_path):
 def test_a_card_whose_config_would_be_refused_today_still_describes_its_network(tmp_path):
     encoder = saved(tmp_path, name="torchvision_shufflenet_v2_x0_5")
     card = artifact.load_card(tmp_path)
-    card["config"]["backbone"] |= {"width": 0.5, "stem": "cifar", "zero_init_residual": True}
+    card["backbone"] |= {"width": 0.5, "stem": "cifar", "zero_init_residual": True}
     card["config"]["checkpoints"]["keep"] = 1
     (tmp_path / artifact.CARD).write_text(json.dumps(card))
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(artifact.load(tmp_path).encode(images), encoder.encode(images))
+
+
+def test_the_layers_of_the_head_are_those_between_backbone_and_projection(tmp_path):
+    encoder = saved(tmp_path)
+    dense, norm, relu = list(encoder.projector)[:3]
+    with torch.inference_mode():
+        hidden = relu(norm(dense(encoder.encode(pixels()))))
+    torch.testing.assert_close(encoder.encode(pixels(), "head1"), hidden)
+    assert hidden.max() > 0
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "simclr"},
+        {"name": "simclr", "projector_batch_norm": False},
+        {"name": "simsiam", "projector_relu_first": True},
+    ],
+)
+def test_models_of_the_first_format_are_still_read(tmp_path, method):
+    encoder = saved(tmp_path, method)
+    card = artifact.load_card(tmp_path)
+    del card["projector"]
+    (tmp_path / artifact.CARD).write_text(json.dumps(card | {"format": 1}))
+    torch.testing.assert_close(
+        artifact.load(tmp_path).encode(pixels(), "projection"), encoder.encode(pixels(), "projection")
+    )
+
+
+def test_an_encoder_may_have_no_projector(tmp_path):
+    network = methods.build(settled(), 1)
+    encoder = Encoder(network.backbone, None, PREPROCESSING)
+    artifact.save(tmp_path, encoder, settled().backbone, {}, {})
+    loaded = artifact.load(tmp_path)
+    assert "projection" not in loaded.layers
+    torch.testing.assert_close(loaded.encode(pixels()), encoder.encode(pixels()))
 
 
 def test_the_heads_are_kept(tmp_path):
@@ -154,7 +194,7 @@ def test_a_damaged_artifact_is_refused_in_a_sentence(tmp_path, file, damage):
 def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
     saved(tmp_path)
     with pytest.raises(BadModel, match="another shape"):
-        artifact.load_backbone(artifact.build(settled(width=0.25), 0).backbone, tmp_path)
+        artifact.load_backbone(methods.build(settled(width=0.25), 0).backbone, tmp_path)
 
 
 def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():

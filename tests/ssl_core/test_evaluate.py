@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import artifact, config, evaluate, online
+from ssl_core import artifact, config, evaluate, methods, online
 from ssl_core.artifact import Preprocessing
 from ssl_core.config import KnnEval, LinearEval, Pretrain
 from ssl_core.data import Dataset
@@ -57,7 +57,9 @@ def model(dataset: Path, tmp_path_factory) -> Path:
     settled = resolve(parsed, report, Machine.here("cpu"))
     assert isinstance(settled.image_size, int)
     preprocessing = Preprocessing.of(settled.image_size, report["mean"], report["std"])
-    artifact.save(folder, artifact.build(settled, 0), preprocessing, settled, {})
+    method = methods.build(settled, 0)
+    encoder = artifact.Encoder(method.backbone, method.projector, preprocessing)
+    artifact.save(folder, encoder, settled.backbone, method.heads(), {})
     return folder
 
 

@@ -272,9 +272,7 @@ def test_a_run_starts_from_a_model(digits, tmp_path):
     assert events[0].config["backbone"]["width"] == 0.125
     pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
     before, after = (artifact.load(folder) for folder in (start, tmp_path / "b" / "model"))
-    torch.testing.assert_close(
-        before.method.backbone.conv1.weight, after.method.backbone.conv1.weight, atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(before.backbone.conv1.weight, after.backbone.conv1.weight, atol=1e-5, rtol=0)
     assert before.encode(pixels).shape == after.encode(pixels).shape
 
 

@@ -1,0 +1,18 @@
+"""The types of config fields: closed, frozen data and the bounds that many fields share. Imports pydantic alone."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[int, Field(ge=1, le=16384)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Closed(BaseModel):
+    """Frozen data: no unknown field, no coercion between types, no NaN, no infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
