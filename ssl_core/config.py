@@ -60,7 +60,8 @@ class Backbone(Closed):
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
-        description="Start each block as the identity; auto: as the method's paper. Not for torchvision's models.",
+        description="Start each block as the identity; auto: on a GPU as the method's paper, on a CPU, where runs are"
+        " short, no. Not for torchvision's models.",
     )
 
     @field_validator("name")
@@ -97,6 +98,12 @@ class Backbone(Closed):
 class Views(Closed):
     """How a view is drawn from an image; parameters differ for every sample, seeded by (seed, epoch, image, view)."""
 
+    num_views: Annotated[int, Field(ge=1, le=16)] | Auto = Field(
+        "auto", description="How many views of an image are drawn so; auto: 2, or 1 each in a list of several."
+    )
+    size: float = Field(
+        1.0, ge=0.05, le=1, description="Side of the view as a share of the run's: small crops are cheap."
+    )
     crop_area: tuple[Fraction, Fraction] | None = Field(
         (0.2, 1.0), description="Share of the image's area; null: no crop."
     )
@@ -105,12 +112,19 @@ class Views(Closed):
     jitter: Fraction = Field(0.8, description="Probability of colour jitter.")
     jitter_strength: float = Field(0.5, ge=0, le=2, description="The paper's s; multiplies the four parts below.")
     brightness: float = Field(0.8, ge=0, le=1, description="Brightness is multiplied by 1 ± at most this.")
-    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise.")
+    brightness_added: bool = Field(
+        False, description="Brightness is added instead: up to ± that share of white (SimCLR's first version)."
+    )
+    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise multiplied.")
+    contrast_range: tuple[float, float] | None = Field(
+        None, description="Contrast is multiplied by a number from here instead, whatever the strength."
+    )
     saturation: float = Field(0.8, ge=0, le=1, description="Saturation, likewise.")
     hue: float = Field(0.2, ge=0, le=0.5, description="Largest turn of the hue to either side; 1 is the full circle.")
     grey: Fraction = Field(0.2, description="Probability of losing all colour.")
     blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
     blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
+    solarize: Fraction = Field(0.0, description="Probability of turning every value above a half into its negative.")
     rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
     shear: float = Field(0.0, ge=0, le=1, description="Largest horizontal shear to either side, as a slope.")
     scale: tuple[float, float] = Field((1.0, 1.0), description="Zoom about the centre; below 1 the image shrinks.")
@@ -122,11 +136,21 @@ class Views(Closed):
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "Views":
-        for name in ("crop_area", "crop_ratio", "blur_sigma", "scale"):
+        for name in ("crop_area", "crop_ratio", "blur_sigma", "scale", "contrast_range"):
             pair = getattr(self, name)
             if pair is not None and not 0.001 <= pair[0] <= pair[1] <= 10:
                 raise ValueError(f"{name} must be two ascending numbers from 0.001 to 10")
         return self
+
+
+ViewSets = Annotated[tuple[Views, ...], Field(min_length=1, max_length=16)]
+
+
+def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
+    """Return one set for each kind of view, with its number settled."""
+    several = views if isinstance(views, tuple) else (views,)
+    usual = 2 if len(several) == 1 else 1
+    return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)
 
 
 class Phase(Closed):
@@ -268,16 +292,23 @@ class Pretrain(_Run):
         description="auto: of a ResNet on a CPU 1/2, 5/8, 3/4 and all of the full size, until 0.5, 0.8, 0.95 and 1;"
         " else the full size.",
     )
-    views: Views = Field(Views(), description="How a view is drawn from an image.")
+    views: Views | ViewSets = Field(
+        Views(), description="How a view is drawn from an image; a list where the views of an image differ in kind."
+    )
+    normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
+        "dataset",
+        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
+        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
+    )
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
     )
     minutes: float | None = Field(
         None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
     )
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
     optimizer: Optimizer | Auto = Field(
-        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon for SimCLR on a CPU, else sgd."
+        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
     )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
@@ -287,6 +318,14 @@ class Pretrain(_Run):
     def _one_length(self) -> "Pretrain":
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("give epochs or minutes, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _views_suit_the_method(self) -> "Pretrain":
+        count, most = sum(int(each.num_views) for each in view_sets(self.views)), self.method.most_views
+        if not 2 <= count <= most:
+            wanted = "two views" if most == 2 else f"2 to {most} views"
+            raise ValueError(f"{self.method.name} takes {wanted} of an image, not {count}")
         return self
 
     @model_validator(mode="after")

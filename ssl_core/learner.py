@@ -9,14 +9,15 @@ from torch import Tensor
 
 from ssl_core import counters, methods, optim
 from ssl_core.artifact import Encoder, Preprocessing
-from ssl_core.config import Pretrain
+from ssl_core.config import Pretrain, Views, view_sets
 from ssl_core.data import Rows, epoch_order
 from ssl_core.failures import BadCheckpoint
 from ssl_core.machine import memory_format, place, precise
+from ssl_core.methods import Moment
 from ssl_core.pixels import Pixels
 from ssl_core.views import ViewMaker
 
-VIEWS = 2
+_LEAST_SIDE = 4  # pixels, of the smallest view
 _STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from other draws under the same seed
 
 
@@ -74,10 +75,11 @@ class Learner:
             output = self.method(views)
         output.loss.backward()
         norm = self._grad_norm() if watched else None
+        self.method.before_step(self._moment())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.method.after_step(self.step, self.total_steps)
+        self.method.after_step(self._moment())
         return Taken(output.loss.detach(), output.z, norm)
 
     def lr_factor(self) -> float:
@@ -117,10 +119,23 @@ class Learner:
 
     def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        epoch = self.step // self.steps_per_epoch
-        maker = ViewMaker(self.settled.views, self.image_size(self.step), self.settled.seed)
-        views = (maker(images, rows, epoch, view) for view in range(VIEWS))
-        return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
+        epoch, side = self.step // self.steps_per_epoch, self.image_size(self.step)
+        kinds = [kind for kind in view_sets(self.settled.views) for _ in range(int(kind.num_views))]
+        return [
+            self._normalised(ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view))
+            for view, kind in enumerate(kinds)
+        ]
+
+    def _normalised(self, view: Tensor) -> Tensor:
+        return self.preprocessing.normalise_(view).contiguous(memory_format=self.format)
+
+    def _moment(self) -> Moment:
+        return Moment(self.step, self.total_steps, self.steps_per_epoch)
 
     def _grad_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
+
+
+def _side(side: int, views: Views) -> int:
+    """The side of such views in a phase of that image size, in pixels."""
+    return max(_LEAST_SIDE, round(side * views.size))

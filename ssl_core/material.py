@@ -10,6 +10,13 @@ from ssl_core.data import Dataset, Rows
 from ssl_core.monitor import Monitor
 from ssl_core.source import Images
 
+# Mean and standard deviation of each channel.
+_FIXED = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5] * 3, [0.5] * 3),
+    "none": ([0.0] * 3, [1.0] * 3),
+}
+
 
 @dataclass(frozen=True)
 class Material:
@@ -32,6 +39,10 @@ class Material:
             dataset,
             rows,
             Images(dataset, rows, largest, torch.device(settled.device)),
-            Preprocessing.of(settled.image_size, dataset.mean, dataset.std),
+            Preprocessing.of(settled.image_size, *_normalisation(settled, dataset)),
             Monitor.of(dataset, settled),
         )
+
+
+def _normalisation(settled: Pretrain, dataset: Dataset) -> tuple[list[float], list[float]]:
+    return _FIXED.get(settled.normalisation, (dataset.mean, dataset.std))

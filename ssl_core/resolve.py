@@ -21,7 +21,9 @@ from ssl_core.config import (
     Phase,
     Pretrain,
     RunConfig,
+    Views,
     is_torchvisions,
+    view_sets,
 )
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
@@ -69,7 +71,7 @@ def resolve(
     config = _with(config, image_size=image_size)
     config = _with(config, phases=_phases(config, machine))
     config = _with(config, backbone=_backbone(config, image_size, machine, (start or {}).get("backbone", {})))
-    config = _with(config, method=_method(config), optimizer=_optimizer(config))
+    config = _with(config, method=_method(config), optimizer=_optimizer(config), views=_views(config))
     if config.minutes is None:
         return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
     if length_in is None:
@@ -128,7 +130,7 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
         "name": "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
-        "zero_init_residual": config.method.zero_init_residual,
+        "zero_init_residual": config.method.zero_init_residual and machine.device != "cpu",
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
@@ -140,6 +142,11 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
 
 def _method(config: Pretrain) -> Method:
     return config.method.settled(_dim(config), config.backbone.stem)
+
+
+def _views(config: Pretrain) -> Views | tuple[Views, ...]:
+    sets = view_sets(config.views)
+    return sets if isinstance(config.views, tuple) else sets[0]
 
 
 def _optimizer(config: Pretrain) -> Optimizer:

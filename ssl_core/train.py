@@ -57,6 +57,7 @@ class Training:
             artifact.load_backbone(self._learner.method.backbone, model)
         elif settled.backbone.weights == "imagenet":
             backbones.load_imagenet(self._learner.method.backbone, settled.backbone)
+        self._learner.method.begin()
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a loaded checkpoint. Raises BadCheckpoint when it is another network's."""

@@ -42,10 +42,12 @@ def test_every_recipe_resolves(name):
     assert settled.epochs == (asked.epochs or 7)
 
 
-def test_simclr_learns_by_muon_on_a_cpu_and_everything_else_by_sgd():
-    assert settle(CPU).optimizer.name == settle(BF16).optimizer.name == "muon"
-    assert settle(GPU).optimizer.name == settle(CPU, method={"name": "simsiam"}).optimizer.name == "sgd"
-    assert settle(CPU, optimizer={"name": "sgd"}).optimizer.name == "sgd"
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_learn_by_muon_on_a_cpu_and_by_sgd_on_a_gpu(method):
+    asked = {"name": method}
+    assert settle(CPU, method=asked).optimizer.name == settle(BF16, method=asked).optimizer.name == "muon"
+    assert settle(GPU, method=asked).optimizer.name == "sgd"
+    assert settle(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
 
 
 def test_network_and_precision_follow_the_device():
@@ -88,14 +90,15 @@ def test_phases_are_half_and_three_quarters_first_on_a_cpu():
 
 
 def test_what_a_method_wants_is_its_own():
-    simclr, simsiam = settle(), settle(method={"name": "simsiam"})
-    assert simclr.method.projector == (256, 128)
-    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.1, False)
+    simclr, simsiam = settle(GPU), settle(GPU, method={"name": "simsiam"}, backbone={"width": 0.5})
+    assert simclr.method.projector == (512, 128)
+    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.12, False)
     assert not simclr.backbone.zero_init_residual
     assert simsiam.method.projector == (1024, 1024)
     assert simsiam.method.predictor_hidden == 256
     assert simsiam.optimizer.decay_norm_and_bias
     assert simsiam.backbone.zero_init_residual
+    assert not settle(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
     muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
     assert not muon.optimizer.decay_norm_and_bias
     large = settle(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
