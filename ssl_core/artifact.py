@@ -27,6 +27,7 @@ from ssl_core.machine import memory_format, place, precise
 from ssl_core.methods import METHODS, Method
 
 FORMAT = 1
+NETWORK = {"name", "width", "stem", "selective_kernel", "layout"}  # of a backbone's fields: what its weights fit
 WEIGHTS, HEADS, CARD = "weights.safetensors", "heads.safetensors", "model.json"
 
 
@@ -112,7 +113,7 @@ def save(
     widths = layers(method)
     card = {
         "format": FORMAT,
-        "backbone": {"name": settled.backbone.name, "width": settled.backbone.width, "stem": settled.backbone.stem},
+        "backbone": settled.backbone.model_dump(include=NETWORK),
         "dim": widths["backbone"],
         "method": settled.method.name,
         "projection_dim": widths["projection"],
@@ -186,7 +187,9 @@ def build(settled: Pretrain, seed: int) -> Method:
 def _described(settled: Mapping[str, Any]) -> Pretrain:
     """What a stored config says of the network. The rest, on how it was trained, may be beyond what is allowed now."""
     backbone = settled["backbone"]
-    fields = ("name",) if config.is_torchvisions(backbone["name"]) else ("name", "width", "stem", "zero_init_residual")
+    fields = (
+        {"name"} if config.is_torchvisions(backbone["name"]) else {*NETWORK, "zero_init_residual"} & backbone.keys()
+    )
     network = config.parse({"method": settled["method"], "backbone": {field: backbone[field] for field in fields}})
     assert isinstance(network, Pretrain)
     return network
