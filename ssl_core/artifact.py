@@ -28,6 +28,7 @@ from ssl_core.heads import MLP
 from ssl_core.machine import memory_format, place, precise
 
 FORMAT = 2
+NETWORK = {"name", "width", "stem", "selective_kernel", "layout"}  # of a backbone's fields: what its weights fit
 WEIGHTS, HEADS, CARD = "weights.safetensors", "heads.safetensors", "model.json"
 
 
@@ -133,7 +134,7 @@ def save(
     projector, preprocessing = encoder.projector, encoder.preprocessing
     card = {
         "format": FORMAT,
-        "backbone": backbone.model_dump(mode="json", exclude={"weights", "zero_init_residual"}),
+        "backbone": backbone.model_dump(mode="json", include=NETWORK),
         "projector": projector.description if projector is not None else None,
         "dim": encoder.dim,
         "projection_dim": encoder.layers.get("projection"),

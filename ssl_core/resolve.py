@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ssl_core import backbones
 from ssl_core.config import (
@@ -126,18 +126,26 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
     """The network of `start` where there is one and the config does not name another."""
     # Of these two networks only the larger has ImageNet weights.
     small = machine.device == "cpu" and config.backbone.weights == "random"
+    selective = config.backbone.selective_kernel is True
+    google = selective or config.backbone.layout == "google"
     defaults = {
-        "name": "resnet10" if small else "resnet18",
+        "name": "resnet50" if selective else "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
-        "zero_init_residual": config.method.zero_init_residual and machine.device != "cpu",
+        "selective_kernel": False,
+        "layout": "google" if google else "torchvision",
+        "zero_init_residual": google or (config.method.zero_init_residual and machine.device != "cpu"),
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
     if is_torchvisions(name):
         defaults |= TORCHVISIONS_OWN
     open_fields = {field: value for field, value in defaults.items() if getattr(config.backbone, field) == "auto"}
-    return _with(config.backbone, **open_fields)
+    try:
+        return _with(config.backbone, **open_fields)
+    except ValidationError as error:
+        detail = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigUnfit(f"The backbone does not go with the model to start from: {detail}.") from error
 
 
 def _method(config: Pretrain) -> Method:

@@ -142,12 +142,14 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
         ("linear_eval", {"layer": "projection"}, "/config/layer"),
         ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet18"}}, "/config/backbone/name"),
         ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"layout": "google"}}, "/config/backbone/layout"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"selective_kernel": True}}, "/config/backbone/selective_kernel"),
     ],
 )
 def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, dataset, kind, config, pointer):
     parent = given.submitted(database, tenant, dataset)
     claim = given.claimed(database)
-    network = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
+    network = {"name": "resnet10", "width": 0.5, "stem": "cifar", "selective_kernel": False, "layout": "torchvision"}
     given.recorded(database, claim, given.model(layers={"backbone": 256, "block1": 32}, backbone=network))
     given.finished(database, claim)
     with pytest.raises(InvalidConfig) as refused:

@@ -148,6 +148,23 @@ def test_the_network_of_the_starting_model_is_taken():
     assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
 
 
+def test_a_network_that_does_not_go_with_the_starting_model_is_told():
+    card = {
+        "backbone": {"name": "resnet50", "width": 1.0, "stem": "cifar", "selective_kernel": True, "layout": "google"}
+    }
+    asked = config.parse({"method": {"name": "simclr"}, "backbone": {"name": "resnet18"}})
+    with pytest.raises(ConfigUnfit, match="model to start from: resnet18 has no bottleneck"):
+        resolve(asked, report(), CPU, start=card)
+
+
+def test_selective_kernels_choose_the_smallest_network_that_has_them_in_googles_layout():
+    settled = settle(backbone={"selective_kernel": True, "width": 0.125})
+    assert (settled.backbone.name, settled.backbone.layout) == ("resnet50", "google")
+    assert settled.backbone.zero_init_residual
+    assert not settle().backbone.selective_kernel
+    assert settle().backbone.layout == "torchvision"
+
+
 def test_imagenet_weights_choose_a_network_that_has_them():
     settled = settle(backbone={"weights": "imagenet"})
     assert (settled.backbone.name, settled.backbone.width) == ("resnet18", 1.0)
@@ -157,7 +174,7 @@ def test_imagenet_weights_choose_a_network_that_has_them():
 def test_torchvisions_models_are_taken_as_they_are(method):
     asked = {"name": "torchvision_mobilenet_v3_small"}
     settled = settle(method={"name": method}, backbone=asked)
-    assert settled.backbone == config.Backbone(**asked, width=1.0, stem="imagenet", zero_init_residual=False)
+    assert settled.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
     assert resolve(settled, report(), CPU) == settled
     card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
     begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)
