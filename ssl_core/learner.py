@@ -63,6 +63,16 @@ class Learner:
             p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
         )
 
+    def phase_starts(self) -> list[int]:
+        """Return the step at which each image size begins, ascending from 0."""
+        assert self.settled.phases != "auto"
+        return [0, *(round(phase.until * self.total_steps) for phase in self.settled.phases[:-1])]
+
+    def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
+        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
+        maker = ViewMaker(self.settled.views, side, self.settled.seed)
+        return [maker(images, rows, epoch, view) for view in range(VIEWS)]
+
     def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
         """Take the next step, on the images of the rows that `batches` gave for it."""
         views = self._views(images, rows)
@@ -116,9 +126,7 @@ class Learner:
 
     def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        epoch = self.step // self.steps_per_epoch
-        maker = ViewMaker(self.settled.views, self.image_size(self.step), self.settled.seed)
-        views = (maker(images, rows, epoch, view) for view in range(VIEWS))
+        views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
         return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
 
     def _grad_norm(self) -> Tensor:
