@@ -98,7 +98,7 @@ def _groups(labels: Rows, classes: Sequence[str]) -> Iterator[_Group]:
 
 def _note(sentence: str, groups: Sequence[_Group]) -> str:
     colours = "There are no labels to colour by." if _unlabelled(groups) else "Colour is the class."
-    return f"{sentence} What lies near is alike to the model. {colours}"
+    return f"{sentence} Images that lie together look alike to the model. {colours}"
 
 
 def _unlabelled(groups: Sequence[_Group]) -> bool:
