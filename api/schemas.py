@@ -44,7 +44,7 @@ class NewJob(_Asked):
         }
     )
 
-    kind: str = Field("pretrain", max_length=64, description="`pretrain`, `linear_eval` or `knn_eval`.")
+    kind: str = Field("pretrain", max_length=64, description="`pretrain`, `linear_eval`, `knn_eval` or `project`.")
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
     config: Annotated[dict[str, Any], _ShownAsConfigs()] = Field(
         default_factory=dict,
@@ -122,6 +122,7 @@ class JobUrls(_Shown):
     metrics: str
     events: str
     checkpoints: str
+    artifacts: str
     cancel: str
 
 
@@ -176,6 +177,18 @@ class Checkpoint(_Shown):
     size_bytes: int
     metrics: dict[str, float | None]
     created_at: Time
+
+
+class Artifact(_Shown):
+    """A file that a job left to be looked at."""
+
+    object: Literal["artifact"]
+    name: str
+    media_type: str
+    sha256: str
+    size_bytes: int
+    created_at: Time
+    url: str
 
 
 class Series(_Shown):
@@ -295,6 +308,13 @@ class EventList(_Shown):
 class CheckpointList(_Shown):
     object: Literal["list"]
     data: list[Checkpoint]
+    has_more: bool
+    next: str | None
+
+
+class ArtifactList(_Shown):
+    object: Literal["list"]
+    data: list[Artifact]
     has_more: bool
     next: str | None
 

@@ -23,7 +23,7 @@ from service.errors import (
     UnknownKind,
 )
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, Pretrain, RunConfig
+from ssl_core.config import KINDS, Pretrain, Project, RunConfig
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -50,7 +50,7 @@ def submit(
     dataset = _ready(session, tenant_id, dataset_id)
     _check_against(dataset, config)
     if model is None and not isinstance(config, Pretrain):
-        raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail="Name a model to evaluate.")])
+        raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail="Name a model.")])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
     if source.model_id is not None:
         _check_with_model(models.card(session, source.model_id), config)
@@ -198,6 +198,8 @@ def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
 
 def _check_against(dataset: Dataset, config: RunConfig) -> None:
     """Raise when the config asks for more than the dataset has."""
+    if isinstance(config, Project):
+        return _check_split(dataset, config)
     train = _train_split(dataset)
     images = int(train.get("images", 0))
     if config.subset is not None and config.subset > images:
@@ -211,6 +213,15 @@ def _check_against(dataset: Dataset, config: RunConfig) -> None:
     elif sum(count > 0 for count in train.get("per_class", [])) < 2:
         detail = "An evaluation needs labelled training images of at least two classes."
         raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
+    return None
+
+
+def _check_split(dataset: Dataset, config: Project) -> None:
+    """Raise when the split that is to be drawn has no images."""
+    splits = (dataset.report or {}).get("splits", {})
+    if config.split != "auto" and not splits.get(config.split, {}).get("images"):
+        detail = f"The dataset has no images in its {config.split} split."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/config/split", code="split_empty", detail=detail)])
 
 
 def _check_with_model(card: Mapping[str, Any], config: RunConfig) -> None:

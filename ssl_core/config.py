@@ -296,12 +296,15 @@ class Checkpoints(Closed):
 # --- the kinds -------------------------------------------------------------------------------------------------------
 
 
-class _Run(Closed):
+class _Seeded(Closed):
     seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device gains from it."
     )
+
+
+class _Run(_Seeded):
     subset: int | None = Field(
         None,
         ge=2,
@@ -345,6 +348,9 @@ class Pretrain(_Run):
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    pictures: bool = Field(
+        True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "Pretrain":
@@ -423,12 +429,46 @@ class KnnEval(_Evaluation):
     temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
 
-KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"]] = {
+Projection = Literal["tsne", "pca", "umap"]
+
+
+class Project(_Seeded):
+    """A map of the images: their features in two dimensions, as coordinates and as pictures."""
+
+    kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
+    layer: Layer = Field(
+        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+    )
+    split: Literal["auto", "train", "val", "test"] = Field(
+        "auto", description="Where the images are from; auto: test where there is one, else val, else train."
+    )
+    images: int = Field(
+        2_000, ge=4, le=20_000, description="At most so many, drawn evenly from the classes by the seed."
+    )
+    methods: Annotated[tuple[Projection, ...], Field(min_length=1, max_length=3)] = Field(
+        ("tsne", "pca"),
+        description="`tsne`, `pca` and `umap` (where it is installed); the first places the thumbnails.",
+    )
+    perplexity: float = Field(
+        30.0, ge=1, le=1_000, description="About how many neighbours t-SNE keeps near; at most a third of the images."
+    )
+    neighbours: int = Field(15, ge=2, le=200, description="How many neighbours UMAP keeps near.")
+
+    @field_validator("methods")
+    @classmethod
+    def _are_named_once(cls, methods: tuple[Projection, ...]) -> tuple[Projection, ...]:
+        if len(set(methods)) < len(methods):
+            raise ValueError("a method is named twice")
+        return methods
+
+
+KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"] | type["Project"]] = {
     "pretrain": Pretrain,
     "linear_eval": LinearEval,
     "knn_eval": KnnEval,
+    "project": Project,
 }
-RunConfig = Pretrain | LinearEval | KnnEval
+RunConfig = Pretrain | LinearEval | KnnEval | Project
 
 
 MAX_FAULTS = 100

@@ -48,6 +48,7 @@ class Learner:
         self.total_steps = settled.epochs * self.steps_per_epoch
         self.step = 0  # steps done
         self._rows = torch.from_numpy(rows)
+        self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
@@ -63,6 +64,23 @@ class Learner:
         return next(
             p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
         )
+
+    @property
+    def num_views(self) -> int:
+        """How many views of an image a step takes."""
+        return len(self._kinds)
+
+    def phase_starts(self) -> list[int]:
+        """Return the step at which each image size begins, ascending from 0."""
+        assert self.settled.phases != "auto"
+        return [0, *(round(phase.until * self.total_steps) for phase in self.settled.phases[:-1])]
+
+    def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
+        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
+        return [
+            ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view)
+            for view, kind in enumerate(self._kinds)
+        ]
 
     def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
         """Take the next step, on the images of the rows that `batches` gave for it."""
@@ -119,15 +137,8 @@ class Learner:
 
     def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        epoch, side = self.step // self.steps_per_epoch, self.image_size(self.step)
-        kinds = [kind for kind in view_sets(self.settled.views) for _ in range(int(kind.num_views))]
-        return [
-            self._normalised(ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view))
-            for view, kind in enumerate(kinds)
-        ]
-
-    def _normalised(self, view: Tensor) -> Tensor:
-        return self.preprocessing.normalise_(view).contiguous(memory_format=self.format)
+        views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
+        return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
 
     def _moment(self) -> Moment:
         return Moment(self.step, self.total_steps, self.steps_per_epoch)

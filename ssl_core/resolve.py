@@ -92,7 +92,7 @@ def steps_per_epoch(config: Pretrain, images: int) -> int:
     return images // config.batch_size
 
 
-def _training_images(config: RunConfig, report: Mapping[str, Any]) -> int:
+def _training_images(config: Pretrain, report: Mapping[str, Any]) -> int:
     images = int(report["splits"]["train"]["images"])
     if config.subset is not None and config.subset > images:
         raise ConfigUnfit(f"subset {config.subset} is larger than the {images} training images.")

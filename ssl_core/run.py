@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ssl_core import artifact, checkpoint, config, evaluate, pace
-from ssl_core.config import KnnEval, LinearEval, Pretrain, RunConfig
+from ssl_core.config import KnnEval, LinearEval, Pretrain, Project, RunConfig
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
@@ -139,6 +139,15 @@ def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) ->
     yield from _EVALUATIONS[settled.kind](settled, inputs, directory)
 
 
+def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    from ssl_core.project import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
+
+    _open(inputs.dataset)
+    settled = settle_machine(asked, Machine.here(asked.device))
+    yield Resolved(settled.model_dump(mode="json"))
+    yield from run_project(settled, inputs, directory)
+
+
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
@@ -150,6 +159,7 @@ _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
     "pretrain": _pretrain,
     "linear_eval": _evaluation,
     "knn_eval": _evaluation,
+    "project": _project,
 }
 _EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
     "linear_eval": evaluate.run_linear_eval,

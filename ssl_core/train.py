@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import artifact, backbones, checkpoint, health
+from ssl_core import artifact, backbones, checkpoint, exhibits, health
 from ssl_core.config import Pretrain
-from ssl_core.events import Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
+from ssl_core.events import Artifact, Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
 from ssl_core.failures import Diverged
 from ssl_core.files import FULL
+from ssl_core.history import History
 from ssl_core.learner import Learner, Taken
 from ssl_core.material import Material
 from ssl_core.pixels import Pixels
@@ -48,6 +49,7 @@ class Training:
         self._learner = Learner(settled, material.preprocessing, material.rows)
         self._log_every = max(1, self._learner.total_steps // _POINTS)
         self._latest: dict[str, float | None] = {}  # each metric's last value
+        self._history = History()
         self._collapse_told = False
         self._unread: list[Tensor] = []  # losses that nobody has looked at yet
         self._saved_step = 0
@@ -63,12 +65,23 @@ class Training:
         """Go on from a loaded checkpoint. Raises BadCheckpoint when it is another network's."""
         self._learner.load(saved, saved["step"])
         self._latest = dict(saved["metrics"])
+        self._history = History.of(saved.get("history", {}))  # which checkpoints once lacked
         self._collapse_told = saved["collapse_told"]
         self._watch.seconds = saved["seconds"]
         self._saved_step = saved["step"]
 
     def events(self) -> Iterator[Event]:
         """Train to the end, or until told to stop. Raises Diverged."""
+        learner = self._learner
+        if learner.step == 0 and self._settled.pictures:
+            yield from exhibits.of_start(learner, self._material, self._directory)
+        try:
+            yield from self._trained()
+        except Diverged:
+            yield from self._curves()
+            raise
+
+    def _trained(self) -> Iterator[Event]:
         learner = self._learner
         with closing(self._batches()) as batches:
             while learner.step < learner.total_steps:
@@ -137,8 +150,9 @@ class Training:
     def _metrics(self, values: dict[str, float]) -> Metrics:
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._latest |= clean
-        step = self._learner.step
-        return Metrics(step, step / self._learner.steps_per_epoch, time.time(), clean)
+        step, now = self._learner.step, time.time()
+        self._history.add(step, now, clean)
+        return Metrics(step, step / self._learner.steps_per_epoch, now, clean)
 
     def _progress(self, images_per_second: float) -> Progress:
         learner = self._learner
@@ -194,6 +208,7 @@ class Training:
             "config": self._settled.model_dump(mode="json"),
             "dataset": fingerprint(self._material),
             "metrics": self._latest,
+            "history": self._history.state(),
             "collapse_told": self._collapse_told,
             "seconds": self._watch.seconds,
             "versions": versions(),
@@ -214,8 +229,9 @@ class Training:
         yield Checkpoint(learner.step, epoch, name, written.sha256, written.size_bytes, dict(self._latest))
 
     def _finish(self) -> Iterator[Event]:
-        """The last checkpoint, the model, and the summary."""
+        """The last checkpoint, the curves, the model, and the summary."""
         yield from self._save()
+        yield from self._curves()
         model = yield from self._model()
         if model is None:
             yield from self._save()  # there may be room for this now
@@ -239,6 +255,10 @@ class Training:
                 "collapsed": self._collapsed(),
             }
         )
+
+    def _curves(self) -> Iterator[Artifact | Log]:
+        if self._settled.pictures:
+            yield from exhibits.of_end(self._learner, self._material, self._history, self._directory)
 
     def _model(self) -> Generator[Log, None, Model | None]:
         """Write the model as soon as there is room for it, and return it; None when told to stop before.

@@ -59,7 +59,8 @@ def routes():
 
 
 def test_every_block_says_its_language():
-    known = {"", "sh", "python", "json config", "json linear_eval", "json knn_eval", "json request", "json problem"}
+    json_kinds = ("config", "linear_eval", "knn_eval", "project", "request", "problem")
+    known = {"", "sh", "python", *(f"json {kind}" for kind in json_kinds)}
     assert {block.kind for block in BLOCKS} <= known
 
 
@@ -183,7 +184,10 @@ def shown_default(field):
     return f"`{json.dumps(field.default)}`"
 
 
-@pytest.mark.parametrize(("page", "kinds"), [("train.md", ["pretrain"]), ("evaluate.md", ["linear_eval", "knn_eval"])])
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [("train.md", ["pretrain"]), ("evaluate.md", ["linear_eval", "knn_eval"]), ("project.md", ["project"])],
+)
 def test_every_field_of_a_config_is_in_a_table(page, kinds):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     for kind in kinds:

@@ -18,6 +18,13 @@ def place(target: Path, model_id: str, file: str) -> Path:
     return target / f"{model_id}.{FILE_NAMES.get(file, file)}" if target.is_dir() else target
 
 
+def file_name(name: str) -> str:
+    """Return the name of an artifact when it can be that of a file in a folder. Raises ValueError."""
+    if not name or name == ".." or Path(name).name != name or "\\" in name or not name.isprintable():
+        raise ValueError(f"not a file's name: {name!r}")
+    return name
+
+
 def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progress | None) -> Path:
     """Write the body to `path` and return it. Raises Corrupt when its SHA-256 is not the one that was promised."""
     total, got, digest = int(answer.headers.get("Content-Length", 0)), 0, hashlib.sha256()

@@ -85,6 +85,20 @@ def test_an_evaluation_needs_labels_of_two_classes(database, tenant, classes):
             given.submitted(database, tenant, bare, kind, model="mdl_" + "0" * 26)
 
 
+def test_a_projection_needs_no_labels(database, tenant):
+    bare = given.ready(database, tenant, classes=0)
+    parent = given.submitted(database, tenant, bare)
+    assert given.submitted(database, tenant, bare, "project", model=parent.id).status == "waiting"
+
+
+def test_a_projection_of_a_split_without_images_is_refused(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "train"})
+    with pytest.raises(InvalidConfig) as raised:
+        given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "test"})
+    assert [fault["pointer"] for fault in raised.value.errors] == ["/config/split"]
+
+
 def test_an_evaluation_needs_a_model(database, tenant, dataset):
     with pytest.raises(ModelNeeded):
         given.submitted(database, tenant, dataset, "knn_eval")
@@ -139,6 +153,7 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
     ("kind", "config", "pointer"),
     [
         ("knn_eval", {"layer": "block4"}, "/config/layer"),
+        ("project", {"layer": "block4"}, "/config/layer"),
         ("linear_eval", {"layer": "projection"}, "/config/layer"),
         ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet18"}}, "/config/backbone/name"),
         ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),

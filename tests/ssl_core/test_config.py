@@ -35,6 +35,7 @@ WHOLE = {
     "pretrain by minutes": ({**SIMCLR, "minutes": 10.0}, "pretrain"),
     "linear_eval": ({"subset": 1000, "baselines": ["pixels"]}, "linear_eval"),
     "knn_eval": ({"subset": 1000, "baselines": ["random"]}, "knn_eval"),
+    "project": ({"split": "test", "methods": ["umap", "pca"]}, "project"),
 }
 whole = pytest.mark.parametrize("case", WHOLE)
 
