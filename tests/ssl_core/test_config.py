@@ -33,7 +33,7 @@ WHOLE = {
         for optimizer in OPTIMIZERS
     },
     "pretrain by minutes": ({**SIMCLR, "minutes": 10.0}, "pretrain"),
-    "linear_eval": ({"subset": 1000, "baselines": ["pixels"]}, "linear_eval"),
+    "linear_eval": ({"subset": 1000, "baselines": ["pixels"], "label_rows": [0, 7]}, "linear_eval"),
     "knn_eval": ({"subset": 1000, "baselines": ["random"]}, "knn_eval"),
 }
 whole = pytest.mark.parametrize("case", WHOLE)
@@ -228,6 +228,10 @@ BAD_EVALUATIONS = {
     "no fractions": ({"label_fractions": []}, ["/label_fractions"], "at least 1"),
     "more labels than there are": ({"label_fractions": [0.1, 1.1]}, ["/label_fractions/1"], "less than or equal to 1"),
     "all held out": ({"validation_fraction": 1.0}, ["/validation_fraction"], "less than 1"),
+    "nothing to judge": ({"test_fraction": 0.0}, ["/test_fraction"], "greater than 0"),
+    "row given twice": ({"label_rows": [3, 4, 3]}, ["/label_rows"], "once"),
+    "row before the first": ({"label_rows": [3, -1]}, ["/label_rows/1"], "equal to 0"),
+    "rows and shares": ({"label_rows": [3, 4], "label_fractions": [0.1]}, [""], "not both"),
     "field of another kind": ({"temperature": 0.1}, ["/temperature"], "no field"),
     "kind of another run": ({"kind": "pretrain"}, ["/kind"], "linear_eval"),
 }
