@@ -237,6 +237,19 @@ class Checkpoints(Closed):
     )
 
 
+class EarlyStop(Closed):
+    """When a run ends before its length; it is a success, and its model is that of its end, not that of the best."""
+
+    metric: Literal["rankme", "knn"] = Field(
+        "rankme", description="What has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
+    )
+    patience: int = Field(
+        5, ge=1, le=100_000, description="The run ends at so many measurements in a row without a new best."
+    )
+    min_epochs: int = Field(0, ge=0, le=100_000, description="It never ends before so many epochs.")
+    min_delta: float = Field(0.0, ge=0, le=100_000, description="How far above the last best a new one has to be.")
+
+
 # --- the kinds -------------------------------------------------------------------------------------------------------
 
 
@@ -282,11 +295,20 @@ class Pretrain(_Run):
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    early_stop: EarlyStop | None = Field(
+        None, description="End the run once its features no longer get better; null: never."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "Pretrain":
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("give epochs or minutes, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stop_is_measured(self) -> "Pretrain":
+        if self.early_stop and self.early_stop.metric == "knn" and self.evaluation.every_epochs == 0:
+            raise ValueError("early_stop on knn needs evaluation.every_epochs above 0")
         return self
 
     @model_validator(mode="after")

@@ -21,6 +21,7 @@ RUN = {
     "schedule": {"warmup_epochs": 1.0},
     "evaluation": {"every_epochs": 1},
     "checkpoints": {"every_steps": 100},
+    "early_stop": {"metric": "knn", "min_delta": 0.5},
 }
 HEADS = {"simclr": {"projector": [64, 32]}, "simsiam": {"projector": [64, 64], "predictor_hidden": 16}}
 WHOLE = {
@@ -212,6 +213,12 @@ BAD = {
     "scale beyond ten": ({**SIMCLR, "views": {"scale": [1.0, 10.5]}}, ["/views"], "scale"),
     # the length
     "two lengths": ({**SIMCLR, "epochs": 1, "minutes": 1.0}, [""], "not both"),
+    "early stop on what is not measured": (
+        {**SIMCLR, "early_stop": {"metric": "knn"}, "evaluation": {"every_epochs": 0}},
+        [""],
+        "every_epochs",
+    ),
+    "no patience": ({**SIMCLR, "early_stop": {"patience": 0}}, ["/early_stop/patience"], "equal to 1"),
     "no phases": ({**SIMCLR, "phases": []}, ["/phases"], "at least 1"),
     "phase that is none": ({**SIMCLR, "phases": [3]}, ["/phases/0"], "object"),
     "phases that descend": ({**SIMCLR, **phases(0.7, 0.4, 1.0)}, [""], "phases must ascend"),
