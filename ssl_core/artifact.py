@@ -51,9 +51,9 @@ class Preprocessing:
         shape = card["preprocessing"]
         return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
 
-    def pixels(self, images: Tensor) -> Tensor:
-        """Return float32 N×3·S² of uint8 N×S×S×3, normalised and flat: what an encoder has to be better than."""
-        return self.normalise_(images.permute(0, 3, 1, 2).float().div_(255)).flatten(1)
+    def pixels(self, views: Tensor) -> Tensor:
+        """Return float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place: what an encoder has to beat."""
+        return self.normalise_(views).flatten(1)
 
     def normalise_(self, images: Tensor) -> Tensor:
         """Normalise N×3×H×W on [0, 1] in place."""
@@ -84,21 +84,32 @@ class Encoder(nn.Module):
         """Return uint8 S×S×3 of an image uint8 H×W×3, S being `image_size`."""
         return prepare.prepare(image, self.image_size)
 
-    @torch.inference_mode()
     def encode(self, pixels: Tensor | NDArray[np.uint8], layer: str = "backbone") -> Tensor:
         """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×3.
 
         Raises KeyError for a layer that is not in `layers`.
         """
+        images = torch.as_tensor(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        return self.encode_views(images, layer)
+
+    @torch.inference_mode()
+    def encode_views(self, views: Tensor, layer: str = "backbone") -> Tensor:
+        """Return float32 N×D of float32 N×3×S×S in [0, 1], which are normalised in place.
+
+        Raises KeyError for a layer that is not in `layers`.
+        """
         if layer not in self.layers:
             raise KeyError(layer)
-        device = next(self.parameters()).device
-        images = torch.as_tensor(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        device = self._device
         layout = memory_format(device, self.precision)
-        images = self.preprocessing.normalise_(images).contiguous(memory_format=layout)
+        images = self.preprocessing.normalise_(views.to(device)).contiguous(memory_format=layout)
         with precise(device, self.precision):
             features = self._features(images, layer)
         return features.float()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def _features(self, images: Tensor, layer: str) -> Tensor:
         if layer in self.backbone.block_dims:

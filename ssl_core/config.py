@@ -293,6 +293,19 @@ class Checkpoints(Closed):
     )
 
 
+class EarlyStop(Closed):
+    """When a run ends before its length; it is a success, and its model is that of its end, not that of the best."""
+
+    metric: Literal["rankme", "knn"] = Field(
+        "rankme", description="What has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
+    )
+    patience: int = Field(
+        5, ge=1, le=100_000, description="The run ends at so many measurements in a row without a new best."
+    )
+    min_epochs: int = Field(0, ge=0, le=100_000, description="It never ends before so many epochs.")
+    min_delta: float = Field(0.0, ge=0, le=100_000, description="How far above the last best a new one has to be.")
+
+
 # --- the kinds -------------------------------------------------------------------------------------------------------
 
 
@@ -348,6 +361,9 @@ class Pretrain(_Run):
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    early_stop: EarlyStop | None = Field(
+        None, description="End the run once its features no longer get better; null: never."
+    )
     pictures: bool = Field(
         True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
     )
@@ -367,6 +383,12 @@ class Pretrain(_Run):
         return self
 
     @model_validator(mode="after")
+    def _early_stop_is_measured(self) -> "Pretrain":
+        if self.early_stop and self.early_stop.metric == "knn" and self.evaluation.every_epochs == 0:
+            raise ValueError("early_stop on knn needs evaluation.every_epochs above 0")
+        return self
+
+    @model_validator(mode="after")
     def _phases_ascend(self) -> "Pretrain":
         if self.phases != "auto":
             ends = [phase.until for phase in self.phases]
@@ -383,6 +405,7 @@ class Pretrain(_Run):
 
 Layer = Annotated[str, Field(pattern=r"^(backbone|projection|block[1-4]|head[1-8])$")]
 Baseline = Literal["pixels", "random"]
+Row = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Evaluation(_Run):
@@ -393,10 +416,16 @@ class _Evaluation(_Run):
     baselines: tuple[Baseline, ...] = Field(
         (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
     )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held out to judge when there is no test or val split.",
+    )
 
 
 class LinearEval(_Evaluation):
-    """Logistic regression on cached features of un-augmented images; rates and decays picked on a validation split."""
+    """Logistic regression on the frozen encoder's features; rates and decays picked on a validation split."""
 
     kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -404,6 +433,21 @@ class LinearEval(_Evaluation):
     )
     draws: int = Field(
         1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
+    )
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None,
+        description="The labelled images instead of a share, as rows of the dataset counted from 0; null: drawn by"
+        " `label_fractions`.",
+    )
+    augment: bool = Field(
+        False,
+        description="New views of the training images in every epoch, by a crop of 8 % to all of the area and a flip;"
+        " false: features of the images as they are, computed once.",
+    )
+    standardise: bool = Field(
+        True,
+        description="Bring features to mean 0 and deviation 1 over the training images, then each image to length 1;"
+        " false: as they are, as published protocols have it.",
     )
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
@@ -419,6 +463,19 @@ class LinearEval(_Evaluation):
     validation_fraction: float = Field(
         0.1, gt=0, lt=1, description="Held out of the labelled training images when there is no val split."
     )
+
+    @field_validator("label_rows")
+    @classmethod
+    def _differ(cls, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if rows is not None and len(set(rows)) < len(rows):
+            raise ValueError("each row can be given once")
+        return rows
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> "LinearEval":
+        if self.label_rows is not None and self.label_fractions != (1.0,):
+            raise ValueError("give label_rows or label_fractions, not both")
+        return self
 
 
 class KnnEval(_Evaluation):

@@ -59,7 +59,7 @@ def _too_large(error: MemoryError | RuntimeError) -> bool:
 
 
 def _failed(failure: RunFailure) -> Failed:
-    return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__))
+    return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__), failure.data)
 
 
 def _unreachable(cause: BaseException | None) -> bool:

@@ -23,13 +23,14 @@ from ssl_core.files import FULL
 from ssl_core.history import History
 from ssl_core.learner import Learner, Taken
 from ssl_core.material import Material
+from ssl_core.patience import Patience
 from ssl_core.pixels import Pixels
 from ssl_core.prefetch import ahead
 from ssl_core.stopwatch import Stopwatch
 
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
-_RANKED = 2_048  # embeddings whose rank is taken
+_TOLD_ROWS = 100  # of the images in a batch whose loss is no number
 _ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
 _STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
@@ -51,7 +52,8 @@ class Training:
         self._latest: dict[str, float | None] = {}  # each metric's last value
         self._history = History()
         self._collapse_told = False
-        self._unread: list[Tensor] = []  # losses that nobody has looked at yet
+        self._patience = Patience(settled, material.monitor)
+        self._unread: list[tuple[Tensor, Tensor]] = []  # losses that nobody has looked at yet, and their images' rows
         self._saved_step = 0
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
@@ -67,6 +69,8 @@ class Training:
         self._latest = dict(saved["metrics"])
         self._history = History.of(saved.get("history", {}))  # which checkpoints once lacked
         self._collapse_told = saved["collapse_told"]
+        if "patience" in saved:  # which checkpoints once lacked
+            self._patience.load(saved["patience"])
         self._watch.seconds = saved["seconds"]
         self._saved_step = saved["step"]
 
@@ -84,7 +88,7 @@ class Training:
     def _trained(self) -> Iterator[Event]:
         learner = self._learner
         with closing(self._batches()) as batches:
-            while learner.step < learner.total_steps:
+            while learner.step < learner.total_steps and not self._patience.over:
                 if self._stop():
                     yield from self._save()
                     yield Stopped(learner.step)
@@ -93,7 +97,7 @@ class Training:
                     images, batch = next(batches)
                 with self._watch.running():
                     taken = learner.advance(images, batch, watched=self._is_logged(learner.step + 1))
-                self._unread.append(taken.loss)
+                self._unread.append((taken.loss, batch))
                 yield from self._after(taken)
         yield from self._finish()
 
@@ -121,7 +125,10 @@ class Training:
         if every == 0 or step % self._learner.steps_per_epoch:
             return False
         assert every != "auto"
-        return (step // self._learner.steps_per_epoch) % every == 0 or step == self._learner.total_steps
+        return (step // self._learner.steps_per_epoch) % every == 0 or self._is_last(step)
+
+    def _is_last(self, step: int) -> bool:
+        return step == self._learner.total_steps or self._patience.over
 
     def _is_saved(self) -> bool:
         settings = self._settled.checkpoints
@@ -142,7 +149,7 @@ class Training:
         if taken.grad_norm is not None:
             values["train/grad_norm"] = taken.grad_norm.item()
         if self._learner.step % self._learner.steps_per_epoch == 0:
-            values["train/rankme"] = health.rankme(taken.z[:_RANKED])
+            values |= health.measure(taken.z, self._settled.batch_size)
         yield self._metrics(values)
         yield from self._warn_of_collapse(values)
         yield self._progress(values["train/images_per_second"])
@@ -152,6 +159,7 @@ class Training:
         self._latest |= clean
         step, now = self._learner.step, time.time()
         self._history.add(step, now, clean)
+        self._patience.heed(values, step / self._learner.steps_per_epoch)
         return Metrics(step, step / self._learner.steps_per_epoch, now, clean)
 
     def _progress(self, images_per_second: float) -> Progress:
@@ -184,14 +192,23 @@ class Training:
 
     def _require_finite(self) -> None:
         """Read the losses since the last look. Raises Diverged, naming the step at which it began."""
-        finite = torch.stack(self._unread).isfinite().tolist() if self._unread else []
-        first = self._learner.step - len(self._unread) + 1
-        self._unread.clear()
-        if not all(finite):
-            raise Diverged(
-                f"The loss stopped being a number at step {first + finite.index(False)} of {self._learner.total_steps}."
-                " A lower learning rate or a longer warm-up usually helps."
-            )
+        unread, self._unread = self._unread, []
+        finite = torch.stack([loss for loss, _ in unread]).isfinite().tolist() if unread else []
+        if all(finite):
+            return
+        step = self._learner.step - len(unread) + 1 + finite.index(False)
+        raise self._diverged(
+            f"The loss stopped being a number at step {step} of {self._learner.total_steps}."
+            " A lower learning rate or a longer warm-up usually helps.",
+            step=step,
+            rows=unread[finite.index(False)][1][:_TOLD_ROWS].tolist(),
+        )
+
+    def _diverged(self, message: str, **data: Any) -> Diverged:
+        if not self._saved_step:
+            return Diverged(message, **data, checkpoint=None)
+        kept = checkpoint.name(self._saved_step)
+        return Diverged(f"{message} {kept} is the last good checkpoint.", **data, checkpoint=kept)
 
     def _save(self) -> Iterator[Checkpoint | Log]:
         """Write a checkpoint, unless there is nothing new. Raises Diverged rather than keep what is no number.
@@ -203,13 +220,16 @@ class Training:
             return
         self._require_finite()
         if not learner.finite():
-            raise Diverged(f"The weights stopped being numbers at or before step {learner.step}.")
+            raise self._diverged(
+                f"The weights stopped being numbers at or before step {learner.step}.", step=learner.step
+            )
         state = learner.state() | {
             "config": self._settled.model_dump(mode="json"),
             "dataset": fingerprint(self._material),
             "metrics": self._latest,
             "history": self._history.state(),
             "collapse_told": self._collapse_told,
+            "patience": self._patience.state(),
             "seconds": self._watch.seconds,
             "versions": versions(),
             "device": str(learner.device),
@@ -230,6 +250,9 @@ class Training:
 
     def _finish(self) -> Iterator[Event]:
         """The last checkpoint, the curves, the model, and the summary."""
+        if self._patience.over:
+            message, evidence = self._patience.told(self._learner.step)
+            yield Log("info", message, "stopped_early", evidence)
         yield from self._save()
         yield from self._curves()
         model = yield from self._model()
@@ -239,12 +262,13 @@ class Training:
             return
         yield model
         settled, learner = self._settled, self._learner
-        images = learner.total_steps * settled.batch_size
+        images = learner.step * settled.batch_size
         latest = self._latest
         yield Result(
             {
-                "epochs": settled.epochs,
-                "steps": learner.total_steps,
+                "epochs": learner.step // learner.steps_per_epoch,
+                "steps": learner.step,
+                "stopped_early": self._patience.over,
                 "minutes": self._watch.seconds / 60,
                 "images_per_second": images / max(self._watch.seconds, 1e-9),
                 "loss": latest.get("train/loss"),

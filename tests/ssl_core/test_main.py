@@ -137,7 +137,9 @@ class TestAlone:
         judge.write_text(json.dumps({"kind": "knn_eval", "k": 5, "baselines": ["pixels"]}))
         more = ["--out", str(tmp_path / "judged"), "--model", str(out / "model")]
         assert main(["run", str(judge), "--data", str(digits), *more]) == 0
-        assert "pixels" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "pixels" in shown
+        assert " to " in shown  # the interval
 
     @pytest.mark.parametrize(
         ("text", "words"),
