@@ -278,6 +278,7 @@ class Recipe(_Shown):
     duration: str
     result: str
     config: dict[str, Any]
+    evaluation: dict[str, Any] | None = Field(description="The `linear_eval` by which the result was judged, if any.")
 
 
 class Health(_Shown):

@@ -263,6 +263,9 @@ class Schedule(Closed):
         "auto", description="auto: a twentieth of the run."
     )
     decay: Literal["cosine", "none"] = Field("cosine", description="After the warm-up: towards 0, or not at all.")
+    decay_steps: int | None = Field(
+        None, ge=1, lt=2**31, description="Steps after which the cosine has come to 0 and stays; null: the whole run."
+    )
 
 
 class OnlineEvaluation(Closed):
