@@ -44,7 +44,9 @@ class NewJob(_Asked):
         }
     )
 
-    kind: str = Field("pretrain", max_length=64, description="`pretrain`, `linear_eval`, `knn_eval` or `project`.")
+    kind: str = Field(
+        "pretrain", max_length=64, description="`pretrain`, `linear_eval`, `knn_eval`, `project` or `export`."
+    )
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
     config: Annotated[dict[str, Any], _ShownAsConfigs()] = Field(
         default_factory=dict,
@@ -57,7 +59,10 @@ class NewJob(_Asked):
     )
     name: str | None = Field(None, max_length=text.MAX_LINE)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first; equals run in the order they came.")
-    metadata: dict[str, str] = Field(default_factory=dict, description="Yours; shown with the job, never read.")
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        description="Yours, shown with the job; `licence`, of the data, is told in the model's README.md too.",
+    )
 
 
 class NewKey(_Asked):

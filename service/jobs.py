@@ -23,7 +23,7 @@ from service.errors import (
     UnknownKind,
 )
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, Pretrain, Project, RunConfig
+from ssl_core.config import KINDS, Export, Pretrain, Project, RunConfig
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -198,6 +198,8 @@ def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
 
 def _check_against(dataset: Dataset, config: RunConfig) -> None:
     """Raise when the config asks for more than the dataset has."""
+    if isinstance(config, Export):
+        return None  # it takes what images there are
     if isinstance(config, Project):
         return _check_split(dataset, config)
     train = _train_split(dataset)

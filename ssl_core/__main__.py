@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
     command.add_argument("--model", type=Path, help="the model folder to start from, or to judge")
     command.add_argument("--resume", type=Path, help="the checkpoint to go on from; the newest in --out by default")
+    command.add_argument("--provenance", type=Path, help="what the model's card is to say of its origin, as JSON")
     command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
     command = commands.add_parser("import-simclr", help="make a model of a checkpoint of google-research/simclr's")
     command.set_defaults(do=_import)
@@ -116,7 +118,19 @@ def _inputs(asked: argparse.Namespace) -> Inputs:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, heed)
     saved = asked.resume or checkpoint.newest(asked.out)
-    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set)
+    told = _read_provenance(asked.provenance) if asked.provenance else {}
+    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, told)
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Unusable(f"{path} is not JSON: {error}") from error
+    objects = [told, *(told.get(name) or {} for name in ("dataset", "model"))] if isinstance(told, dict) else [None]
+    if not all(isinstance(part, dict) for part in objects):
+        raise Unusable(f"{path} has to be an object, and so have its `dataset` and its `model`.")
+    return told
 
 
 def _packed(data: Path, packed: Path) -> Path:

@@ -1,8 +1,8 @@
 """The artifact: a trained encoder on disk, and the encoder that it becomes again.
 
 A folder with `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (the projector and
-other heads, whose absence people regret later) and `model.json`, the card: what the encoder is, how it wants its
-images, and where it comes from. The same tensors give the same bytes.
+other heads, whose absence people regret later), `model.json`, the card: what the encoder is, how it wants its images,
+and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssl_core import backbones, prepare
+from ssl_core import backbones, model_card, prepare
 from ssl_core.backbones import Backbone
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
@@ -29,7 +29,7 @@ from ssl_core.machine import memory_format, place, precise
 
 FORMAT = 2
 NETWORK = {"name", "width", "stem", "selective_kernel", "layout"}  # of a backbone's fields: what its weights fit
-WEIGHTS, HEADS, CARD = "weights.safetensors", "heads.safetensors", "model.json"
+WEIGHTS, HEADS, CARD, README = "weights.safetensors", "heads.safetensors", "model.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,12 @@ class Encoder(nn.Module):
         layout = memory_format(device, self.precision)
         images = self.preprocessing.normalise_(views.to(device)).contiguous(memory_format=layout)
         with precise(device, self.precision):
-            features = self._features(images, layer)
+            features = self(images, layer)
         return features.float()
+
+    def forward(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return features N×D of normalised images N×3×S×S, with gradients; `encode` starts from uint8."""
+        return self._features(images, layer)
 
     @property
     def _device(self) -> torch.device:
@@ -161,6 +165,7 @@ def save(
     kept = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
     settle(directory / HEADS, _bytes(kept))
     weights = settle(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
+    settle(directory / README, model_card.markdown(card).encode())
     # The card comes last: with it the folder is a model.
     settle(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card

@@ -13,7 +13,7 @@ from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from ssl_core.backbone_names import RESNETS
+from ssl_core.backbone_names import RESNETS, TORCHVISION
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
@@ -188,6 +188,17 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     if missing := own.keys() - fitting.keys() - {"conv1.weight"}:
         raise ConfigUnfit(f"The ImageNet weights of {name} lack {sorted(missing)[0]}.")
     backbone.body.load_state_dict(own | fitting)
+
+
+def torchvisions_own(name: str) -> nn.Module:
+    """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
+    model = name.removeprefix("torchvision_")
+    if model in TORCHVISION:
+        return Torchvision(model).body
+    resnet = _torchvision().resnet
+    network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
+    network.fc = nn.Identity()
+    return network
 
 
 def _torchvision() -> Any:

@@ -522,13 +522,45 @@ class Project(_Seeded):
         return methods
 
 
-KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"] | type["Project"]] = {
+ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
+
+
+class Export(Closed):
+    """A model in formats that other programs load, each loaded back and compared with the model on real images.
+
+    On the CPU in fp32, whatever trained it.
+    """
+
+    kind: Literal["export"] = Field("export", description="The job's own kind; need not be given.")
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=4)] | Auto = Field(
+        "auto",
+        description="`torchvision` and `timm`: the backbone's weights under their names; `torch_export` and `onnx`:"
+        " uint8 images in, features out. auto: all, but timm only where it has this network.",
+    )
+    layer: Layer = Field("backbone", description="What comes out of `torch_export` and `onnx`.")
+    images: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="So many of the dataset's images, of any split, are what every format is checked on.",
+    )
+    seed: Seed = Field(0, description="Of the draw of these images.")
+    tolerance: float = Field(
+        1e-4,
+        gt=0,
+        le=0.1,
+        description="The job fails when a feature differs by more than this share of the largest feature.",
+    )
+
+
+KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"] | type["Project"] | type["Export"]] = {
     "pretrain": Pretrain,
     "linear_eval": LinearEval,
     "knn_eval": KnnEval,
     "project": Project,
+    "export": Export,
 }
-RunConfig = Pretrain | LinearEval | KnnEval | Project
+RunConfig = Pretrain | LinearEval | KnnEval | Project | Export
 
 
 MAX_FAULTS = 100

@@ -58,6 +58,18 @@ class LabelsNeeded(RunFailure):
     code = "labels_needed"
 
 
+class ExportFailed(RunFailure):
+    """The model cannot be written in a format, or is another one when it is loaded back."""
+
+    code = "export_failed"
+
+
+class PackageMissing(RunFailure):
+    """A format needs a package that is not installed here."""
+
+    code = "package_missing"
+
+
 class BadDataset(RunFailure):
     """The folder holds no packed dataset."""
 

@@ -16,11 +16,13 @@ from ssl_core.config import (
     SGD,
     TORCHVISIONS_OWN,
     Backbone,
+    KnnEval,
+    LinearEval,
     Muon,
     Optimizer,
     Phase,
     Pretrain,
-    RunConfig,
+    Project,
     Views,
     is_torchvisions,
     view_sets,
@@ -29,7 +31,7 @@ from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
 from ssl_core.method_config import Method
 
-Run = TypeVar("Run", bound=RunConfig)
+Run = TypeVar("Run", bound=Pretrain | LinearEval | KnnEval | Project)
 Data = TypeVar("Data", bound=BaseModel)
 
 DEFAULT_EPOCHS = 100
@@ -80,7 +82,7 @@ def resolve(
 
 
 def settle_machine(config: Run, machine: Machine) -> Run:
-    """Return a config of any kind with its device and its precision settled."""
+    """Return a config with its device and its precision settled."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if machine.gains_from_bf16 else "fp32"

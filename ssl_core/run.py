@@ -1,14 +1,14 @@
 """A run: config and inputs in, events out. The front door of `ssl_core`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssl_core import artifact, checkpoint, config, evaluate, pace
-from ssl_core.config import KnnEval, LinearEval, Pretrain, Project, RunConfig
+from ssl_core import artifact, checkpoint, config, evaluate, pace, provenance
+from ssl_core.config import Export, KnnEval, LinearEval, Pretrain, Project, RunConfig
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
@@ -31,6 +31,9 @@ class Inputs:
     model: Path | None = None  # the artifact to start from or to judge
     checkpoint: Path | None = None  # where to go on from
     stop: Callable[[], bool] = _never  # asked before every step
+    provenance: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what to tell in the model's card (ssl_core.provenance)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -80,7 +83,8 @@ def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Even
         settled = _settled_before(asked, saved)
         material = Material.of(dataset, settled)
     yield Resolved(settled.model_dump(mode="json"))
-    training = Training(settled, material, directory, inputs.model if saved is None else None, inputs.stop)
+    origin = provenance.about(inputs.provenance, artifact.load_card(inputs.model) if inputs.model else None)
+    training = Training(settled, material, directory, inputs.model if saved is None else None, inputs.stop, origin)
     if saved is not None:
         yield from _resume(training, material, saved)
     yield from training.events()
@@ -148,6 +152,14 @@ def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]
     yield from run_project(settled, inputs, directory)
 
 
+def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    from ssl_core.export import run_export  # noqa: PLC0415 - torch.export takes a second to load
+
+    _open(inputs.dataset)
+    yield Resolved(asked.model_dump(mode="json"))
+    yield from run_export(asked, inputs, directory)
+
+
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
@@ -160,6 +172,7 @@ _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
     "linear_eval": _evaluation,
     "knn_eval": _evaluation,
     "project": _project,
+    "export": _export,
 }
 _EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
     "linear_eval": evaluate.run_linear_eval,

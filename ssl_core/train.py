@@ -7,7 +7,7 @@ checkpoint ends with the same weights, to the byte on a CPU.
 import math
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,22 @@ class Training:
     """A pretraining run under way."""
 
     def __init__(
-        self, settled: Pretrain, material: Material, directory: Path, model: Path | None, stop: Callable[[], bool]
+        self,
+        settled: Pretrain,
+        material: Material,
+        directory: Path,
+        model: Path | None,
+        stop: Callable[[], bool],
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
-        """directory: where checkpoints and the model are written; model: the artifact to start from."""
+        """directory: where checkpoints and the model are written; model: the artifact to start from; origin: what the
+        new model's card says of it (`ssl_core.provenance`).
+        """
         self._settled = settled
         self._material = material
         self._directory = directory
         self._stop = stop
+        self._origin = origin or {}
         self._learner = Learner(settled, material.preprocessing, material.rows)
         self._log_every = max(1, self._learner.total_steps // _POINTS)
         self._latest: dict[str, float | None] = {}  # each metric's last value
@@ -292,10 +301,11 @@ class Training:
         settled, learner = self._settled, self._learner
         classes = self._material.dataset.classes
         about = {
+            **self._origin,
             "method": settled.method.name,
             "config": settled.model_dump(mode="json"),
             "metrics": self._latest,
-            "dataset": {"classes": classes, "images": len(self._material.rows)},
+            "dataset": {**self._origin.get("dataset", {}), "classes": classes, "images": len(self._material.rows)},
             "versions": versions(),
         }
         folder, patience = self._directory / MODEL_FOLDER, _ROOM_SECONDS

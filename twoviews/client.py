@@ -251,7 +251,7 @@ class Models:
     def download(
         self, model: Ref, target: str | Path, *, file: str = "weights", progress: upload.Progress | None = None
     ) -> Path:
-        """Save `weights`, `heads` or `card` as `target`, or in it when it is a folder, and return the file's path.
+        """Save `weights`, `heads`, `card` or `readme` as `target`, or in it if it is a folder; return the file's path.
 
         The file appears whole or not at all. Raises Corrupt when weights do not have the model's SHA-256.
         """

@@ -10,7 +10,12 @@ import httpx
 from twoviews.errors import Corrupt
 from twoviews.upload import Progress
 
-FILE_NAMES = {"weights": "weights.safetensors", "heads": "heads.safetensors", "card": "model.json"}
+FILE_NAMES = {
+    "weights": "weights.safetensors",
+    "heads": "heads.safetensors",
+    "card": "model.json",
+    "readme": "README.md",
+}
 
 
 def place(target: Path, model_id: str, file: str) -> Path:

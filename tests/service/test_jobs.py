@@ -104,6 +104,14 @@ def test_an_evaluation_needs_a_model(database, tenant, dataset):
         given.submitted(database, tenant, dataset, "knn_eval")
 
 
+def test_an_export_needs_a_model_and_no_labels(database, tenant):
+    bare = given.ready(database, tenant, classes=0)
+    with pytest.raises(ModelNeeded):
+        given.submitted(database, tenant, bare, "export")
+    parent = given.submitted(database, tenant, bare)
+    assert given.submitted(database, tenant, bare, "export", model=parent.id).status == "waiting"
+
+
 def test_an_unknown_model_is_refused(database, tenant, dataset):
     for model in ("", "mdl_", "mdl_" + "0" * 26, "job_" + "0" * 26, "job_\x00", "../../etc"):
         with pytest.raises(ModelNotFound):
@@ -155,6 +163,7 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
         ("knn_eval", {"layer": "block4"}, "/config/layer"),
         ("project", {"layer": "block4"}, "/config/layer"),
         ("linear_eval", {"layer": "projection"}, "/config/layer"),
+        ("export", {"layer": "projection"}, "/config/layer"),
         ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet18"}}, "/config/backbone/name"),
         ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),
         ("pretrain", given.PRETRAIN | {"backbone": {"layout": "google"}}, "/config/backbone/layout"),
