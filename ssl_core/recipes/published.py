@@ -117,8 +117,8 @@ PUBLISHED = [
         source="SimCLRv2 (arXiv:2006.10029), sections 2 and 3",
         hardware="one GPU or more for ImageNet",
         duration="400 epochs",
-        result="ImageNet, ResNet-50 taught by ResNet-152 3× with selective kernels: 73.9 % with 1 % of the labels, 77.5 %"
-        " with 10 %",
+        result="ImageNet, ResNet-50 taught by ResNet-152 3× with selective kernels: 73.9 % with 1 % of the labels,"
+        " 77.5 % with 10 %",
         config={
             "temperature": 1.0,
             "label_weight": 0.0,
@@ -237,12 +237,13 @@ PUBLISHED = [
     Recipe(
         name="simsiam-flowers-as-published",
         kind="pretrain",
-        description="SimSiam on 3,670 flower photographs of five classes: flips, shifts, blur, colour and grey, no crop;"
-        " ReLU before batch norm. Judged on 15 % of the images held out.",
+        description="SimSiam on 3,670 flower photographs of five classes: flips, shifts, blur, colour and grey, no"
+        " crop; ReLU before batch norm. Judged on 15 % of the images held out.",
         source="a published notebook: ResNet-50 at 224 from random weights, cosine over 500 steps",
         hardware="one GPU",
         duration="50 or 75 epochs",
-        result="45.6 % linear after 50 epochs, 44.9 % after 75; supervised ImageNet features 48.4 %, from scratch 63.6 %",
+        result="45.6 % linear after 50 epochs, 44.9 % after 75; supervised ImageNet features 48.4 %, from scratch"
+        " 63.6 %",
         config={
             **_FLOWERS,
             "method": {
@@ -274,8 +275,8 @@ PUBLISHED = [
         source="simsiam-flowers-as-published, with the views, heads and schedule of SimSiam's paper",
         hardware="one GPU",
         duration="200 epochs",
-        result="to be held against 45.6 % linear and 63.6 % supervised from scratch; on a small network, two CPU cores and"
-        " ten minutes, the recipe simsiam-cpu reaches 76 %",
+        result="to be held against 45.6 % linear and 63.6 % supervised from scratch; on a small network, two CPU cores"
+        " and ten minutes, the recipe simsiam-cpu reaches 76 %",
         config={
             **_FLOWERS,
             "method": {"name": "simsiam", "projector": [2048, 2048, 2048], "predictor_hidden": 512},
