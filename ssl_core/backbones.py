@@ -251,7 +251,7 @@ def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 def _initialise(network: ResNet, zero_init_residual: bool) -> None:
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where a draw loads all of torch's compiler
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual and isinstance(module, Basic | Bottleneck):
             nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)

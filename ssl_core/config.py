@@ -364,6 +364,13 @@ class Pretrain(_Run):
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Views that pass the backbone at a time, to be computed again for the gradient (GradCache): memory"
+        " for so many, and all negatives of the batch. Batch norm then sees a chunk. null: all at once.",
+    )
     early_stop: EarlyStop | None = Field(
         None, description="End the run once its features no longer get better; null: never."
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import counters, methods, optim
+from ssl_core import chunks, counters, methods, optim
 from ssl_core.artifact import Encoder, Preprocessing
 from ssl_core.config import Pretrain, Views, view_sets
 from ssl_core.data import Rows, epoch_order
@@ -43,6 +43,8 @@ class Learner:
         self.format = memory_format(self.device, settled.precision)
         self.method = methods.build(settled, settled.seed)
         place(self.method, self.device, settled.precision)
+        if settled.chunk_size is not None:
+            chunks.take_in_parts(self.method.backbone, settled.chunk_size)
         self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))
         self.steps_per_epoch = len(rows) // settled.batch_size
         self.total_steps = settled.epochs * self.steps_per_epoch

@@ -45,7 +45,7 @@ def read_until(process: subprocess.Popen, reached) -> list:
 @pytest.mark.parametrize("name", ["simclr", "dino"])  # every method, in one process: test_resume.py
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, tmp_path):
     fields = {
-        "method": {"name": name},
+        "method": {"name": name, "projector": [32, 16]},
         "epochs": 20,
         "checkpoints": {"every_steps": 3},
         "evaluation": {"every_epochs": 10},

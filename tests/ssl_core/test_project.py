@@ -140,9 +140,8 @@ def test_what_cannot_be_drawn_fails_in_a_sentence(fields, words, digits, model, 
     assert words in failed.message
 
 
-def test_a_layer_that_the_model_lacks_is_refused(digits, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(artifact, "layers", lambda _: {"backbone": 8})
-    assert "no layer 'block1'" in go(digits, model, tmp_path, layer="block1")[-1].message
+def test_a_layer_that_the_model_lacks_is_refused(digits, model, tmp_path):
+    assert "no layer 'head5'" in go(digits, model, tmp_path, layer="head5")[-1].message
 
 
 def test_a_projection_needs_a_model(digits, tmp_path):

@@ -18,9 +18,12 @@ TINY = {
     "device": "cpu",
     "precision": "fp32",
     "checkpoints": {"every_steps": 3},
+    "pictures": False,
     "evaluation": {"every_epochs": 3, "knn_k": 5, "max_images": 40},
 }
 
+HEADS = {"projector": [32, 16]}
+ITS_OWN = {"dino": {"prototypes": 32}, "moco_v2": {"queue": 40}}
 POINTS = (1, 4, 9, 16, 23)  # before the first checkpoint, between two, on one, in another phase, before the last step
 
 
@@ -47,7 +50,7 @@ def test_a_run_that_stops_at_five_points_leaves_the_bytes_of_one_that_does_not(
 ):
     if not in_memory:  # then a thread decodes ahead of the step
         monkeypatch.setattr(source, "_room", lambda: 0.0)
-    asked = config.parse({"method": {"name": name}, **TINY})
+    asked = config.parse({"method": {"name": name, **HEADS, **ITS_OWN.get(name, {})}, **TINY})
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     whole = trained(asked, digits, tmp_path / "whole")

@@ -272,7 +272,7 @@ def rows_of_step(learner, step):
 
 
 def test_a_loss_that_is_no_number_at_once_has_no_checkpoint_to_name(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(simclr, "nt_xent", lambda z1, z2, *, temperature: (z1 * math.nan).sum())
+    monkeypatch.setattr(simclr, "nt_xent", lambda z1, z2, **settings: (z1 * math.nan).sum())
     failed = go(digits, tmp_path)[-1]
     assert (failed.code, failed.data["step"], failed.data["checkpoint"]) == ("diverged", 1, None)
     assert len(failed.data["rows"]) == 16
@@ -442,3 +442,10 @@ def test_a_model_can_be_judged(kind, digits, tmp_path):
     assert isinstance(events[0], Resolved)
     assert isinstance(events[-1], Result)
     assert 0 <= events[-1].summary["top1"] <= 1
+
+
+def test_a_run_in_chunks_learns_the_whole_batch_and_leaves_an_ordinary_model(digits, tmp_path):
+    events = go(digits, tmp_path, chunk_size=5, evaluation={"every_epochs": 2})
+    assert events[0].config["chunk_size"] == 5
+    assert isinstance(events[-1], Result)
+    assert artifact.load(tmp_path / "model").encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)).isfinite().all()
