@@ -33,32 +33,56 @@ def fit(
     settings = linear.grid(config.learning_rates, config.weight_decays)
     by_val = len(found.val) > 0 and len(rows) == len(found.train)
     folds = [] if by_val or len(settings) == 1 else linear.folds(y, config.validation_fraction, training)
-    steps = training.epochs * training.batches(len(rows))
-    whole, *others = (
-        Descent(found.train.shape[1], settings, training.classes, steps, found.train) for _ in range(1 + len(folds))
-    )
+    cohort = _Cohort(settings, training, folds, y, found.train)
     lesson = _Lesson(bench, source, scaling, rows, config.seed)
-    targets = F.one_hot(y, training.classes).to(found.train.dtype)
     for epoch in range(training.epochs):
         for places in training.order(epoch, len(rows)).split(training.batch_size):
-            x, here = lesson(places, epoch), places.to(y.device)
-            whole.step(x, targets[here])
-            for other, kept in zip(others, folds, strict=True):
-                taught = ~kept[here]
-                other.step(x[taught], targets[here][taught])
+            cohort.step(lesson(places, epoch), places.to(y.device))
             if bench.stopped():
                 yield Stopped(bench.done)
                 return None
         yield bench.step(len(rows))
-    made = whole.classifiers()
-    if len(settings) == 1:
-        return settings[0], made
+    made = cohort.whole.classifiers()
     if by_val:
         setting = linear.best(settings, *made.score(found.val, bench.val_labels))
     else:
-        x = found.train[torch.from_numpy(rows)]
-        setting = _picked(settings, [other.classifiers() for other in others], x, y, folds)
+        setting = cohort.picked(found.train[torch.from_numpy(rows)])
     return setting, made.only(settings.index(setting))
+
+
+class _Cohort:
+    """Those who learn together: `whole` from all labelled images, and for each fold one from all but the fold's."""
+
+    def __init__(
+        self, settings: list[Setting], training: Training, folds: list[Tensor], labels: Tensor, like: Tensor
+    ) -> None:
+        steps = training.epochs * training.batches(len(labels))
+        self.whole, *self._others = (
+            Descent(like.shape[1], settings, training.classes, steps, like) for _ in range(1 + len(folds))
+        )
+        self._settings, self._folds, self._labels = settings, folds, labels
+        self._targets = F.one_hot(labels, training.classes).to(like.dtype)
+
+    def step(self, x: Tensor, places: Tensor) -> None:
+        """Learn from features B×D of the labelled images at those places."""
+        y = self._targets[places]
+        self.whole.step(x, y)
+        for other, kept in zip(self._others, self._folds, strict=True):
+            taught = ~kept[places]
+            other.step(x[taught], y[taught])
+
+    def picked(self, features: Tensor) -> Setting:
+        """Return the setting that does best, over all folds, on the images that each fold keeps back.
+
+        features: N×D of the un-augmented labelled images.
+        """
+        if not self._folds:
+            return self._settings[0] if len(self._settings) == 1 else linear.fallback(self._settings)
+        right, loss = torch.zeros(2, len(self._settings), dtype=torch.float64)
+        for other, kept in zip(self._others, self._folds, strict=True):
+            scored = other.classifiers().score(features[kept], self._labels[kept])
+            right, loss = right + scored[0], loss + scored[1]
+        return linear.best(self._settings, right, loss)
 
 
 class _Lesson:
@@ -75,14 +99,3 @@ class _Lesson:
         rows = self._rows[places]
         made = self._source.views(self._maker(self._images.batch(rows), rows, epoch, 0))
         return made if self._scaling is None else self._scaling(made)
-
-
-def _picked(
-    settings: list[Setting], made: list[Classifiers], features: Tensor, labels: Tensor, folds: list[Tensor]
-) -> Setting:
-    """The setting that does best, over all folds, on the un-augmented images that each fold keeps back."""
-    if not folds:
-        return linear.fallback(settings)
-    found = [each.score(features[kept], labels[kept]) for each, kept in zip(made, folds, strict=True)]
-    right, loss = (torch.stack(part).sum(0) for part in zip(*found, strict=True))
-    return linear.best(settings, right, loss)

@@ -102,12 +102,13 @@ class Bench:
 
     def protocol(self, trained_on: str = "un-augmented images") -> str:
         """The part of the protocol that all evaluations share."""
+        drawn = " and the draws of labels" if isinstance(self._config, LinearEval) and self._config.draws > 1 else ""
         unlike = "" if trained_on == "un-augmented images" else "un-augmented "
         text = (
             f"features of layer {self._config.layer} of {trained_on} at {self._side} px;"
             f" {len(self.train_labels):,} labelled training images; top-1 on {self.trial.judge}"
-            f" ({len(self.test_labels):,} {unlike}images), its 95 % interval by a bootstrap over these images"
-            f" and the draws of labels ({scores.RESAMPLES:,} resamples)."
+            f" ({len(self.test_labels):,} {unlike}images), its 95 % interval by a bootstrap over these images{drawn}"
+            f" ({scores.RESAMPLES:,} resamples)."
         )
         if "pixels" in self.sources:
             text += f" Raw pixels are normalised by channel, at {min(self._side, _PIXELS_SIDE)} px."

@@ -13,7 +13,8 @@ from torch import Tensor
 COLLAPSED_STD = 0.05
 COLLAPSED_RANK = 1.5
 WORST_ALPHA = 10.0
-_SPECTRUM_ROWS = 2_048  # embeddings whose spectrum is taken
+_RANKED = 2_048  # embeddings whose rank is taken
+_SPECTRUM_ROWS = 1_024  # and those whose spectrum is
 _PAIRED_IMAGES = 512  # images whose views are compared with each other's
 _ROUNDING = 1e-12  # of variances: below that share they are none
 
@@ -26,7 +27,7 @@ def measure(z: Tensor, images: int) -> dict[str, float]:
     few = min(images, len(z) // 2)
     first, second = (view[:_PAIRED_IMAGES] for view in (z[:few], z[few : 2 * few]))
     return {
-        "train/rankme": rankme(z[:_SPECTRUM_ROWS]),
+        "train/rankme": rankme(z[:_RANKED]),
         "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS]),
         "train/alignment": alignment(first, second),
         "train/uniformity": uniformity(first),

@@ -37,6 +37,8 @@ class Trial:
         if len(val):
             return cls(train, test, val, "the val split")
         kept = hold_out(dataset.labels[train], test_fraction, counters.stream(seed, _TEST))
+        if len(np.unique(dataset.labels[train[~kept]])) < 2:
+            raise LabelsNeeded(f"Without {100 * test_fraction:g} % of the images too few are left to learn from.")
         judge = f"{100 * test_fraction:g} % of the train split, held out"
         return cls(train[~kept], val, train[kept], judge)
 

@@ -33,7 +33,7 @@ WHOLE = {
         for name in METHODS
         for optimizer in OPTIMIZERS
     },
-    "pretrain by minutes": ({**SIMCLR, "minutes": 10.0}, "pretrain"),
+    "pretrain by minutes": ({**SIMCLR, "minutes": 10.0, "early_stop": {}}, "pretrain"),
     "linear_eval": ({"subset": 1000, "baselines": ["pixels"], "label_rows": [0, 7]}, "linear_eval"),
     "knn_eval": ({"subset": 1000, "baselines": ["random"]}, "knn_eval"),
     "project": ({"split": "test", "methods": ["umap", "pca"]}, "project"),

@@ -82,6 +82,7 @@ def test_knn_judges_model_and_baselines(dataset, model):
     assert summary["k"] == 20
     assert summary["test_images"] == 60
     assert "the test split (60 images)" in summary["protocol"]
+    assert "a bootstrap over these images (1,000 resamples)" in summary["protocol"]
     names = [name for event in events if isinstance(event, Metrics) for name in event.values]
     assert names == ["knn/top1", "knn/top1_pixels", "knn/top1_random"]
     assert all(to_line(event) for event in events)
@@ -95,6 +96,7 @@ def test_linear_judges_every_share_of_the_labels(dataset, model):
     assert rows == [("model", 0.1, 9, 3), ("model", 1.0, 90, 1), ("pixels", 0.1, 9, 3), ("pixels", 1.0, 90, 1)]
     assert summary["top1"] == summary["results"][1]["top1"] > 0.8
     assert summary["classes"] == 3
+    assert "a bootstrap over these images and the draws of labels (1,000 resamples)" in summary["protocol"]
     assert all(row["learning_rate"] in LinearEval().learning_rates for row in summary["results"])
     progress = [event for event in events if isinstance(event, Progress)]
     assert progress[-1].step == progress[-1].total_steps
@@ -144,6 +146,9 @@ def test_how_much_is_held_out_can_be_chosen(tmp_path, model):
         summary = events_of({"kind": "knn_eval", "k": 5, **asked}, bare, model)[-1].summary
         assert summary["test_images"] == images
     assert "15 % of the train split, held out" in summary["protocol"]
+    failed = events_of({"kind": "knn_eval", "test_fraction": 0.999}, bare, model)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.code == "labels_needed"
 
 
 SMALL_GRID = {"learning_rates": [1e-9, 1.0], "weight_decays": [0.0]}  # of which one is useless
