@@ -1,0 +1,25 @@
+"""Toys: recipes so small that each runs in a second or two, with every choice that is not a size left as it is."""
+
+from typing import Any
+
+SIDE = 32
+_SIZES = {"queue": 40, "prototypes": 32, "predictor_hidden": 16}
+
+
+def shrunk(recipe) -> dict[str, Any]:
+    """The recipe's config with a small network, few and small images, narrow heads and one epoch."""
+    config = {key: value for key, value in recipe.config.items() if key not in ("minutes", "epochs", "subset")}
+    small = {"epochs": 1, "batch_size": 16, "image_size": SIDE, "device": "cpu", "pictures": False}
+    config |= small | {"phases": [{"until": 1.0, "image_size": SIDE}]}
+    if recipe.kind == "finetune":
+        return {key: value for key, value in config.items() if key != "image_size"} | {"label_fraction": 1.0}
+    config["backbone"] = config.get("backbone", {}) | {"width": 0.125, "weights": "random"}
+    if "method" in config:
+        config["method"] = _narrow(config["method"])
+    return config
+
+
+def _narrow(method: dict[str, Any]) -> dict[str, Any]:
+    narrow = {name: min(value, _SIZES[name]) for name, value in method.items() if name in _SIZES}
+    widths = method.get("projector")
+    return method | narrow | ({"projector": [16] * len(widths)} if widths else {})

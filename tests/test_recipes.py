@@ -1,0 +1,79 @@
+"""Every recipe runs: those of published systems and each method's for CIFAR-10 through the service, all others alone.
+
+The images are real: small squares out of scikit-learn's two photographs, one class each.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from ssl_core import config
+from ssl_core.events import Result
+from ssl_core.recipes import RECIPES
+from ssl_core.recipes.cifar10 import CIFAR10
+from ssl_core.recipes.published import PUBLISHED
+from ssl_core.run import Inputs, run
+from tests.ssl_core.toys import SIDE, shrunk
+from tests.test_end_to_end import up
+from worker import ingest
+
+OWN = {"simclr-cpu", "simsiam-cpu", "simclr-digits", "simsiam-digits"}  # the demo and the benchmarks run these
+THROUGH_THE_SERVICE = [recipe for recipe in (*PUBLISHED, *CIFAR10)]
+ALONE = [recipe for recipe in RECIPES.values() if recipe not in THROUGH_THE_SERVICE and recipe.name not in OWN]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of 40 squares to train on and 16 to judge, in the classes `temple` and `flower`."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        generator = np.random.default_rng(0)
+        for number in range(28):
+            top, left = (int(generator.integers(0, side - 2 * SIDE)) for side in photo.shape[:2])
+            path = folder / ("train" if number < 20 else "test") / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            square = Image.fromarray(photo[top : top + 2 * SIDE, left : left + 2 * SIDE])
+            square.resize((SIDE, SIDE)).save(path)
+    return folder
+
+
+def test_published_systems_and_every_method_run_through_the_service(photos, tmp_path):
+    with up(tmp_path / "data") as service, service.client() as client:
+        dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
+        shown = {recipe["name"]: recipe for recipe in client.recipes()}
+        jobs = {}
+        for recipe in THROUGH_THE_SERVICE:
+            assert shown[recipe.name]["config"] == recipe.config
+            model = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}.get(recipe.kind)
+            jobs[recipe.name] = client.jobs.submit(
+                kind=recipe.kind,
+                dataset=dataset,
+                config=shrunk(recipe),
+                model=jobs[model] if model else None,
+                name=recipe.name,
+            )
+        for name, job in jobs.items():
+            done = client.jobs.wait(job, timeout_seconds=280)
+            assert done.status == "succeeded", (name, done.error)
+            assert done.summary["steps"] >= 1
+
+
+@pytest.fixture(scope="module")
+def packed(photos, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("packed")
+    ingest.main([str(photos), "--out", str(directory)])
+    return directory
+
+
+@pytest.mark.parametrize("recipe", ALONE, ids=lambda recipe: recipe.name)
+def test_other_recipes_run(recipe, packed, tmp_path):
+    events = list(run(config.parse(shrunk(recipe), recipe.kind), Inputs(packed), tmp_path))
+    assert isinstance(events[-1], Result), events[-1]
+
+
+@pytest.mark.parametrize(
+    "recipe", [recipe for recipe in RECIPES.values() if recipe.evaluation], ids=lambda recipe: recipe.name
+)
+def test_the_evaluation_of_a_recipe_is_one(recipe):
+    config.parse(recipe.evaluation, "linear_eval")
