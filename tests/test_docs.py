@@ -59,7 +59,9 @@ def routes():
 
 
 def test_every_block_says_its_language():
-    known = {"", "sh", "python", "json config", "json linear_eval", "json knn_eval", "json request", "json problem"}
+    known = {"", "sh", "python", "json config", "json request", "json problem"} | {
+        f"json {kind}" for kind in config.KINDS
+    }
     assert {block.kind for block in BLOCKS} <= known
 
 
@@ -183,9 +185,17 @@ def shown_default(field):
     return f"`{json.dumps(field.default)}`"
 
 
-@pytest.mark.parametrize(("page", "kinds"), [("train.md", ["pretrain"]), ("evaluate.md", ["linear_eval", "knn_eval"])])
+@pytest.mark.parametrize(
+    ("page", "kinds"),
+    [
+        ("train.md", ["pretrain"]),
+        ("finetune.md", ["supervised", "finetune", "distill"]),
+        ("evaluate.md", ["linear_eval", "knn_eval"]),
+    ],
+)
 def test_every_field_of_a_config_is_in_a_table(page, kinds):
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    """What a kind shares with pretraining is on that page alone."""
+    text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in (page, "train.md"))
     for kind in kinds:
         for model in config_classes(config.KINDS[kind]):
             assert f"\n\n{field_table(model)}\n\n" in text + "\n", f"docs/{page} needs:\n\n{field_table(model)}"

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Ask for runs and follow them.")
 @app.command()
 def submit(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(help="pretrain, linear_eval or knn_eval.")],
+    kind: Annotated[str, typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval or knn_eval.")],
     dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
     config: Annotated[str | None, typer.Option(help="A JSON file, or JSON itself.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Start from the recipe of this name.")] = None,
