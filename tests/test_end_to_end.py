@@ -110,7 +110,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         for job, labels in ((alone, 150), (tuned, 300), (taught, 0)):
             summary = client.jobs.wait(job, timeout_seconds=120).summary
             assert (summary["labels"], len(summary["per_class"])) == (labels, 10)
-        assert client.embed(taught, images[:1], layer="logits")[0].shape == (10,)
+        assert len(client.embed(taught, images[:1], layer="logits")[0]) == 10
 
         endless = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 100_000})
         next(update for update in client.jobs.watch(endless, poll_seconds=0.3) if update.metrics.series)

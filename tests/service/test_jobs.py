@@ -104,10 +104,8 @@ def test_what_trains_makes_a_model_that_others_can_wait_for(database, tenant, da
 
 
 def test_a_student_needs_labels_only_where_they_weigh(database, tenant, dataset):
-    teacher, bare = (
-        given.submitted(database, tenant, dataset, "supervised").id,
-        given.ready(database, tenant, classes=0),
-    )
+    bare = given.ready(database, tenant, "cd" * 32, classes=0)
+    teacher = given.submitted(database, tenant, dataset, "supervised").id
     assert given.submitted(database, tenant, bare, "distill", model=teacher).status == "waiting"
     with pytest.raises(LabelsNeeded):
         given.submitted(database, tenant, bare, "distill", config={"label_weight": 0.5}, model=teacher)

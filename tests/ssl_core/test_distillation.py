@@ -16,7 +16,7 @@ from ssl_core.teaching import HIDDEN
 def slow_distillation(student, teacher, temperature):
     """T²·Σ −softmax(teacher/T)·log softmax(student/T), image by image in float64."""
     total = 0.0
-    for s, t in zip(np.asarray(student, np.float64) / temperature, np.asarray(teacher, np.float64) / temperature):
+    for s, t in zip(*(np.asarray(logits, np.float64) / temperature for logits in (student, teacher)), strict=True):
         target = np.exp(t) / np.exp(t).sum()
         total += -(target * (s - np.log(np.exp(s).sum()))).sum()
     return temperature**2 * total / len(student)
