@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from api.answers import rfc3339
-from service.db.models import Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
 
 Json = dict[str, Any]
 _FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
@@ -79,6 +80,18 @@ def checkpoint(row: Checkpoint) -> Json:
     }
 
 
+def artifact(row: Artifact) -> Json:
+    return {
+        "object": "artifact",
+        "name": row.name,
+        "media_type": row.media_type,
+        "sha256": row.sha256,
+        "size_bytes": row.size_bytes,
+        "created_at": rfc3339(row.created_at),
+        "url": f"/jobs/{row.job_id}/artifacts/{quote(row.name, safe='')}",
+    }
+
+
 def model(row: Model) -> Json:
     return {
         "id": row.id,
@@ -111,5 +124,5 @@ def _transition(change: JobEvent) -> Json:
 
 def _urls(job_id: str) -> Json:
     me = f"/jobs/{job_id}"
-    names = ("metrics", "events", "checkpoints", "cancel")
+    names = ("metrics", "events", "checkpoints", "artifacts", "cancel")
     return {"self": me, **{name: f"{me}/{name}" for name in names}}

@@ -57,7 +57,10 @@ class NewJob(_Asked):
     )
     name: str | None = Field(None, max_length=text.MAX_LINE)
     priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first; equals run in the order they came.")
-    metadata: dict[str, str] = Field(default_factory=dict, description="Yours; shown with the job, never read.")
+    metadata: dict[str, str] = Field(
+        default_factory=dict,
+        description="Yours, shown with the job; `licence`, of the data, is told in the model's README.md too.",
+    )
 
 
 class NewKey(_Asked):
@@ -122,6 +125,7 @@ class JobUrls(_Shown):
     metrics: str
     events: str
     checkpoints: str
+    artifacts: str
     cancel: str
 
 
@@ -176,6 +180,18 @@ class Checkpoint(_Shown):
     size_bytes: int
     metrics: dict[str, float | None]
     created_at: Time
+
+
+class Artifact(_Shown):
+    """A file that a job left to be looked at."""
+
+    object: Literal["artifact"]
+    name: str
+    media_type: str
+    sha256: str
+    size_bytes: int
+    created_at: Time
+    url: str
 
 
 class Series(_Shown):
@@ -265,6 +281,7 @@ class Recipe(_Shown):
     duration: str
     result: str
     config: dict[str, Any]
+    evaluation: dict[str, Any] | None = Field(description="The `linear_eval` by which the result was judged, if any.")
 
 
 class Health(_Shown):
@@ -295,6 +312,13 @@ class EventList(_Shown):
 class CheckpointList(_Shown):
     object: Literal["list"]
     data: list[Checkpoint]
+    has_more: bool
+    next: str | None
+
+
+class ArtifactList(_Shown):
+    object: Literal["list"]
+    data: list[Artifact]
     has_more: bool
     next: str | None
 

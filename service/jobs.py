@@ -23,7 +23,7 @@ from service.errors import (
     UnknownKind,
 )
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, Distill, Finetune, KnnEval, LinearEval, Pretrain, RunConfig, Supervised, TrainingRun
+from ssl_core.config import KINDS, Distill, Export, Finetune, Pretrain, Project, RunConfig, Supervised, TrainingRun
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -199,6 +199,10 @@ def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
 
 def _check_against(dataset: Dataset, config: RunConfig) -> None:
     """Raise when the config asks for more than the dataset has."""
+    if isinstance(config, Export):
+        return None  # it takes what images there are
+    if isinstance(config, Project):
+        return _check_split(dataset, config)
     train = _train_split(dataset)
     images = int(train.get("images", 0))
     if config.subset is not None and config.subset > images:
@@ -212,6 +216,15 @@ def _check_against(dataset: Dataset, config: RunConfig) -> None:
     elif _needs_labels(config) and sum(count > 0 for count in train.get("per_class", [])) < 2:
         detail = f"A job of the kind {config.kind} needs labelled training images of at least two classes."
         raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
+    return None
+
+
+def _check_split(dataset: Dataset, config: Project) -> None:
+    """Raise when the split that is to be drawn has no images."""
+    splits = (dataset.report or {}).get("splits", {})
+    if config.split != "auto" and not splits.get(config.split, {}).get("images"):
+        detail = f"The dataset has no images in its {config.split} split."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/config/split", code="split_empty", detail=detail)])
 
 
 def _needs_labels(config: RunConfig) -> bool:
@@ -220,7 +233,7 @@ def _needs_labels(config: RunConfig) -> bool:
 
 def _check_with_model(card: Mapping[str, Any], config: RunConfig) -> None:
     """Raise when the config asks for what the model lacks, or would train it as another network."""
-    if isinstance(config, LinearEval | KnnEval):
+    if not isinstance(config, TrainingRun):
         return _check_layer(card, config.layer)
     if isinstance(config, Distill):
         return _check_teacher(card)

@@ -60,6 +60,7 @@ class Claim:
     upload: Upload | None
     model_path: str | None
     checkpoints: tuple[CheckpointRef, ...]  # the furthest first
+    provenance: Json  # what a model's card says of its origin
 
     @property
     def checkpoint(self) -> CheckpointRef | None:
@@ -242,7 +243,7 @@ def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: 
 
 def _claim(session: Session, job: Job) -> Claim:
     dataset = session.scalars(select(Dataset).where(Dataset.id == job.dataset_id)).one()
-    model_path = select(Model.path).where(Model.id == job.model_id)
+    model = session.scalars(select(Model).where(Model.id == job.model_id)).one_or_none() if job.model_id else None
     ingest = job.kind == "ingest"
     return Claim(
         job_id=job.id,
@@ -253,9 +254,17 @@ def _claim(session: Session, job: Job) -> Claim:
         dataset_id=job.dataset_id,
         dataset_path=dataset.path,
         upload=Upload(job.tenant_id, dataset.sha256, dataset.on_bad_file) if ingest else None,
-        model_path=session.execute(model_path).scalar_one_or_none() if job.model_id else None,
+        model_path=model.path if model is not None else None,
         checkpoints=_checkpoints(session, job.id),
+        provenance=_provenance(job, dataset, model),
     )
+
+
+def _provenance(job: Job, dataset: Dataset, model: Model | None) -> Json:
+    """Return what a model's card is to say of its origin (`ssl_core.provenance`)."""
+    data = {"id": dataset.id, "name": dataset.name, "licence": job.user_metadata.get("licence")}
+    start = {"id": model.id, "name": model.name} if model is not None else None
+    return {"job": job.id, "name": job.name, "dataset": {k: v for k, v in data.items() if v}, "model": start}
 
 
 def _checkpoints(session: Session, job_id: str) -> tuple[CheckpointRef, ...]:

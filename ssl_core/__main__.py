@@ -3,6 +3,8 @@
 With --events it is the service's training process: events as JSON lines on stdout and nothing else there. Without, it
 shows a progress bar and a closing table. Exit status: 0 done; 1 the run failed; 2 the command or the config is wrong;
 70 the machinery failed, and another attempt may do; 75 stopped at a checkpoint.
+
+Besides: `python -m ssl_core import-simclr CHECKPOINT --out DIR`, with 0 or 1.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,6 +25,7 @@ from ssl_core import checkpoint, config
 from ssl_core.config import RunConfig
 from ssl_core.display import Display
 from ssl_core.events import Event, Failed, Stopped, to_line
+from ssl_core.google import CannotImport, import_simclr
 from ssl_core.machine import keep_memory
 from ssl_core.pack import PackError, pack_folder
 from ssl_core.run import Inputs, run
@@ -35,9 +39,14 @@ class Unusable(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the arguments ask for and return the exit status."""
+    """Do what the arguments ask for and return the exit status."""
     asked = _parser().parse_args(arguments)
     keep_memory()
+    status: int = asked.do(asked)
+    return status
+
+
+def _run(asked: argparse.Namespace) -> int:
     try:
         run_config = _read_config(asked.config)
         asked.out.mkdir(parents=True, exist_ok=True)
@@ -53,17 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _status(last)
 
 
+def _import(asked: argparse.Namespace) -> int:
+    try:
+        report = import_simclr(asked.checkpoint, asked.out)
+    except (CannotImport, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
+    sys.stdout.write(f"{report}\nmodel: {asked.out}\n")
+    return DONE
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ssl_core", description="Self-supervised training without the service."
     )
-    command = parser.add_subparsers(required=True).add_parser("run", help="run a config on a dataset")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("run", help="run a config on a dataset")
+    command.set_defaults(do=_run)
     command.add_argument("config", type=Path, help="the run as JSON; its `kind` is pretrain unless it says otherwise")
     command.add_argument("--data", type=Path, required=True, help="a packed dataset, or a folder of images")
     command.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
     command.add_argument("--model", type=Path, help="the model folder to start from, or to judge")
     command.add_argument("--resume", type=Path, help="the checkpoint to go on from; the newest in --out by default")
+    command.add_argument("--provenance", type=Path, help="what the model's card is to say of its origin, as JSON")
     command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
+    command = commands.add_parser("import-simclr", help="make a model of a checkpoint of google-research/simclr's")
+    command.set_defaults(do=_import)
+    command.add_argument("checkpoint", type=Path, help="TensorFlow's (prefix, file or folder), or a .npz of the same")
+    command.add_argument("--out", type=Path, required=True, help="the folder that becomes the model")
     return parser
 
 
@@ -92,7 +118,19 @@ def _inputs(asked: argparse.Namespace) -> Inputs:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, heed)
     saved = asked.resume or checkpoint.newest(asked.out)
-    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set)
+    told = _read_provenance(asked.provenance) if asked.provenance else {}
+    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, told)
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise Unusable(f"{path} is not JSON: {error}") from error
+    objects = [told, *(told.get(name) or {} for name in ("dataset", "model"))] if isinstance(told, dict) else [None]
+    if not all(isinstance(part, dict) for part in objects):
+        raise Unusable(f"{path} has to be an object, and so have its `dataset` and its `model`.")
+    return told
 
 
 def _packed(data: Path, packed: Path) -> Path:

@@ -1,8 +1,8 @@
 """The artifact: a trained encoder on disk, and the encoder that it becomes again.
 
 A folder with `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (the projector, a
-classifier and other heads, whose absence people regret later) and `model.json`, the card: what the encoder is, how it
-wants its images, and where it comes from. The same tensors give the same bytes.
+classifier and other heads, whose absence people regret later), `model.json`, the card: what the encoder is, how it
+wants its images, and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ssl_core import backbones, prepare
+from ssl_core import backbones, model_card, prepare
 from ssl_core.backbones import Backbone
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
@@ -28,7 +28,8 @@ from ssl_core.heads import MLP
 from ssl_core.machine import memory_format, place, precise
 
 FORMAT = 2
-WEIGHTS, HEADS, CARD = "weights.safetensors", "heads.safetensors", "model.json"
+NETWORK = {"name", "width", "stem", "selective_kernel", "layout"}  # of a backbone's fields: what its weights fit
+WEIGHTS, HEADS, CARD, README = "weights.safetensors", "heads.safetensors", "model.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Preprocessing:
         shape = card["preprocessing"]
         return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
 
-    def pixels(self, images: Tensor) -> Tensor:
-        """Return float32 N×3·S² of uint8 N×S×S×3, normalised and flat: what an encoder has to be better than."""
-        return self.normalise_(images.permute(0, 3, 1, 2).float().div_(255)).flatten(1)
+    def pixels(self, views: Tensor) -> Tensor:
+        """Return float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place: what an encoder has to beat."""
+        return self.normalise_(views).flatten(1)
 
     def restore(self, images: Tensor) -> Tensor:
         """Return what `normalise_` was given."""
@@ -96,25 +97,36 @@ class Encoder(nn.Module):
         """Return uint8 S×S×3 of an image uint8 H×W×3, S being `image_size`."""
         return prepare.prepare(image, self.image_size)
 
-    @torch.inference_mode()
     def encode(self, pixels: Tensor | NDArray[np.uint8], layer: str = "backbone") -> Tensor:
         """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×3.
 
         Raises KeyError for a layer that is not in `layers`.
         """
+        images = torch.as_tensor(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        return self.encode_views(images, layer)
+
+    @torch.inference_mode()
+    def encode_views(self, views: Tensor, layer: str = "backbone") -> Tensor:
+        """Return float32 N×D of float32 N×3×S×S in [0, 1], which are normalised in place.
+
+        Raises KeyError for a layer that is not in `layers`.
+        """
         if layer not in self.layers:
             raise KeyError(layer)
-        device = next(self.parameters()).device
-        images = torch.as_tensor(pixels).to(device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        device = self._device
         layout = memory_format(device, self.precision)
-        images = self.preprocessing.normalise_(images).contiguous(memory_format=layout)
+        images = self.preprocessing.normalise_(views.to(device)).contiguous(memory_format=layout)
         with precise(device, self.precision):
-            features = self._features(images, layer)
+            features = self(images, layer)
         return features.float()
 
-    def classify(self, images: Tensor) -> Tensor:
-        """Return the logits N×C of normalised images N×3×S×S; the encoder has a classifier."""
-        return self._features(images, "logits")
+    def forward(self, images: Tensor, layer: str = "backbone") -> Tensor:
+        """Return features N×D of normalised images N×3×S×S, with gradients; `encode` starts from uint8."""
+        return self._features(images, layer)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def _features(self, images: Tensor, layer: str) -> Tensor:
         if layer in self.backbone.block_dims:
@@ -158,7 +170,7 @@ def save(
     projector, preprocessing = encoder.projector, encoder.preprocessing
     card = {
         "format": FORMAT,
-        "backbone": backbone.model_dump(mode="json", exclude={"weights", "zero_init_residual"}),
+        "backbone": backbone.model_dump(mode="json", include=NETWORK),
         "projector": projector.description if projector is not None else None,
         "dim": encoder.dim,
         "projection_dim": encoder.layers.get("projection"),
@@ -174,6 +186,7 @@ def save(
     kept = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
     settle(directory / HEADS, _bytes(kept))
     weights = settle(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
+    settle(directory / README, model_card.markdown(card).encode())
     # The card comes last: with it the folder is a model.
     settle(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card

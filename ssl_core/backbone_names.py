@@ -6,11 +6,19 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Of a ResNet: its block, how many of it in each of the four stages, and a sentence."""
+    """Of a ResNet: its block, how many of it in each of the four stages, a sentence, and how many times wider the 3×3
+    convolutions of its bottlenecks are.
+    """
 
     block: Literal["basic", "bottleneck"]
     depths: tuple[int, int, int, int]
     description: str
+    inner: int = 1
+
+    @property
+    def expansion(self) -> int:
+        """How many times a block's `planes` it gives out."""
+        return 4 if self.block == "bottleneck" else 1
 
 
 RESNETS: dict[str, Shape] = {
@@ -20,6 +28,9 @@ RESNETS: dict[str, Shape] = {
     "resnet50": Shape("bottleneck", (3, 4, 6, 3), "ResNet-50, with bottleneck blocks."),
     "resnet101": Shape("bottleneck", (3, 4, 23, 3), "ResNet-101."),
     "resnet152": Shape("bottleneck", (3, 8, 36, 3), "ResNet-152."),
+    "wide_resnet50_2": Shape(
+        "bottleneck", (3, 4, 6, 3), "ResNet-50 with 3×3 convolutions of twice the width.", inner=2
+    ),
 }
 # fmt: off
 TORCHVISION = (

@@ -1,37 +1,41 @@
 """Backbones: image batch -> features.
 
 ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, with stems for small and large images; at width 1
-with the ImageNet stem their state dict is torchvision's, less the classifier `fc`. Any torchvision classification
-model besides, as `torchvision_<name>`, with its classifier taken off.
+with the ImageNet stem their state dict is torchvision's, less the classifier `fc`. In google's layout they are the
+networks of google-research/simclr instead, which may have selective kernels. Any torchvision classification model
+besides, as `torchvision_<name>`, with its classifier taken off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.error import URLError
 
 from torch import Tensor, nn
 
-from ssl_core.backbone_names import RESNETS
+from ssl_core.backbone_names import RESNETS, TORCHVISION
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.convolution import Conv
 from ssl_core.failures import ConfigUnfit, WeightsUnavailable
+from ssl_core.pooling import AveragePool, SameMaxPool
+from ssl_core.selective_kernel import SelectiveKernel
 
 BLOCKS = ("block1", "block2", "block3", "block4")
+Shortcut = Callable[[int, int, int], nn.Sequential | None]  # inputs, outputs, stride -> None for the identity
+Block = Callable[[int, int, int, Shortcut], nn.Module]  # inputs, planes, stride, shortcut
 
 
 class Basic(nn.Module):
     """Two 3×3 convolutions around a shortcut."""
 
-    expansion = 1
-
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+    def __init__(self, inputs: int, planes: int, stride: int, shortcut: Shortcut) -> None:
         super().__init__()
         self.conv1 = Conv(inputs, planes, 3, stride)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = Conv(planes, planes, 3)
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, planes * self.expansion, stride)
+        self.downsample = shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -40,20 +44,25 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (which carries the stride, as in torchvision) and 1×1 convolutions around a shortcut."""
+    """1×1, 3×3 (which carries the stride, as in torchvision) and 1×1 convolutions around a shortcut.
 
-    expansion = 4
+    inner: how many times `planes` the 3×3 convolution is wide. selective: it has selective kernels.
+    """
 
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+    def __init__(
+        self, inputs: int, planes: int, stride: int, shortcut: Shortcut, *, inner: int = 1, selective: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = Conv(inputs, planes, 1)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = Conv(planes, planes, 3, stride)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = Conv(planes, planes * self.expansion, 1)
-        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        width = inner * planes
+        self.conv1 = Conv(inputs, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = SelectiveKernel(width, width, stride) if selective else Conv(width, width, 3, stride)
+        # Selective kernels bring their own norm and ReLU, which another ReLU does not change.
+        self.bn2 = nn.Identity() if selective else nn.BatchNorm2d(width)
+        self.conv3 = Conv(width, 4 * planes, 1)
+        self.bn3 = nn.BatchNorm2d(4 * planes)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, planes * self.expansion, stride)
+        self.downsample = shortcut(inputs, 4 * planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -62,30 +71,40 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-_BLOCKS: dict[str, type[Basic] | type[Bottleneck]] = {"basic": Basic, "bottleneck": Bottleneck}
-
-
 class ResNet(nn.Module):
-    """Images N×3×S×S -> features N×dim, the spatial mean of the last stage."""
+    """Images N×3×S×S -> features N×dim, the spatial mean of the last stage.
+
+    google: google-research/simclr's layout. Its max-pool pads SAME and every stage starts with a projection; with
+    selective kernels it has ResNet-D's stem of three convolutions and average-pooled shortcuts (arXiv:1812.01187).
+    """
 
     def __init__(
-        self, name: str, *, width: float = 1.0, stem: str = "imagenet", zero_init_residual: bool = False
+        self,
+        name: str,
+        *,
+        width: float = 1.0,
+        stem: str = "imagenet",
+        zero_init_residual: bool = False,
+        google: bool = False,
+        selective_kernel: bool = False,
     ) -> None:
         super().__init__()
         shape = RESNETS[name]
-        block = _BLOCKS[shape.block]
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
-        self.conv1 = Conv(3, planes[0], 7, 2) if stem == "imagenet" else Conv(3, planes[0], 3, _STEM_STRIDE[stem])
+        self.conv1 = _stem(planes[0], stem, deep=selective_kernel)
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
-        stages, inputs = [], planes[0]
-        for stage, depth in enumerate(shape.depths):
-            stages.append(_stage(block, inputs, planes[stage], depth, stride=1 if stage == 0 else 2))
-            inputs = planes[stage] * block.expansion
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.dim = inputs
-        self.block_dims = {layer: width_ * block.expansion for layer, width_ in zip(BLOCKS, planes, strict=True)}
+        self.maxpool = _stem_pool(stem, same=google)
+        bottleneck = partial(Bottleneck, inner=shape.inner, selective=selective_kernel)
+        block: Block = Basic if shape.block == "basic" else bottleneck
+        shortcut = _pooled_projection if selective_kernel else _projection if google else _where_needed
+        dims = [width_ * shape.expansion for width_ in planes]
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            _stage(block, *sizes, shortcut)
+            for sizes in zip([planes[0], *dims[:3]], dims, planes, shape.depths, (1, 2, 2, 2), strict=True)
+        )
+        self.dim = dims[-1]
+        self.block_dims = dict(zip(BLOCKS, dims, strict=True))
         _initialise(self, zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -142,8 +161,14 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 def build(config: BackboneConfig) -> Backbone:
     """Return the backbone that a resolved config describes, with random weights from torch's global generator."""
     if config.name in RESNETS:
-        width, zero = float(config.width), bool(config.zero_init_residual)
-        return ResNet(config.name, width=width, stem=config.stem, zero_init_residual=zero)
+        return ResNet(
+            config.name,
+            width=float(config.width),
+            stem=config.stem,
+            zero_init_residual=bool(config.zero_init_residual),
+            google=config.layout == "google",
+            selective_kernel=config.selective_kernel is True,
+        )
     return Torchvision(config.name.removeprefix("torchvision_"))
 
 
@@ -165,6 +190,17 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     backbone.body.load_state_dict(own | fitting)
 
 
+def torchvisions_own(name: str) -> nn.Module:
+    """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
+    model = name.removeprefix("torchvision_")
+    if model in TORCHVISION:
+        return Torchvision(model).body
+    resnet = _torchvision().resnet
+    network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
+    network.fc = nn.Identity()
+    return network
+
+
 def _torchvision() -> Any:
     """torchvision.models, imported when asked for: it takes seconds and 100 MB, and our networks need none of it."""
     import ssl_core.torchvision_ops  # noqa: PLC0415 - has to come before torchvision
@@ -175,17 +211,42 @@ def _torchvision() -> Any:
     return torchvision.models
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Sequential(Conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+def _stem(width: int, stem: str, *, deep: bool) -> nn.Module:
+    if stem != "imagenet":
+        return Conv(3, width, 3, _STEM_STRIDE[stem])
+    if not deep:
+        return Conv(3, width, 7, 2)
+    half = max(1, width // 2)
+    first, second = (
+        [Conv(inputs, half, 3, stride), nn.BatchNorm2d(half), nn.ReLU(inplace=True)]
+        for inputs, stride in ((3, 2), (half, 1))
+    )
+    return nn.Sequential(*first, *second, Conv(half, width, 3))
+
+
+def _stem_pool(stem: str, *, same: bool) -> nn.Module:
+    if stem != "imagenet":
+        return nn.Identity()
+    return SameMaxPool() if same else nn.MaxPool2d(3, 2, 1)
 
 
 def _stage(
-    block: type[Basic] | type[Bottleneck], inputs: int, planes: int, depth: int, *, stride: int
+    block: Block, inputs: int, outputs: int, planes: int, depth: int, stride: int, shortcut: Shortcut
 ) -> nn.Sequential:
-    first = block(inputs, planes, stride)
-    return nn.Sequential(first, *(block(planes * block.expansion, planes, 1) for _ in range(depth - 1)))
+    first = block(inputs, planes, stride, shortcut)
+    return nn.Sequential(first, *(block(outputs, planes, 1, _where_needed) for _ in range(depth - 1)))
+
+
+def _where_needed(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    return None if stride == 1 and inputs == outputs else _projection(inputs, outputs, stride)
+
+
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(Conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
+def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(AveragePool(stride), *_projection(inputs, outputs, 1))
 
 
 def _initialise(network: ResNet, zero_init_residual: bool) -> None:

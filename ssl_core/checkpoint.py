@@ -20,7 +20,12 @@ def save(directory: Path, step: int, state: dict[str, Any]) -> Written:
     """Write `state` (tensors and plain values) as the checkpoint of `step`."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
-    return settle(directory / f"checkpoint-{step:09d}.pt", buffer.getbuffer())
+    return settle(directory / name(step), buffer.getbuffer())
+
+
+def name(step: int) -> str:
+    """Return what the checkpoint of a step is called."""
+    return f"checkpoint-{step:09d}.pt"
 
 
 def load(path: Path) -> dict[str, Any]:

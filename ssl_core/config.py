@@ -26,7 +26,13 @@ BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.
     f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
 }
 # What these fields are of every torchvision model; its networks are taken as they are.
-TORCHVISIONS_OWN = {"width": 1.0, "stem": "imagenet", "zero_init_residual": False}
+TORCHVISIONS_OWN = {
+    "width": 1.0,
+    "stem": "imagenet",
+    "selective_kernel": False,
+    "layout": "torchvision",
+    "zero_init_residual": False,
+}
 
 
 def is_torchvisions(backbone: str) -> bool:
@@ -41,8 +47,8 @@ class Backbone(Closed):
         "auto",
         max_length=64,
         pattern=r"^[a-z0-9_]+$",
-        description="`resnet10` … `resnet152`, or any torchvision classification model as `torchvision_<name>`."
-        " auto: resnet10 on a CPU, resnet18 on a GPU.",
+        description="`resnet10` … `resnet152`, `wide_resnet50_2`, or any torchvision classification model as"
+        " `torchvision_<name>`. auto: resnet10 on a CPU, resnet18 on a GPU, resnet50 for selective kernels.",
     )
     width: Annotated[float, Field(gt=0, le=8)] | Auto = Field(
         "auto",
@@ -54,13 +60,23 @@ class Backbone(Closed):
         description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above. Not for torchvision's"
         " models.",
     )
+    selective_kernel: bool | Auto = Field(
+        "auto",
+        description="SimCLRv2's SK: selective kernels, with ResNet-D's stem and shortcuts; from resnet50 up. auto: no.",
+    )
+    layout: Literal["auto", "torchvision", "google"] = Field(
+        "auto",
+        description="Whose padding, pooling and shortcuts: torchvision's, or google-research/simclr's, which alone"
+        " has selective kernels. auto: google with those, else torchvision.",
+    )
     weights: Literal["random", "imagenet"] = Field(
         "random",
         description="Starting weights when the job names no model; imagenet: torchvision's, for all but resnet10.",
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
-        description="Start each block as the identity; auto: as the method's paper. Not for torchvision's models.",
+        description="Start each block as the identity; auto: in google's layout, and on a GPU as the method's paper;"
+        " on a CPU, where runs are short, no. Not for torchvision's models.",
     )
 
     @field_validator("name")
@@ -71,7 +87,7 @@ class Backbone(Closed):
             raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
         return name
 
-    @field_validator("width", "stem", "zero_init_residual")
+    @field_validator("width", "stem", "selective_kernel", "layout", "zero_init_residual")
     @classmethod
     def _can_be_chosen(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
@@ -79,6 +95,21 @@ class Backbone(Closed):
         if is_torchvisions(name) and value not in ("auto", own):
             raise ValueError(f"{name} is taken as torchvision has it; leave `{info.field_name}` out")
         return value
+
+    @field_validator("selective_kernel")
+    @classmethod
+    def _has_room(cls, selective: bool | Auto, info: ValidationInfo) -> bool | Auto:
+        name = info.data.get("name", "auto")
+        if selective is True and name != "auto" and RESNETS[name].block != "bottleneck":
+            raise ValueError(f"{name} has no bottleneck blocks; resnet50 is the smallest with selective kernels")
+        return selective
+
+    @field_validator("layout")
+    @classmethod
+    def _has_selective_kernels(cls, layout: str, info: ValidationInfo) -> str:
+        if layout == "torchvision" and info.data.get("selective_kernel") is True:
+            raise ValueError("selective kernels are of google's layout; torchvision has none")
+        return layout
 
     @field_validator("weights")
     @classmethod
@@ -88,6 +119,8 @@ class Backbone(Closed):
             raise ValueError(f"there are no ImageNet weights for {name}; resnet18 is the smallest ResNet that has them")
         if weights == "imagenet" and width not in ("auto", 1):
             raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
+        if weights == "imagenet" and (info.data.get("selective_kernel") is True or info.data.get("layout") == "google"):
+            raise ValueError("ImageNet weights are torchvision's, for its own layout alone")
         return weights
 
 
@@ -97,6 +130,12 @@ class Backbone(Closed):
 class Views(Closed):
     """How a view is drawn from an image; parameters differ for every sample, seeded by (seed, epoch, image, view)."""
 
+    num_views: Annotated[int, Field(ge=1, le=16)] | Auto = Field(
+        "auto", description="How many views of an image are drawn so; auto: 2, or 1 each in a list of several."
+    )
+    size: float = Field(
+        1.0, ge=0.05, le=1, description="Side of the view as a share of the run's: small crops are cheap."
+    )
     crop_area: tuple[Fraction, Fraction] | None = Field(
         (0.2, 1.0), description="Share of the image's area; null: no crop."
     )
@@ -105,12 +144,19 @@ class Views(Closed):
     jitter: Fraction = Field(0.8, description="Probability of colour jitter.")
     jitter_strength: float = Field(0.5, ge=0, le=2, description="The paper's s; multiplies the four parts below.")
     brightness: float = Field(0.8, ge=0, le=1, description="Brightness is multiplied by 1 ± at most this.")
-    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise.")
+    brightness_added: bool = Field(
+        False, description="Brightness is added instead: up to ± that share of white (SimCLR's first version)."
+    )
+    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise multiplied.")
+    contrast_range: tuple[float, float] | None = Field(
+        None, description="Contrast is multiplied by a number from here instead, whatever the strength."
+    )
     saturation: float = Field(0.8, ge=0, le=1, description="Saturation, likewise.")
     hue: float = Field(0.2, ge=0, le=0.5, description="Largest turn of the hue to either side; 1 is the full circle.")
     grey: Fraction = Field(0.2, description="Probability of losing all colour.")
     blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
     blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
+    solarize: Fraction = Field(0.0, description="Probability of turning every value above a half into its negative.")
     rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
     shear: float = Field(0.0, ge=0, le=1, description="Largest horizontal shear to either side, as a slope.")
     scale: tuple[float, float] = Field((1.0, 1.0), description="Zoom about the centre; below 1 the image shrinks.")
@@ -122,16 +168,27 @@ class Views(Closed):
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> "Views":
-        for name in ("crop_area", "crop_ratio", "blur_sigma", "scale"):
+        for name in ("crop_area", "crop_ratio", "blur_sigma", "scale", "contrast_range"):
             pair = getattr(self, name)
             if pair is not None and not 0.001 <= pair[0] <= pair[1] <= 10:
                 raise ValueError(f"{name} must be two ascending numbers from 0.001 to 10")
         return self
 
 
+ViewSets = Annotated[tuple[Views, ...], Field(min_length=1, max_length=16)]
+
+
+def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
+    """Return one set for each kind of view, with its number settled."""
+    several = views if isinstance(views, tuple) else (views,)
+    usual = 2 if len(several) == 1 else 1
+    return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)
+
+
 class PlainViews(Views):
     """The views of training with labels: crop and flip, and the colours as they are unless told."""
 
+    num_views: Literal[1] = Field(1, description="One view of an image in each epoch.")
     jitter: Fraction = Field(0.0, description="Probability of colour jitter.")
     grey: Fraction = Field(0.0, description="Probability of losing all colour.")
 
@@ -217,6 +274,9 @@ class Schedule(Closed):
         "auto", description="auto: a twentieth of the run."
     )
     decay: Literal["cosine", "none"] = Field("cosine", description="After the warm-up: towards 0, or not at all.")
+    decay_steps: int | None = Field(
+        None, ge=1, lt=2**31, description="Steps after which the cosine has come to 0 and stays; null: the whole run."
+    )
 
 
 class OnlineAccuracy(Closed):
@@ -252,22 +312,38 @@ class Checkpoints(Closed):
     )
 
 
+class EarlyStop(Closed):
+    """When a run ends before its length; it is a success, and its model is that of its end, not that of the best."""
+
+    metric: Literal["rankme", "knn"] = Field(
+        "rankme", description="What has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
+    )
+    patience: int = Field(
+        5, ge=1, le=100_000, description="The run ends at so many measurements in a row without a new best."
+    )
+    min_epochs: int = Field(0, ge=0, le=100_000, description="It never ends before so many epochs.")
+    min_delta: float = Field(0.0, ge=0, le=100_000, description="How far above the last best a new one has to be.")
+
+
 # --- the kinds -------------------------------------------------------------------------------------------------------
 
 
-class _Run(Closed):
+class _Seeded(Closed):
+    kind: str
     seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device gains from it."
     )
+
+
+class _Run(_Seeded):
     subset: int | None = Field(
         None,
         ge=2,
         lt=2**31,
         description="Train on so many images, drawn evenly from the classes by the seed; null: all.",
     )
-    kind: str
 
 
 class TrainingRun(_Run):
@@ -282,7 +358,9 @@ class TrainingRun(_Run):
         description="auto: of a ResNet on a CPU 1/2, 5/8, 3/4 and all of the full size, until 0.5, 0.8, 0.95 and 1;"
         " else the full size.",
     )
-    views: Views = Field(Views(), description="How a view is drawn from an image.")
+    views: Views | ViewSets = Field(
+        Views(), description="How a view is drawn from an image; a list where the views of an image differ in kind."
+    )
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
     )
@@ -291,11 +369,14 @@ class TrainingRun(_Run):
     )
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
     optimizer: Optimizer | Auto = Field(
-        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon for SimCLR on a CPU, else sgd."
+        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
     )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    pictures: bool = Field(
+        True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -317,8 +398,30 @@ class Pretrain(TrainingRun):
 
     kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
     method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
+    normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
+        "dataset",
+        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
+        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
+    )
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    early_stop: EarlyStop | None = Field(
+        None, description="End the run once its features no longer get better; null: never."
+    )
+
+    @model_validator(mode="after")
+    def _views_suit_the_method(self) -> Self:
+        count, most = sum(int(each.num_views) for each in view_sets(self.views)), self.method.most_views
+        if not 2 <= count <= most:
+            wanted = "two views" if most == 2 else f"2 to {most} views"
+            raise ValueError(f"{self.method.name} takes {wanted} of an image, not {count}")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stop_is_measured(self) -> Self:
+        if self.early_stop and self.early_stop.metric == "knn" and self.evaluation.every_epochs == 0:
+            raise ValueError("early_stop on knn needs evaluation.every_epochs above 0")
+        return self
 
     @model_validator(mode="after")
     def _subset_holds_a_batch(self) -> Self:
@@ -336,12 +439,9 @@ class Labelled(TrainingRun):
     zero_init_residual: ClassVar[bool] = False
 
     phases: Phases | Auto = Field("auto", description="auto: the full size.")
-    views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image; an epoch sees one of each.")
+    views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image.")
     batch_size: int = Field(
         64, ge=2, le=65_536, description="Images per step; all images of the run where it has fewer."
-    )
-    optimizer: Optimizer | Auto = Field(
-        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
     )
     label_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of the training labels that is used, drawn evenly from the classes."
@@ -421,10 +521,16 @@ class _Evaluation(_Run):
     baselines: tuple[Baseline, ...] = Field(
         (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
     )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held out to judge when there is no test or val split.",
+    )
 
 
 class LinearEval(_Evaluation):
-    """Logistic regression on cached features of un-augmented images; rates and decays picked on a validation split."""
+    """Logistic regression on the frozen encoder's features; rates and decays picked on a validation split."""
 
     kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -432,6 +538,21 @@ class LinearEval(_Evaluation):
     )
     draws: int = Field(
         1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
+    )
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None,
+        description="The labelled images instead of a share, as rows of the dataset counted from 0; null: drawn by"
+        " `label_fractions`.",
+    )
+    augment: bool = Field(
+        False,
+        description="New views of the training images in every epoch, by a crop of 8 % to all of the area and a flip;"
+        " false: features of the images as they are, computed once.",
+    )
+    standardise: bool = Field(
+        True,
+        description="Bring features to mean 0 and deviation 1 over the training images, then each image to length 1;"
+        " false: as they are, as published protocols have it.",
     )
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
@@ -448,6 +569,19 @@ class LinearEval(_Evaluation):
         0.1, gt=0, lt=1, description="Held out of the labelled training images when there is no val split."
     )
 
+    @field_validator("label_rows")
+    @classmethod
+    def _differ(cls, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if rows is not None and len(set(rows)) < len(rows):
+            raise ValueError("each row can be given once")
+        return rows
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> "LinearEval":
+        if self.label_rows is not None and self.label_fractions != (1.0,):
+            raise ValueError("give label_rows or label_fractions, not both")
+        return self
+
 
 class KnnEval(_Evaluation):
     """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
@@ -457,7 +591,71 @@ class KnnEval(_Evaluation):
     temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
 
-RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval
+Projection = Literal["tsne", "pca", "umap"]
+
+
+class Project(_Seeded):
+    """A map of the images: their features in two dimensions, as coordinates and as pictures."""
+
+    kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
+    layer: Layer = Field(
+        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+    )
+    split: Literal["auto", "train", "val", "test"] = Field(
+        "auto", description="Where the images are from; auto: test where there is one, else val, else train."
+    )
+    images: int = Field(
+        2_000, ge=4, le=20_000, description="At most so many, drawn evenly from the classes by the seed."
+    )
+    methods: Annotated[tuple[Projection, ...], Field(min_length=1, max_length=3)] = Field(
+        ("tsne", "pca"),
+        description="`tsne`, `pca` and `umap` (where it is installed); the first places the thumbnails.",
+    )
+    perplexity: float = Field(
+        30.0, ge=1, le=1_000, description="About how many neighbours t-SNE keeps near; at most a third of the images."
+    )
+    neighbours: int = Field(15, ge=2, le=200, description="How many neighbours UMAP keeps near.")
+
+    @field_validator("methods")
+    @classmethod
+    def _are_named_once(cls, methods: tuple[Projection, ...]) -> tuple[Projection, ...]:
+        if len(set(methods)) < len(methods):
+            raise ValueError("a method is named twice")
+        return methods
+
+
+ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
+
+
+class Export(Closed):
+    """A model in formats that other programs load, each loaded back and compared with the model on real images.
+
+    On the CPU in fp32, whatever trained it.
+    """
+
+    kind: Literal["export"] = Field("export", description="The job's own kind; need not be given.")
+    formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=4)] | Auto = Field(
+        "auto",
+        description="`torchvision` and `timm`: the backbone's weights under their names; `torch_export` and `onnx`:"
+        " uint8 images in, features out. auto: all, but timm only where it has this network.",
+    )
+    layer: Layer = Field("backbone", description="What comes out of `torch_export` and `onnx`.")
+    images: int = Field(
+        32,
+        ge=1,
+        le=4096,
+        description="So many of the dataset's images, of any split, are what every format is checked on.",
+    )
+    seed: Seed = Field(0, description="Of the draw of these images.")
+    tolerance: float = Field(
+        1e-4,
+        gt=0,
+        le=0.1,
+        description="The job fails when a feature differs by more than this share of the largest feature.",
+    )
+
+
+RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export
 KINDS: dict[str, type[RunConfig]] = {
     "pretrain": Pretrain,
     "supervised": Supervised,
@@ -465,6 +663,8 @@ KINDS: dict[str, type[RunConfig]] = {
     "distill": Distill,
     "linear_eval": LinearEval,
     "knn_eval": KnnEval,
+    "project": Project,
+    "export": Export,
 }
 
 

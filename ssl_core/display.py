@@ -79,4 +79,6 @@ def _table(summary: dict[str, Any]) -> Table:
 def _text(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, list):
+        return " to ".join(_text(part) for part in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ssl_core.backbones import Backbone
 from ssl_core.classification import Classification
 from ssl_core.config import Distill
-from ssl_core.losses import distillation
+from ssl_core.losses import soft_cross_entropy
 from ssl_core.methods.method import Output
 from ssl_core.teaching import HIDDEN
 
@@ -26,7 +26,7 @@ class Distillation(Classification):
     def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Output:
         """labels: int64 N, HIDDEN where the class is not told."""
         logits, h = self.classify(views[0])
-        loss = distillation(logits, self.teacher(views[0]), temperature=self.temperature)
+        loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
         if self.label_weight > 0:
             assert labels is not None
             told = labels != HIDDEN

@@ -1,11 +1,18 @@
 """Why a run cannot go on: one class per reason, which becomes the run's `Failed` event."""
 
+from typing import Any
+
 
 class RunFailure(Exception):
     """A run that cannot go on; the text is a sentence for the person who asked for it."""
 
     code = "failed"
     retry = False  # whether the same run may succeed when it is started again
+
+    def __init__(self, message: str, **data: Any) -> None:
+        """data: the evidence, plain JSON values, which goes into the `Failed` event."""
+        super().__init__(message)
+        self.data = data
 
 
 class Diverged(RunFailure):
@@ -49,6 +56,18 @@ class LabelsNeeded(RunFailure):
     """An evaluation needs labels that the dataset does not have."""
 
     code = "labels_needed"
+
+
+class ExportFailed(RunFailure):
+    """The model cannot be written in a format, or is another one when it is loaded back."""
+
+    code = "export_failed"
+
+
+class PackageMissing(RunFailure):
+    """A format needs a package that is not installed here."""
+
+    code = "package_missing"
 
 
 class BadDataset(RunFailure):

@@ -12,6 +12,29 @@ from torch import Tensor
 # A healthy run stands near 1 and a rank of dozens; both limits are far below anything that still learns.
 COLLAPSED_STD = 0.05
 COLLAPSED_RANK = 1.5
+WORST_ALPHA = 10.0
+_SPECTRUM_ROWS = 2_048  # embeddings whose spectrum is taken
+_PAIRED_IMAGES = 512  # images whose views are compared with each other's
+_ROUNDING = 1e-12  # of variances: below that share they are none
+
+
+def measure(z: Tensor, images: int) -> dict[str, float]:
+    """Return what is worth measuring now and then, as metrics, of a batch's embeddings M×D.
+
+    images: the batch's; the first so many rows are their first views, the next so many their second ones.
+    """
+    few = min(images, len(z) // 2)
+    first, second = (view[:_PAIRED_IMAGES] for view in (z[:few], z[few : 2 * few]))
+    return spectrum(z) | {
+        "train/alignment": alignment(first, second),
+        "train/uniformity": uniformity(first),
+        "train/contrastive_top1": contrastive_top1(first, second),
+    }
+
+
+def spectrum(z: Tensor) -> dict[str, float]:
+    """Return the part of it that needs no second view."""
+    return {"train/rankme": rankme(z[:_SPECTRUM_ROWS]), "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS])}
 
 
 def feature_std(features: Tensor) -> float:
@@ -34,6 +57,27 @@ def rankme(features: Tensor) -> float:
         return 1.0
     share = values / total
     return torch.exp(torch.special.entr(share).sum()).item()
+
+
+def alpha_req(features: Tensor) -> float:
+    """Exponent α of the power law j^-α by which the covariance's eigenvalues fall: near 1 is healthy, 10 the worst.
+
+    features: N×D. Far above 1, few directions hold everything; far below, no direction says more than noise. The fit is
+    a line through the logarithms of the positive eigenvalues, the j-th weighted by 1/j, so that the many small ones do
+    not outweigh the large. Source: α-ReQ (Agrawal et al. 2022, arXiv:2202.05808), section 3.
+    """
+    x = features.double()
+    centred = x - x.mean(0)
+    wide = centred.shape[0] < centred.shape[1]
+    values = torch.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred).flip(0)
+    values = values[values > _ROUNDING * x.pow(2).sum()]
+    if len(values) < 2:
+        return WORST_ALPHA
+    rank = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device)
+    weight = (1 / rank) / (1 / rank).sum()
+    u, v = rank.log(), values.log()
+    u = u - (weight * u).sum()
+    return min(WORST_ALPHA, -((weight * u * v).sum() / (weight * u * u).sum()).item())
 
 
 def alignment(first: Tensor, second: Tensor) -> float:

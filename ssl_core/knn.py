@@ -7,25 +7,31 @@ from torch import Tensor
 _CHUNK_BYTES = 64 * 2**20  # of similarities at a time
 
 
-def vote(
+def votes(
     train_features: Tensor, train_labels: Tensor, features: Tensor, classes: int, k: int, temperature: float
 ) -> Tensor:
-    """Return the predicted class of each row, int64 M.
+    """Return what each class gets for each row, float32 M×C; 0 is no vote, and the greatest single vote is 1.
 
     train_features: N×D, train_labels: int64 N, features: M×D. Each of the k nearest (at most N) by cosine votes with
     exp(similarity / temperature). Source: Wu et al. (arXiv:1805.01978), section 3.4.
     """
     train = F.normalize(train_features.float(), dim=1)
     k = min(k, len(train))
-    predicted = []
+    given = []
     for chunk in features.split(max(1, _CHUNK_BYTES // (4 * len(train)))):
         similarity = F.normalize(chunk.float(), dim=1) @ train.T
         nearest = similarity.topk(k, dim=1)
         # The greatest is taken off each exponent: it changes no vote and cannot overflow.
         weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(chunk), classes)
-        predicted.append(votes.scatter_add_(1, train_labels[nearest.indices], weights).argmax(1))
-    return torch.cat(predicted)
+        given.append(weights.new_zeros(len(chunk), classes).scatter_add_(1, train_labels[nearest.indices], weights))
+    return torch.cat(given)
+
+
+def vote(
+    train_features: Tensor, train_labels: Tensor, features: Tensor, classes: int, k: int, temperature: float
+) -> Tensor:
+    """Return the predicted class of each row, int64 M; the arguments are those of `votes`."""
+    return votes(train_features, train_labels, features, classes, k, temperature).argmax(1)
 
 
 def top1(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core.momentum import MomentumOptimizer
+from ssl_core.momentum_optimizer import MomentumOptimizer
 
 
 class LARS(MomentumOptimizer):

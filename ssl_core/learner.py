@@ -9,15 +9,16 @@ from torch import Tensor
 
 from ssl_core import counters, objectives, optim
 from ssl_core.artifact import Encoder
-from ssl_core.config import TrainingRun
+from ssl_core.config import TrainingRun, Views, view_sets
 from ssl_core.data import epoch_order
 from ssl_core.failures import BadCheckpoint
 from ssl_core.machine import memory_format, place, precise
 from ssl_core.material import Material
+from ssl_core.methods import Moment
 from ssl_core.pixels import Pixels
 from ssl_core.views import ViewMaker
 
-VIEWS = 2
+_LEAST_SIDE = 4  # pixels, of the smallest view
 _STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from other draws under the same seed
 
 
@@ -50,6 +51,7 @@ class Learner:
         self.step = 0  # steps done
         self._rows = torch.from_numpy(material.rows)
         self._labels = material.teaching.labels if material.teaching else None
+        self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
@@ -66,6 +68,23 @@ class Learner:
             p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
         )
 
+    @property
+    def num_views(self) -> int:
+        """How many views of an image a step takes."""
+        return len(self._kinds)
+
+    def phase_starts(self) -> list[int]:
+        """Return the step at which each image size begins, ascending from 0."""
+        assert self.settled.phases != "auto"
+        return [0, *(round(phase.until * self.total_steps) for phase in self.settled.phases[:-1])]
+
+    def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
+        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
+        return [
+            ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view)
+            for view, kind in enumerate(self._kinds)
+        ]
+
     def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
         """Take the next step, on the images of the rows that `batches` gave for it."""
         views = self._views(images, rows)
@@ -77,10 +96,11 @@ class Learner:
             output = self.method(views, *self._told(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
+        self.method.before_step(self._moment())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.method.after_step(self.step, self.total_steps)
+        self.method.after_step(self._moment())
         return Taken(output.loss.detach(), output.z, norm)
 
     def lr_factor(self) -> float:
@@ -119,14 +139,20 @@ class Learner:
 
     def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        epoch = self.step // self.steps_per_epoch
-        maker = ViewMaker(self.settled.views, self.image_size(self.step), self.settled.seed)
-        views = (maker(images, rows, epoch, view) for view in range(VIEWS if self._labels is None else 1))
+        views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
         return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
 
     def _told(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The batch's labels, int64 N, of a run that is told any."""
         return () if self._labels is None else (self._labels[rows].to(self.device),)
 
+    def _moment(self) -> Moment:
+        return Moment(self.step, self.total_steps, self.steps_per_epoch)
+
     def _grad_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
+
+
+def _side(side: int, views: Views) -> int:
+    """The side of such views in a phase of that image size, in pixels."""
+    return max(_LEAST_SIDE, round(side * views.size))

@@ -58,6 +58,15 @@ class Training:
     batch_size: int = 256
     seed: int = 0
 
+    def batches(self, count: int) -> int:
+        """Return the number of batches in an epoch of so many images."""
+        return math.ceil(count / self.batch_size)
+
+    def order(self, epoch: int, count: int) -> Tensor:
+        """Return int64 0 … N-1 in an epoch's order; where one batch holds them all, as they come."""
+        whole = self.batches(count) == 1
+        return torch.arange(count) if whole else counters.permutation(counters.stream(self.seed, epoch), count)
+
 
 @dataclass(frozen=True)
 class Classifiers:
@@ -70,6 +79,11 @@ class Classifiers:
     def logits(self, features: Tensor) -> Tensor:
         """Return M×C×G of features M×D."""
         return torch.addmm(self.biases, features, self.weights).unflatten(1, (self.classes, -1))
+
+    def only(self, place: int) -> "Classifiers":
+        """Return the classifier of one setting, by its place in the grid."""
+        grid = len(self.biases) // self.classes
+        return Classifiers(self.weights[:, place::grid], self.biases[place::grid], self.classes)
 
     def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return (number right, sum of cross-entropies), each G, over features M×D with labels int64 M."""
@@ -88,6 +102,32 @@ def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> lis
     return [Setting(rate, decay) for rate in learning_rates for decay in weight_decays]
 
 
+class Descent:
+    """The classifiers of a grid while they learn, one batch at a time; `steps` is how many there will be."""
+
+    def __init__(self, dim: int, settings: Sequence[Setting], classes: int, steps: int, like: Tensor) -> None:
+        """dim: the features' width; like: a tensor of the type and on the device that are wanted."""
+        self._classes, self._steps, self._step = classes, steps, 0
+        self._rates, self._decays = _per_column(settings, classes, like)
+        width = len(settings) * classes
+        self._weights, self._biases = like.new_zeros(dim, width), like.new_zeros(width)
+        self._velocity, self._bias_velocity = torch.zeros_like(self._weights), torch.zeros_like(self._biases)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """Learn from features B×D and their labels as unit vectors B×C."""
+        rate = self._rates * (0.5 * (1 + math.cos(math.pi * self._step / self._steps)))
+        error = torch.addmm(self._biases, x, self._weights).unflatten(1, (self._classes, -1)).softmax(1)
+        error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
+        slope = torch.mm(x.T, error).add_(self._weights * self._decays)
+        _nesterov_(self._weights, self._velocity, slope, rate)
+        _nesterov_(self._biases, self._bias_velocity, error.sum(0), rate)
+        self._step += 1
+
+    def classifiers(self) -> Classifiers:
+        """Return the classifiers as they are now."""
+        return Classifiers(self._weights, self._biases, self._classes)
+
+
 def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training) -> Classifiers:
     """Train one classifier for each setting on scaled features N×D with labels int64 N."""
     count, dim = features.shape
@@ -96,25 +136,15 @@ def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training:
         basis = torch.linalg.qr(features.T).Q  # D×N
         inner = fit(features @ basis, labels, settings, training)
         return Classifiers(basis @ inner.weights, inner.biases, training.classes)
-    width = len(settings) * training.classes
-    rates, decays = _per_column(settings, training.classes, features)
-    weights, biases = features.new_zeros(dim, width), features.new_zeros(width)
-    velocity, bias_velocity = torch.zeros_like(weights), torch.zeros_like(biases)
     targets = F.one_hot(labels, training.classes).to(features.dtype)
-    batches = math.ceil(count / training.batch_size)
-    for step in range(training.epochs * batches):
-        epoch, part = divmod(step, batches)
-        if part == 0:
-            order = _order(training.seed, epoch, count, batches).to(features.device)
-        rows = order[part * training.batch_size : (part + 1) * training.batch_size]
-        x = features if batches == 1 else features.index_select(0, rows)
-        y = targets if batches == 1 else targets.index_select(0, rows)
-        error = torch.addmm(biases, x, weights).unflatten(1, (training.classes, -1)).softmax(1)
-        error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
-        rate = rates * (0.5 * (1 + math.cos(math.pi * step / (training.epochs * batches))))
-        _nesterov_(weights, velocity, torch.mm(x.T, error).add_(weights * decays), rate)
-        _nesterov_(biases, bias_velocity, error.sum(0), rate)
-    return Classifiers(weights, biases, training.classes)
+    batches = training.batches(count)
+    descent = Descent(dim, settings, training.classes, training.epochs * batches, features)
+    for epoch in range(training.epochs):
+        for rows in training.order(epoch, count).to(features.device).split(training.batch_size):
+            x = features if batches == 1 else features.index_select(0, rows)
+            y = targets if batches == 1 else targets.index_select(0, rows)
+            descent.step(x, y)
+    return descent.classifiers()
 
 
 def pick(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training, held_out: float) -> Setting:
@@ -123,16 +153,31 @@ def pick(features: Tensor, labels: Tensor, settings: Sequence[Setting], training
     Up to 1,000 images are cross-validated, five-fold where classes allow; of more, the share `held_out` is kept once.
     With fewer than two images per class nothing can be kept, and the middle of the grid is taken.
     """
-    fewest = int(torch.bincount(labels, minlength=training.classes).min())
-    if fewest < 2 and len(labels) < 2 * training.classes:
-        return fallback(settings)
+    if len(settings) == 1:
+        return settings[0]
     right = torch.zeros(len(settings), dtype=torch.float64)
     loss = torch.zeros(len(settings), dtype=torch.float64)
-    for kept in _folds(labels, held_out, training.seed):
+    kept_back = folds(labels, held_out, training)
+    for kept in kept_back:
         fitted = fit(features[~kept], labels[~kept], settings, training)
         scores = fitted.score(features[kept], labels[kept])
         right, loss = right + scores[0], loss + scores[1]
-    return best(settings, right, loss)
+    return best(settings, right, loss) if kept_back else fallback(settings)
+
+
+def folds(labels: Tensor, held_out: float, training: Training) -> list[Tensor]:
+    """Return boolean N masks of what each fold keeps back, every class spread over the folds as evenly as it can be.
+
+    None at all when there are fewer than two images per class.
+    """
+    if len(labels) < 2 * training.classes and int(torch.bincount(labels, minlength=training.classes).min()) < 2:
+        return []
+    known, stream = labels.cpu().numpy(), counters.stream(training.seed, len(labels))
+    if len(labels) > CROSS_VALIDATED:
+        return [torch.from_numpy(hold_out(known, held_out, stream)).to(labels.device)]
+    fold = torch.empty(len(labels), dtype=torch.int64)
+    fold[torch.from_numpy(by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
+    return [(fold == number).to(labels.device) for number in range(FOLDS) if (fold == number).any()]
 
 
 def best(settings: Sequence[Setting], right: Tensor, loss: Tensor) -> Setting:
@@ -154,20 +199,6 @@ def _per_column(settings: Sequence[Setting], classes: int, like: Tensor) -> tupl
     return rates, decays
 
 
-def _order(seed: int, epoch: int, count: int, batches: int) -> Tensor:
-    return counters.permutation(counters.stream(seed, epoch), count) if batches > 1 else torch.arange(count)
-
-
 def _nesterov_(value: Tensor, velocity: Tensor, gradient: Tensor, rate: Tensor) -> None:
     velocity.mul_(MOMENTUM).add_(gradient)
     value.sub_(gradient.add_(velocity, alpha=MOMENTUM).mul_(rate))
-
-
-def _folds(labels: Tensor, held_out: float, seed: int) -> list[Tensor]:
-    """Boolean N masks of what each fold keeps back, every class spread over the folds as evenly as it can be."""
-    known, stream = labels.cpu().numpy(), counters.stream(seed, len(labels))
-    if len(labels) > CROSS_VALIDATED:
-        return [torch.from_numpy(hold_out(known, held_out, stream)).to(labels.device)]
-    fold = torch.empty(len(labels), dtype=torch.int64)
-    fold[torch.from_numpy(by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
-    return [(fold == number).to(labels.device) for number in range(FOLDS) if (fold == number).any()]

@@ -16,6 +16,13 @@ from ssl_core.monitor import Monitor
 from ssl_core.source import Images
 from ssl_core.teaching import Teaching
 
+# Mean and standard deviation of each channel.
+_FIXED = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5] * 3, [0.5] * 3),
+    "none": ([0.0] * 3, [1.0] * 3),
+}
+
 
 @dataclass(frozen=True)
 class Material:
@@ -53,7 +60,8 @@ def _preprocessing(dataset: Dataset, settled: TrainingRun, card: Mapping[str, An
     assert settled.image_size != "auto"
     if isinstance(settled, Finetune) and card is not None:
         return replace(Preprocessing.of_card(card), image_size=settled.image_size)
-    return Preprocessing.of(settled.image_size, dataset.mean, dataset.std)
+    fixed = _FIXED.get(settled.normalisation) if isinstance(settled, Pretrain) else None
+    return Preprocessing.of(settled.image_size, *(fixed or (dataset.mean, dataset.std)))
 
 
 def _judge(dataset: Dataset, settled: TrainingRun, teaching: Teaching | None) -> Monitor | Examiner | None:

@@ -1,35 +1,28 @@
-"""The loop that optimizers share whose rule for a tensor needs its gradient and one buffer."""
+"""Slow copies: networks that follow another by a moving average, and get no gradient."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, overload
+import copy
+import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class MomentumOptimizer(torch.optim.Optimizer, ABC):
-    """Moves each tensor that has a gradient by `move`; the buffer starts at zero and is kept as `momentum_buffer`."""
+def slow_copy(module: nn.Module) -> nn.Module:
+    """Return a copy with the same weights, which no gradient reaches."""
+    return copy.deepcopy(module).requires_grad_(False)
 
-    @abstractmethod
-    def move(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-        """Move the tensor `w` in place by its gradient `g`, which stays as it is, and its buffer `v`."""
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None:
-                    state = self.state[w]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(w)
-                    self.move(w, w.grad, state["momentum_buffer"], group)
-        return loss
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """Move the weights of `slow` to momentum·slow + (1 - momentum)·fast. Buffers, as batch norm's, are its own."""
+    targets: list[Tensor] = list(slow.parameters())
+    sources: list[Tensor] = list(fast.parameters())
+    torch._foreach_lerp_(targets, sources, 1 - momentum)
+
+
+def rising(start: float, progress: float) -> float:
+    """Return a momentum that rises from `start` to 1 by a cosine; progress: the share of the run that is done.
+
+    Source: BYOL (arXiv:2006.07733), section 3.3.
+    """
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

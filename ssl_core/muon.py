@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core.momentum import MomentumOptimizer
+from ssl_core.momentum_optimizer import MomentumOptimizer
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # of the iteration x ← ax + b(xxᵀ)x + c(xxᵀ)²x: steep at 0, near 1 at 1
 _EPSILON = 1e-7

@@ -82,7 +82,8 @@ def _rate(config: OptimizerConfig) -> float:
 def lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
     """Return the share of the peak rate at `step`, from 0: linear warm-up to 1, then cosine towards 0 at `total_steps`.
 
-    The warm-up starts at 1/warm-up steps rather than at 0, so that no step is spent on standing still.
+    The warm-up starts at 1/warm-up steps rather than at 0, so that no step is spent on standing still. With
+    `decay_steps` the cosine comes to 0 after as many, and stays there.
     """
     assert schedule.warmup_epochs != "auto"
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total_steps)
@@ -90,7 +91,8 @@ def lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: 
         return (step + 1) / warmup
     if schedule.decay == "none":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total_steps - warmup)))
+    end = max(warmup + 1, min(schedule.decay_steps or total_steps, total_steps))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (end - warmup))))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from ssl_core import artifact, backbones
 from ssl_core.config import (
@@ -18,20 +18,24 @@ from ssl_core.config import (
     Backbone,
     Distill,
     Finetune,
+    KnnEval,
     Labelled,
+    LinearEval,
     Muon,
     Optimizer,
     Phase,
     Pretrain,
-    RunConfig,
+    Project,
     TrainingRun,
+    Views,
     is_torchvisions,
+    view_sets,
 )
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
 from ssl_core.method_config import MethodConfig
 
-Run = TypeVar("Run", bound=TrainingRun | RunConfig)
+Run = TypeVar("Run", bound=TrainingRun | KnnEval | LinearEval | Project)
 Fit = TypeVar("Fit", bound=TrainingRun)
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -78,7 +82,7 @@ def resolve(
     dim = _dim(config)
     if isinstance(config, Pretrain):
         config = _with(config, method=config.method.settled(dim, config.backbone.stem))
-    config = _with(config, optimizer=_optimizer(config))
+    config = _with(config, optimizer=_optimizer(config), views=_views(config))
     if config.minutes is None:
         return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
     if length_in is None:
@@ -87,7 +91,7 @@ def resolve(
 
 
 def settle_machine(config: Run, machine: Machine) -> Run:
-    """Return a config of any kind with its device and its precision settled."""
+    """Return a config with its device and its precision settled."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if machine.gains_from_bf16 else "fp32"
@@ -149,18 +153,26 @@ def _backbone(config: TrainingRun, image_size: int, machine: Machine, start: Map
     """The network of `start` where there is one and the config does not name another."""
     # Of these two networks only the larger has ImageNet weights.
     small = machine.device == "cpu" and config.backbone.weights == "random"
+    selective = config.backbone.selective_kernel is True
+    google = selective or config.backbone.layout == "google"
     defaults = {
-        "name": "resnet10" if small else "resnet18",
+        "name": "resnet50" if selective else "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
-        "zero_init_residual": _advice(config).zero_init_residual,
+        "selective_kernel": False,
+        "layout": "google" if google else "torchvision",
+        "zero_init_residual": google or (_advice(config).zero_init_residual and machine.device != "cpu"),
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
     if is_torchvisions(name):
         defaults |= TORCHVISIONS_OWN
     open_fields = {field: value for field, value in defaults.items() if getattr(config.backbone, field) == "auto"}
-    return _with(config.backbone, **open_fields)
+    try:
+        return _with(config.backbone, **open_fields)
+    except ValidationError as error:
+        detail = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigUnfit(f"The backbone does not go with the model to start from: {detail}.") from error
 
 
 def _advice(config: TrainingRun) -> MethodConfig | Labelled:
@@ -169,6 +181,11 @@ def _advice(config: TrainingRun) -> MethodConfig | Labelled:
         return config.method
     assert isinstance(config, Labelled)
     return config
+
+
+def _views(config: TrainingRun) -> Views | tuple[Views, ...]:
+    sets = view_sets(config.views)
+    return sets if isinstance(config.views, tuple) else sets[0]
 
 
 def _optimizer(config: TrainingRun) -> Optimizer:

@@ -1,14 +1,14 @@
 """A run: config and inputs in, events out. The front door of `ssl_core`."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ssl_core import artifact, checkpoint, config, evaluate, pace
-from ssl_core.config import Distill, KnnEval, LinearEval, RunConfig, TrainingRun
+from ssl_core import artifact, checkpoint, config, evaluate, pace, provenance
+from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
@@ -31,6 +31,9 @@ class Inputs:
     model: Path | None = None  # the artifact to start from or to judge
     checkpoint: Path | None = None  # where to go on from
     stop: Callable[[], bool] = _never  # asked before every step
+    provenance: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what to tell in the model's card (ssl_core.provenance)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -59,7 +62,7 @@ def _too_large(error: MemoryError | RuntimeError) -> bool:
 
 
 def _failed(failure: RunFailure) -> Failed:
-    return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__))
+    return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__), failure.data)
 
 
 def _unreachable(cause: BaseException | None) -> bool:
@@ -80,7 +83,8 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
         settled = _settled_before(asked, saved)
         material = Material.of(dataset, settled, inputs.model)
     yield Resolved(settled.model_dump(mode="json"))
-    training = Training(settled, material, directory, inputs.stop, new=saved is None)
+    origin = provenance.about(inputs.provenance, artifact.load_card(inputs.model) if inputs.model else None)
+    training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
     if saved is not None:
         yield from _resume(training, material, saved)
     yield from training.events()
@@ -139,6 +143,23 @@ def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) ->
     yield from _EVALUATIONS[settled.kind](settled, inputs, directory)
 
 
+def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    from ssl_core.project import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
+
+    _open(inputs.dataset)
+    settled = settle_machine(asked, Machine.here(asked.device))
+    yield Resolved(settled.model_dump(mode="json"))
+    yield from run_project(settled, inputs, directory)
+
+
+def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    from ssl_core.export import run_export  # noqa: PLC0415 - torch.export takes a second to load
+
+    _open(inputs.dataset)
+    yield Resolved(asked.model_dump(mode="json"))
+    yield from run_export(asked, inputs, directory)
+
+
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
@@ -153,6 +174,8 @@ _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
     "distill": _training,
     "linear_eval": _evaluation,
     "knn_eval": _evaluation,
+    "project": _project,
+    "export": _export,
 }
 _EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
     "linear_eval": evaluate.run_linear_eval,

@@ -34,4 +34,4 @@ class Teacher:
         layout = memory_format(view.device, self.encoder.precision)
         images = self.encoder.preprocessing.normalise_(pixels).contiguous(memory_format=layout)
         with precise(view.device, self.encoder.precision):
-            return self.encoder.classify(images).float()
+            return self.encoder(images, "logits").float()

@@ -15,21 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import artifact, checkpoint, health, objectives
+from ssl_core import artifact, checkpoint, exhibits, health, objectives
 from ssl_core.config import Pretrain, TrainingRun
-from ssl_core.events import Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
+from ssl_core.events import Artifact, Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
 from ssl_core.examiner import Examiner
 from ssl_core.failures import Diverged
 from ssl_core.files import FULL
+from ssl_core.history import History
 from ssl_core.learner import Learner, Taken
 from ssl_core.material import Material
+from ssl_core.patience import Patience
 from ssl_core.pixels import Pixels
 from ssl_core.prefetch import ahead
 from ssl_core.stopwatch import Stopwatch
 
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
-_RANKED = 2_048  # embeddings whose rank is taken
+_TOLD_ROWS = 100  # of the images in a batch whose loss is no number
 _ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
 _STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
@@ -39,37 +41,64 @@ class Training:
     """A training run under way."""
 
     def __init__(
-        self, settled: TrainingRun, material: Material, directory: Path, stop: Callable[[], bool], *, new: bool
+        self,
+        settled: TrainingRun,
+        material: Material,
+        directory: Path,
+        stop: Callable[[], bool],
+        origin: Mapping[str, Any] | None = None,
+        *,
+        new: bool,
     ) -> None:
-        """directory: where checkpoints and the model are written; new: `resume` will not follow."""
+        """directory: where checkpoints and the model are written; origin: what the new model's card says of it
+        (`ssl_core.provenance`); new: `resume` will not follow.
+        """
         self._settled = settled
         self._material = material
         self._directory = directory
         self._stop = stop
+        self._origin = origin or {}
         self._learner = Learner(settled, material)
         self._log_every = max(1, self._learner.total_steps // _POINTS)
         self._latest: dict[str, float | None] = {}  # each metric's last value
+        self._history = History()
         self._collapse_told = False
-        self._unread: list[Tensor] = []  # losses that nobody has looked at yet
+        early_stop = settled.early_stop if isinstance(settled, Pretrain) else None
+        self._patience = Patience(early_stop, judged=material.monitor is not None)
+        self._unread: list[tuple[Tensor, Tensor]] = []  # losses that nobody has looked at yet, and their images' rows
         self._saved_step = 0
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
         if new:
             objectives.start(self._learner.method, settled, material.model)
+        self._learner.method.begin()
 
     def resume(self, saved: dict[str, Any]) -> None:
         """Go on from a loaded checkpoint. Raises BadCheckpoint when it is another network's."""
         self._learner.load(saved, saved["step"])
         self._latest = dict(saved["metrics"])
+        self._history = History.of(saved.get("history", {}))  # which checkpoints once lacked
         self._collapse_told = saved["collapse_told"]
+        if "patience" in saved:  # which checkpoints once lacked
+            self._patience.load(saved["patience"])
         self._watch.seconds = saved["seconds"]
         self._saved_step = saved["step"]
 
     def events(self) -> Iterator[Event]:
         """Train to the end, or until told to stop. Raises Diverged."""
         learner = self._learner
+        if learner.step == 0 and self._settled.pictures:
+            yield from exhibits.of_start(learner, self._material, self._directory)
+        try:
+            yield from self._trained()
+        except Diverged:
+            yield from self._curves()
+            raise
+
+    def _trained(self) -> Iterator[Event]:
+        learner = self._learner
         with closing(self._batches()) as batches:
-            while learner.step < learner.total_steps:
+            while learner.step < learner.total_steps and not self._patience.over:
                 if self._stop():
                     yield from self._save()
                     yield Stopped(learner.step)
@@ -78,7 +107,7 @@ class Training:
                     images, batch = next(batches)
                 with self._watch.running():
                     taken = learner.advance(images, batch, watched=self._is_logged(learner.step + 1))
-                self._unread.append(taken.loss)
+                self._unread.append((taken.loss, batch))
                 yield from self._after(taken)
         yield from self._finish()
 
@@ -106,7 +135,10 @@ class Training:
         if every == 0 or step % self._learner.steps_per_epoch:
             return False
         assert every != "auto"
-        return (step // self._learner.steps_per_epoch) % every == 0 or step == self._learner.total_steps
+        return (step // self._learner.steps_per_epoch) % every == 0 or self._is_last(step)
+
+    def _is_last(self, step: int) -> bool:
+        return step == self._learner.total_steps or self._patience.over
 
     def _is_saved(self) -> bool:
         settings = self._settled.checkpoints
@@ -127,16 +159,23 @@ class Training:
         if taken.grad_norm is not None:
             values["train/grad_norm"] = taken.grad_norm.item()
         if self._learner.step % self._learner.steps_per_epoch == 0:
-            values["train/rankme"] = health.rankme(taken.z[:_RANKED])
+            values |= self._health(taken.z)
         yield self._metrics(values)
         yield from self._warn_of_collapse(values)
         yield self._progress(values["train/images_per_second"])
 
+    def _health(self, z: Tensor) -> dict[str, float]:
+        if self._learner.num_views == 1:
+            return health.spectrum(z)
+        return health.measure(z, self._learner.batch_size)
+
     def _metrics(self, values: dict[str, float]) -> Metrics:
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._latest |= clean
-        step = self._learner.step
-        return Metrics(step, step / self._learner.steps_per_epoch, time.time(), clean)
+        step, now = self._learner.step, time.time()
+        self._history.add(step, now, clean)
+        self._patience.heed(values, step / self._learner.steps_per_epoch)
+        return Metrics(step, step / self._learner.steps_per_epoch, now, clean)
 
     def _progress(self, images_per_second: float) -> Progress:
         learner = self._learner
@@ -170,14 +209,23 @@ class Training:
 
     def _require_finite(self) -> None:
         """Read the losses since the last look. Raises Diverged, naming the step at which it began."""
-        finite = torch.stack(self._unread).isfinite().tolist() if self._unread else []
-        first = self._learner.step - len(self._unread) + 1
-        self._unread.clear()
-        if not all(finite):
-            raise Diverged(
-                f"The loss stopped being a number at step {first + finite.index(False)} of {self._learner.total_steps}."
-                " A lower learning rate or a longer warm-up usually helps."
-            )
+        unread, self._unread = self._unread, []
+        finite = torch.stack([loss for loss, _ in unread]).isfinite().tolist() if unread else []
+        if all(finite):
+            return
+        step = self._learner.step - len(unread) + 1 + finite.index(False)
+        raise self._diverged(
+            f"The loss stopped being a number at step {step} of {self._learner.total_steps}."
+            " A lower learning rate or a longer warm-up usually helps.",
+            step=step,
+            rows=unread[finite.index(False)][1][:_TOLD_ROWS].tolist(),
+        )
+
+    def _diverged(self, message: str, **data: Any) -> Diverged:
+        if not self._saved_step:
+            return Diverged(message, **data, checkpoint=None)
+        kept = checkpoint.name(self._saved_step)
+        return Diverged(f"{message} {kept} is the last good checkpoint.", **data, checkpoint=kept)
 
     def _save(self) -> Iterator[Checkpoint | Log]:
         """Write a checkpoint, unless there is nothing new. Raises Diverged rather than keep what is no number.
@@ -189,12 +237,16 @@ class Training:
             return
         self._require_finite()
         if not learner.finite():
-            raise Diverged(f"The weights stopped being numbers at or before step {learner.step}.")
+            raise self._diverged(
+                f"The weights stopped being numbers at or before step {learner.step}.", step=learner.step
+            )
         state = learner.state() | {
             "config": self._settled.model_dump(mode="json"),
             "dataset": fingerprint(self._material),
             "metrics": self._latest,
+            "history": self._history.state(),
             "collapse_told": self._collapse_told,
+            "patience": self._patience.state(),
             "seconds": self._watch.seconds,
             "versions": versions(),
             "device": str(learner.device),
@@ -214,8 +266,12 @@ class Training:
         yield Checkpoint(learner.step, epoch, name, written.sha256, written.size_bytes, dict(self._latest))
 
     def _finish(self) -> Iterator[Event]:
-        """The last checkpoint, the model, and the summary."""
+        """The last checkpoint, the curves, the model, and the summary."""
+        if self._patience.over:
+            message, evidence = self._patience.told(self._learner.step)
+            yield Log("info", message, "stopped_early", evidence)
         yield from self._save()
+        yield from self._curves()
         verdict = self._verdict()
         model = yield from self._model(verdict)
         if model is None:
@@ -223,13 +279,14 @@ class Training:
             yield Stopped(self._learner.step)
             return
         yield model
-        settled, learner = self._settled, self._learner
-        images = learner.total_steps * learner.batch_size
+        learner = self._learner
+        images = learner.step * learner.batch_size
         latest = self._latest
         yield Result(
             {
-                "epochs": settled.epochs,
-                "steps": learner.total_steps,
+                "epochs": learner.step // learner.steps_per_epoch,
+                "steps": learner.step,
+                "stopped_early": self._patience.over,
                 "minutes": self._watch.seconds / 60,
                 "images_per_second": images / max(self._watch.seconds, 1e-9),
                 "loss": latest.get("train/loss"),
@@ -247,6 +304,10 @@ class Training:
         judge = self._material.monitor
         return judge.verdict(self._learner.encoder()) if isinstance(judge, Examiner) else {}
 
+    def _curves(self) -> Iterator[Artifact | Log]:
+        if self._settled.pictures:
+            yield from exhibits.of_end(self._learner, self._material, self._history, self._directory)
+
     def _model(self, verdict: Mapping[str, Any]) -> Generator[Log, None, Model | None]:
         """Write the model as soon as there is room for it, and return it; None when told to stop before.
 
@@ -255,11 +316,12 @@ class Training:
         settled, learner = self._settled, self._learner
         classes, teaching = self._material.dataset.classes, self._material.teaching
         about = {
+            **self._origin,
             "method": settled.method.name if isinstance(settled, Pretrain) else settled.kind,
             "config": settled.model_dump(mode="json"),
             "metrics": self._latest | {name: verdict[name] for name in ("top1",) if name in verdict},
             "classifier": {"classes": teaching.classes} if teaching else None,
-            "dataset": {"classes": classes, "images": len(self._material.rows)},
+            "dataset": {**self._origin.get("dataset", {}), "classes": classes, "images": len(self._material.rows)},
             "versions": versions(),
         }
         folder, patience = self._directory / MODEL_FOLDER, _ROOM_SECONDS

@@ -1,14 +1,15 @@
 """A trial: which labelled rows of a dataset teach a classifier, which pick its settings, and which judge it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssl_core import counters
 from ssl_core.data import Dataset, Rows, draw_evenly, hold_out
-from ssl_core.failures import LabelsNeeded
+from ssl_core.failures import ConfigUnfit, LabelsNeeded
 
-_HELD_OUT = 0.2
+TEST_FRACTION = 0.2
 _TEST, _DRAW = 0x74657374, 0x64726177  # set these streams apart from others under the same seed
 
 
@@ -22,8 +23,8 @@ class Trial:
     judge: str  # what `test` is, in words
 
     @classmethod
-    def of(cls, dataset: Dataset, subset: int | None, seed: int) -> "Trial":
-        """Judge on the test split; without one on val; without either on a fifth of train, held out by the seed.
+    def of(cls, dataset: Dataset, subset: int | None, seed: int, test_fraction: float = TEST_FRACTION) -> "Trial":
+        """Judge on the test split; without one on val; without either on a share of train, held out by the seed.
 
         Raises LabelsNeeded when there are not two classes to tell apart.
         """
@@ -35,8 +36,9 @@ class Trial:
             return cls(train, val, test, "the test split")
         if len(val):
             return cls(train, test, val, "the val split")
-        kept = hold_out(dataset.labels[train], _HELD_OUT, counters.stream(seed, _TEST))
-        return cls(train[~kept], val, train[kept], "a held-out fifth of the train split")
+        kept = hold_out(dataset.labels[train], test_fraction, counters.stream(seed, _TEST))
+        judge = f"{100 * test_fraction:g} % of the train split, held out"
+        return cls(train[~kept], val, train[kept], judge)
 
 
 def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
@@ -45,3 +47,19 @@ def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
     if count >= len(labels):
         return np.arange(len(labels))
     return np.sort(draw_evenly(labels, count, counters.stream(seed, _DRAW, draw)))
+
+
+def find_labelled(trial: Trial, rows: Sequence[int]) -> Rows:
+    """Return the positions in the trial's training rows of the dataset's `rows`, ascending.
+
+    Raises ConfigUnfit when one of them is not among them: it is unlabelled, of another split, held out or no row.
+    """
+    wanted = np.array(sorted(rows), dtype=np.int64)
+    wrong = wanted[~np.isin(wanted, trial.train)]
+    if len(wrong):
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        raise ConfigUnfit(
+            f"label_rows holds {wrong[0]}{more}: each has to be a labelled image of the train split, within the"
+            " subset, that is not held out to judge."
+        )
+    return np.searchsorted(trial.train, wanted)

@@ -18,7 +18,7 @@ _AREAS, _RATIOS = slice(0, 10), slice(10, 20)
 _TOP, _LEFT, _FLIP, _JITTER, _GREY, _BLUR, _SIGMA, _GAMMA, _FACTORS, _HUE, _ORDER, _PLACE = (
     20, 21, 22, 23, 24, 25, 26, 27, slice(28, 31), 31, 32, 33,
 )  # fmt: skip
-_ROTATION, _SHEAR, _SCALE, _SHIFT, _DRAWS = 34, 35, 36, slice(37, 39), 39
+_ROTATION, _SHEAR, _SCALE, _SHIFT, _SOLARIZE, _DRAWS = 34, 35, 36, slice(37, 39), 39, 40
 
 BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
 ORDERS = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
@@ -35,9 +35,11 @@ class ViewParameters:
     hue: Tensor  # N, in turns
     order: Tensor  # int64 N×3: BRIGHTNESS, CONTRAST, SATURATION as they follow each other
     factors: Tensor  # N×3: of the first, second, third in that order
+    offset: Tensor  # N: is added where brightness is
     grey: Tensor  # N: 1 loses all colour
     blur: Tensor  # N: 1 is blurred
     sigma: Tensor  # N, in pixels of the view
+    solarize: Tensor  # N: 1 has its values above a half turned
     gamma: Tensor  # N: exponent
     affine: Tensor  # N×6: output-to-input map, see ssl_core.resample.affine
 
@@ -50,9 +52,9 @@ def draw(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
     """Return the parameters for each key (int64 N); sizes: N×2, the images' heights and widths in pixels."""
     u = counters.uniforms(keys, _DRAWS)
     order = ORDERS[(u[:, _ORDER] * len(ORDERS)).long()]
-    spread = views.jitter_strength * torch.tensor([views.brightness, views.contrast, views.saturation])
-    low = (1 - spread.double()).clamp_min(0)
-    factors = low + u[:, _FACTORS] * (1 + spread.double() - low)
+    low, high = _factor_bounds(views)
+    factors = low + u[:, _FACTORS] * (high - low)
+    added = views.jitter_strength * views.brightness if views.brightness_added else 0.0
     hue = min(views.jitter_strength * views.hue, 0.5)
     jittered = u[:, _JITTER] < views.jitter
     sigma_low, sigma_high = views.blur_sigma
@@ -63,9 +65,11 @@ def draw(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
         hue=_around(u[:, _HUE], hue).float(),
         order=order,
         factors=factors.gather(1, order).float(),
+        offset=_around(u[:, _FACTORS][:, BRIGHTNESS], added).float(),
         grey=(u[:, _GREY] < views.grey).float(),
         blur=(u[:, _BLUR] < views.blur).float(),
         sigma=(sigma_low + u[:, _SIGMA] * (sigma_high - sigma_low)).float(),
+        solarize=(u[:, _SOLARIZE] < views.solarize).float(),
         gamma=torch.exp(_around(u[:, _GAMMA], views.gamma)).float(),
         affine=_affine(views, u).float(),
     )
@@ -74,6 +78,17 @@ def draw(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
 def moves(views: Views) -> bool:
     """Whether any view is rotated, sheared, zoomed or shifted."""
     return bool(views.rotation or views.shear or views.translation) or views.scale != (1.0, 1.0)
+
+
+def _factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
+    """The least and the greatest factor of brightness, contrast and saturation, 3 each."""
+    spread = views.jitter_strength * torch.tensor([views.brightness, views.contrast, views.saturation]).double()
+    low, high = (1 - spread).clamp_min(0), 1 + spread
+    if views.brightness_added:
+        low[BRIGHTNESS] = high[BRIGHTNESS] = 1
+    if views.contrast_range is not None:
+        low[CONTRAST], high[CONTRAST] = views.contrast_range
+    return low, high
 
 
 def _around(u: Tensor, spread: float) -> Tensor:

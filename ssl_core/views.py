@@ -2,7 +2,8 @@
 
 What happens to an image depends on (seed, epoch, image, view) alone: on the CPU its view has the same bytes alone, in
 any batch and with any number of threads. The steps are SimCLR's (arXiv:2002.05709, appendix A): crop and flip, [affine
-map], colour jitter in random order, grey, blur, then [gamma, noise], which is for images where colour says little.
+map], colour jitter in random order, grey, blur, [solarize, as BYOL], then [gamma, noise], which is for images where
+colour says little.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ssl_core import colour, counters, resample, view_parameters
 from ssl_core.config import Views
 from ssl_core.pixels import Group, Pixels
-from ssl_core.view_parameters import CONTRAST, NO_JITTER, SATURATION, ViewParameters
+from ssl_core.view_parameters import BRIGHTNESS, CONTRAST, NO_JITTER, SATURATION, ViewParameters
 
 # So many pixels, and not fewer images, pass through all steps together on a CPU: they stay in its cache.
 _CHUNK_PIXELS, _CHUNK_IMAGES = 64 * 32 * 32, 16
@@ -65,6 +66,7 @@ class ViewMaker:
             self._jitter_(images, drawn.hue_place, here)
         self._drop_colour_(images, drawn.grey)
         self._blur_(images, drawn.blur, here.sigma)
+        self._solarize_(images, drawn.solarize)
         if self._views.gamma > 0:
             images = colour.gamma_(images, here.gamma)
         if self._views.noise > 0:
@@ -84,6 +86,9 @@ class ViewMaker:
             if end > start and self._views.hue * self._views.jitter_strength > 0:
                 colour.hue_(images[start:end], here.hue[start:end])
             if place < 3 and jittered:
+                if self._views.brightness_added:
+                    added = here.offset * (here.order[:, place] == BRIGHTNESS)
+                    images[:jittered].add_(added[:jittered, None, None, None])
                 factors = (share[:jittered, place] for share in (here.factors, mean_share, grey_share))
                 colour.blend_(images[:jittered], *factors)
 
@@ -98,3 +103,9 @@ class ViewMaker:
         radius = max(1, self._side // 20)
         if len(rows):
             images.index_copy_(0, rows, resample.blur(images[rows], sigma[rows], radius))
+
+    def _solarize_(self, images: Tensor, chosen: Tensor) -> None:
+        rows = chosen.nonzero()[:, 0].to(images.device)
+        if len(rows):
+            picked = images[rows]
+            images.index_copy_(0, rows, torch.where(picked >= 0.5, 1 - picked, picked))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
 PLAIN = frozenset(
-    {"ssl_core.config", "ssl_core.events", "ssl_core.recipes", "ssl_core.layout"}
+    {"ssl_core.config", "ssl_core.method_config", "ssl_core.events", "ssl_core.recipes", "ssl_core.layout"}
 )  # free of torch and numpy
 MAY_IMPORT = {
     "ssl_core": frozenset(),
@@ -67,7 +67,10 @@ def test_the_check_would_see_a_forbidden_import():
 @pytest.mark.parametrize(
     ("modules", "blocked"),
     [
-        (("ssl_core.config", "ssl_core.events", "ssl_core.recipes"), (*HEAVY, "fastapi", "sqlalchemy", "celery")),
+        (
+            ("ssl_core.config", "ssl_core.method_config", "ssl_core.events", "ssl_core.recipes"),
+            (*HEAVY, "fastapi", "sqlalchemy", "celery"),
+        ),
         (("service.jobs", "service.datasets", "service.doorbell", "service.__main__"), (*HEAVY, "fastapi")),
         (("api.app",), HEAVY),
         (("worker.app", "worker.tasks", "worker.supervisor", "worker.keeper"), (*HEAVY, "fastapi", "api")),

@@ -98,6 +98,15 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
 
         result = client.jobs.wait(judged, timeout_seconds=60).summary
         assert 0.2 < result["top1"] <= 1
+
+        left = {item["name"] for item in client.jobs.artifacts(run)}
+        assert left == {"views.png", "curves.png", "curves.svg", "events.out.tfevents.twoviews"}
+        drawn = client.jobs.submit(kind="project", dataset=dataset, model=run, config={"methods": ["pca"]})
+        assert client.jobs.wait(drawn, timeout_seconds=60).summary["images"] == 100
+        maps = client.jobs.download(drawn, tmp_path / "maps")
+        assert [path.name for path in maps] == ["coordinates.json", "projection.png", "thumbnails.png"]
+        assert len(json.loads(client.jobs.artifact(drawn, "coordinates.json"))["points"]) == 100
+
         images = sorted(digits.glob("test/*/*.png"))[:3]
         rows = client.embed(run, images)
         assert len(rows) == 3

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -211,9 +212,26 @@ class Jobs:
         """Return the job's checkpoints, each with its step and metrics."""
         return tuple(self._transport.pages(f"/jobs/{id_of(job)}/checkpoints"))
 
+    def artifacts(self, job: Ref) -> Sequence[Json]:
+        """Return what files the job left, by name: `{name, media_type, sha256, size_bytes, created_at, url}`."""
+        return tuple(self._transport.pages(f"/jobs/{id_of(job)}/artifacts"))
+
     def artifact(self, job: Ref, name: str) -> bytes:
         """Return the content of a file that the job left."""
-        return self._transport.send("GET", f"/jobs/{id_of(job)}/artifacts/{name}").content
+        return self._transport.send("GET", f"/jobs/{id_of(job)}/artifacts/{quote(name, safe='')}").content
+
+    def download(self, job: Ref, folder: str | Path) -> Sequence[Path]:
+        """Save all that the job left in the folder, which is made where it is missing, and return the files' paths.
+
+        A file appears whole or not at all. Raises Corrupt when one does not have the SHA-256 that was promised.
+        """
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return tuple(self._save(job, item, Path(folder)) for item in self.artifacts(job))
+
+    def _save(self, job: Ref, item: Json, folder: Path) -> Path:
+        path = folder / download.file_name(item["name"])
+        with self._transport.stream(f"/jobs/{id_of(job)}/artifacts/{quote(item['name'], safe='')}") as answer:
+            return download.save(answer, path, item["sha256"], None)
 
 
 class Models:
@@ -233,7 +251,7 @@ class Models:
     def download(
         self, model: Ref, target: str | Path, *, file: str = "weights", progress: upload.Progress | None = None
     ) -> Path:
-        """Save `weights`, `heads` or `card` as `target`, or in it when it is a folder, and return the file's path.
+        """Save `weights`, `heads`, `card` or `readme` as `target`, or in it if it is a folder; return the file's path.
 
         The file appears whole or not at all. Raises Corrupt when weights do not have the model's SHA-256.
         """

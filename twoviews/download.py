@@ -10,12 +10,24 @@ import httpx
 from twoviews.errors import Corrupt
 from twoviews.upload import Progress
 
-FILE_NAMES = {"weights": "weights.safetensors", "heads": "heads.safetensors", "card": "model.json"}
+FILE_NAMES = {
+    "weights": "weights.safetensors",
+    "heads": "heads.safetensors",
+    "card": "model.json",
+    "readme": "README.md",
+}
 
 
 def place(target: Path, model_id: str, file: str) -> Path:
     """Return where the file goes: `target` itself, or a name of our own in the folder `target`."""
     return target / f"{model_id}.{FILE_NAMES.get(file, file)}" if target.is_dir() else target
+
+
+def file_name(name: str) -> str:
+    """Return the name of an artifact when it can be that of a file in a folder. Raises ValueError."""
+    if not name or name == ".." or Path(name).name != name or "\\" in name or not name.isprintable():
+        raise ValueError(f"not a file's name: {name!r}")
+    return name
 
 
 def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progress | None) -> Path:

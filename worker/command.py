@@ -35,6 +35,9 @@ def build(claim: Claim, storage: Storage, settings: Settings, ledger: Ledger) ->
     config.write_text(json.dumps(claim.config, indent=2, allow_nan=False))
     trainer = settings.trainer_command or [sys.executable, "-m", "ssl_core", "run"]
     command = [*trainer, str(config), "--data", str(storage.absolute(claim.dataset_path)), "--out", str(out)]
+    told = out / "provenance.json"
+    told.write_text(json.dumps(claim.provenance, allow_nan=False))
+    command += ["--provenance", str(told)]
     if claim.model_path is not None:
         command += ["--model", str(storage.absolute(claim.model_path))]
     if (checkpoint := _checkpoint(claim, storage, ledger)) is not None:

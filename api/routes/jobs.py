@@ -90,6 +90,14 @@ def checkpoints(job_id: JobId, caller: Caller) -> Answer:
         return answers.page([render.checkpoint(row) for row in jobs.checkpoints(unit.session, job.id)], False, None)
 
 
+@router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List the files that a job left")
+def artifacts(job_id: JobId, caller: Caller) -> Answer:
+    """Pictures, coordinates, curves for TensorBoard; by name."""
+    with caller.reading() as unit:
+        job = jobs.get(unit.session, unit.tenant_id, job_id)
+        return answers.page([render.artifact(row) for row in jobs.artifacts(unit.session, job.id)], False, None)
+
+
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Fetch a file that a job left")
 def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage: Files) -> Response:
     with caller.reading() as unit:

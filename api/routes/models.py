@@ -19,6 +19,7 @@ _FILES = {
     "weights": ("weights.safetensors", _BINARY),
     "heads": ("heads.safetensors", _BINARY),
     "card": ("model.json", _JSON),
+    "readme": ("README.md", "text/markdown; charset=utf-8"),
 }
 
 
@@ -45,9 +46,12 @@ def download(
     model_id: ModelId,
     caller: Caller,
     storage: Files,
-    file: Annotated[Literal["weights", "heads", "card"], Query(description="Which of the three.")] = "weights",
+    file: Annotated[Literal["weights", "heads", "card", "readme"], Query(description="Which of the four.")] = "weights",
 ) -> Response:
-    """Weights and heads are safetensors. Ranges are served; the weights' ETag is their SHA-256."""
+    """Weights and heads are safetensors, the card is JSON, the readme Markdown.
+
+    Ranges are served; the weights' ETag is their SHA-256.
+    """
     with caller.reading() as unit:
         model = models.get(unit.session, unit.tenant_id, model_id)
     name, media_type = _FILES[file]

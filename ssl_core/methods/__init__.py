@@ -7,15 +7,27 @@ import torch
 
 from ssl_core import backbones
 from ssl_core.config import Pretrain
-from ssl_core.methods.method import Method, Output
+from ssl_core.methods.barlow_twins import BarlowTwins
+from ssl_core.methods.byol import BYOL
+from ssl_core.methods.dino import DINO
+from ssl_core.methods.method import Method, Moment, Output
+from ssl_core.methods.moco_v2 import MoCoV2
+from ssl_core.methods.moco_v3 import MoCoV3
 from ssl_core.methods.simclr import SimCLR
 from ssl_core.methods.simsiam import SimSiam
+from ssl_core.methods.vicreg import VICReg
 
-__all__ = ["METHODS", "Method", "Output", "build"]
+__all__ = ["METHODS", "Method", "Moment", "Output", "build"]
 
 METHODS: dict[str, Callable[[Any, backbones.Backbone], Method]] = {
     "simclr": SimCLR,
     "simsiam": SimSiam,
+    "byol": BYOL,
+    "moco_v2": MoCoV2,
+    "moco_v3": MoCoV3,
+    "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "dino": DINO,
 }
 
 

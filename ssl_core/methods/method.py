@@ -14,14 +14,31 @@ class Output(NamedTuple):
     """What a forward pass gives: the loss to descend, and the embeddings whose health is watched."""
 
     loss: Tensor  # scalar
-    z: Tensor  # M×D, detached: the projector's output
+    z: Tensor  # M×D, detached: the projector's output, first all of view 1, then all of view 2, …
+
+
+class Moment(NamedTuple):
+    """How far a run is."""
+
+    step: int  # steps done
+    total_steps: int
+    steps_per_epoch: int
+
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done."""
+        return self.step / self.total_steps
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.steps_per_epoch
 
 
 class Method(nn.Module):
     """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
 
     Whatever must survive a restart (a queue, a centre, a slow copy) is a buffer or a module, so that it is in the
-    state dict.
+    state dict. With several processes the loss is that of their joined batch (`ssl_core.distributed`).
     """
 
     backbone: Backbone
@@ -39,8 +56,14 @@ class Method(nn.Module):
         """Return the heads that are kept with a trained model."""
         return {"projector": self.projector}
 
-    def after_step(self, step: int, total_steps: int) -> None:
-        """Do what has to follow an optimizer step, such as moving a slow copy; `step` counts the steps done, from 1."""
+    def begin(self) -> None:
+        """Do what has to follow once the starting weights are in place, such as copying them to a slow network."""
+
+    def before_step(self, moment: Moment) -> None:
+        """Do what has to come between the gradient and the optimizer's step, such as holding a layer still."""
+
+    def after_step(self, moment: Moment) -> None:
+        """Do what has to follow an optimizer's step, such as moving a slow copy."""
 
     def plain(self) -> Sequence[nn.Module]:
         """Return the modules that LARS and Muon neither adapt nor decay: a classifier of labels."""

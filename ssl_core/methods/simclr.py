@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.backbones import Backbone
+from ssl_core.distributed import gather
 from ssl_core.heads import MLP
 from ssl_core.losses import nt_xent
 from ssl_core.method_config import SimCLR as Config
@@ -21,10 +22,17 @@ class SimCLR(Method):
         norm = config.projector_batch_norm
         self.backbone = backbone
         self.projector = MLP((backbone.dim, *config.projector), hidden_norm=norm, last_norm="scale" if norm else "none")
-        self.temperature = config.temperature
+        self.config = config
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         h = self.backbone(torch.cat(list(views)))  # 2N×F
         z = self.projector(h)  # 2N×D
-        z1, z2 = z.chunk(2)
-        return Output(nt_xent(z1, z2, temperature=self.temperature), z.detach())
+        z1, z2 = (gather(part) for part in z.chunk(2))
+        loss = nt_xent(
+            z1,
+            z2,
+            temperature=self.config.temperature,
+            same_view_negatives=self.config.same_view_negatives,
+            decoupled=self.config.decoupled,
+        )
+        return Output(loss, z.detach())

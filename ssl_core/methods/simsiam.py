@@ -1,4 +1,7 @@
-"""SimSiam (Chen & He 2020, arXiv:2011.10566): predict one view's embedding from the other's, behind a stop-gradient."""
+"""SimSiam (Chen & He 2020, arXiv:2011.10566): predict one view's embedding from the others', behind a stop-gradient.
+
+With more than two views it is FastSiam (Pototzky et al. 2022): the target of a view is the mean of the others'.
+"""
 
 from collections.abc import Sequence
 
@@ -26,11 +29,12 @@ class SimSiam(Method):
         self.predictor_constant_lr = config.predictor_constant_lr
 
     def forward(self, views: Sequence[Tensor]) -> Output:
-        z1, z2 = (self.projector(self.backbone(view)) for view in views)  # N×D each
-        p1, p2 = self.predictor(z1), self.predictor(z2)
-        z1, z2 = z1.detach(), z2.detach()  # the stop-gradient
-        loss = (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
-        return Output(loss, torch.cat([z1, z2]))
+        z = torch.stack([self.projector(self.backbone(view)) for view in views])  # V×N×D
+        p = [self.predictor(view) for view in z]
+        z = z.detach()  # the stop-gradient
+        others = [torch.cat([z[:i], z[i + 1 :]]).mean(0) for i in range(len(z))]
+        loss = torch.stack([negative_cosine(*pair) for pair in zip(p, others, strict=True)]).mean()
+        return Output(loss, z.flatten(0, 1))
 
     def heads(self) -> dict[str, nn.Module]:
         return {"projector": self.projector, "predictor": self.predictor}

@@ -104,6 +104,21 @@ def test_an_artifact_is_fetched_by_its_name(client, database, tenant, dataset, s
     problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
 
 
+def test_the_files_of_a_job_are_listed_with_their_places(client, database, tenant, dataset, storage):
+    job = client.post("/jobs", json=ask(dataset)).json()
+    assert shown(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"] == []
+    claim = given.claimed(database)
+    for name in ("views.png", "t-SNE plot.png"):
+        given.recorded(database, claim, events.Artifact(name, "plot.png", "image/png", given.SHA, 3))
+    first, second = shown(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"]
+    assert (first["name"], second["name"]) == ("t-SNE plot.png", "views.png")
+    assert (first["media_type"], first["sha256"], first["size_bytes"]) == ("image/png", given.SHA, 3)
+    folder = storage.attempt_dir(job["id"], 1)
+    folder.mkdir(parents=True)
+    (folder / "plot.png").write_bytes(b"png")
+    assert client.get(first["url"]).content == b"png"
+
+
 BAD = {
     "unknown field with its nearest name": ({"prority": 1}, "invalid_request", ["/prority"], "`priority`"),
     "unknown kind with its nearest name": ({"kind": "linear_evl"}, "unknown_kind", ["/kind"], "`linear_eval`"),
@@ -174,6 +189,13 @@ BAD = {
         ["/config/subset"],
         "100",
     ),
+    "projection without a model": ({"kind": "project", "config": {}}, "model_needed", ["/model"], "odel"),
+    "projection of an empty split": (
+        {"kind": "project", "config": {"split": "val"}, "model": "mdl_none"},
+        "invalid_config",
+        ["/config/split"],
+        "val split",
+    ),
     "evaluation without a model": ({"kind": "knn_eval", "config": {}}, "model_needed", ["/model"], "odel"),
 }
 
@@ -214,7 +236,7 @@ def test_a_model_that_cannot_be_is_told_at_the_door(client, database, tenant, da
 
 def test_another_tenants_ids_answer_like_missing_ones(client, other, database, tenant, dataset):
     job = client.post("/jobs", json=ask(dataset)).json()["id"]
-    for place in ("", "/metrics", "/events", "/checkpoints", "/artifacts/x"):
+    for place in ("", "/metrics", "/events", "/checkpoints", "/artifacts", "/artifacts/x"):
         theirs = problem(other.get(f"/jobs/{job}{place}"), 404, "job_not_found")
         missing = problem(other.get(f"/jobs/job_none{place}"), 404, "job_not_found")
         assert {**theirs, "request_id": ""} == {**missing, "request_id": ""}

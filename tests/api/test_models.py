@@ -23,6 +23,7 @@ def job(database, tenant, storage):
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(WEIGHTS)
     (folder / "model.json").write_text("{}")
+    (folder / "README.md").write_text("# Gulls\n")
     given.recorded(database, claim, events.Model("model", SHA256, len(WEIGHTS), 64, CARD), events.Result({}))
     given.finished(database, claim)
     return job
@@ -53,6 +54,8 @@ def test_weights_are_downloaded_whole_in_ranges_and_not_twice(client, job, model
     assert (piece.status_code, piece.content) == (206, WEIGHTS[100:200])
     assert client.get(place, headers={"If-None-Match": whole.headers["etag"]}).status_code == 304
     assert client.get(place, params={"file": "card"}).json() == {}
+    readme = client.get(place, params={"file": "readme"})
+    assert (readme.text, readme.headers["content-type"]) == ("# Gulls\n", "text/markdown; charset=utf-8")
 
 
 def test_a_range_that_is_not_there_is_a_problem(client, model):

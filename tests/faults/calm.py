@@ -16,6 +16,7 @@ from tests.faults.trainer import REAL_SEED
 PICTURES = 64
 CONFIG = {
     "method": {"name": "simclr"},
+    "pictures": False,
     "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"},
     "image_size": 8,
     "phases": [{"until": 1.0, "image_size": 8}],

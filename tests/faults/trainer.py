@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--model", type=Path)
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--provenance", type=Path)
     parser.add_argument("--events", action="store_true")
     arguments = parser.parse_args()
     config = json.loads(arguments.config.read_text())

@@ -85,7 +85,21 @@ def test_what_learns_from_labels_or_judges_by_them_needs_two_classes(database, t
             given.submitted(database, tenant, bare, kind, model="mdl_" + "0" * 26)
 
 
-@pytest.mark.parametrize("kind", ["knn_eval", "linear_eval", "finetune", "distill"])
+def test_a_projection_needs_no_labels(database, tenant):
+    bare = given.ready(database, tenant, classes=0)
+    parent = given.submitted(database, tenant, bare)
+    assert given.submitted(database, tenant, bare, "project", model=parent.id).status == "waiting"
+
+
+def test_a_projection_of_a_split_without_images_is_refused(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset)
+    given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "train"})
+    with pytest.raises(InvalidConfig) as raised:
+        given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "test"})
+    assert [fault["pointer"] for fault in raised.value.errors] == ["/config/split"]
+
+
+@pytest.mark.parametrize("kind", ["knn_eval", "linear_eval", "project", "export", "finetune", "distill"])
 def test_what_works_on_a_model_needs_one(database, tenant, dataset, kind):
     with pytest.raises(ModelNeeded):
         given.submitted(database, tenant, dataset, kind)
@@ -113,6 +127,14 @@ def test_a_student_needs_labels_only_where_they_weigh(database, tenant, dataset)
 
 def test_more_than_all_images_in_a_batch_is_all_of_them_where_labels_are_few(database, tenant, dataset):
     given.submitted(database, tenant, dataset, "supervised", config={"batch_size": 1000})
+
+
+def test_an_export_needs_a_model_and_no_labels(database, tenant):
+    bare = given.ready(database, tenant, classes=0)
+    with pytest.raises(ModelNeeded):
+        given.submitted(database, tenant, bare, "export")
+    parent = given.submitted(database, tenant, bare)
+    assert given.submitted(database, tenant, bare, "export", model=parent.id).status == "waiting"
 
 
 def test_an_unknown_model_is_refused(database, tenant, dataset):
@@ -164,9 +186,13 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
     ("kind", "config", "pointer"),
     [
         ("knn_eval", {"layer": "block4"}, "/config/layer"),
+        ("project", {"layer": "block4"}, "/config/layer"),
         ("linear_eval", {"layer": "projection"}, "/config/layer"),
+        ("export", {"layer": "projection"}, "/config/layer"),
         ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet18"}}, "/config/backbone/name"),
         ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"layout": "google"}}, "/config/backbone/layout"),
+        ("pretrain", given.PRETRAIN | {"backbone": {"selective_kernel": True}}, "/config/backbone/selective_kernel"),
         ("finetune", {"backbone": {"width": 2.0}}, "/config/backbone/width"),
         ("finetune", {"ft_proj_selector": 3}, "/config/ft_proj_selector"),
         ("distill", {}, "/model"),
@@ -175,7 +201,7 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
 def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, dataset, kind, config, pointer):
     parent = given.submitted(database, tenant, dataset)
     claim = given.claimed(database)
-    network = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
+    network = {"name": "resnet10", "width": 0.5, "stem": "cifar", "selective_kernel": False, "layout": "torchvision"}
     card = {"layers": {"backbone": 256, "block1": 32}, "backbone": network, "projector": {"widths": [256, 64, 32]}}
     given.recorded(database, claim, given.model(**card))
     given.finished(database, claim)

@@ -71,10 +71,23 @@ def test_a_claim_says_all_that_a_runner_needs(database, tenant, dataset):
     assert claim.config == given.seen(database, job.id).config
     assert claim.config["kind"] == "pretrain"
     assert (claim.dataset_path, claim.upload, claim.model_path) == (f"datasets/{dataset}/a1", None, None)
+    assert claim.provenance["model"] is None
     assert (claim.attempt, claim.checkpoint) == (1, None)
     shown = given.seen(database, job.id)
     assert (shown.status, shown.worker, shown.attempt) == ("running", "worker-1", 1)
     assert shown.started_at is not None
+
+
+def test_a_claim_tells_where_the_model_to_be_comes_from(database, tenant, dataset):
+    parent = given.submitted(database, tenant, dataset, name="Gulls", metadata={"licence": "CC BY 4.0"})
+    claim = given.claimed(database)
+    data = {"id": dataset, "name": "pictures", "licence": "CC BY 4.0"}
+    assert claim.provenance == {"job": parent.id, "name": "Gulls", "dataset": data, "model": None}
+    given.recorded(database, claim, given.model())
+    given.finished(database, claim)
+    given.submitted(database, tenant, dataset, model=parent.id)
+    start = given.claimed(database).provenance["model"]
+    assert start == {"id": given.seen(database, parent.id).made_model_id, "name": "Gulls"}
 
 
 def test_threads_claim_each_job_exactly_once(database, tenant, dataset):

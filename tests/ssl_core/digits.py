@@ -14,6 +14,7 @@ TINY = {
     "batch_size": 16,
     "phases": [{"until": 0.5, "image_size": 8}, {"until": 1.0, "image_size": 16}],
     "views": {"flip": 0.0, "grey": 0.0},
+    "pictures": False,  # they take longer than the run
 }
 
 

@@ -199,6 +199,6 @@ def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
 
 def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():
     preprocessing = artifact.Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
-    image = torch.tensor([255, 0, 51], dtype=torch.uint8).expand(1, 2, 2, 3)
+    image = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     expected = torch.tensor([1.0, -1.0, 0.2]).repeat_interleave(4)
     torch.testing.assert_close(preprocessing.pixels(image), expected[None])

@@ -20,7 +20,7 @@ def settled(**fields):
     return config.Backbone(**{"width": 1.0, "stem": "imagenet", "zero_init_residual": False} | fields)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "wide_resnet50_2"])
 def test_width_one_has_torchvisions_keys_and_outputs(name):
     reference = torchvision.models.get_model(name, weights=None)
     reference.fc = torch.nn.Identity()
@@ -38,6 +38,53 @@ def test_deeper_networks_have_torchvisions_number_of_parameters(name, depth, par
     with torch.device("meta"):
         network = backbones.build(settled(name=name))
     assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "selective", "millions"),
+    [
+        ("resnet50", 1, False, 24),
+        ("resnet50", 1, True, 35),
+        ("resnet50", 2, False, 94),
+        ("resnet50", 2, True, 140),
+        ("resnet101", 1, False, 43),
+        ("resnet101", 1, True, 65),
+        ("resnet101", 2, False, 170),
+        ("resnet101", 2, True, 257),
+        ("resnet152", 1, False, 58),
+        ("resnet152", 1, True, 89),
+        ("resnet152", 2, False, 233),
+        ("resnet152", 2, True, 354),
+        ("resnet152", 3, True, 795),
+    ],
+)
+def test_networks_are_as_large_as_in_simclrv2s_table(name, width, selective, millions):
+    """Table 1 of arXiv:2006.10029; its figures count the running means and variances of batch norm too."""
+    with torch.device("meta"):
+        network = backbones.build(settled(name=name, width=width, selective_kernel=selective, layout="google"))
+    counted = [value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")]
+    assert round(sum(value.numel() for value in counted) / 1e6) == millions
+
+
+@pytest.mark.parametrize("stem", ["cifar", "cifar_stride2", "imagenet"])
+def test_a_network_with_selective_kernels_trains(stem):
+    torch.manual_seed(0)
+    shape = settled(name="resnet50", width=0.125, stem=stem, selective_kernel=True, layout="google")
+    network = backbones.build(shape)
+    features = network(torch.rand(4, 3, 33, 33))
+    assert features.shape == (4, network.dim)
+    features.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert {layer: x.shape[1] for layer, x in network.blocks(torch.rand(2, 3, 33, 33)).items()} == network.block_dims
+
+
+def test_every_stage_of_googles_layout_starts_with_a_projection():
+    ours, googles = (
+        backbones.build(settled(name="resnet18", width=0.125, layout=layout)) for layout in ("torchvision", "google")
+    )
+    assert ours.layer1[0].downsample is None
+    assert googles.layer1[0].downsample is not None
+    assert [block.downsample for block in (googles.layer1[1], googles.layer2[1])] == [None, None]
 
 
 def test_resnet10_is_one_basic_block_a_stage():
@@ -164,6 +211,16 @@ def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, mo
         ({"name": "torchvision_vgg11", "width": 0.5}, "/backbone/width", "`width`"),
         ({"name": "torchvision_vgg11", "stem": "cifar"}, "/backbone/stem", "`stem`"),
         ({"name": "torchvision_vgg11", "zero_init_residual": True}, "/backbone/zero_init_residual", "`zero_init"),
+        ({"name": "torchvision_resnet50", "layout": "google"}, "/backbone/layout", "`layout`"),
+        (
+            {"name": "torchvision_resnet50", "selective_kernel": True},
+            "/backbone/selective_kernel",
+            "`selective_kernel`",
+        ),
+        ({"name": "resnet34", "selective_kernel": True}, "/backbone/selective_kernel", "resnet50 is the smallest"),
+        ({"selective_kernel": True, "layout": "torchvision"}, "/backbone/layout", "google's layout"),
+        ({"selective_kernel": True, "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
+        ({"layout": "google", "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
     ],
 )
 def test_what_a_network_cannot_have_is_told_before_any_is_built(fields, pointer, words):

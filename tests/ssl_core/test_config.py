@@ -21,6 +21,7 @@ RUN = {
     "schedule": {"warmup_epochs": 1.0},
     "evaluation": {"every_epochs": 1},
     "checkpoints": {"every_steps": 100},
+    "early_stop": {"metric": "knn", "min_delta": 0.5},
 }
 HEADS = {"simclr": {"projector": [64, 32]}, "simsiam": {"projector": [64, 64], "predictor_hidden": 16}}
 WHOLE = {
@@ -33,8 +34,9 @@ WHOLE = {
         for optimizer in OPTIMIZERS
     },
     "pretrain by minutes": ({**SIMCLR, "minutes": 10.0}, "pretrain"),
-    "linear_eval": ({"subset": 1000, "baselines": ["pixels"]}, "linear_eval"),
+    "linear_eval": ({"subset": 1000, "baselines": ["pixels"], "label_rows": [0, 7]}, "linear_eval"),
     "knn_eval": ({"subset": 1000, "baselines": ["random"]}, "knn_eval"),
+    "project": ({"split": "test", "methods": ["umap", "pca"]}, "project"),
 }
 whole = pytest.mark.parametrize("case", WHOLE)
 
@@ -131,7 +133,9 @@ def test_nothing_is_turned_into_another_type(case):
     for place, there in leaves(data):
         for value in ({"a": 1}, [], f"{there}!"):
             (fault, *_) = refusal(replaced(data, place, value), kind)
-            assert fault["pointer"] in (pointer(place), pointer(place[:-1])), (place, value)  # a tag is its object's
+            at, told = pointer(place), fault["pointer"]
+            # A tag's fault is its object's; a list that is too short lacks its first item.
+            assert told in (at, pointer(place[:-1]), f"{at}/0"), (place, value)
 
 
 def test_a_config_cannot_be_changed():
@@ -212,6 +216,12 @@ BAD = {
     "scale beyond ten": ({**SIMCLR, "views": {"scale": [1.0, 10.5]}}, ["/views"], "scale"),
     # the length
     "two lengths": ({**SIMCLR, "epochs": 1, "minutes": 1.0}, [""], "not both"),
+    "early stop on what is not measured": (
+        {**SIMCLR, "early_stop": {"metric": "knn"}, "evaluation": {"every_epochs": 0}},
+        [""],
+        "every_epochs",
+    ),
+    "no patience": ({**SIMCLR, "early_stop": {"patience": 0}}, ["/early_stop/patience"], "equal to 1"),
     "no phases": ({**SIMCLR, "phases": []}, ["/phases"], "at least 1"),
     "phase that is none": ({**SIMCLR, "phases": [3]}, ["/phases/0"], "object"),
     "phases that descend": ({**SIMCLR, **phases(0.7, 0.4, 1.0)}, [""], "phases must ascend"),
@@ -228,6 +238,10 @@ BAD_EVALUATIONS = {
     "no fractions": ({"label_fractions": []}, ["/label_fractions"], "at least 1"),
     "more labels than there are": ({"label_fractions": [0.1, 1.1]}, ["/label_fractions/1"], "less than or equal to 1"),
     "all held out": ({"validation_fraction": 1.0}, ["/validation_fraction"], "less than 1"),
+    "nothing to judge": ({"test_fraction": 0.0}, ["/test_fraction"], "greater than 0"),
+    "row given twice": ({"label_rows": [3, 4, 3]}, ["/label_rows"], "once"),
+    "row before the first": ({"label_rows": [3, -1]}, ["/label_rows/1"], "equal to 0"),
+    "rows and shares": ({"label_rows": [3, 4], "label_fractions": [0.1]}, [""], "not both"),
     "field of another kind": ({"temperature": 0.1}, ["/temperature"], "no field"),
     "kind of another run": ({"kind": "pretrain"}, ["/kind"], "linear_eval"),
 }

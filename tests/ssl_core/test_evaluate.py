@@ -1,23 +1,28 @@
 """Tests of the evaluation runs, on a small packed dataset and an untrained encoder."""
 
+import hashlib
+import io
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ssl_core import artifact, config, evaluate, methods, online
+from ssl_core import artifact, augmented, config, evaluate, linear, methods, online
 from ssl_core.artifact import Preprocessing
-from ssl_core.config import KnnEval, LinearEval, Pretrain
-from ssl_core.data import Dataset
-from ssl_core.events import Failed, Metrics, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.config import KnnEval, LinearEval, Pretrain, Views
+from ssl_core.data import Dataset, labels_of
+from ssl_core.events import Artifact, Failed, Metrics, Progress, Resolved, Result, Stopped, to_line
 from ssl_core.failures import LabelsNeeded
 from ssl_core.images import encode_png
+from ssl_core.linear import Setting, Training
 from ssl_core.machine import Machine
 from ssl_core.pack import Item, pack
 from ssl_core.resolve import resolve
 from ssl_core.run import Inputs, run
+from ssl_core.source import prepared
 from ssl_core.trial import Trial, draw_labelled
 
 CLASSES = ("dark", "light", "red")
@@ -96,6 +101,103 @@ def test_linear_judges_every_share_of_the_labels(dataset, model):
     assert [event.step for event in progress] == list(range(1, len(progress) + 1))
 
 
+def test_the_model_is_shown_class_by_class_with_a_picture(dataset, model):
+    for kind in ("knn_eval", "linear_eval"):
+        events = events_of({"kind": kind, "baselines": ["pixels"]}, dataset, model)
+        summary = events[-1].summary
+        assert [(row["name"], row["images"]) for row in summary["per_class"]] == [(name, 20) for name in CLASSES]
+        assert [sum(row) for row in summary["confusion"]] == [20] * 3
+        right = sum(summary["confusion"][c][c] for c in range(3)) / 60
+        assert right == pytest.approx(summary["top1"])
+        for row in summary["results"]:
+            low, high = row["top1_interval"]
+            assert 0 <= low <= row["top1"] <= high <= 1
+            assert "top5" not in row  # of three classes
+        picture = next(event for event in events if isinstance(event, Artifact))
+        data = (model / picture.path).read_bytes()
+        assert (picture.name, picture.sha256) == ("confusion.png", hashlib.sha256(data).hexdigest())
+        assert Image.open(io.BytesIO(data)).width > 300
+
+
+def test_the_labelled_images_may_be_named(dataset, model):
+    opened = Dataset.open(dataset)
+    train = opened.indices("train")
+    drawn = draw_labelled(opened.labels[train], 0.2, seed=0, draw=0)
+    asked = {"kind": "linear_eval", "epochs": 5}
+    by_share = events_of({**asked, "label_fractions": [0.2]}, dataset, model)[-1].summary
+    named = events_of({**asked, "label_rows": train[drawn][::-1].tolist()}, dataset, model)[-1].summary
+    assert named == by_share
+
+
+def test_rows_that_cannot_teach_are_refused_with_a_sentence(dataset, model):
+    test_row = int(Dataset.open(dataset).indices("test")[0])
+    for rows, words in (([0, test_row], f"holds {test_row}:"), ([0, 5000, 6000], "holds 5000 and 1 more:")):
+        failed = events_of({"kind": "linear_eval", "label_rows": rows}, dataset, model)[-1]
+        assert isinstance(failed, Failed)
+        assert failed.code == "config_unfit"
+        assert words in failed.message
+
+
+def test_how_much_is_held_out_can_be_chosen(tmp_path, model):
+    bare = packed(tmp_path / "bare", train=60)
+    for asked, images in (({}, 12), ({"test_fraction": 0.15}, 9)):
+        summary = events_of({"kind": "knn_eval", "k": 5, **asked}, bare, model)[-1].summary
+        assert summary["test_images"] == images
+    assert "15 % of the train split, held out" in summary["protocol"]
+
+
+SMALL_GRID = {"learning_rates": [1e-9, 1.0], "weight_decays": [0.0]}  # of which one is useless
+
+
+@pytest.mark.parametrize("val", [0, 15])  # settings are picked by cross-validation, or on the val split
+@pytest.mark.parametrize("asked", [{}, {"standardise": False}, {"label_fractions": [0.2, 1.0], "draws": 2}])
+def test_views_that_change_nothing_teach_what_cached_features_teach(val, asked, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(augmented, "CROP_AND_FLIP", Views(crop_area=None, flip=0.0, jitter=0.0, grey=0.0))
+    data = packed(tmp_path / "data", train=90, test=30, **({"val": val} if val else {}))
+    asked = {"kind": "linear_eval", "epochs": 6, "batch_size": 32, **SMALL_GRID, **asked}
+    cached = events_of(asked, data, model)[-1].summary
+    seen = events_of({**asked, "augment": True}, data, model)[-1].summary
+    assert seen["results"] == cached["results"]
+    assert seen["confusion"] == cached["confusion"]
+    assert seen["results"][-1]["learning_rate"] == 1.0
+
+
+def test_augmented_images_teach_and_the_protocol_says_so(dataset, model):
+    asked = {"kind": "linear_eval", "augment": True, "epochs": 8, "batch_size": 32, "baselines": ["pixels"]}
+    events = events_of({**asked, "learning_rates": [3.0], "weight_decays": [0.0]}, dataset, model)
+    summary = events[-1].summary
+    assert summary["top1"] > 0.7
+    assert "a new view in every epoch (crop of 8 % to 100 % of the area, flip)" in summary["protocol"]
+    assert "60 un-augmented images" in summary["protocol"]
+    assert "learning rate 3, weight decay 0" in summary["protocol"]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress[-1].step == progress[-1].total_steps
+    assert [event.step for event in progress] == list(range(1, len(progress) + 1))
+    again = events_of({**asked, "learning_rates": [3.0], "weight_decays": [0.0]}, dataset, model)[-1].summary
+    assert again == summary
+    cached = events_of({**asked, "augment": False, "learning_rates": [3.0]}, dataset, model)[-1].summary
+    assert "un-augmented images at 12 px" in cached["protocol"]
+
+
+def test_an_augmented_run_stops_between_two_batches(dataset, model):
+    asked = {"kind": "linear_eval", "augment": True, "epochs": 1000, "batch_size": 8}
+    calls = iter(range(10_000))
+    events = events_of(asked, dataset, model, stop=lambda: next(calls) == 20)
+    assert isinstance(events[-1], Stopped)
+
+
+def test_a_published_protocol_runs_on_features_as_they_are(dataset, model):
+    asked = {"kind": "linear_eval", "standardise": False, "learning_rates": [0.1], "weight_decays": [0.0]}
+    summary = events_of({**asked, "epochs": 20}, dataset, model)[-1].summary
+    opened, encoder = Dataset.open(dataset), artifact.load(model)
+    train, test = opened.indices("train"), opened.indices("test")
+    x, tested = (evaluate.features(encoder, prepared(opened, rows, 12)) for rows in (train, test))
+    made = linear.fit(x, labels_of(opened, train), [Setting(0.1, 0.0)], Training(3, epochs=20))
+    right, _ = made.score(tested, labels_of(opened, test))
+    assert summary["top1"] == pytest.approx(right.item() / 60)
+    assert "features as they are" in summary["protocol"]
+
+
 def test_a_second_run_gives_the_same_result(dataset, model):
     asked = {"kind": "linear_eval", "label_fractions": [0.2, 1.0], "draws": 2, "epochs": 5, "batch_size": 16}
     first, second = (events_of(asked, dataset, model)[-1].summary for _ in range(2))
@@ -132,7 +234,21 @@ def test_without_labels_or_model_the_run_fails_with_a_sentence(tmp_path, dataset
     assert list(run(settled, Inputs(dataset), tmp_path))[-1].code == "config_unfit"
 
 
-def test_the_trial_judges_on_test_then_val_then_a_fifth_of_train(tmp_path):
+def test_votes_that_nobody_gave_are_no_guess(tmp_path, model):
+    """With one neighbour there is one guess: top-5 is top-1."""
+    items = [
+        Item(f"{split}{n}.png", encode_png(photo(n, n % 3)), f"c{n % 7}", split)
+        for split in ("train", "test")
+        for n in range(42)
+    ]
+    pack(items, tmp_path / "seven", on_bad_file="reject")
+    row = events_of({"kind": "knn_eval", "k": 1}, tmp_path / "seven", model)[-1].summary["results"][0]
+    assert row["top5"] == row["top1"]
+    wide = events_of({"kind": "knn_eval", "k": 42}, tmp_path / "seven", model)[-1].summary["results"][0]
+    assert wide["top5"] > wide["top1"]
+
+
+def test_the_trial_judges_on_test_then_val_then_a_share_of_train(tmp_path):
     whole = Trial.of(Dataset.open(packed(tmp_path / "a", train=30, val=12, test=9)), None, 0)
     assert [len(rows) for rows in (whole.train, whole.val, whole.test)] == [30, 12, 9]
     by_val = Trial.of(Dataset.open(packed(tmp_path / "b", train=30, val=12)), None, 0)
@@ -142,7 +258,7 @@ def test_the_trial_judges_on_test_then_val_then_a_fifth_of_train(tmp_path):
     assert [len(rows) for rows in (trial.train, trial.val, trial.test)] == [24, 0, 6]
     assert not set(trial.train) & set(trial.test)
     assert Counter(held_out.labels[trial.test].tolist()) == {0: 2, 1: 2, 2: 2}
-    assert "fifth" in trial.judge
+    assert "20 % of the train split" in trial.judge
 
 
 def test_one_class_cannot_be_judged(tmp_path):

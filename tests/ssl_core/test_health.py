@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,47 @@ def test_rankme_of_equal_singular_values_is_their_number(rank):
 def test_rankme_of_unequal_singular_values():
     features = torch.diag(torch.tensor([3.0, 1.0]))
     assert health.rankme(features) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+
+
+def with_spectrum(values: torch.Tensor, count: int = 200) -> torch.Tensor:
+    """N×D features, off the origin, whose covariance has those eigenvalues up to a common factor."""
+    dim = len(values)
+    raw = gaussian(count, dim).double()
+    columns = torch.linalg.qr(raw - raw.mean(0)).Q  # orthonormal, each of mean 0
+    turn = torch.linalg.qr(gaussian(dim, dim, seed=1).double()).Q
+    return (columns * values.sqrt()) @ turn + 3
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.5])
+@pytest.mark.parametrize("count", [200, 41])  # 41 images have as many directions as their 40 features
+def test_alpha_is_the_exponent_of_a_spectrum_that_is_a_power_law(alpha, count):
+    features = with_spectrum(torch.arange(1, 41, dtype=torch.float64) ** -alpha, count)
+    assert health.alpha_req(features) == pytest.approx(alpha, abs=1e-6)
+    assert health.alpha_req(1000 * features.float()) == pytest.approx(alpha, abs=1e-2)
+
+
+def test_alpha_of_fewer_images_than_features_is_that_of_the_directions_there_are():
+    features = with_spectrum(torch.arange(1, 21, dtype=torch.float64) ** -1.0, 25)
+    wide = features @ torch.linalg.qr(gaussian(100, 20, seed=2).double()).Q.T
+    assert wide.shape == (25, 100)
+    assert health.alpha_req(wide) == pytest.approx(1, abs=1e-6)
+
+
+def test_alpha_weighs_the_jth_eigenvalue_by_one_over_j():
+    values = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
+    u, v, w = np.log([1, 2, 3]), np.log(values.numpy()), np.array([1, 1 / 2, 1 / 3])
+    slope = np.polyfit(u, v, 1, w=np.sqrt(w))[0]
+    assert health.alpha_req(with_spectrum(values)) == pytest.approx(-slope, abs=1e-6)
+
+
+def test_a_batch_is_measured_by_its_first_two_views():
+    first, second, third = gaussian(64, 8), gaussian(64, 8) + 0.05, gaussian(32, 8, seed=3)
+    found = health.measure(torch.cat([first, second, third]), images=64)
+    assert found["train/alignment"] == pytest.approx(health.alignment(first, second))
+    assert found["train/uniformity"] == pytest.approx(health.uniformity(first))
+    assert found["train/contrastive_top1"] == 1
+    assert found["train/rankme"] == health.rankme(torch.cat([first, second, third]))
+    assert all(name.startswith("train/") for name in found)
 
 
 def test_alignment_is_zero_for_equal_views_and_one_for_strangers():
@@ -70,6 +112,7 @@ def test_constant_features_score_worst_on_everything():
     assert health.alignment(CONSTANT, CONSTANT) == 1 > health.alignment(healthy, other)
     assert health.uniformity(CONSTANT) == pytest.approx(0, abs=1e-9)
     assert health.uniformity(healthy) < 0
+    assert health.alpha_req(CONSTANT) == health.WORST_ALPHA > health.alpha_req(healthy)
     assert health.contrastive_top1(CONSTANT, CONSTANT) == 0
 
 
@@ -90,3 +133,4 @@ def test_zero_features_are_collapsed_rather_than_an_error():
     zeros = torch.zeros(8, 4)
     assert health.collapsed(health.feature_std(zeros), health.rankme(zeros))
     assert health.alignment(zeros, zeros) == 1
+    assert health.alpha_req(zeros) == health.WORST_ALPHA

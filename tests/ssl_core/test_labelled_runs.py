@@ -7,7 +7,7 @@ import torch
 
 from ssl_core import artifact, config, evaluate
 from ssl_core.data import Dataset, labels_of
-from ssl_core.events import Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped
+from ssl_core.events import Artifact, Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped
 from ssl_core.run import Inputs, run
 from ssl_core.source import prepared
 from tests.ssl_core.digits import pack_digits
@@ -17,6 +17,7 @@ SMALL = {
     "image_size": 8,
     "batch_size": 16,
     "precision": "fp32",
+    "pictures": False,
     "views": {"flip": 0.0, "crop_area": [0.5, 1.0]},
 }
 HEAD = {"name": "simclr", "projector": [24, 16, 12]}
@@ -51,8 +52,9 @@ def models(digits, tmp_path_factory) -> dict[str, Path]:
 
 @every_kind
 def test_a_run_tells_its_story_and_leaves_a_model_that_classifies(kind, digits, models, tmp_path):
-    events = go(kind, digits, tmp_path, models.get(KINDS[kind]))
+    events = go(kind, digits, tmp_path, models.get(KINDS[kind]), pictures=True)
     assert isinstance(events[0], Resolved)
+    assert {"views.png", "curves.png"} <= {event.name for event in events if isinstance(event, Artifact)}
     assert '"auto"' not in config.parse(events[0].config, kind).model_dump_json()
     online = [
         event.values["online/top1"] for event in events if isinstance(event, Metrics) and "online/top1" in event.values

@@ -95,7 +95,7 @@ def test_ties_go_to_the_lower_loss_and_nan_never_wins():
 @pytest.mark.parametrize("count", [50, 1200])
 def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
     labels = torch.arange(count) % 5
-    folds = linear._folds(labels, 0.1, seed=0)
+    folds = linear.folds(labels, 0.1, Training(classes=5))
     for kept in folds:
         assert 0 < kept.sum() < count
         assert len(labels[kept].unique()) == 5
@@ -105,3 +105,16 @@ def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
         assert torch.stack(folds).sum(0).tolist() == [1] * count
     else:
         assert folds[0].sum() == 120
+
+
+def test_one_setting_alone_needs_no_picking():
+    x, y = blobs(60)
+    assert linear.pick(x, y, [Setting(7.0, 0.5)], Training(4, epochs=1), held_out=0.1) == Setting(7.0, 0.5)
+
+
+def test_one_of_a_grid_is_taken_by_its_place():
+    x, y = blobs(60)
+    settings, training = linear.grid((0.1, 1.0), (0.0, 0.01)), Training(classes=4, epochs=3)
+    whole = linear.fit(x, y, settings, training)
+    for place in range(4):
+        torch.testing.assert_close(whole.only(place).logits(x)[:, :, 0], whole.logits(x)[:, :, place])

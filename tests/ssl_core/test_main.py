@@ -12,7 +12,6 @@ import pytest
 from ssl_core import config
 from ssl_core.__main__ import main
 from ssl_core.events import Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped, from_line
-from ssl_core.methods import METHODS
 from ssl_core.run import Inputs, run
 from tests.ssl_core.digits import TINY, pack_digits, write_folder
 
@@ -43,7 +42,7 @@ def read_until(process: subprocess.Popen, reached) -> list:
     return events
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["simclr", "dino"])  # every method, in one process: test_resume.py
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, tmp_path):
     fields = {
         "method": {"name": name},
@@ -138,7 +137,9 @@ class TestAlone:
         judge.write_text(json.dumps({"kind": "knn_eval", "k": 5, "baselines": ["pixels"]}))
         more = ["--out", str(tmp_path / "judged"), "--model", str(out / "model")]
         assert main(["run", str(judge), "--data", str(digits), *more]) == 0
-        assert "pixels" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "pixels" in shown
+        assert " to " in shown  # the interval
 
     @pytest.mark.parametrize(
         ("text", "words"),

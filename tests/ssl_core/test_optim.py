@@ -217,6 +217,12 @@ def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
     assert factors[100] == pytest.approx(0)
 
 
+def test_a_cosine_of_fewer_steps_than_the_run_stays_at_zero():
+    schedule = Schedule(warmup_epochs=0, decay_steps=40)
+    factors = [optim.lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
+    assert factors == pytest.approx([1, 0.5, 0, 0, 0])
+
+
 def test_schedule_may_stay_at_its_peak_or_never_reach_it():
     assert optim.lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
     assert optim.lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1  # a warm-up longer than the run ends with it

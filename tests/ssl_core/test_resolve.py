@@ -42,10 +42,12 @@ def test_every_recipe_resolves(name):
     assert settled.epochs == (asked.epochs or 7)
 
 
-def test_simclr_learns_by_muon_on_a_cpu_and_everything_else_by_sgd():
-    assert settle(CPU).optimizer.name == settle(BF16).optimizer.name == "muon"
-    assert settle(GPU).optimizer.name == settle(CPU, method={"name": "simsiam"}).optimizer.name == "sgd"
-    assert settle(CPU, optimizer={"name": "sgd"}).optimizer.name == "sgd"
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_learn_by_muon_on_a_cpu_and_by_sgd_on_a_gpu(method):
+    asked = {"name": method}
+    assert settle(CPU, method=asked).optimizer.name == settle(BF16, method=asked).optimizer.name == "muon"
+    assert settle(GPU, method=asked).optimizer.name == "sgd"
+    assert settle(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
 
 
 def test_network_and_precision_follow_the_device():
@@ -88,14 +90,15 @@ def test_phases_are_half_and_three_quarters_first_on_a_cpu():
 
 
 def test_what_a_method_wants_is_its_own():
-    simclr, simsiam = settle(), settle(method={"name": "simsiam"})
-    assert simclr.method.projector == (256, 128)
-    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.1, False)
+    simclr, simsiam = settle(GPU), settle(GPU, method={"name": "simsiam"}, backbone={"width": 0.5})
+    assert simclr.method.projector == (512, 128)
+    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.12, False)
     assert not simclr.backbone.zero_init_residual
     assert simsiam.method.projector == (1024, 1024)
     assert simsiam.method.predictor_hidden == 256
     assert simsiam.optimizer.decay_norm_and_bias
     assert simsiam.backbone.zero_init_residual
+    assert not settle(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
     muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
     assert not muon.optimizer.decay_norm_and_bias
     large = settle(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
@@ -145,6 +148,23 @@ def test_the_network_of_the_starting_model_is_taken():
     assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
 
 
+def test_a_network_that_does_not_go_with_the_starting_model_is_told():
+    card = {
+        "backbone": {"name": "resnet50", "width": 1.0, "stem": "cifar", "selective_kernel": True, "layout": "google"}
+    }
+    asked = config.parse({"method": {"name": "simclr"}, "backbone": {"name": "resnet18"}})
+    with pytest.raises(ConfigUnfit, match="model to start from: resnet18 has no bottleneck"):
+        resolve(asked, report(), CPU, start=card)
+
+
+def test_selective_kernels_choose_the_smallest_network_that_has_them_in_googles_layout():
+    settled = settle(backbone={"selective_kernel": True, "width": 0.125})
+    assert (settled.backbone.name, settled.backbone.layout) == ("resnet50", "google")
+    assert settled.backbone.zero_init_residual
+    assert not settle().backbone.selective_kernel
+    assert settle().backbone.layout == "torchvision"
+
+
 def test_imagenet_weights_choose_a_network_that_has_them():
     settled = settle(backbone={"weights": "imagenet"})
     assert (settled.backbone.name, settled.backbone.width) == ("resnet18", 1.0)
@@ -154,7 +174,7 @@ def test_imagenet_weights_choose_a_network_that_has_them():
 def test_torchvisions_models_are_taken_as_they_are(method):
     asked = {"name": "torchvision_mobilenet_v3_small"}
     settled = settle(method={"name": method}, backbone=asked)
-    assert settled.backbone == config.Backbone(**asked, width=1.0, stem="imagenet", zero_init_residual=False)
+    assert settled.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
     assert resolve(settled, report(), CPU) == settled
     card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
     begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)

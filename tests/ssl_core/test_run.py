@@ -1,6 +1,7 @@
 """Runs from config to model on real digits: their events, their end, and the ways in which they fail."""
 
 import errno
+import itertools
 import json
 import math
 import shutil
@@ -11,8 +12,10 @@ import torch
 from pydantic import ValidationError
 
 from ssl_core import artifact, checkpoint, config, train
+from ssl_core.data import Dataset
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
-from ssl_core.methods import METHODS
+from ssl_core.material import Material
+from ssl_core.methods import METHODS, simclr
 from ssl_core.run import Inputs, run
 from tests.ssl_core.digits import TINY, pack_digits
 
@@ -80,7 +83,9 @@ def test_every_metric_is_there_at_its_steps(digits, tmp_path):
     every, epochs = list(range(1, 17)), [4, 8, 12, 16]
     often = ("loss", "lr", "images_per_second", "data_wait", "std", "grad_norm")
     expected = {f"train/{name}": every for name in often}
-    assert steps == expected | {"train/rankme": epochs, "online/knn": [8, 16], "online/linear": [8, 16]}
+    rare = ("rankme", "alpha_req", "alignment", "uniformity", "contrastive_top1")
+    expected |= {f"train/{name}": epochs for name in rare}
+    assert steps == expected | {"online/knn": [8, 16], "online/linear": [8, 16]}
     last = kinds(events, Progress)[-1]
     assert (last.epoch, last.step, last.total_steps, last.eta_seconds) == (4, 16, 16, 0)
 
@@ -242,12 +247,84 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
     failed = events[-1]
     assert isinstance(failed, Failed)
     assert (failed.code, failed.retry) == ("diverged", False)
-    assert "step" in failed.message
     kept = kinds(events, Checkpoint)
     assert kept
+    assert failed.data["checkpoint"] == kept[-1].path
+    assert kept[-1].path in failed.message
+    assert f"step {failed.data['step']} of" in failed.message
+    assert failed.data["step"] == kept[-1].step + 1
+    learner = learner_of(digits, events[0].config)
+    assert failed.data["rows"] == rows_of_step(learner, failed.data["step"])
+    assert to_line(failed)
     for saved in kept:
         weights = checkpoint.load(tmp_path / saved.path)["method"]
         assert all(value.isfinite().all() for name, value in weights.items() if "running" not in name)
+
+
+def learner_of(digits, resolved):
+    settled = config.parse(resolved)
+    material = Material.of(Dataset.open(digits), settled)
+    return train.Learner(settled, material.preprocessing, material.rows)
+
+
+def rows_of_step(learner, step):
+    return next(itertools.islice(learner.batches(), step - 1, None)).tolist()
+
+
+def test_a_loss_that_is_no_number_at_once_has_no_checkpoint_to_name(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(simclr, "nt_xent", lambda z1, z2, *, temperature: (z1 * math.nan).sum())
+    failed = go(digits, tmp_path)[-1]
+    assert (failed.code, failed.data["step"], failed.data["checkpoint"]) == ("diverged", 1, None)
+    assert len(failed.data["rows"]) == 16
+
+
+# Nothing is a new best by so much, so the first measurement is the best there will be.
+HOPELESS = {"patience": 2, "min_delta": 1000.0}
+
+
+def test_a_run_that_gets_no_better_ends_early_as_a_success(digits, tmp_path):
+    evaluation = {"every_epochs": 2, "knn_k": 5}
+    events = go(digits, tmp_path, epochs=20, early_stop=HOPELESS, evaluation=evaluation)
+    assert isinstance(events[-1], Result)
+    assert (events[-1].summary["stopped_early"], events[-1].summary["epochs"], events[-1].summary["steps"]) == (
+        True,
+        3,
+        12,
+    )
+    (told,) = [event for event in kinds(events, Log) if event.code == "stopped_early"]
+    assert told.data["step"] == 12
+    judged = [event.step for event in kinds(events, Metrics) if "online/knn" in event.values]
+    assert judged == [8, 12]  # at its end too
+    assert kinds(events, Model)[0].card["metrics"]["train/rankme"] is not None
+    saved = tmp_path / kinds(events, Checkpoint)[-1].path
+    again = go(digits, tmp_path / "again", {"checkpoint": saved}, epochs=20, early_stop=HOPELESS, evaluation=evaluation)
+    assert not kinds(again, Metrics)
+    assert again[-1].summary["epochs"] == 3
+    assert kinds(again, Model)[0].sha256 == kinds(events, Model)[0].sha256
+
+
+def test_patience_survives_a_stop(digits, tmp_path):
+    fields = {"epochs": 20, "early_stop": {**HOPELESS, "metric": "knn"}, "evaluation": {"every_epochs": 1, "knn_k": 5}}
+    whole = go(digits, tmp_path / "whole", **fields)
+    calls = iter(range(100))
+    first = go(digits, tmp_path / "first", {"stop": lambda: next(calls) == 9}, **fields)
+    rest = go(digits, tmp_path / "rest", {"checkpoint": tmp_path / "first" / first[-2].path}, **fields)
+    assert rest[-1].summary["steps"] == whole[-1].summary["steps"] == 12
+    assert kinds(rest, Model)[0].sha256 == kinds(whole, Model)[0].sha256
+
+
+def test_a_run_that_gets_better_runs_to_its_end(digits, tmp_path):
+    summary = go(digits, tmp_path, early_stop={"patience": 4})[-1].summary
+    assert (summary["stopped_early"], summary["epochs"]) == (False, 4)
+
+
+def test_early_stop_on_what_is_never_measured_is_refused(tmp_path):
+    plain = pack_digits(tmp_path / "plain", labels=False)
+    failed = go(plain, tmp_path / "out", early_stop={"metric": "knn"})[-1]
+    assert (failed.code, failed.retry) == ("labels_needed", False)
+    assert "early_stop" in failed.message
+    with pytest.raises(ValidationError, match="every_epochs"):
+        config.parse({"method": {"name": "simclr"}, "early_stop": {"metric": "knn"}, "evaluation": {"every_epochs": 0}})
 
 
 def test_a_collapse_is_told_once(digits, tmp_path):

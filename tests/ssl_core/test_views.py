@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 import ssl_core.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
@@ -15,10 +15,12 @@ from torchvision.transforms import RandomResizedCrop
 from ssl_core import counters, view_parameters
 from ssl_core.config import Views
 from ssl_core.pixels import Group, Pixels
-from ssl_core.view_parameters import NO_JITTER, ViewParameters
+from ssl_core.view_parameters import CONTRAST, NO_JITTER, ViewParameters
 from ssl_core.views import ViewMaker
 
-EVERYTHING = Views(blur=0.5, rotation=15, shear=0.2, scale=(0.7, 1.2), translation=0.1, gamma=0.4, noise=0.1)
+EVERYTHING = Views(
+    blur=0.5, solarize=0.3, rotation=15, shear=0.2, scale=(0.7, 1.2), translation=0.1, gamma=0.4, noise=0.1
+)
 NOTHING = Views(crop_area=None, flip=0, jitter=0, grey=0)
 
 
@@ -228,3 +230,37 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     ViewMaker(EVERYTHING, 16, 0)(Pixels.whole(photos(4)), torch.arange(4), 0, 0)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_for():
+    pixels, rows = photos(200), torch.arange(200)
+    plain = ViewMaker(NOTHING, 32, 0)(Pixels.whole(pixels), rows, 0, 0)
+    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(Pixels.whole(pixels), rows, 0, 0)
+    images = [Image.fromarray(image.numpy()) for image in pixels]
+    turned = torch.stack([torch.from_numpy(np.array(ImageOps.solarize(image, 128))) for image in images])
+    turned = turned.permute(0, 3, 1, 2) / 255
+    chosen = (made != plain).flatten(1).any(1)
+    assert 0.1 < chosen.float().mean() < 0.3
+    torch.testing.assert_close(made[chosen], turned[chosen], rtol=0, atol=1e-6)
+    assert torch.equal(made[~chosen], plain[~chosen])
+
+
+def test_brightness_may_be_added_and_contrast_have_a_range_of_its_own():
+    added = NOTHING.model_copy(
+        update={"jitter": 1.0, "jitter_strength": 1.0, "brightness": 0.5, "brightness_added": True}
+        | {"contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    )
+    offset = drawn(added).offset
+    assert offset.min() == pytest.approx(-0.5, abs=1e-3)
+    assert offset.max() == pytest.approx(0.5, abs=1e-3)
+    grey = torch.full((50, 8, 8, 3), 100, dtype=torch.uint8)
+    made = ViewMaker(added, 8, 0)(Pixels.whole(grey), torch.arange(50), 0, 0)
+    keys = counters.keys(counters.stream(0, 0, 0), torch.arange(50))
+    wanted = view_parameters.draw(added, keys, torch.full((50, 2), 8.0)).offset.add(100 / 255).clamp(0, 1)
+    torch.testing.assert_close(made, wanted[:, None, None, None].expand_as(made), rtol=0, atol=1e-6)
+
+    ranged = NOTHING.model_copy(update={"jitter": 1.0, "jitter_strength": 0.1, "contrast_range": (0.1, 0.9)})
+    parameters = drawn(ranged)
+    factors = parameters.factors[parameters.order == CONTRAST]
+    assert factors.min() == pytest.approx(0.1, abs=1e-3)
+    assert factors.max() == pytest.approx(0.9, abs=1e-3)

@@ -1,6 +1,7 @@
 """The command: its groups, its JSON, its sentences and its exit codes."""
 
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -102,6 +103,23 @@ def test_watching_ends_as_the_job_ended(run_scripted, script, status, code):
     assert done.exit_code == code
     update = json.loads(done.stdout)
     assert (update["job"]["status"], update["metrics"]["last"]) == (status, 1)
+
+
+def test_the_files_of_a_job_are_listed_and_fetched(run_scripted, script, tmp_path):
+    data = b"a picture"
+    item = {"name": "views.png", "media_type": "image/png", "size_bytes": len(data)}
+    item |= {"sha256": hashlib.sha256(data).hexdigest()}
+    listed = Answer(body={"data": [item], "has_more": False, "next": None})
+    script.answers = [listed]
+    assert "views.png" in run_scripted("jobs", "artifacts", "job_1").stdout
+    script.answers = [listed]
+    assert json.loads(run_scripted("jobs", "artifacts", "job_1", "--json").stdout) == [item]
+    script.answers = [listed, Answer(body=data)]
+    fetched = json.loads(run_scripted("jobs", "artifacts", "job_1", "--out", str(tmp_path), "--json").stdout)
+    assert fetched == [str(tmp_path / "views.png")]
+    assert (tmp_path / "views.png").read_bytes() == data
+    script.answers = [Answer(body={"data": [], "has_more": False, "next": None})]
+    assert "left no files" in run_scripted("jobs", "artifacts", "job_1").stdout
 
 
 def test_submitting_puts_recipe_config_and_settings_together(run_scripted, script):

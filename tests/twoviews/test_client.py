@@ -168,6 +168,36 @@ def test_weights_appear_whole_with_the_promised_sha256_or_not_at_all(script, scr
         assert list(tmp_path.iterdir()) == []
 
 
+def artifacts(*names, data=b"png", digest=None):
+    """A list of files with those names, all with the same content."""
+    digest = digest or hashlib.sha256(data).hexdigest()
+    items = [{"name": name, "media_type": "image/png", "sha256": digest, "size_bytes": len(data)} for name in names]
+    return Answer(body={"data": items, "has_more": False, "next": None})
+
+
+def test_the_files_of_a_job_are_saved_under_their_names(script, scripted_client, tmp_path):
+    script.answers = [artifacts("views.png", "t-SNE plot.png"), Answer(body=b"png"), Answer(body=b"png")]
+    paths = scripted_client.jobs.download("job_1", tmp_path / "new" / "folder")
+    assert [path.name for path in paths] == ["views.png", "t-SNE plot.png"]
+    assert all(path.read_bytes() == b"png" for path in paths)
+    assert script.asked[-1].path == "/jobs/job_1/artifacts/t-SNE%20plot.png"
+
+
+def test_a_file_that_is_not_as_promised_is_not_saved(script, scripted_client, tmp_path):
+    script.answers = [artifacts("views.png", digest="ab" * 32), Answer(body=b"png")]
+    with pytest.raises(Corrupt):
+        scripted_client.jobs.download("job_1", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "a\\b", "..", ".", "", "a\nb"])
+def test_a_file_never_leaves_its_folder(script, scripted_client, tmp_path, name):
+    script.answers = [artifacts(name)]
+    with pytest.raises(ValueError, match="not a file's name"):
+        scripted_client.jobs.download("job_1", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_id_never_leaves_its_place_in_the_path():
     assert id_of("ds_01k") == "ds_01k"
     for name in ("", "../keys", "a/b", "a?b"):

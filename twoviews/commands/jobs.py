@@ -1,5 +1,6 @@
 """`twoviews jobs`: runs; and `twoviews metrics`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +11,16 @@ from twoviews.session import Json, client
 from twoviews.values import Job
 
 app = typer.Typer(no_args_is_help=True, help="Ask for runs and follow them.")
+_NONE = "The job left no files."
 
 
 @app.command()
 def submit(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval or knn_eval.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval, knn_eval, project or export."),
+    ],
     dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
     config: Annotated[str | None, typer.Option(help="A JSON file, or JSON itself.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Start from the recipe of this name.")] = None,
@@ -70,6 +75,25 @@ def watch(ctx: typer.Context, job: str, json: Json = False) -> None:
 def cancel(ctx: typer.Context, job: str, json: Json = False) -> None:
     """Ask a job to end; it keeps its checkpoint."""
     show_one(client(ctx).jobs.cancel(job), json)
+
+
+@app.command()
+def artifacts(
+    ctx: typer.Context,
+    job: str,
+    out: Annotated[Path | None, typer.Option(help="Fetch them into this folder.")] = None,
+    json: Json = False,
+) -> None:
+    """List the files that a job left, such as pictures, or fetch them with --out."""
+    jobs = client(ctx).jobs
+    if out is not None:
+        paths = [str(path) for path in jobs.download(job, out)]
+        return screen.as_json(paths) if json else screen.table(("file",), [(path,) for path in paths], empty=_NONE)
+    found = jobs.artifacts(job)
+    if json:
+        return screen.as_json([dict(item) for item in found])
+    rows = [(item["name"], item["media_type"], screen.size(item["size_bytes"])) for item in found]
+    return screen.table(("name", "type", "size"), rows, empty=_NONE)
 
 
 def metrics(

@@ -26,7 +26,7 @@ def download(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Id of the model, or of the job that made it.")],
     target: Annotated[Path, typer.Argument(help="A file, or the folder to put it in.")] = Path(),
-    file: Annotated[str, typer.Option(help="weights, heads or card.")] = "weights",
+    file: Annotated[str, typer.Option(help="weights, heads, card or readme.")] = "weights",
     json: Json = False,
 ) -> None:
     """Fetch a model's file, checked against its SHA-256."""

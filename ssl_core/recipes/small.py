@@ -1,26 +1,6 @@
-"""Recipes: complete configs that can be submitted as they stand, each with where it comes from and what it should give.
+"""Recipes for small networks on a CPU: a few thousand photographs, or 8×8 digits."""
 
-Plain data and pydantic alone, like `ssl_core.config`, so that the API can show them. A recipe holds only what the
-config classes express exactly.
-"""
-
-from dataclasses import dataclass
-from typing import Any
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """A config with its provenance; `kind` is a key of `ssl_core.config.KINDS`."""
-
-    name: str
-    kind: str
-    description: str
-    source: str
-    hardware: str
-    duration: str
-    result: str
-    config: dict[str, Any]
-
+from ssl_core.recipes.recipe import Recipe
 
 _CPU_PHASES = [
     {"until": 0.5, "image_size": 16},
@@ -50,8 +30,8 @@ _DIGITS = {
     "evaluation": {"knn_k": 10},
 }
 
-RECIPES: dict[str, Recipe] = {
-    "simclr-cpu": Recipe(
+SMALL = [
+    Recipe(
         name="simclr-cpu",
         kind="pretrain",
         description="The default on a CPU: SimCLR on small photographs (CIFAR-10 and the like), small crops first.",
@@ -72,7 +52,7 @@ RECIPES: dict[str, Recipe] = {
             "schedule": {"lr_scaling": "linear", "warmup_epochs": "auto", "decay": "cosine"},
         },
     ),
-    "simsiam-cpu": Recipe(
+    Recipe(
         name="simsiam-cpu",
         kind="pretrain",
         description="SimSiam on a CPU, for a few thousand photographs at 64 px. Blocks do not start as the identity and"
@@ -98,7 +78,7 @@ RECIPES: dict[str, Recipe] = {
             "schedule": {"lr_scaling": "linear", "warmup_epochs": "auto", "decay": "cosine"},
         },
     ),
-    "simclr-digits": Recipe(
+    Recipe(
         name="simclr-digits",
         kind="pretrain",
         description="SimCLR on 8×8 grey digits: views that a written digit survives, so no flip, crop or colour.",
@@ -115,7 +95,7 @@ RECIPES: dict[str, Recipe] = {
             **_DIGITS,
         },
     ),
-    "simsiam-digits": Recipe(
+    Recipe(
         name="simsiam-digits",
         kind="pretrain",
         description="SimSiam on 8×8 grey digits, with the views of simclr-digits; blocks that do not start as the"
@@ -133,38 +113,4 @@ RECIPES: dict[str, Recipe] = {
             **_DIGITS,
         },
     ),
-    "simclr-cifar10": Recipe(
-        name="simclr-cifar10",
-        kind="pretrain",
-        description="SimCLR on CIFAR-10 as its authors ran it.",
-        source="google-research/simclr, README: CIFAR-10 pretraining",
-        hardware="one GPU",
-        duration="1000 epochs",
-        result="about 91 % linear (Nesterov SGD 0.1·batch/256, 100 epochs, no weight decay)",
-        config={
-            "method": {
-                "name": "simclr",
-                "temperature": 0.5,
-                "projector": [512, 512, 128],
-                "projector_batch_norm": True,
-            },
-            "backbone": {"name": "resnet18", "width": 1.0, "stem": "cifar"},
-            "image_size": 32,
-            "phases": [{"until": 1.0, "image_size": 32}],
-            "views": {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.2},
-            "epochs": 1000,
-            "batch_size": 512,
-            "optimizer": {
-                "name": "lars",
-                "lr": 1.0,
-                "weight_decay": 1e-4,
-                "decay_norm_and_bias": False,
-                "momentum": 0.9,
-                "trust": 0.001,
-                "classic_momentum": True,
-                "nesterov": False,
-            },
-            "schedule": {"lr_scaling": "linear", "warmup_epochs": 10.0, "decay": "cosine"},
-        },
-    ),
-}
+]

@@ -1,0 +1,29 @@
+"""Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): each dimension agrees across views, and with no other one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_core.backbones import Backbone
+from ssl_core.distributed import gather
+from ssl_core.heads import MLP
+from ssl_core.losses import barlow_twins
+from ssl_core.method_config import BarlowTwins as Config
+from ssl_core.methods.method import Method, Output
+
+
+class BarlowTwins(Method):
+    """Each view passes the network by itself, so batch norm sees N at a time."""
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__()
+        assert config.projector != "auto"
+        self.backbone = backbone
+        self.projector = MLP((backbone.dim, *config.projector))
+        self.redundancy = config.redundancy
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        z1, z2 = (self.projector(self.backbone(view)) for view in views)  # N×D each
+        loss = barlow_twins(gather(z1), gather(z2), redundancy=self.redundancy)
+        return Output(loss, torch.cat([z1, z2]).detach())

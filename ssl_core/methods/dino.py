@@ -1,0 +1,74 @@
+"""DINO (Caron et al. 2021, arXiv:2104.14294): every view, small crops too, foretells a slow copy's sharpened classes.
+
+The first two views are the global ones, which alone the slow copy, the teacher, sees.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssl_core import distributed, momentum
+from ssl_core.backbones import Backbone
+from ssl_core.heads import MLP
+from ssl_core.losses import distillation
+from ssl_core.method_config import DINO as Config
+from ssl_core.methods.method import Moment, Output
+from ssl_core.methods.target import TargetMethod
+
+
+class Prototypes(nn.Linear):
+    """The last layer: cosines of embeddings N×D with K prototypes, N×K. Weight norm whose lengths are held at 1."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return F.linear(F.normalize(z, dim=1), F.normalize(self.weight, dim=1))
+
+
+class DINO(TargetMethod):
+    """Each view passes its network by itself."""
+
+    centre: Tensor  # K, the running mean of the teacher's logits
+    teacher_temperature: Tensor  # scalar; rises in the first part of the run
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        assert config.projector != "auto"
+        projector = MLP((backbone.dim, *config.projector), hidden_norm=config.projector_batch_norm, activation="gelu")
+        super().__init__(backbone, projector, start=config.momentum)
+        self.prototypes = Prototypes(config.projector[-1], config.prototypes, bias=False)
+        self.target_prototypes = momentum.slow_copy(self.prototypes)
+        self.config = config
+        self.register_buffer("centre", torch.zeros(config.prototypes))
+        self.register_buffer("teacher_temperature", torch.tensor(config.teacher_temperature[0]))
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        z = [self.embed(view) for view in views]  # N×D each
+        students = [self.prototypes(each).float() / self.config.student_temperature for each in z]  # N×K each
+        with torch.no_grad():
+            logits = [self.target_prototypes(self.target(view)).float() for view in views[:2]]
+            teachers = [(each - self.centre) / self.teacher_temperature for each in logits]
+            self._move_centre(torch.cat(logits))
+        pairs = [(s, t) for i, t in enumerate(teachers) for j, s in enumerate(students) if i != j]
+        loss = torch.stack([distillation(s, t) for s, t in pairs]).mean()
+        return Output(loss, torch.cat(z[:2]).detach())
+
+    def heads(self) -> dict[str, nn.Module]:
+        return {"projector": self.projector, "prototypes": self.prototypes}
+
+    def begin(self) -> None:
+        super().begin()
+        self.target_prototypes.load_state_dict(self.prototypes.state_dict())
+
+    def before_step(self, moment: Moment) -> None:
+        if moment.epoch < self.config.frozen_epochs:
+            self.prototypes.weight.grad = None
+
+    def after_step(self, moment: Moment) -> None:
+        super().after_step(moment)
+        momentum.follow(self.target_prototypes, self.prototypes, momentum.rising(self.config.momentum, moment.progress))
+        low, high = self.config.teacher_temperature
+        warm = min(1.0, moment.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
+        self.teacher_temperature.fill_(low + warm * (high - low))
+
+    def _move_centre(self, logits: Tensor) -> None:
+        self.centre.lerp_(distributed.mean(logits.mean(0)), 1 - self.config.centre_momentum)

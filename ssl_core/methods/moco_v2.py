@@ -1,0 +1,50 @@
+"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): one view finds its image's key among those of a queue.
+
+The keys come from a slow copy. The authors shuffle the batch between devices, so that batch norm leaks nothing; where
+batch norm's statistics are joint there is nothing to shuffle.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_core.backbones import Backbone
+from ssl_core.distributed import gather
+from ssl_core.heads import MLP
+from ssl_core.losses import info_nce
+from ssl_core.method_config import MoCoV2 as Config
+from ssl_core.methods.method import Output
+from ssl_core.methods.target import TargetMethod
+
+
+class MoCoV2(TargetMethod):
+    """The first view is the query, the second the key; each passes its network by itself."""
+
+    queue: Tensor  # K×D, unit rows
+    place: Tensor  # int64 scalar: where the next keys go
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        assert config.projector != "auto"
+        projector = MLP((backbone.dim, *config.projector), hidden_norm=False)
+        super().__init__(backbone, projector, start=config.momentum, rises=False)
+        self.temperature = config.temperature
+        self.register_buffer("queue", F.normalize(torch.randn(config.queue, config.projector[-1]), dim=1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        query, key = views
+        q = self.embed(query)  # N×D
+        with torch.no_grad():
+            k = F.normalize(self.target(key).float(), dim=1)
+        loss = info_nce(q, k, self.queue.clone(), temperature=self.temperature)
+        self._enqueue(gather(k))
+        return Output(loss, torch.cat([q.detach(), k]))
+
+    def _enqueue(self, keys: Tensor) -> None:
+        """The newest keys take the place of the oldest."""
+        keys = keys[-len(self.queue) :]
+        places = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[places] = keys
+        self.place.copy_((self.place + len(keys)) % len(self.queue))

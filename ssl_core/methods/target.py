@@ -1,0 +1,33 @@
+"""The target: a slow copy of backbone and projector, which gives some methods what their views are to agree with."""
+
+from torch import Tensor, nn
+
+from ssl_core import momentum
+from ssl_core.backbones import Backbone
+from ssl_core.heads import MLP
+from ssl_core.methods.method import Method, Moment
+
+
+class TargetMethod(Method):
+    """A method with a target that follows by a moving average, whose momentum rises from `start` to 1 if `rises`."""
+
+    def __init__(self, backbone: Backbone, projector: MLP, *, start: float, rises: bool = True) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+        self.target = nn.Sequential(momentum.slow_copy(backbone), momentum.slow_copy(projector))
+        self._start, self._rises = start, rises
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Return z, N×D, of a view N×3×S×S."""
+        return self.projector(self.backbone(view))
+
+    def begin(self) -> None:
+        self.target.load_state_dict(self._followed().state_dict())
+
+    def after_step(self, moment: Moment) -> None:
+        value = momentum.rising(self._start, moment.progress) if self._rises else self._start
+        momentum.follow(self.target, self._followed(), value)
+
+    def _followed(self) -> nn.Sequential:
+        return nn.Sequential(self.backbone, self.projector)

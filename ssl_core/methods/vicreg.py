@@ -1,0 +1,32 @@
+"""VICReg (Bardes et al. 2021, arXiv:2105.04906): views agree, every dimension varies, no two vary together."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ssl_core.backbones import Backbone
+from ssl_core.distributed import gather
+from ssl_core.heads import MLP
+from ssl_core.losses import vicreg
+from ssl_core.method_config import VICReg as Config
+from ssl_core.methods.method import Method, Output
+
+
+class VICReg(Method):
+    """Each view passes the network by itself, so batch norm sees N at a time."""
+
+    def __init__(self, config: Config, backbone: Backbone) -> None:
+        super().__init__()
+        assert config.projector != "auto"
+        self.backbone = backbone
+        self.projector = MLP((backbone.dim, *config.projector))
+        self.weights = {
+            "invariance": config.invariance,
+            "variance": config.variance,
+            "covariance": config.covariance,
+        }
+
+    def forward(self, views: Sequence[Tensor]) -> Output:
+        z1, z2 = (self.projector(self.backbone(view)) for view in views)  # N×D each
+        return Output(vicreg(gather(z1), gather(z2), **self.weights), torch.cat([z1, z2]).detach())

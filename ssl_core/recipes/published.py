@@ -1,0 +1,290 @@
+"""Recipes of published systems, each with its own setting; two small ones as published and as we recommend them."""
+
+from typing import Any
+
+from ssl_core.recipes.recipe import Recipe
+
+_GOOGLE_LARS = {
+    "name": "lars",
+    "momentum": 0.9,
+    "trust": 0.001,
+    "classic_momentum": True,
+    "nesterov": False,
+    "decay_norm_and_bias": False,
+}
+_CROP_AND_FLIP = {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.0, "grey": 0.0}
+
+
+def _evaluation(lr: float, weight_decay: float, epochs: int, **changes: Any) -> dict[str, Any]:
+    """The linear protocol of google-research/simclr: one rate for batches of 512 or 4096, crop and flip."""
+    fixed = {"learning_rates": [lr], "weight_decays": [weight_decay], "epochs": epochs}
+    return {"augment": True, "standardise": False, **fixed, **changes}
+
+
+def _finetune(percent: int, plain: float, selective: float) -> Recipe:
+    return Recipe(
+        name=f"simclrv2-finetune-{percent}pct",
+        kind="finetune",
+        description=f"SimCLRv2: the whole network trained on, from the first layer of its head, with {percent} % of the"
+        " labels. The job's model is a SimCLRv2 network with a head of three layers.",
+        source="SimCLRv2 (arXiv:2006.10029), section 3 and appendix; google-research/simclr, README: fine-tuning",
+        hardware="one GPU or more for ImageNet at batch 1024",
+        duration="60 epochs",
+        result=f"ImageNet: {plain} % with a ResNet-50, {selective} % with selective kernels",
+        config={
+            "label_fraction": percent / 100,
+            "fine_tune_after_block": -1,
+            "ft_proj_selector": 1,
+            "views": _CROP_AND_FLIP,
+            "epochs": 60,
+            "batch_size": 1024,
+            "optimizer": {**_GOOGLE_LARS, "lr": 0.005, "weight_decay": 0.0},
+            "schedule": {"lr_scaling": "sqrt", "warmup_epochs": 0.0, "decay": "cosine"},
+        },
+    )
+
+
+_IMAGENET5 = {
+    "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet", "zero_init_residual": False},
+    "image_size": 224,
+    "phases": [{"until": 1.0, "image_size": 224}],
+    "epochs": 200,
+    "batch_size": 64,
+}
+_FLOWERS = {
+    "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet"},
+    "image_size": 224,
+    "phases": [{"until": 1.0, "image_size": 224}],
+    "batch_size": 64,
+}
+
+PUBLISHED = [
+    Recipe(
+        name="simclr-cifar10",
+        kind="pretrain",
+        description="SimCLR on CIFAR-10 as its authors ran it.",
+        source="google-research/simclr, README: CIFAR-10 pretraining",
+        hardware="one GPU",
+        duration="1000 epochs",
+        result="about 91 % linear",
+        config={
+            "method": {
+                "name": "simclr",
+                "temperature": 0.5,
+                "projector": [512, 512, 128],
+                "projector_batch_norm": True,
+            },
+            "backbone": {"name": "resnet18", "width": 1.0, "stem": "cifar"},
+            "image_size": 32,
+            "phases": [{"until": 1.0, "image_size": 32}],
+            "views": {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.2},
+            "normalisation": "none",
+            "epochs": 1000,
+            "batch_size": 512,
+            "optimizer": {**_GOOGLE_LARS, "lr": 1.0, "weight_decay": 1e-4},
+            "schedule": {"lr_scaling": "linear", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+        evaluation=_evaluation(0.2, 0.0, 100, batch_size=512),
+    ),
+    Recipe(
+        name="simclr-imagenet",
+        kind="pretrain",
+        description="SimCLR on ImageNet as its authors ran it for 100 epochs.",
+        source="google-research/simclr, README: ImageNet pretraining; SimCLR (arXiv:2002.05709), appendix B",
+        hardware="32 TPU v3 cores, or eight GPUs",
+        duration="100 epochs",
+        result="64.5 % linear",
+        config={
+            "method": {"name": "simclr", "temperature": 0.1, "projector": [2048, 2048, 128]},
+            "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet", "layout": "google"},
+            "image_size": 224,
+            "phases": [{"until": 1.0, "image_size": 224}],
+            "views": {"crop_area": [0.08, 1.0], "jitter": 0.8, "jitter_strength": 1.0, "grey": 0.2, "blur": 0.5},
+            "normalisation": "none",
+            "epochs": 100,
+            "batch_size": 4096,
+            "optimizer": {**_GOOGLE_LARS, "lr": 0.075, "weight_decay": 1e-4},
+            "schedule": {"lr_scaling": "sqrt", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+        evaluation=_evaluation(1.6, 1e-6, 90, batch_size=4096),
+    ),
+    _finetune(1, 57.9, 64.5),
+    _finetune(10, 68.4, 72.1),
+    Recipe(
+        name="simclrv2-distill",
+        kind="distill",
+        description="SimCLRv2: a network learns the softened answers of a fine-tuned one; no labels are needed.",
+        source="SimCLRv2 (arXiv:2006.10029), sections 2 and 3",
+        hardware="one GPU or more for ImageNet",
+        duration="400 epochs",
+        result="ImageNet, ResNet-50 taught by ResNet-152 3× with selective kernels: 73.9 % with 1 % of the labels,"
+        " 77.5 % with 10 %",
+        config={
+            "temperature": 1.0,
+            "label_weight": 0.0,
+            "backbone": {"name": "resnet50", "width": 1.0},
+            "views": _CROP_AND_FLIP,
+            "epochs": 400,
+            "batch_size": 4096,
+            "optimizer": {**_GOOGLE_LARS, "lr": 0.075, "weight_decay": 1e-4},
+            "schedule": {"lr_scaling": "sqrt", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+    ),
+    Recipe(
+        name="simclr-imagenet5-as-published",
+        kind="pretrain",
+        description="A minimal SimCLR on five ImageNet classes (1,250 training images, 250 to judge): no crop, no batch"
+        " norm in the head, plain SGD. Its evaluation looks at a tenth of the labels.",
+        source="a published notebook: ResNet-50 at 224 from random weights, cosine over 1,000 steps of 3,800",
+        hardware="one GPU",
+        duration="200 epochs",
+        result="52.8 % linear with 10 % of the labels; 64.4 % supervised with all",
+        config={
+            **_IMAGENET5,
+            "method": {
+                "name": "simclr",
+                "temperature": 0.1,
+                "projector": [256, 128, 50],
+                "projector_batch_norm": False,
+            },
+            "views": {"crop_area": None, "jitter": 0.8, "jitter_strength": 1.0, "grey": 0.2},
+            "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False},
+            "schedule": {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "cosine", "decay_steps": 1000},
+        },
+        evaluation={"label_fractions": [0.1], "draws": 5},
+    ),
+    Recipe(
+        name="simclr-imagenet5",
+        kind="pretrain",
+        description="SimCLR on five ImageNet classes as we recommend it: crops, batch norm in the head, warm-up and"
+        " a cosine over the whole run. Its evaluation looks at a tenth of the labels.",
+        source="simclr-imagenet5-as-published, with the views, head and schedule of SimCLR's paper",
+        hardware="one GPU",
+        duration="200 epochs",
+        result="to be held against 52.8 % linear with 10 % of the labels, and 64.4 % supervised with all",
+        config={
+            **_IMAGENET5,
+            "method": {"name": "simclr", "temperature": 0.1, "projector": [2048, 128]},
+            "views": {"crop_area": [0.2, 1.0], "jitter": 0.8, "jitter_strength": 1.0, "grey": 0.2, "blur": 0.5},
+            "optimizer": {"name": "sgd", "lr": 0.12, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": True},
+            "schedule": {"lr_scaling": "linear", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+        evaluation={"label_fractions": [0.1], "draws": 5},
+    ),
+    Recipe(
+        name="simclr-cifar10-r50-imagenet-init",
+        kind="pretrain",
+        description="SimCLR on CIFAR-10 from torchvision's ImageNet weights of a ResNet-50, judged on a fifth of the"
+        " training images held out.",
+        source="a published PyTorch project: batch 128, LARS 0.2, 10 warm-up epochs, then cosine",
+        hardware="one GPU",
+        duration="100 epochs",
+        result="about 85 % linear",
+        config={
+            "method": {"name": "simclr", "temperature": 0.5, "projector": [2048, 128]},
+            "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet", "weights": "imagenet"},
+            "image_size": 32,
+            "phases": [{"until": 1.0, "image_size": 32}],
+            "views": {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.2},
+            "normalisation": "dataset",
+            "epochs": 100,
+            "batch_size": 128,
+            "optimizer": {**_GOOGLE_LARS, "lr": 0.2, "weight_decay": 1e-4},
+            "schedule": {"lr_scaling": "none", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+        evaluation={"test_fraction": 0.2},
+    ),
+    Recipe(
+        name="infonce-cifar10-tanh",
+        kind="pretrain",
+        description="Contrast between the two views alone, on CIFAR-10 scaled to [-1, 1]: crops of 28 pixels made 32,"
+        " flips, added brightness and contrast of 0.1 to 0.9. Its source drops the flip and the contrast by a typo"
+        " and normalises over a missing axis; this is what it meant.",
+        source="a published TensorFlow notebook",
+        hardware="one GPU",
+        duration="100 epochs",
+        result="none published",
+        config={
+            "method": {
+                "name": "simclr",
+                "temperature": 0.5,
+                "projector": [256, 128],
+                "projector_batch_norm": False,
+                "same_view_negatives": False,
+            },
+            "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet"},
+            "image_size": 32,
+            "phases": [{"until": 1.0, "image_size": 32}],
+            "views": {
+                "crop_area": [0.765625, 0.765625],
+                "crop_ratio": [1.0, 1.0],
+                "jitter": 1.0,
+                "jitter_strength": 1.0,
+                "brightness": 0.5,
+                "brightness_added": True,
+                "contrast_range": [0.1, 0.9],
+                "saturation": 0.0,
+                "hue": 0.0,
+                "grey": 0.0,
+            },
+            "normalisation": "half",
+            "epochs": 100,
+            "batch_size": 256,
+            "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.0},
+            "schedule": {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "none"},
+        },
+    ),
+    Recipe(
+        name="simsiam-flowers-as-published",
+        kind="pretrain",
+        description="SimSiam on 3,670 flower photographs of five classes: flips, shifts, blur, colour and grey, no"
+        " crop; ReLU before batch norm. Judged on 15 % of the images held out.",
+        source="a published notebook: ResNet-50 at 224 from random weights, cosine over 500 steps",
+        hardware="one GPU",
+        duration="50 or 75 epochs",
+        result="45.6 % linear after 50 epochs, 44.9 % after 75; supervised ImageNet features 48.4 %, from scratch"
+        " 63.6 %",
+        config={
+            **_FLOWERS,
+            "method": {
+                "name": "simsiam",
+                "projector": [2048, 2048],
+                "projector_relu_first": True,
+                "predictor_hidden": 512,
+                "predictor_constant_lr": False,
+            },
+            "views": {
+                "crop_area": None,
+                "translation": 0.125,
+                "blur": 0.5,
+                "jitter": 0.8,
+                "jitter_strength": 0.5,
+                "grey": 0.2,
+            },
+            "epochs": 50,
+            "optimizer": {"name": "sgd", "lr": 0.01, "weight_decay": 0.0, "momentum": 0.6, "nesterov": False},
+            "schedule": {"lr_scaling": "none", "warmup_epochs": 0.0, "decay": "cosine", "decay_steps": 500},
+        },
+        evaluation={"test_fraction": 0.15},
+    ),
+    Recipe(
+        name="simsiam-flowers",
+        kind="pretrain",
+        description="SimSiam on flower photographs as we recommend it: crops, the paper's heads, its rate and schedule,"
+        " and a longer run.",
+        source="simsiam-flowers-as-published, with the views, heads and schedule of SimSiam's paper",
+        hardware="one GPU",
+        duration="200 epochs",
+        result="to be held against 45.6 % linear and 63.6 % supervised from scratch; on a small network, two CPU cores"
+        " and ten minutes, the recipe simsiam-cpu reaches 76 %",
+        config={
+            **_FLOWERS,
+            "method": {"name": "simsiam", "projector": [2048, 2048, 2048], "predictor_hidden": 512},
+            "views": {"crop_area": [0.2, 1.0], "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.2, "blur": 0.5},
+            "epochs": 200,
+            "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False},
+            "schedule": {"lr_scaling": "linear", "warmup_epochs": 10.0, "decay": "cosine"},
+        },
+        evaluation={"test_fraction": 0.15},
+    ),
+]
