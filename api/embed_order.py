@@ -41,7 +41,7 @@ class EmbedOrder(BaseModel):
         "backbone",
         max_length=100,
         pattern=r"^[A-Za-z0-9_.-]+$",  # it becomes a header
-        description="`backbone`, `projection`, or a block such as `block3`.",
+        description="`backbone`, `projection`, a block such as `block3`, or `logits` of a classifier.",
     )
     encoding_format: Literal["float", "base64", "npy"] = Field(
         "float", description="Lists of numbers; base64 of little-endian float32; or the whole answer as one .npy file."

@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema
 
 from service import text
 from service.db.models import JOB_STATUSES
-from ssl_core.config import RunConfig
+from ssl_core.config import KINDS, RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
 Fault = dict[Literal["pointer", "code", "detail"], str]
@@ -44,9 +44,7 @@ class NewJob(_Asked):
         }
     )
 
-    kind: str = Field(
-        "pretrain", max_length=64, description="`pretrain`, `linear_eval`, `knn_eval`, `project` or `export`."
-    )
+    kind: str = Field("pretrain", max_length=64, description=f"One of {', '.join(KINDS)}.")
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
     config: Annotated[dict[str, Any], _ShownAsConfigs()] = Field(
         default_factory=dict,

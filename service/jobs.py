@@ -23,7 +23,7 @@ from service.errors import (
     UnknownKind,
 )
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, Export, Pretrain, Project, RunConfig
+from ssl_core.config import KINDS, Distill, Export, Finetune, Pretrain, Project, RunConfig, Supervised, TrainingRun
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -49,8 +49,9 @@ def submit(
         raise UnknownKind(f"There is no kind `{kind[:40]}`; there are {', '.join(KINDS)}.")
     dataset = _ready(session, tenant_id, dataset_id)
     _check_against(dataset, config)
-    if model is None and not isinstance(config, Pretrain):
-        raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail="Name a model.")])
+    if model is None and not isinstance(config, Pretrain | Supervised):
+        detail = f"Name the model that {kind} works on."
+        raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
     if source.model_id is not None:
         _check_with_model(models.card(session, source.model_id), config)
@@ -212,8 +213,8 @@ def _check_against(dataset: Dataset, config: RunConfig) -> None:
         if config.batch_size > there:
             detail = f"batch_size is {config.batch_size}, but there are {there} training images."
             raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
-    elif sum(count > 0 for count in train.get("per_class", [])) < 2:
-        detail = "An evaluation needs labelled training images of at least two classes."
+    elif _needs_labels(config) and sum(count > 0 for count in train.get("per_class", [])) < 2:
+        detail = f"A job of the kind {config.kind} needs labelled training images of at least two classes."
         raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
     return None
 
@@ -226,14 +227,43 @@ def _check_split(dataset: Dataset, config: Project) -> None:
         raise InvalidConfig(detail, errors=[Fault(pointer="/config/split", code="split_empty", detail=detail)])
 
 
+def _needs_labels(config: RunConfig) -> bool:
+    return not isinstance(config, Distill) or config.label_weight > 0
+
+
 def _check_with_model(card: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise when the config asks for a layer that the model lacks, or would train it as another network."""
-    if not isinstance(config, Pretrain):
-        layers = card.get("layers", {config.layer: 0})
-        if config.layer not in layers:
-            detail = f"The model has no layer {config.layer}; it has {', '.join(sorted(layers))}."
-            raise InvalidConfig(detail, errors=[Fault(pointer="/config/layer", code="layer_not_found", detail=detail)])
-        return
+    """Raise when the config asks for what the model lacks, or would train it as another network."""
+    if not isinstance(config, TrainingRun):
+        return _check_layer(card, config.layer)
+    if isinstance(config, Distill):
+        return _check_teacher(card)
+    if isinstance(config, Finetune):
+        _check_head(card, config.ft_proj_selector)
+    return _check_network(card, config)
+
+
+def _check_layer(card: Mapping[str, Any], layer: str) -> None:
+    layers = card.get("layers", {layer: 0})
+    if layer not in layers:
+        detail = f"The model has no layer {layer}; it has {', '.join(sorted(layers))}."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/config/layer", code="layer_not_found", detail=detail)])
+
+
+def _check_teacher(card: Mapping[str, Any]) -> None:
+    if not card.get("classifier"):
+        detail = "The model has no classifier to teach with; name one that finetune or supervised made."
+        raise InvalidConfig(detail, errors=[Fault(pointer="/model", code="no_classifier", detail=detail)])
+
+
+def _check_head(card: Mapping[str, Any], selector: int) -> None:
+    layers = len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else selector
+    if selector > layers:
+        detail = f"ft_proj_selector is {selector}; the model's head has {layers} layers."
+        fault = Fault(pointer="/config/ft_proj_selector", code="layer_not_found", detail=detail)
+        raise InvalidConfig(detail, errors=[fault])
+
+
+def _check_network(card: Mapping[str, Any], config: TrainingRun) -> None:
     for name, theirs in card.get("backbone", {}).items():
         ours = getattr(config.backbone, name, "auto")
         if ours not in ("auto", theirs):

@@ -9,9 +9,10 @@ from service import ids
 from service.db.models import TERMINAL, Job, Json, Model
 from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
 from service.page import Page, newest_first
-from ssl_core.config import KINDS
+from ssl_core.config import KINDS, TrainingRun
 
-MAKERS = frozenset({"pretrain"}) & KINDS.keys()  # the kinds of job that make a model
+# The kinds of job that make a model.
+MAKERS = frozenset(kind for kind, config in KINDS.items() if issubclass(config, TrainingRun))
 
 
 @dataclass(frozen=True, slots=True)

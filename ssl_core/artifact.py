@@ -1,8 +1,8 @@
 """The artifact: a trained encoder on disk, and the encoder that it becomes again.
 
-A folder with `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (the projector and
-other heads, whose absence people regret later), `model.json`, the card: what the encoder is, how it wants its images,
-and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
+A folder with `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (the projector, a
+classifier and other heads, whose absence people regret later), `model.json`, the card: what the encoder is, how it
+wants its images, and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
 """
 
 import json
@@ -55,6 +55,11 @@ class Preprocessing:
         """Return float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place: what an encoder has to beat."""
         return self.normalise_(views).flatten(1)
 
+    def restore(self, images: Tensor) -> Tensor:
+        """Return what `normalise_` was given."""
+        mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
+        return images * std + mean
+
     def normalise_(self, images: Tensor) -> Tensor:
         """Normalise N×3×H×W on [0, 1] in place."""
         mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
@@ -64,18 +69,26 @@ class Preprocessing:
 class Encoder(nn.Module):
     """An encoder in eval mode: uint8 images at its own size -> float32 features of one of its layers.
 
-    Without a projector it has the backbone's layers alone.
+    Without a projector it has the backbone's layers alone. A classifier stands on the projector where there is one,
+    and on the features otherwise; what it gives is the layer `logits`.
     """
 
     def __init__(
-        self, backbone: Backbone, projector: MLP | None, preprocessing: Preprocessing, *, precision: str = "fp32"
+        self,
+        backbone: Backbone,
+        projector: MLP | None,
+        preprocessing: Preprocessing,
+        *,
+        precision: str = "fp32",
+        classifier: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = projector
+        self.classifier = classifier
         self.preprocessing = preprocessing
         self.precision = precision
-        self.layers = layers(backbone, projector)  # name -> width
+        self.layers = layers(backbone, projector, classifier)  # name -> width
         self.dim = backbone.dim
         self.image_size = preprocessing.image_size
         self.eval()
@@ -119,15 +132,22 @@ class Encoder(nn.Module):
         if layer in self.backbone.block_dims:
             return self.backbone.blocks(images)[layer]
         h = self.backbone(images)
+        if layer == "logits":
+            return self._logits(h)
         if self.projector is None or layer == "backbone":
             return h
         return dict(zip(_head_names(self.projector), self.projector.layers(h), strict=True))[layer]
 
+    def _logits(self, h: Tensor) -> Tensor:
+        assert self.classifier is not None
+        return self.classifier(h if self.projector is None else self.projector(h))
 
-def layers(backbone: Backbone, projector: MLP | None) -> dict[str, int]:
-    """Return the widths of all representations that an encoder gives: features, head layers from below, blocks."""
+
+def layers(backbone: Backbone, projector: MLP | None, classifier: nn.Linear | None = None) -> dict[str, int]:
+    """Return the widths of all layers that an encoder gives: features, those of the head from below, logits, blocks."""
     head = dict(zip(_head_names(projector), projector.widths, strict=True)) if projector is not None else {}
-    return {"backbone": backbone.dim, **head, **backbone.block_dims}
+    logits = {"logits": classifier.out_features} if classifier is not None else {}
+    return {"backbone": backbone.dim, **head, **logits, **backbone.block_dims}
 
 
 def _head_names(projector: MLP) -> list[str]:
@@ -143,7 +163,8 @@ def save(
 ) -> tuple[Written, dict[str, Any]]:
     """Write the artifact into `directory`; return its weights file and its card, which `about` adds to.
 
-    backbone: the resolved config of the encoder's; heads: all that are to be kept, the projector as `projector`.
+    backbone: the resolved config of the encoder's; heads: all that are to be kept, the projector as `projector` and the
+    classifier as `classifier`, whose classes `about` names.
     """
     directory.mkdir(parents=True, exist_ok=True)
     projector, preprocessing = encoder.projector, encoder.preprocessing
@@ -182,12 +203,19 @@ def load_card(directory: Path) -> dict[str, Any]:
     return card
 
 
+def head_depth(card: Mapping[str, Any]) -> int:
+    """Return the number of layers of an artifact's head."""
+    described = _projector(card, dim=0)
+    return len(described["widths"]) - 1 if described is not None else 0
+
+
 def load(directory: Path, device: str | torch.device = "cpu", *, precision: str = "fp32") -> Encoder:
     """Return the encoder that `save` wrote. Raises BadModel when the folder holds none that is whole."""
     encoder = load_untrained(directory, device, seed=0, precision=precision)
     load_backbone(encoder.backbone, directory)
-    if encoder.projector is not None:
-        load_head(encoder.projector, directory, "projector")
+    for name, head in (("projector", encoder.projector), ("classifier", encoder.classifier)):
+        if head is not None:
+            load_head(head, directory, name)
     return encoder
 
 
@@ -201,7 +229,9 @@ def load_untrained(
         backbone = backbones.build(_backbone(card))
         described = _projector(card, backbone.dim)
         projector = MLP(**described) if described is not None else None
-        encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision)
+        width = projector.widths[-1] if projector is not None else backbone.dim
+        classifier = nn.Linear(width, len(card["classifier"]["classes"])) if card.get("classifier") else None
+        encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision, classifier=classifier)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadModel(f"The model's {CARD} does not describe an encoder of this version.") from error
     place(encoder, torch.device(device), precision)

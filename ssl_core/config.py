@@ -10,13 +10,13 @@ with the job and is itself a valid config that resolves to itself.
 
 import difflib
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from ssl_core.backbone_names import RESNETS, TORCHVISION
-from ssl_core.fields import Auto, Closed, Fraction, Seed, Share
+from ssl_core.fields import Auto, Closed, Fraction, Row, Seed, Share
 from ssl_core.method_config import Method
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -185,11 +185,22 @@ def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
     return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)
 
 
+class PlainViews(Views):
+    """The views of training with labels: crop and flip, and the colours as they are unless told."""
+
+    num_views: Literal[1] = Field(1, description="One view of an image in each epoch.")
+    jitter: Fraction = Field(0.0, description="Probability of colour jitter.")
+    grey: Fraction = Field(0.0, description="Probability of losing all colour.")
+
+
 class Phase(Closed):
     """A stretch of training at one image size; small crops first buy many more steps."""
 
     until: float = Field(gt=0, le=1, description="Share of all steps at which the phase ends; the last is 1.")
     image_size: int = Field(ge=4, le=1024, description="Side of a view, in pixels.")
+
+
+Phases = Annotated[tuple[Phase, ...], Field(min_length=1, max_length=16)]
 
 
 # --- optimisation ----------------------------------------------------------------------------------------------------
@@ -268,18 +279,23 @@ class Schedule(Closed):
     )
 
 
-class OnlineEvaluation(Closed):
-    """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
+class OnlineAccuracy(Closed):
+    """How often a classifier is judged while it trains, and on how many images."""
 
     every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
         "auto",
         description="0: never. auto: eight times in a run, or fewer where that would take much of its `minutes`.",
     )
-    knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
-    knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
     max_images: Annotated[int, Field(ge=10, le=1_000_000)] | Auto = Field(
         "auto", description="At most so many images of each split are looked at; auto: 5,000, on a CPU 2,500."
     )
+
+
+class OnlineEvaluation(OnlineAccuracy):
+    """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
+
+    knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
+    knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
 
 class Checkpoints(Closed):
@@ -313,6 +329,7 @@ class EarlyStop(Closed):
 
 
 class _Seeded(Closed):
+    kind: str
     seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -329,16 +346,14 @@ class _Run(_Seeded):
     )
 
 
-class Pretrain(_Run):
-    """Self-supervised pretraining of an encoder; labels are never used to train it."""
+class TrainingRun(_Run):
+    """What every run that trains a network has, with labels or without."""
 
-    kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
-    method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
     backbone: Backbone = Field(Backbone(), description="The encoder.")
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
         "auto", description="Side in pixels; auto: the images' own up to 64, 64 on a CPU, 224 on a GPU."
     )
-    phases: Annotated[tuple[Phase, ...], Field(min_length=1, max_length=16)] | Auto = Field(
+    phases: Phases | Auto = Field(
         "auto",
         description="auto: of a ResNet on a CPU 1/2, 5/8, 3/4 and all of the full size, until 0.5, 0.8, 0.95 and 1;"
         " else the full size.",
@@ -346,23 +361,18 @@ class Pretrain(_Run):
     views: Views | ViewSets = Field(
         Views(), description="How a view is drawn from an image; a list where the views of an image differ in kind."
     )
-    normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
-        "dataset",
-        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
-        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
-    )
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
     )
     minutes: float | None = Field(
         None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
     )
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
     optimizer: Optimizer | Auto = Field(
         "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
     )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
-    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
     chunk_size: int | None = Field(
         None,
@@ -371,21 +381,43 @@ class Pretrain(_Run):
         description="Views that pass the backbone at a time, to be computed again for the gradient (GradCache): memory"
         " for so many, and all negatives of the batch. Batch norm then sees a chunk. null: all at once.",
     )
-    early_stop: EarlyStop | None = Field(
-        None, description="End the run once its features no longer get better; null: never."
-    )
     pictures: bool = Field(
         True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> "Pretrain":
+    def _one_length(self) -> Self:
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("give epochs or minutes, not both")
         return self
 
     @model_validator(mode="after")
-    def _views_suit_the_method(self) -> "Pretrain":
+    def _phases_ascend(self) -> Self:
+        if self.phases != "auto":
+            ends = [phase.until for phase in self.phases]
+            if ends != sorted(set(ends)) or ends[-1] != 1:
+                raise ValueError("phases must ascend in `until` and the last must end at 1")
+        return self
+
+
+class Pretrain(TrainingRun):
+    """Self-supervised pretraining of an encoder; labels are never used to train it."""
+
+    kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
+    method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
+    normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
+        "dataset",
+        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
+        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
+    )
+    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    early_stop: EarlyStop | None = Field(
+        None, description="End the run once its features no longer get better; null: never."
+    )
+
+    @model_validator(mode="after")
+    def _views_suit_the_method(self) -> Self:
         count, most = sum(int(each.num_views) for each in view_sets(self.views)), self.method.most_views
         if not 2 <= count <= most:
             wanted = "two views" if most == 2 else f"2 to {most} views"
@@ -393,35 +425,105 @@ class Pretrain(_Run):
         return self
 
     @model_validator(mode="after")
-    def _early_stop_is_measured(self) -> "Pretrain":
+    def _early_stop_is_measured(self) -> Self:
         if self.early_stop and self.early_stop.metric == "knn" and self.evaluation.every_epochs == 0:
             raise ValueError("early_stop on knn needs evaluation.every_epochs above 0")
         return self
 
     @model_validator(mode="after")
-    def _phases_ascend(self) -> "Pretrain":
-        if self.phases != "auto":
-            ends = [phase.until for phase in self.phases]
-            if ends != sorted(set(ends)) or ends[-1] != 1:
-                raise ValueError("phases must ascend in `until` and the last must end at 1")
-        return self
-
-    @model_validator(mode="after")
-    def _subset_holds_a_batch(self) -> "Pretrain":
+    def _subset_holds_a_batch(self) -> Self:
         if self.subset is not None and self.batch_size > self.subset:
             raise ValueError(f"batch_size {self.batch_size} is larger than subset {self.subset}")
         return self
 
 
-Layer = Annotated[str, Field(pattern=r"^(backbone|projection|block[1-4]|head[1-8])$")]
+class Labelled(TrainingRun):
+    """What the runs have that train a classifier. The learning rates are peaks before scaling."""
+
+    learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "lars": 2.0, "adamw": 8e-3, "muon": 0.1}
+    cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
+    decays_all: ClassVar[bool] = False
+    zero_init_residual: ClassVar[bool] = False
+
+    phases: Phases | Auto = Field("auto", description="auto: the full size.")
+    views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image.")
+    batch_size: int = Field(
+        64, ge=2, le=65_536, description="Images per step; all images of the run where it has fewer."
+    )
+    label_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the training labels that is used, drawn evenly from the classes."
+    )
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None, description="Use the labels of just these training images, numbered from 0 in the dataset's order."
+    )
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> Self:
+        if self.label_rows is not None and self.label_fraction < 1:
+            raise ValueError("give label_fraction or label_rows, not both")
+        return self
+
+
+class Supervised(Labelled):
+    """A classifier trained from its labels alone: the baseline that stands beside every other result."""
+
+    kind: Literal["supervised"] = Field("supervised", description="The job's own kind; need not be given.")
+
+
+class Finetune(Labelled):
+    """A model of ours trained on with labels: a new classifier on its features or on a layer of its head.
+
+    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 3.
+    """
+
+    learning_rates: ClassVar = {"sgd": 0.05, "lars": 1.0, "adamw": 4e-3, "muon": 0.02}
+
+    kind: Literal["finetune"] = Field("finetune", description="The job's own kind; need not be given.")
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto", description="Side in pixels; auto: the model's."
+    )
+    fine_tune_after_block: int = Field(
+        -1,
+        ge=-1,
+        le=4,
+        description="What learns: -1 all, 0 all after the stem, 1 to 3 all after that group of blocks, 4 the head"
+        " alone. What is frozen keeps its batch norm's statistics too.",
+    )
+    ft_proj_selector: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Where the classifier stands: 0 on the features, k on layer k of the model's head. The layers below"
+        " it are kept, and learn.",
+    )
+
+
+class Distill(Labelled):
+    """A new network that learns a model's answers: a smaller one, or one that learns from images without labels.
+
+    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 2. The job's model is the teacher, and has a classifier.
+    """
+
+    kind: Literal["distill"] = Field("distill", description="The job's own kind; need not be given.")
+    backbone: Backbone = Field(Backbone(), description="The student: random weights, unless `weights` names others.")
+    temperature: float = Field(
+        1.0, ge=0.01, le=100, description="Divides the logits of both; the loss is multiplied by its square."
+    )
+    label_weight: Fraction = Field(
+        0.0,
+        description="Share of the loss that is cross-entropy with true labels, where they are used; 0 needs no label.",
+    )
+
+
+Layer = Annotated[str, Field(pattern=r"^(backbone|projection|logits|block[1-4]|head[1-8])$")]
 Baseline = Literal["pixels", "random"]
-Row = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Evaluation(_Run):
     layer: Layer = Field(
         "backbone",
-        description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it.",
+        description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it; `logits`"
+        " of a classifier.",
     )
     baselines: tuple[Baseline, ...] = Field(
         (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
@@ -560,14 +662,17 @@ class Export(Closed):
     )
 
 
-KINDS: dict[str, type["Pretrain"] | type["LinearEval"] | type["KnnEval"] | type["Project"] | type["Export"]] = {
+RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export
+KINDS: dict[str, type[RunConfig]] = {
     "pretrain": Pretrain,
+    "supervised": Supervised,
+    "finetune": Finetune,
+    "distill": Distill,
     "linear_eval": LinearEval,
     "knn_eval": KnnEval,
     "project": Project,
     "export": Export,
 }
-RunConfig = Pretrain | LinearEval | KnnEval | Project | Export
 
 
 MAX_FAULTS = 100

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_core import counters
-from ssl_core.config import Pretrain
+from ssl_core.config import Pretrain, TrainingRun
 from ssl_core.data import Dataset, Rows, draw_evenly
 from ssl_core.events import Artifact, Log
 from ssl_core.files import FULL, settle
@@ -26,6 +26,7 @@ from ssl_core.material import Material
 _IMAGES, _ACROSS = 6, 8  # of the view grid: images, and views of each
 _SHOWN = 320  # the longer side of a shown image, at most
 _STREAM = 0x73656573  # sets the draw of images apart from other draws under the same seed
+_LABELLED = {"supervised": "Training with labels", "finetune": "Fine-tuning", "distill": "Distillation"}
 
 Files = Iterator[tuple[str, bytes]]  # names and contents
 
@@ -75,9 +76,8 @@ def _views(learner: Learner, material: Material) -> Files:
         )
         for place, row in enumerate(rows.tolist())
     ]
-    note = (
-        "Left: images of the run. Right: views of them, which it trains on: those of one image shall be embedded alike."
-    )
+    note = "Left: images of the run. Right: views of them, which it trains on"
+    note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
     with figure.style():
         drawn = pictures.views(sights, list(stages), "What the network will see", note)
         yield "views.png", figure.written(drawn, "png")
@@ -100,7 +100,7 @@ def _event_file(history: History) -> Files:
     yield tensorboard.NAME, tensorboard.event_file(history)
 
 
-def _some(material: Material, settled: Pretrain) -> Rows:
+def _some(material: Material, settled: TrainingRun) -> Rows:
     """A few of the run's rows, evenly from its classes."""
     labels = material.dataset.labels[material.rows]
     places = draw_evenly(labels, _IMAGES, counters.stream(settled.seed, _STREAM))
@@ -146,12 +146,13 @@ def _caption(dataset: Dataset, row: int) -> str:
     return f"{name}{width} × {height} px"
 
 
-def _about(settled: Pretrain, images: int) -> str:
+def _about(settled: TrainingRun, images: int) -> str:
     epochs = f"{settled.epochs} epoch{'' if settled.epochs == 1 else 's'}"
-    return f"Pretraining with {settled.method.name}: {images:,} images, {epochs}"
+    what = f"Pretraining with {settled.method.name}" if isinstance(settled, Pretrain) else _LABELLED[settled.kind]
+    return f"{what}: {images:,} images, {epochs}"
 
 
-def _how(settled: Pretrain) -> str:
+def _how(settled: TrainingRun) -> str:
     assert settled.optimizer != "auto"
     return (
         f"{settled.backbone.name}, width {settled.backbone.width:g}, batches of {settled.batch_size},"

@@ -9,6 +9,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, le=16384)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=8)]
+Row = Annotated[int, Field(ge=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-LastNorm = Literal["none", "scale", "fixed"]
+LastNorm = Literal["none", "scale", "fixed", "hidden"]
 Activation = Literal["relu", "gelu"]
 
 
@@ -14,8 +14,9 @@ class MLP(nn.Sequential):
     """Dense layers from widths[0] through to widths[-1], with batch norm and an activation between them.
 
     A dense layer has a bias exactly when no batch norm follows it. `last_norm` is what follows the last one: nothing,
-    batch norm with a scale but no shift (SimCLR), or batch norm without either (SimSiam). `relu_first` puts the
-    activation before the batch norm instead of after it. `description` is what makes an equal head again.
+    batch norm with a scale but no shift (SimCLR), batch norm without either (SimSiam), or, as "hidden", what follows
+    those before it (the lower part of a head). `relu_first` puts the activation before the batch norm instead of after
+    it. `description` is what makes an equal head again.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class MLP(nn.Sequential):
             "relu_first": relu_first,
             "activation": activation,
         }
-        for inputs, outputs in pairwise(widths[:-1]):
+        for inputs, outputs in pairwise(widths if last_norm == "hidden" else widths[:-1]):
             self.append(nn.Linear(inputs, outputs, bias=not hidden_norm))
             norms: list[nn.Module] = [nn.BatchNorm1d(outputs)] if hidden_norm else []
             act = nn.GELU() if activation == "gelu" else nn.ReLU(inplace=not relu_first)
             self.extend([act, *norms] if relu_first else [*norms, act])
+        if last_norm == "hidden":
+            return
         self.append(nn.Linear(widths[-2], widths[-1], bias=last_norm == "none"))
         if last_norm != "none":
             self.append(_last_norm(widths[-1], scale=last_norm == "scale"))
@@ -48,6 +51,15 @@ class MLP(nn.Sequential):
     def widths(self) -> list[int]:
         """The output width of each layer."""
         return list(self.description["widths"][1:])
+
+    def lower(self, count: int) -> "MLP":
+        """Return the head of the first `count` layers, 1 or more, with their weights; all of them: this head itself."""
+        if count == len(self.widths):
+            return self
+        shape = {"widths": self.description["widths"][: count + 1], "last_norm": "hidden"}
+        part = MLP(**self.description | shape)
+        part.load_state_dict({key: value for key, value in self.state_dict().items() if key in part.state_dict()})
+        return part
 
     def layers(self, h: Tensor) -> list[Tensor]:
         """Return what each dense layer gives with its batch norm and activation, N×width; the last is `forward`'s."""

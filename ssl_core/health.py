@@ -26,13 +26,16 @@ def measure(z: Tensor, images: int) -> dict[str, float]:
     """
     few = min(images, len(z) // 2)
     first, second = (view[:_PAIRED_IMAGES] for view in (z[:few], z[few : 2 * few]))
-    return {
-        "train/rankme": rankme(z[:_RANKED]),
-        "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS]),
+    return spectrum(z) | {
         "train/alignment": alignment(first, second),
         "train/uniformity": uniformity(first),
         "train/contrastive_top1": contrastive_top1(first, second),
     }
+
+
+def spectrum(z: Tensor) -> dict[str, float]:
+    """Return the part of it that needs no second view."""
+    return {"train/rankme": rankme(z[:_RANKED]), "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS])}
 
 
 def feature_std(features: Tensor) -> float:

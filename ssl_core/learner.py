@@ -1,4 +1,4 @@
-"""The learner: the state of a pretraining run, and what one step of it does."""
+"""The learner: the state of a training run, and what one step of it does."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import chunks, counters, methods, optim
-from ssl_core.artifact import Encoder, Preprocessing
-from ssl_core.config import Pretrain, Views, view_sets
-from ssl_core.data import Rows, epoch_order
+from ssl_core import chunks, counters, objectives, optim
+from ssl_core.artifact import Encoder
+from ssl_core.config import TrainingRun, Views, view_sets
+from ssl_core.data import epoch_order
 from ssl_core.failures import BadCheckpoint
 from ssl_core.machine import memory_format, place, precise
+from ssl_core.material import Material
 from ssl_core.methods import Moment
 from ssl_core.pixels import Pixels
 from ssl_core.views import ViewMaker
@@ -33,28 +34,30 @@ class Taken:
 class Learner:
     """Method, optimizer and step count; what step s does depends on them, the config and s alone."""
 
-    def __init__(self, settled: Pretrain, preprocessing: Preprocessing, rows: Rows) -> None:
-        """settled: a resolved config; rows: the dataset's rows to train on, in ascending order."""
+    def __init__(self, settled: TrainingRun, material: Material) -> None:
+        """settled: a resolved config."""
         assert settled.epochs is not None
         assert settled.optimizer != "auto"
         self.settled = settled
-        self.preprocessing = preprocessing
+        self.preprocessing = material.preprocessing
         self.device = torch.device(settled.device)
         self.format = memory_format(self.device, settled.precision)
-        self.method = methods.build(settled, settled.seed)
+        self.method = objectives.build(settled, material)
         place(self.method, self.device, settled.precision)
         if settled.chunk_size is not None:
             chunks.take_in_parts(self.method.backbone, settled.chunk_size)
         self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))
-        self.steps_per_epoch = len(rows) // settled.batch_size
+        self.batch_size = min(settled.batch_size, len(material.rows))
+        self.steps_per_epoch = len(material.rows) // self.batch_size
         self.total_steps = settled.epochs * self.steps_per_epoch
         self.step = 0  # steps done
-        self._rows = torch.from_numpy(rows)
+        self._rows = torch.from_numpy(material.rows)
+        self._labels = material.teaching.labels if material.teaching else None
         self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
         """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
-        size, begun = self.settled.batch_size, divmod(self.step, self.steps_per_epoch)
+        size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
@@ -92,7 +95,7 @@ class Learner:
         optim.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
         with precise(self.device, self.settled.precision):
-            output = self.method(views)
+            output = self.method(views, *self._told(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
         self.method.before_step(self._moment())
@@ -122,8 +125,7 @@ class Learner:
 
     def encoder(self) -> Encoder:
         """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
-        method = self.method
-        return Encoder(method.backbone, method.projector, self.preprocessing, precision=self.settled.precision)
+        return self.method.encoder(self.preprocessing, self.settled.precision)
 
     def state(self) -> dict[str, Any]:
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -141,6 +143,10 @@ class Learner:
         """Normalised views, N×3×S×S each."""
         views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
         return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
+
+    def _told(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The batch's labels, int64 N, of a run that is told any."""
+        return () if self._labels is None else (self._labels[rows].to(self.device),)
 
     def _moment(self) -> Moment:
         return Moment(self.step, self.total_steps, self.steps_per_epoch)

@@ -59,6 +59,17 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float) -> Tens
 
 
 @full_precision
+def soft_cross_entropy(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Return T²·cross-entropy of the student's class probabilities with the teacher's, from logits N×C divided by T.
+
+    The mean over N. SimCLRv2 (arXiv:2006.10029), equation 2; the T² keeps gradients alike for every temperature
+    (Hinton et al. 2015, arXiv:1503.02531, section 2).
+    """
+    target = F.softmax(teacher / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(student / temperature, target)
+
+
+@full_precision
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """Return −cos(p, z), the mean over N pairs of N×D rows (SimSiam, arXiv:2011.10566, equation 1); −1 is agreement."""
     return -F.cosine_similarity(p, z, dim=1).mean()

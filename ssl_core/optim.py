@@ -1,13 +1,14 @@
 """Optimisation: the optimizer of a config, its parameter groups, and the learning rate at each step."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_core.config import LARS as LARSConfig
-from ssl_core.config import AdamW, Pretrain, Schedule
+from ssl_core.config import AdamW, Schedule, TrainingRun
 from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
 from ssl_core.lars import LARS
@@ -39,14 +40,17 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
     """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
 
     Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
-    says so. With Muon they have a rate of their own.
+    says so; for these two, what the method calls plain is like them. With Muon they have a rate of their own.
     """
     vector_lr = config.vector_lr * (base_lr / _rate(config)) if isinstance(config, MuonConfig) else base_lr
-    constant = {id(p) for module in method.constant_lr() for p in module.parameters()}
+    constant, plain = _ids(method.constant_lr()), _ids(method.plain())
+    if not isinstance(config, LARSConfig | MuonConfig):
+        plain = set()
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for parameter in method.parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter.ndim <= 1, id(parameter) in constant), []).append(parameter)
+            small = parameter.ndim <= 1 or id(parameter) in plain
+            groups.setdefault((small, id(parameter) in constant), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -59,7 +63,11 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
     ]
 
 
-def scaled_lr(config: Pretrain) -> float:
+def _ids(modules: Sequence[nn.Module]) -> set[int]:
+    return {id(p) for module in modules for p in module.parameters()}
+
+
+def scaled_lr(config: TrainingRun) -> float:
     """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
     assert config.optimizer != "auto"
     factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_core.config import Pretrain
+from ssl_core.config import EarlyStop
 from ssl_core.failures import LabelsNeeded
-from ssl_core.monitor import Monitor
 
 METRICS = {"rankme": "train/rankme", "knn": "online/knn"}
 
@@ -14,13 +13,13 @@ METRICS = {"rankme": "train/rankme", "knn": "online/knn"}
 class Patience:
     """What `early_stop` asks for; without it, patience never ends."""
 
-    def __init__(self, settled: Pretrain, monitor: Monitor | None) -> None:
-        """Raises LabelsNeeded when the metric would never be measured."""
-        self._settings = settled.early_stop
+    def __init__(self, settings: EarlyStop | None, *, judged: bool) -> None:
+        """judged: whether kNN is measured. Raises LabelsNeeded when the metric would never be."""
+        self._settings = settings
         self.best: float | None = None
         self.waited = 0  # measurements since the best
         self.over = False
-        if self._settings is not None and self._settings.metric == "knn" and monitor is None:
+        if self._settings is not None and self._settings.metric == "knn" and not judged:
             raise LabelsNeeded("early_stop on knn needs labelled images of at least two classes; rankme needs none.")
 
     def heed(self, values: Mapping[str, float], epoch: float) -> None:

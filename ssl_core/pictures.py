@@ -48,7 +48,7 @@ _PANELS = (
     _Panel(
         "Accuracy on images held out",
         "images named rightly, %",
-        {"online/knn": "nearest neighbours", "online/linear": "linear classifier"},
+        {"online/knn": "nearest neighbours", "online/linear": "linear classifier", "online/top1": "its own classifier"},
         factor=100,
     ),
     _Panel(

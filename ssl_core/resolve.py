@@ -11,27 +11,32 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from ssl_core import backbones
+from ssl_core import artifact, backbones
 from ssl_core.config import (
     SGD,
     TORCHVISIONS_OWN,
     Backbone,
+    Distill,
+    Finetune,
     KnnEval,
+    Labelled,
     LinearEval,
     Muon,
     Optimizer,
     Phase,
     Pretrain,
     Project,
+    TrainingRun,
     Views,
     is_torchvisions,
     view_sets,
 )
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
-from ssl_core.method_config import Method
+from ssl_core.method_config import MethodConfig
 
-Run = TypeVar("Run", bound=Pretrain | LinearEval | KnnEval | Project)
+Run = TypeVar("Run", bound=TrainingRun | KnnEval | LinearEval | Project)
+Fit = TypeVar("Fit", bound=TrainingRun)
 Data = TypeVar("Data", bound=BaseModel)
 
 DEFAULT_EPOCHS = 100
@@ -52,13 +57,13 @@ class Length:
 
 
 def resolve(
-    config: Pretrain,
+    config: Fit,
     report: Mapping[str, Any],
     machine: Machine,
     *,
     start: Mapping[str, Any] | None = None,
-    length_in: Callable[[Pretrain], Length] | None = None,
-) -> Pretrain:
+    length_in: Callable[[Fit], Length] | None = None,
+) -> Fit:
     """Return the config with nothing left at "auto" and its length in epochs.
 
     report: the dataset's `dataset.json`. start: the card of the model to start from; its network is taken where the
@@ -66,14 +71,18 @@ def resolve(
     Raises ConfigUnfit when the config cannot be run on this data.
     """
     images = _training_images(config, report)
-    if images < config.batch_size:
+    if isinstance(config, Pretrain) and images < config.batch_size:
         raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
+    start = _start(config, start)
     config = settle_machine(config, machine)
-    image_size = _image_size(config, report, machine)
+    image_size = _image_size(config, report, machine, start)
     config = _with(config, image_size=image_size)
     config = _with(config, phases=_phases(config, machine))
-    config = _with(config, backbone=_backbone(config, image_size, machine, (start or {}).get("backbone", {})))
-    config = _with(config, method=_method(config), optimizer=_optimizer(config), views=_views(config))
+    config = _with(config, backbone=_backbone(config, image_size, machine, start.get("backbone", {})))
+    dim = _dim(config)
+    if isinstance(config, Pretrain):
+        config = _with(config, method=config.method.settled(dim, config.backbone.stem))
+    config = _with(config, optimizer=_optimizer(config), views=_views(config))
     if config.minutes is None:
         return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
     if length_in is None:
@@ -94,16 +103,31 @@ def steps_per_epoch(config: Pretrain, images: int) -> int:
     return images // config.batch_size
 
 
-def _training_images(config: Pretrain, report: Mapping[str, Any]) -> int:
+def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The card of the model that the network starts from, or nothing. Raises ConfigUnfit when it does not do."""
+    if isinstance(config, Distill):
+        return {}  # whose model is the teacher
+    if isinstance(config, Finetune):
+        if model is None:
+            raise ConfigUnfit("Fine-tuning needs a model to start from.")
+        layers = artifact.head_depth(model)
+        if config.ft_proj_selector > layers:
+            raise ConfigUnfit(f"ft_proj_selector is {config.ft_proj_selector}; the model's head has {layers} layers.")
+    return model or {}
+
+
+def _training_images(config: TrainingRun, report: Mapping[str, Any]) -> int:
     images = int(report["splits"]["train"]["images"])
     if config.subset is not None and config.subset > images:
         raise ConfigUnfit(f"subset {config.subset} is larger than the {images} training images.")
     return config.subset or images
 
 
-def _image_size(config: Pretrain, report: Mapping[str, Any], machine: Machine) -> int:
+def _image_size(config: TrainingRun, report: Mapping[str, Any], machine: Machine, start: Mapping[str, Any]) -> int:
     if config.image_size != "auto":
         return config.image_size
+    if isinstance(config, Finetune):
+        return int(start["preprocessing"]["image_size"])
     if config.backbone.name.startswith(_WHOLE_IMAGE_ONLY):
         return 224
     common = report["sizes"][0]
@@ -111,12 +135,13 @@ def _image_size(config: Pretrain, report: Mapping[str, Any], machine: Machine) -
     return max(8, side) if side <= _SMALL else _SMALL if machine.device == "cpu" else 224
 
 
-def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
+def _phases(config: TrainingRun, machine: Machine) -> tuple[Phase, ...]:
     if config.phases != "auto":
         return config.phases
     assert config.image_size != "auto"
     full = config.image_size
-    if machine.device != "cpu" or is_torchvisions(config.backbone.name):  # whose smallest image is its own
+    # With labels a run is short; torchvision's models have a smallest image of their own.
+    if machine.device != "cpu" or isinstance(config, Labelled) or is_torchvisions(config.backbone.name):
         return (Phase(until=1.0, image_size=full),)
     # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
     ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in _SMALLER}
@@ -124,7 +149,7 @@ def _phases(config: Pretrain, machine: Machine) -> tuple[Phase, ...]:
     return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
 
 
-def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mapping[str, Any]) -> Backbone:
+def _backbone(config: TrainingRun, image_size: int, machine: Machine, start: Mapping[str, Any]) -> Backbone:
     """The network of `start` where there is one and the config does not name another."""
     # Of these two networks only the larger has ImageNet weights.
     small = machine.device == "cpu" and config.backbone.weights == "random"
@@ -136,7 +161,7 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
         "selective_kernel": False,
         "layout": "google" if google else "torchvision",
-        "zero_init_residual": google or (config.method.zero_init_residual and machine.device != "cpu"),
+        "zero_init_residual": google or (_advice(config).zero_init_residual and machine.device != "cpu"),
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
@@ -150,17 +175,21 @@ def _backbone(config: Pretrain, image_size: int, machine: Machine, start: Mappin
         raise ConfigUnfit(f"The backbone does not go with the model to start from: {detail}.") from error
 
 
-def _method(config: Pretrain) -> Method:
-    return config.method.settled(_dim(config), config.backbone.stem)
+def _advice(config: TrainingRun) -> MethodConfig | Labelled:
+    """What says the best of each optimizer and network: the method, or a kind with labels itself."""
+    if isinstance(config, Pretrain):
+        return config.method
+    assert isinstance(config, Labelled)
+    return config
 
 
-def _views(config: Pretrain) -> Views | tuple[Views, ...]:
+def _views(config: TrainingRun) -> Views | tuple[Views, ...]:
     sets = view_sets(config.views)
     return sets if isinstance(config.views, tuple) else sets[0]
 
 
-def _optimizer(config: Pretrain) -> Optimizer:
-    optimizer, method = config.optimizer, config.method
+def _optimizer(config: TrainingRun) -> Optimizer:
+    optimizer, method = config.optimizer, _advice(config)
     if optimizer == "auto":
         optimizer = Muon() if method.cpu_optimizer == "muon" and config.device == "cpu" else SGD()
     lr = method.learning_rates[optimizer.name] if optimizer.lr == "auto" else optimizer.lr
@@ -170,7 +199,7 @@ def _optimizer(config: Pretrain) -> Optimizer:
     return _with(optimizer, lr=lr, decay_norm_and_bias=decays_all)
 
 
-def _with_length(config: Pretrain, length: Length) -> Pretrain:
+def _with_length(config: Fit, length: Length) -> Fit:
     epochs = length.epochs
     warmup, every, most = config.schedule.warmup_epochs, config.evaluation.every_epochs, config.evaluation.max_images
     schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
@@ -180,7 +209,7 @@ def _with_length(config: Pretrain, length: Length) -> Pretrain:
     return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
 
 
-def _dim(config: Pretrain) -> int:
+def _dim(config: TrainingRun) -> int:
     """The backbone's number of features, once it has taken images of every size of the run. Raises ConfigUnfit."""
     assert config.phases != "auto"
     assert config.image_size != "auto"

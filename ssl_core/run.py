@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ssl_core import artifact, checkpoint, config, evaluate, pace, provenance
-from ssl_core.config import Export, KnnEval, LinearEval, Pretrain, Project, RunConfig
+from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
@@ -72,8 +72,8 @@ def _unreachable(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno is not None
 
 
-def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    if inputs.model is not None:  # then `weights` says nothing: they are the model's
+def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    if inputs.model is not None and not isinstance(asked, Distill):  # then `weights` says nothing: they are the model's
         asked = asked.model_copy(update={"backbone": asked.backbone.model_copy(update={"weights": "random"})})
     dataset = _open(inputs.dataset)
     saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
@@ -81,36 +81,36 @@ def _pretrain(asked: Pretrain, inputs: Inputs, directory: Path) -> Iterator[Even
         settled, material = _settle(asked, inputs, dataset)
     else:
         settled = _settled_before(asked, saved)
-        material = Material.of(dataset, settled)
+        material = Material.of(dataset, settled, inputs.model)
     yield Resolved(settled.model_dump(mode="json"))
     origin = provenance.about(inputs.provenance, artifact.load_card(inputs.model) if inputs.model else None)
-    training = Training(settled, material, directory, inputs.model if saved is None else None, inputs.stop, origin)
+    training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
     if saved is not None:
         yield from _resume(training, material, saved)
     yield from training.events()
 
 
-def _settle(asked: Pretrain, inputs: Inputs, dataset: Dataset) -> tuple[Pretrain, Material]:
+def _settle(asked: TrainingRun, inputs: Inputs, dataset: Dataset) -> tuple[TrainingRun, Material]:
     material: Material | None = None
 
-    def length_in(settled: Pretrain) -> Length:
+    def length_in(settled: TrainingRun) -> Length:
         nonlocal material
         assert asked.minutes is not None
-        material = Material.of(dataset, settled)
+        material = Material.of(dataset, settled, inputs.model)
         return pace.length_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
 
     start = artifact.load_card(inputs.model) if inputs.model else None
     settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
-    return settled, material or Material.of(dataset, settled)
+    return settled, material or Material.of(dataset, settled, inputs.model)
 
 
-def _settled_before(asked: Pretrain, saved: dict[str, Any]) -> Pretrain:
+def _settled_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
     """The config that the checkpoint's run was settled to, which has to be one that `asked` may settle to."""
     try:
-        settled = config.parse(saved["config"])
+        settled = config.parse(saved["config"], asked.kind)
     except (KeyError, ValueError) as error:
         raise BadCheckpoint("The checkpoint holds no config of this version.") from error
-    assert isinstance(settled, Pretrain)
+    assert isinstance(settled, TrainingRun)
     if differing := _disagreement(asked.model_dump(mode="json"), settled.model_dump(mode="json")):
         raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
     return settled
@@ -168,7 +168,10 @@ def _open(folder: Path) -> Dataset:
 
 
 _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
-    "pretrain": _pretrain,
+    "pretrain": _training,
+    "supervised": _training,
+    "finetune": _training,
+    "distill": _training,
     "linear_eval": _evaluation,
     "knn_eval": _evaluation,
     "project": _project,

@@ -1,4 +1,4 @@
-"""The pretraining loop: a generator of events. It does not know who is watching.
+"""The training loop, with labels or without: a generator of events. It does not know who is watching.
 
 Nothing a step does depends on the clock or on what was yielded, so a run that is killed anywhere and goes on from a
 checkpoint ends with the same weights, to the byte on a CPU.
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import artifact, backbones, checkpoint, exhibits, health
-from ssl_core.config import Pretrain
+from ssl_core import artifact, checkpoint, exhibits, health, objectives
+from ssl_core.config import Pretrain, TrainingRun
 from ssl_core.events import Artifact, Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
+from ssl_core.examiner import Examiner
 from ssl_core.failures import Diverged
 from ssl_core.files import FULL
 from ssl_core.history import History
@@ -37,39 +38,39 @@ _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, 
 
 
 class Training:
-    """A pretraining run under way."""
+    """A training run under way."""
 
     def __init__(
         self,
-        settled: Pretrain,
+        settled: TrainingRun,
         material: Material,
         directory: Path,
-        model: Path | None,
         stop: Callable[[], bool],
         origin: Mapping[str, Any] | None = None,
+        *,
+        new: bool,
     ) -> None:
-        """directory: where checkpoints and the model are written; model: the artifact to start from; origin: what the
-        new model's card says of it (`ssl_core.provenance`).
+        """directory: where checkpoints and the model are written; origin: what the new model's card says of it
+        (`ssl_core.provenance`); new: `resume` will not follow.
         """
         self._settled = settled
         self._material = material
         self._directory = directory
         self._stop = stop
         self._origin = origin or {}
-        self._learner = Learner(settled, material.preprocessing, material.rows)
+        self._learner = Learner(settled, material)
         self._log_every = max(1, self._learner.total_steps // _POINTS)
         self._latest: dict[str, float | None] = {}  # each metric's last value
         self._history = History()
         self._collapse_told = False
-        self._patience = Patience(settled, material.monitor)
+        early_stop = settled.early_stop if isinstance(settled, Pretrain) else None
+        self._patience = Patience(early_stop, judged=material.monitor is not None)
         self._unread: list[tuple[Tensor, Tensor]] = []  # losses that nobody has looked at yet, and their images' rows
         self._saved_step = 0
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
-        if model is not None:
-            artifact.load_backbone(self._learner.method.backbone, model)
-        elif settled.backbone.weights == "imagenet":
-            backbones.load_imagenet(self._learner.method.backbone, settled.backbone)
+        if new:
+            objectives.start(self._learner.method, settled, material.model)
         self._learner.method.begin()
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -151,17 +152,22 @@ class Training:
         values: dict[str, float] = {
             "train/loss": taken.loss.item(),
             "train/lr": max(group["lr"] for group in self._learner.optimizer.param_groups if not group["constant_lr"]),
-            "train/images_per_second": window.steps * self._settled.batch_size / max(window.seconds, 1e-9),
+            "train/images_per_second": window.steps * self._learner.batch_size / max(window.seconds, 1e-9),
             "train/data_wait": window.waited / max(window.seconds, 1e-9),
             "train/std": health.feature_std(taken.z),
         }
         if taken.grad_norm is not None:
             values["train/grad_norm"] = taken.grad_norm.item()
         if self._learner.step % self._learner.steps_per_epoch == 0:
-            values |= health.measure(taken.z, self._settled.batch_size)
+            values |= self._health(taken.z)
         yield self._metrics(values)
         yield from self._warn_of_collapse(values)
         yield self._progress(values["train/images_per_second"])
+
+    def _health(self, z: Tensor) -> dict[str, float]:
+        if self._learner.num_views == 1:
+            return health.spectrum(z)
+        return health.measure(z, self._learner.batch_size)
 
     def _metrics(self, values: dict[str, float]) -> Metrics:
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -179,7 +185,7 @@ class Training:
             step=learner.step,
             total_steps=learner.total_steps,
             images_per_second=images_per_second,
-            eta_seconds=self._settled.batch_size / max(images_per_second, 1e-9) * learner.steps_left(),
+            eta_seconds=learner.batch_size / max(images_per_second, 1e-9) * learner.steps_left(),
         )
 
     def _warn_of_collapse(self, values: dict[str, float]) -> Iterator[Log]:
@@ -196,6 +202,8 @@ class Training:
             )
 
     def _collapsed(self) -> bool:
+        if not isinstance(self._settled, Pretrain):
+            return False  # what tells two classes apart may be one direction
         std, rank = self._latest.get("train/std"), self._latest.get("train/rankme")
         return std is not None and rank is not None and health.collapsed(std, rank)
 
@@ -264,14 +272,15 @@ class Training:
             yield Log("info", message, "stopped_early", evidence)
         yield from self._save()
         yield from self._curves()
-        model = yield from self._model()
+        verdict = self._verdict()
+        model = yield from self._model(verdict)
         if model is None:
             yield from self._save()  # there may be room for this now
             yield Stopped(self._learner.step)
             return
         yield model
-        settled, learner = self._settled, self._learner
-        images = learner.step * settled.batch_size
+        learner = self._learner
+        images = learner.step * learner.batch_size
         latest = self._latest
         yield Result(
             {
@@ -281,30 +290,37 @@ class Training:
                 "minutes": self._watch.seconds / 60,
                 "images_per_second": images / max(self._watch.seconds, 1e-9),
                 "loss": latest.get("train/loss"),
-                "knn": latest.get("online/knn"),
-                "linear": latest.get("online/linear"),
+                **verdict,
                 "std": latest.get("train/std"),
                 "rankme": latest.get("train/rankme"),
                 "collapsed": self._collapsed(),
             }
         )
 
+    def _verdict(self) -> dict[str, Any]:
+        """What the summary says of how good the network is."""
+        if self._material.teaching is None:
+            return {"knn": self._latest.get("online/knn"), "linear": self._latest.get("online/linear")}
+        judge = self._material.monitor
+        return judge.verdict(self._learner.encoder()) if isinstance(judge, Examiner) else {}
+
     def _curves(self) -> Iterator[Artifact | Log]:
         if self._settled.pictures:
             yield from exhibits.of_end(self._learner, self._material, self._history, self._directory)
 
-    def _model(self) -> Generator[Log, None, Model | None]:
+    def _model(self, verdict: Mapping[str, Any]) -> Generator[Log, None, Model | None]:
         """Write the model as soon as there is room for it, and return it; None when told to stop before.
 
         Waiting costs less than training it again from a checkpoint that may be old.
         """
         settled, learner = self._settled, self._learner
-        classes = self._material.dataset.classes
+        classes, teaching = self._material.dataset.classes, self._material.teaching
         about = {
             **self._origin,
-            "method": settled.method.name,
+            "method": settled.method.name if isinstance(settled, Pretrain) else settled.kind,
             "config": settled.model_dump(mode="json"),
-            "metrics": self._latest,
+            "metrics": self._latest | {name: verdict[name] for name in ("top1",) if name in verdict},
+            "classifier": {"classes": teaching.classes} if teaching else None,
             "dataset": {**self._origin.get("dataset", {}), "classes": classes, "images": len(self._material.rows)},
             "versions": versions(),
         }

@@ -31,7 +31,7 @@ class Trial:
         train = dataset.labelled(dataset.indices("train", subset, seed))
         val, test = (dataset.labelled(dataset.indices(split)) for split in ("val", "test"))
         if len(np.unique(dataset.labels[train])) < 2:
-            raise LabelsNeeded("An evaluation needs labelled training images of at least two classes.")
+            raise LabelsNeeded("This needs labelled training images of at least two classes.")
         if len(test):
             return cls(train, val, test, "the test split")
         if len(val):

@@ -59,8 +59,9 @@ def routes():
 
 
 def test_every_block_says_its_language():
-    json_kinds = ("config", "linear_eval", "knn_eval", "project", "export", "request", "problem")
-    known = {"", "sh", "python", *(f"json {kind}" for kind in json_kinds)}
+    known = {"", "sh", "python", "json config", "json request", "json problem"} | {
+        f"json {kind}" for kind in config.KINDS
+    }
     assert {block.kind for block in BLOCKS} <= known
 
 
@@ -188,13 +189,15 @@ def shown_default(field):
     ("page", "kinds"),
     [
         ("train.md", ["pretrain"]),
+        ("finetune.md", ["supervised", "finetune", "distill"]),
         ("evaluate.md", ["linear_eval", "knn_eval"]),
         ("project.md", ["project"]),
         ("export.md", ["export"]),
     ],
 )
 def test_every_field_of_a_config_is_in_a_table(page, kinds):
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    """What a kind shares with pretraining is on that page alone."""
+    text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in (page, "train.md"))
     for kind in kinds:
         for model in config_classes(config.KINDS[kind]):
             assert f"\n\n{field_table(model)}\n\n" in text + "\n", f"docs/{page} needs:\n\n{field_table(model)}"

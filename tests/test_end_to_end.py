@@ -112,6 +112,15 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         assert len(rows) == 3
         assert list(rows[1]) == pytest.approx(list(client.embed(run, [images[1]])[0]), abs=1e-4)
 
+        short = {name: value for name, value in TINY.items() if name != "method"} | {"epochs": 2}
+        alone = client.jobs.submit(kind="supervised", dataset=dataset, config=short | {"label_fraction": 0.5})
+        tuned = client.jobs.submit(kind="finetune", dataset=dataset, model=run, config=short | {"ft_proj_selector": 1})
+        taught = client.jobs.submit(kind="distill", dataset=dataset, model=tuned, config=short)
+        for job, labels in ((alone, 150), (tuned, 300), (taught, 0)):
+            summary = client.jobs.wait(job, timeout_seconds=120).summary
+            assert (summary["labels"], len(summary["per_class"])) == (labels, 10)
+        assert len(client.embed(taught, images[:1], layer="logits")[0]) == 10
+
         endless = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 100_000})
         next(update for update in client.jobs.watch(endless, poll_seconds=0.3) if update.metrics.series)
         client.jobs.cancel(endless)

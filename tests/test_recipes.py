@@ -19,7 +19,7 @@ from tests.test_end_to_end import up
 from worker import ingest
 
 OWN = {"simclr-cpu", "simsiam-cpu", "simclr-digits", "simsiam-digits"}  # the demo and the benchmarks run these
-THROUGH_THE_SERVICE = [recipe for recipe in (*PUBLISHED, *CIFAR10)]
+THROUGH_THE_SERVICE = [*PUBLISHED, *CIFAR10]
 ALONE = [recipe for recipe in RECIPES.values() if recipe not in THROUGH_THE_SERVICE and recipe.name not in OWN]
 
 

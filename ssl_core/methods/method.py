@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ssl_core.artifact import Encoder, Preprocessing
 from ssl_core.backbones import Backbone
 from ssl_core.heads import MLP
 
@@ -47,6 +48,10 @@ class Method(nn.Module):
         """Return the loss of a batch's views."""
         raise TypeError(f"{type(self).__name__} defines no forward")
 
+    def encoder(self, preprocessing: Preprocessing, precision: str) -> Encoder:
+        """Return the encoder that is learned, sharing its weights; it puts them in eval mode."""
+        return Encoder(self.backbone, self.projector, preprocessing, precision=precision)
+
     def heads(self) -> dict[str, nn.Module]:
         """Return the heads that are kept with a trained model."""
         return {"projector": self.projector}
@@ -59,6 +64,10 @@ class Method(nn.Module):
 
     def after_step(self, moment: Moment) -> None:
         """Do what has to follow an optimizer's step, such as moving a slow copy."""
+
+    def plain(self) -> Sequence[nn.Module]:
+        """Return the modules that LARS and Muon neither adapt nor decay: a classifier of labels."""
+        return ()
 
     def constant_lr(self) -> Sequence[nn.Module]:
         """Return the modules whose learning rate neither warms up nor decays."""

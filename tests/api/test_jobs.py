@@ -143,7 +143,7 @@ BAD = {
     "config out of range": (
         {"config": {"method": {"name": "simclr", "temperature": -1}, "batch_size": 0}},
         "invalid_config",
-        ["/config/method/temperature", "/config/batch_size"],
+        ["/config/batch_size", "/config/method/temperature"],
         "0.001",
     ),
     "config of a wrong type": (

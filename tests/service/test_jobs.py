@@ -78,9 +78,9 @@ def test_a_config_that_the_dataset_cannot_feed_is_refused(database, tenant, data
 
 
 @pytest.mark.parametrize("classes", [0, 1])
-def test_an_evaluation_needs_labels_of_two_classes(database, tenant, classes):
+def test_what_learns_from_labels_or_judges_by_them_needs_two_classes(database, tenant, classes):
     bare = given.ready(database, tenant, classes=classes)
-    for kind in ("linear_eval", "knn_eval"):
+    for kind in ("linear_eval", "knn_eval", "supervised", "finetune"):
         with pytest.raises(LabelsNeeded):
             given.submitted(database, tenant, bare, kind, model="mdl_" + "0" * 26)
 
@@ -99,9 +99,34 @@ def test_a_projection_of_a_split_without_images_is_refused(database, tenant, dat
     assert [fault["pointer"] for fault in raised.value.errors] == ["/config/split"]
 
 
-def test_an_evaluation_needs_a_model(database, tenant, dataset):
+@pytest.mark.parametrize("kind", ["knn_eval", "linear_eval", "project", "export", "finetune", "distill"])
+def test_what_works_on_a_model_needs_one(database, tenant, dataset, kind):
     with pytest.raises(ModelNeeded):
-        given.submitted(database, tenant, dataset, "knn_eval")
+        given.submitted(database, tenant, dataset, kind)
+
+
+def test_a_baseline_needs_none(database, tenant, dataset):
+    assert given.submitted(database, tenant, dataset, "supervised").status == "queued"
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "supervised", "finetune", "distill"])
+def test_what_trains_makes_a_model_that_others_can_wait_for(database, tenant, dataset, kind):
+    first = given.submitted(database, tenant, dataset)
+    model = first.id if kind in ("finetune", "distill") else None
+    maker = given.submitted(database, tenant, dataset, kind, model=model)
+    assert given.submitted(database, tenant, dataset, "knn_eval", model=maker.id).parent_id == maker.id
+
+
+def test_a_student_needs_labels_only_where_they_weigh(database, tenant, dataset):
+    bare = given.ready(database, tenant, "cd" * 32, classes=0)
+    teacher = given.submitted(database, tenant, dataset, "supervised").id
+    assert given.submitted(database, tenant, bare, "distill", model=teacher).status == "waiting"
+    with pytest.raises(LabelsNeeded):
+        given.submitted(database, tenant, bare, "distill", config={"label_weight": 0.5}, model=teacher)
+
+
+def test_more_than_all_images_in_a_batch_is_all_of_them_where_labels_are_few(database, tenant, dataset):
+    given.submitted(database, tenant, dataset, "supervised", config={"batch_size": 1000})
 
 
 def test_an_export_needs_a_model_and_no_labels(database, tenant):
@@ -168,19 +193,40 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
         ("pretrain", given.PRETRAIN | {"backbone": {"width": 2.0}}, "/config/backbone/width"),
         ("pretrain", given.PRETRAIN | {"backbone": {"layout": "google"}}, "/config/backbone/layout"),
         ("pretrain", given.PRETRAIN | {"backbone": {"selective_kernel": True}}, "/config/backbone/selective_kernel"),
+        ("finetune", {"backbone": {"width": 2.0}}, "/config/backbone/width"),
+        ("finetune", {"ft_proj_selector": 3}, "/config/ft_proj_selector"),
+        ("distill", {}, "/model"),
     ],
 )
 def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, dataset, kind, config, pointer):
     parent = given.submitted(database, tenant, dataset)
     claim = given.claimed(database)
     network = {"name": "resnet10", "width": 0.5, "stem": "cifar", "selective_kernel": False, "layout": "torchvision"}
-    given.recorded(database, claim, given.model(layers={"backbone": 256, "block1": 32}, backbone=network))
+    card = {"layers": {"backbone": 256, "block1": 32}, "backbone": network, "projector": {"widths": [256, 64, 32]}}
+    given.recorded(database, claim, given.model(**card))
     given.finished(database, claim)
     with pytest.raises(InvalidConfig) as refused:
         given.submitted(database, tenant, dataset, kind, config=config, model=parent.id)
     assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
-    fits = {"layer": "block1"} if kind != "pretrain" else given.PRETRAIN | {"backbone": network}
-    assert given.submitted(database, tenant, dataset, kind, config=fits, model=parent.id).status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("knn_eval", {"layer": "block1"}),
+        ("pretrain", given.PRETRAIN | {"backbone": {"name": "resnet10"}}),
+        ("finetune", {"ft_proj_selector": 2, "backbone": {"width": 0.5}}),
+        ("distill", {"backbone": {"name": "resnet18"}}),
+    ],
+)
+def test_what_goes_with_the_model_is_taken(database, tenant, dataset, kind, config):
+    parent = given.submitted(database, tenant, dataset, "supervised")
+    claim = given.claimed(database)
+    network = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
+    card = {"layers": {"backbone": 256, "block1": 32}, "backbone": network, "projector": {"widths": [256, 64, 32]}}
+    given.recorded(database, claim, given.model(**card, classifier={"classes": ["cat", "dog"]}))
+    given.finished(database, claim)
+    assert given.submitted(database, tenant, dataset, kind, config=config, model=parent.id).status == "queued"
 
 
 def test_a_failed_parent_fails_its_children_and_theirs(database, tenant, dataset):

@@ -189,7 +189,7 @@ BAD = {
     "one end of a range": ({**SIMCLR, "views": {"crop_area": [0.2]}}, ["/views/crop_area/1"], "required"),
     "all that is wrong at once": (
         {"method": {"name": "simclr", "temperature": 0}, "epochs": 0, "subset": 1, "seed": -1},
-        ["/seed", "/subset", "/method/temperature", "/epochs"],
+        ["/seed", "/subset", "/epochs", "/method/temperature"],
         "greater than or equal to 0",
     ),
     # the network

@@ -164,6 +164,20 @@ def test_norms_and_biases_decay_only_when_told(decays_all):
     assert all(group["adapt"] == (p.ndim > 1) for group in groups for p in group["params"])
 
 
+@pytest.mark.parametrize(("name", "plain"), [("sgd", False), ("adamw", False), ("lars", True), ("muon", True)])
+def test_a_classifier_is_neither_adapted_nor_decayed_by_lars_and_muon(name, plain):
+    method = Tiny()
+    method.plain = lambda: (method.predictor,)
+    config = Pretrain(
+        method={"name": "simclr"},
+        optimizer={"name": name, "lr": 1.0, "weight_decay": 0.1, "decay_norm_and_bias": False},
+    ).optimizer
+    groups = {id(p): group for group in optim.parameter_groups(method, config, 1.0) for p in group["params"]}
+    classifier, other = groups[id(method.predictor.weight)], groups[id(method.backbone.weight)]
+    assert (classifier["adapt"], classifier["weight_decay"]) == (not plain, 0.0 if plain else 0.1)
+    assert (other["adapt"], other["weight_decay"]) == (True, 0.1)
+
+
 def test_every_parameter_is_in_exactly_one_group():
     method = Tiny()
     found = [

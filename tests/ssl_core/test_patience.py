@@ -11,7 +11,7 @@ from ssl_core.patience import Patience
 def patience(**fields) -> Patience:
     asked = config.parse({"method": {"name": "simclr"}, "early_stop": fields})
     assert isinstance(asked, Pretrain)
-    return Patience(asked, None)
+    return Patience(asked.early_stop, judged=False)
 
 
 def lasts(found: Patience, *values: float) -> int | None:
@@ -60,7 +60,7 @@ def test_it_goes_on_from_where_it_was():
 def test_without_early_stop_it_never_ends():
     asked = config.parse({"method": {"name": "simclr"}})
     assert isinstance(asked, Pretrain)
-    assert lasts(Patience(asked, None), *([1.0] * 100)) is None
+    assert lasts(Patience(asked.early_stop, judged=False), *([1.0] * 100)) is None
 
 
 def test_knn_needs_labels():

@@ -17,7 +17,10 @@ _NONE = "The job left no files."
 @app.command()
 def submit(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(help="pretrain, linear_eval, knn_eval, project or export.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval, knn_eval, project or export."),
+    ],
     dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
     config: Annotated[str | None, typer.Option(help="A JSON file, or JSON itself.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Start from the recipe of this name.")] = None,
