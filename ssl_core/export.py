@@ -21,9 +21,9 @@ from torch.export import ExportedProgram
 import ssl_core.torchvision_ops  # noqa: F401 - has to come before timm, which imports torchvision
 from ssl_core import artifact, backbones, counters, graph, loading
 from ssl_core.artifact import Encoder
+from ssl_core.bench import Inputs, features
 from ssl_core.config import Export
 from ssl_core.data import Dataset
-from ssl_core.evaluate import Inputs, features
 from ssl_core.events import Artifact, Event, Log, Progress, Result, Stopped
 from ssl_core.failures import ConfigUnfit, ExportFailed
 from ssl_core.files import settle
@@ -87,11 +87,11 @@ class _Subject:
         """A network of another library with the weights of the file, behind our preprocessing."""
         network.load_state_dict(safetensors.torch.load_file(path))
         network.eval()
-        preprocessing, side = self.encoder.preprocessing, self.encoder.image_size
+        normalise_ = self.encoder.preprocessing.normalise_
 
         def answer(pixels: Tensor) -> Tensor:
             with torch.inference_mode():
-                return network(preprocessing.pixels(pixels).unflatten(1, (3, side, side))).flatten(1)
+                return network(normalise_(pixels.permute(0, 3, 1, 2).float().div_(255))).flatten(1)
 
         return answer
 

@@ -153,7 +153,7 @@ def test_torchvision_and_timm_load_the_backbone_into_networks_of_their_own(netwo
     assert [row["loaded_by"].split()[0] for row in rows.values()] == ["torchvision", "timm"]
     assert max(row["relative_difference"] for row in rows.values()) < 1e-5
     some = pixels(digits, 4, 32)
-    images = encoder.preprocessing.pixels(some).unflatten(1, (3, 32, 32))
+    images = encoder.preprocessing.normalise_(some.permute(0, 3, 1, 2) / 255)
     for library, lines in events[-1].summary["load"].items():
         features = loaded(lines, tmp_path / "out")(images).flatten(1)
         if library == "timm" or not network.startswith("torchvision"):  # whose classifier is still there
