@@ -43,9 +43,11 @@ class DINO(TargetMethod):
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         z = [self.embed(view) for view in views]  # N×D each
-        students = [self.prototypes(each).float() / self.config.student_temperature for each in z]  # N×K each
+        students = [
+            self.prototypes(each).to(self.centre.dtype) / self.config.student_temperature for each in z
+        ]  # N×K each
         with torch.no_grad():
-            logits = [self.target_prototypes(self.target(view)).float() for view in views[:2]]
+            logits = [self.target_prototypes(self.target(view)).to(self.centre.dtype) for view in views[:2]]
             teachers = [(each - self.centre) / self.teacher_temperature for each in logits]
             self._move_centre(torch.cat(logits))
         pairs = [(s, t) for i, t in enumerate(teachers) for j, s in enumerate(students) if i != j]

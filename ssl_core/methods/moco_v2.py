@@ -37,7 +37,7 @@ class MoCoV2(TargetMethod):
         query, key = views
         q = self.embed(query)  # N×D
         with torch.no_grad():
-            k = F.normalize(self.target(key).float(), dim=1)
+            k = F.normalize(self.target(key).to(self.queue.dtype), dim=1)
         loss = info_nce(q, k, self.queue.clone(), temperature=self.temperature)
         self._enqueue(gather(k))
         return Output(loss, torch.cat([q.detach(), k]))

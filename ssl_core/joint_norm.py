@@ -1,0 +1,83 @@
+"""Joint batch norm: statistics over the batches of all processes, so that several train as one would.
+
+torch's own `SyncBatchNorm` does so on GPUs alone; on a CPU a small one of ours takes its place.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ssl_core.distributed import world_size
+
+
+def join(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network with its batch norms made joint, its parameters and buffers the same objects."""
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return converted
+    for module in network.modules():
+        if type(module) in _JOINT:
+            module.__class__ = _JOINT[type(module)]
+    return network
+
+
+class _Joint(nn.modules.batchnorm._BatchNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        """Return N×C or N×C×H×W, every channel normalised over all processes' N; they all have the same N."""
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        dims = [0, *range(2, x.ndim)]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        values = x if x.dtype == torch.float64 else x.float()
+        mean = _mean(values.mean(dims))
+        centred = values - mean.view(shape)
+        variance = _mean(centred.pow(2).mean(dims))
+        self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * world_size())
+        out = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is not None:
+            out = out * self.weight.view(shape)
+        if self.bias is not None:
+            out = out + self.bias.view(shape)
+        return out.to(x.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
+
+
+class _Joint1d(_Joint, nn.BatchNorm1d):
+    pass
+
+
+class _Joint2d(_Joint, nn.BatchNorm2d):
+    pass
+
+
+_JOINT: dict[type[nn.Module], Any] = {nn.BatchNorm1d: _Joint1d, nn.BatchNorm2d: _Joint2d}
+
+
+def _mean(value: Tensor) -> Tensor:
+    return _Sum.apply(value) / world_size()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over the processes, whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
