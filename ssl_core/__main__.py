@@ -8,6 +8,7 @@ Besides: `python -m ssl_core import-simclr CHECKPOINT --out DIR`, with 0 or 1.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -21,8 +22,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ssl_core import checkpoint, config
-from ssl_core.config import RunConfig
+from ssl_core import checkpoint, config, distributed
+from ssl_core.config import RunConfig, TrainingRun
 from ssl_core.display import Display
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.google import CannotImport, import_simclr
@@ -32,6 +33,7 @@ from ssl_core.run import Inputs, run
 
 DONE, FAILED, USAGE, RETRY, STOPPED = 0, 1, 2, 70, 75
 PACKED_FOLDER = "packed"
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Unusable(Exception):
@@ -51,8 +53,11 @@ def _run(asked: argparse.Namespace) -> int:
         run_config = _read_config(asked.config)
         asked.out.mkdir(parents=True, exist_ok=True)
         inputs = _inputs(asked)
+        distributed.launch(run_config.devices if isinstance(run_config, TrainingRun) else 1)
     except (Unusable, OSError) as error:
         return _refuse(str(error), as_event=asked.events)
+    if distributed.launched():
+        _be_one_of_several()
     with closing(_guarded(run(run_config, inputs, asked.out))) as events:
         try:
             last = _speak(events) if asked.events else Display(run_config.kind).show(events)
@@ -60,6 +65,14 @@ def _run(asked: argparse.Namespace) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return RETRY
     return _status(last)
+
+
+def _be_one_of_several() -> None:
+    """Die with torchrun, which starts each process in a session of its own; only the first one speaks."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if distributed.follows():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _import(asked: argparse.Namespace) -> int:
@@ -113,7 +126,8 @@ def _inputs(asked: argparse.Namespace) -> Inputs:
 
     def heed(number: int, _: object) -> None:
         stop.set()
-        signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait for the checkpoint
+        if not distributed.launched():  # else torchrun passes on what has come already
+            signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait for the checkpoint
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, heed)

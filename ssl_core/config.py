@@ -374,6 +374,13 @@ class TrainingRun(_Run):
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="What is measured on the way.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train together, each with a GPU of its own, or a share of the CPU. `batch_size` is"
+        " theirs together, and so are batch norm's statistics.",
+    )
     chunk_size: int | None = Field(
         None,
         ge=1,
@@ -389,6 +396,14 @@ class TrainingRun(_Run):
     def _one_length(self) -> Self:
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("give epochs or minutes, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_share_evenly(self) -> Self:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of devices {self.devices}")
+        if self.devices > 1 and self.minutes is not None:
+            raise ValueError("give epochs, not minutes, with more than one device")
         return self
 
     @model_validator(mode="after")

@@ -4,11 +4,87 @@ Gathering sums the gradients of all processes on the way back. As each computes 
 gradients are then averaged, W processes give exactly the gradient of one with the joined batch.
 """
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl_core import joint_norm
+from ssl_core.failures import ConfigUnfit
+
+_RANK = "LOCAL_RANK"  # of torchrun's
+PATIENCE = timedelta(hours=2)  # of the others while the first process evaluates or waits for room on a disk
+
+
+def launch(devices: int) -> None:
+    """Become torchrun, which starts this process's command as often as there are devices; return if it has done so.
+
+    With one device there is nothing to start.
+    """
+    if devices == 1 or launched():
+        return
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    os.execv(sys.executable, [*torchrun, "-m", "ssl_core", *sys.argv[1:]])
+
+
+def launched() -> bool:
+    """Whether torchrun has started this process as one of several."""
+    return _RANK in os.environ
+
+
+def follows() -> bool:
+    """Whether it is not the first of them."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+@contextmanager
+def joined(devices: int, device: str) -> Iterator[None]:
+    """Take part, for the block, in what `launch` has started. Raises ConfigUnfit without so many devices."""
+    if devices == 1:
+        yield
+        return
+    if device == "cuda" and torch.cuda.device_count() < devices:
+        raise ConfigUnfit(
+            f"The config asks for {devices} devices, and this machine has {torch.cuda.device_count()} GPUs."
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) != devices:
+        raise ConfigUnfit(f"The config asks for {devices} devices: `python -m ssl_core run` starts a process for each.")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ[_RANK]))
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wrap(network: nn.Module, device: torch.device) -> nn.Module:
+    """Return the network as it is to be called in a step: its gradients become the mean over the processes."""
+    if world_size() == 1:
+        return network
+    # Buffers are equal by themselves, as all that moves them is joint.
+    return DistributedDataParallel(joint_norm.join(network, device), broadcast_buffers=False)
+
+
+def part(rows: Tensor) -> Tensor:
+    """Return this process's rows of a batch; its size is a multiple of the number of processes."""
+    return rows.chunk(world_size())[rank()]
+
+
+def agreed(decision: bool) -> bool:
+    """Return what the first process has decided."""
+    if world_size() == 1:
+        return decision
+    told = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu", dtype=torch.int32)
+    dist.broadcast(told, 0)
+    return bool(told.item())
 
 
 def world_size() -> int:

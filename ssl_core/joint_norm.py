@@ -9,8 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_core.distributed import world_size
-
 
 def join(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with its batch norms made joint, its parameters and buffers the same objects."""
@@ -26,7 +24,7 @@ def join(network: nn.Module, device: torch.device) -> nn.Module:
 class _Joint(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Return N×C or N×C×H×W, every channel normalised over all processes' N; they all have the same N."""
-        if not self.training or world_size() == 1:
+        if not self.training:
             return super().forward(x)
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
@@ -34,7 +32,7 @@ class _Joint(nn.modules.batchnorm._BatchNorm):
         mean = _mean(values.mean(dims))
         centred = values - mean.view(shape)
         variance = _mean(centred.pow(2).mean(dims))
-        self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * world_size())
+        self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size())
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             out = out * self.weight.view(shape)
@@ -64,7 +62,7 @@ _JOINT: dict[type[nn.Module], Any] = {nn.BatchNorm1d: _Joint1d, nn.BatchNorm2d: 
 
 
 def _mean(value: Tensor) -> Tensor:
-    return _Sum.apply(value) / world_size()
+    return _Sum.apply(value) / dist.get_world_size()
 
 
 class _Sum(torch.autograd.Function):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import chunks, counters, objectives, optim
+from ssl_core import chunks, counters, distributed, objectives, optim
 from ssl_core.artifact import Encoder
 from ssl_core.config import TrainingRun, Views, view_sets
 from ssl_core.data import epoch_order
@@ -46,8 +46,10 @@ class Learner:
         place(self.method, self.device, settled.precision)
         if settled.chunk_size is not None:
             chunks.take_in_parts(self.method.backbone, settled.chunk_size)
+        self._network = distributed.wrap(self.method, self.device)
         self.optimizer = optim.build(settled.optimizer, self.method, optim.scaled_lr(settled))
-        self.batch_size = min(settled.batch_size, len(material.rows))
+        self.batch_size = min(settled.batch_size, len(material.rows))  # of all processes together
+        self.batch_size -= self.batch_size % distributed.world_size()
         self.steps_per_epoch = len(material.rows) // self.batch_size
         self.total_steps = settled.epochs * self.steps_per_epoch
         self.step = 0  # steps done
@@ -56,12 +58,14 @@ class Learner:
         self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield the rows of every step from the present one on, int64 N each; a partial last batch is dropped."""
+        """Yield this process's rows of every step from the present one on, int64 N each; a partial last batch is
+        dropped.
+        """
         size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
-                yield order[batch * size : (batch + 1) * size]
+                yield distributed.part(order[batch * size : (batch + 1) * size])
 
     def image_size(self, step: int) -> int:
         """Return the side of the views at a step, in pixels."""
@@ -95,7 +99,7 @@ class Learner:
         optim.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
         with precise(self.device, self.settled.precision):
-            output = self.method(views, *self._told(rows))
+            output = self._network(views, *self._told(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
         self.method.before_step(self._moment())

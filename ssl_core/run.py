@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ssl_core import artifact, checkpoint, config, evaluate, pace, provenance
+from ssl_core import artifact, checkpoint, config, distributed, evaluate, pace, provenance
 from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
@@ -82,11 +82,22 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     else:
         settled = _settled_before(asked, saved)
         material = Material.of(dataset, settled, inputs.model)
-    yield Resolved(settled.model_dump(mode="json"))
+    with distributed.joined(settled.devices, settled.device):
+        yield from _trained(settled, material, saved, inputs, directory)
+
+
+def _trained(
+    settled: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
+) -> Iterator[Event]:
+    """The events of the first process; others follow it and have none."""
+    yield from [] if distributed.rank() else [Resolved(settled.model_dump(mode="json"))]
     origin = provenance.about(inputs.provenance, artifact.load_card(inputs.model) if inputs.model else None)
     training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
-    if saved is not None:
-        yield from _resume(training, material, saved)
+    told = [] if saved is None else list(_resume(training, material, saved))
+    if distributed.rank():
+        training.follow()
+        return
+    yield from told
     yield from training.events()
 
 
@@ -113,13 +124,13 @@ def _settled_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
     assert isinstance(settled, TrainingRun)
     if differing := _disagreement(asked.model_dump(mode="json"), settled.model_dump(mode="json")):
         raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
-    return settled
+    return settled.model_copy(update={"devices": asked.devices})  # the same run on another number of them
 
 
 def _disagreement(asked: Any, settled: Any, place: str = "") -> str | None:
     """The first place where a settled value is not one that the asked one leaves open."""
     if isinstance(asked, dict) and isinstance(settled, dict):
-        for name in asked.keys() & settled.keys() - {"minutes"}:  # minutes have become epochs
+        for name in asked.keys() & settled.keys() - {"minutes", "devices"}:  # minutes have become epochs
             if found := _disagreement(asked[name], settled[name], f"{place}.{name}".removeprefix(".")):
                 return found
         return None

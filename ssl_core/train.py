@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssl_core import artifact, checkpoint, exhibits, health, objectives
+from ssl_core import artifact, checkpoint, distributed, exhibits, health, objectives
 from ssl_core.config import Pretrain, TrainingRun
 from ssl_core.events import Artifact, Checkpoint, Event, Log, Metrics, Model, Progress, Result, Stopped
 from ssl_core.examiner import Examiner
@@ -98,18 +98,31 @@ class Training:
     def _trained(self) -> Iterator[Event]:
         learner = self._learner
         with closing(self._batches()) as batches:
-            while learner.step < learner.total_steps and not self._patience.over:
-                if self._stop():
-                    yield from self._save()
-                    yield Stopped(learner.step)
-                    return
+            while self._goes_on():
                 with self._watch.waiting():
                     images, batch = next(batches)
                 with self._watch.running():
                     taken = learner.advance(images, batch, watched=self._is_logged(learner.step + 1))
                 self._unread.append((taken.loss, batch))
                 yield from self._after(taken)
+        if learner.step < learner.total_steps and not self._patience.over:
+            yield from self._save()
+            yield Stopped(learner.step)
+            return
         yield from self._finish()
+
+    def follow(self) -> None:
+        """Take the steps that the first of several processes takes, and report nothing."""
+        with closing(self._batches()) as batches:
+            while self._goes_on():
+                images, batch = next(batches)
+                self._learner.advance(images, batch, watched=False)
+
+    def _goes_on(self) -> bool:
+        """Whether there is a next step; the first process decides for all."""
+        if self._learner.step == self._learner.total_steps:
+            return False
+        return distributed.agreed(not self._patience.over and not self._stop())
 
     def _batches(self) -> Generator[tuple[Pixels, Tensor], None, None]:
         """The images and rows of every step to come."""
@@ -167,7 +180,7 @@ class Training:
     def _health(self, z: Tensor) -> dict[str, float]:
         if self._learner.num_views == 1:
             return health.spectrum(z)
-        return health.measure(z, self._learner.batch_size)
+        return health.measure(z, self._learner.batch_size // distributed.world_size())
 
     def _metrics(self, values: dict[str, float]) -> Metrics:
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}

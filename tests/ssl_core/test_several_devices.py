@@ -1,0 +1,110 @@
+"""A run on several devices, as real processes: the run of one, which may go on with another number, and ends whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssl_core.events import Checkpoint, Failed, Metrics, Resolved, Result, Stopped, from_line
+from tests.ssl_core.digits import TINY, pack_digits
+
+# Plain SGD in fp32: rounding, which differs with the number of processes, does not grow.
+CONFIG = TINY | {
+    "method": {"name": "simsiam", "projector": [32, 16]},
+    "epochs": 4,
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "evaluation": {"every_epochs": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return pack_digits(tmp_path_factory.mktemp("digits"))
+
+
+def start(folder: Path, digits: Path, **fields):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | fields))
+    command = [sys.executable, "-m", "ssl_core", "run", folder / "config.json", "--data", digits, "--out", folder]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def done(folder, digits, **fields):
+    with start(folder, digits, **fields) as process:
+        lines, trace = process.communicate(timeout=200)
+    events = [from_line(line) for line in lines.splitlines()]
+    assert events, trace.decode()[-3000:]
+    return events
+
+
+def test_two_devices_train_the_network_that_one_trains(digits, tmp_path):
+    events = {devices: done(tmp_path / str(devices), digits, devices=devices) for devices in (1, 2)}
+    assert [isinstance(told[-1], Result) for told in events.values()] == [True, True]
+    assert sum(isinstance(event, Resolved) for event in events[2]) == 1  # the second process says nothing
+    one, two = (load_file(tmp_path / folder / "model" / "weights.safetensors") for folder in ("1", "2"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    losses = [
+        [event.values["train/loss"] for event in told if isinstance(event, Metrics) and "train/loss" in event.values]
+        for told in events.values()
+    ]
+    assert len(losses[0]) == len(losses[1])
+
+
+def test_a_stopped_run_goes_on_with_another_number_of_devices(digits, tmp_path):
+    folder = tmp_path / "run"
+    with start(folder, digits, devices=2, epochs=400) as process:
+        for line in process.stdout:
+            if isinstance(from_line(line), Metrics):
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = [from_line(line) for line in process.stdout]
+    assert isinstance(rest[-1], Stopped)
+    assert [event.step for event in rest if isinstance(event, Checkpoint)] == [rest[-1].step]
+    with start(folder, digits, devices=1, epochs=400) as process:
+        first = next(event for event in map(from_line, process.stdout) if isinstance(event, Metrics))
+        process.kill()
+    assert first.step > rest[-1].step
+
+
+def test_the_processes_of_a_run_die_with_their_launcher(digits, tmp_path):
+    with start(tmp_path / "run", digits, devices=2, epochs=5000) as process:
+        for line in process.stdout:
+            if isinstance(from_line(line), Metrics):
+                break
+        mark = str(tmp_path / "run" / "config.json").encode()
+        ranks = [pid for pid in running(mark) if pid != process.pid]
+        assert len(ranks) == 2
+        process.kill()
+    deadline = time.monotonic() + 30
+    while running(mark):
+        assert time.monotonic() < deadline, "training goes on without anybody who listens"
+        time.sleep(0.05)
+
+
+def running(mark: bytes) -> list[int]:
+    """The processes with the mark in their command line, those that only wait to be buried left out."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def test_more_devices_than_there_are_gpus_are_refused(digits, tmp_path):
+    if torch.cuda.device_count() >= 64:
+        pytest.fail("this machine has more GPUs than a config may ask for")
+    (last,) = done(tmp_path / "run", digits, devices=2, device="cuda")[-1:]
+    assert isinstance(last, Failed)
+    assert last.code == "config_unfit"
