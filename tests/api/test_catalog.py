@@ -18,7 +18,8 @@ def test_a_recipe_is_a_complete_config_with_its_provenance(client, database, ten
     assert all(recipe[field] for field in ("description", "source", "hardware", "duration", "result"))
     parsed = config.parse(recipe["config"], recipe["kind"])
     dataset = given.ready(database, tenant, images=10_000)
-    asked = {"kind": recipe["kind"], "dataset": dataset, "config": recipe["config"]}
+    model = given.submitted(database, tenant, dataset).id if recipe["kind"] in ("finetune", "distill") else None
+    asked = {"kind": recipe["kind"], "dataset": dataset, "config": recipe["config"], "model": model}
     job = shown(schemas.Job, client.post("/jobs", json=asked), 202)
     assert job["config"] == parsed.model_dump(mode="json")
 
