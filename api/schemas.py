@@ -138,7 +138,7 @@ class Job(_Shown):
     status: Literal[JOB_STATUSES]  # type: ignore[valid-type]
     status_detail: str | None
     name: str | None
-    dataset: str
+    dataset: str | None = Field(description="None of an import.")
     model: str | None = Field(description="The model that it starts from or judges, or the job that is to make it.")
     priority: int
     metadata: dict[str, str]

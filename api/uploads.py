@@ -184,7 +184,7 @@ class _Form:
 def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data":
-        raise UnsupportedMedia("Send the archive as multipart/form-data, in a part called `file`.")
+        raise UnsupportedMedia("Send the file as multipart/form-data, in a part called `file`.")
     if not options.get(b"boundary"):
         raise BadRequest("The Content-Type names no multipart boundary.")
     return options[b"boundary"]

@@ -15,6 +15,7 @@ from service import record as recording
 from service.db.models import HELD, Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
 from service.lifecycle import Ending
+from service.models import IMPORT
 from service.settings import Settings
 from ssl_core.events import Event
 
@@ -30,11 +31,10 @@ class LeaseLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A received archive (`Storage.upload_path`) and what to do with a file in it that is no image."""
+    """A received file (`Storage.upload_path`): images to ingest, or weights to import."""
 
     tenant_id: str
     sha256: str
-    on_bad_file: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Claim:
     kind: str
     attempt: int
     config: Json  # with `kind`; the resolved one once there is one
-    dataset_id: str
+    dataset_id: str | None
     dataset_path: str | None
     upload: Upload | None
     model_path: str | None
@@ -242,9 +242,8 @@ def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: 
 
 
 def _claim(session: Session, job: Job) -> Claim:
-    dataset = session.scalars(select(Dataset).where(Dataset.id == job.dataset_id)).one()
+    dataset = session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
     model = session.scalars(select(Model).where(Model.id == job.model_id)).one_or_none() if job.model_id else None
-    ingest = job.kind == "ingest"
     return Claim(
         job_id=job.id,
         tenant_id=job.tenant_id,
@@ -252,17 +251,24 @@ def _claim(session: Session, job: Job) -> Claim:
         attempt=job.attempt,
         config={**(job.resolved or job.config), "kind": job.kind},
         dataset_id=job.dataset_id,
-        dataset_path=dataset.path,
-        upload=Upload(job.tenant_id, dataset.sha256, dataset.on_bad_file) if ingest else None,
+        dataset_path=dataset.path if dataset is not None else None,
+        upload=_upload(job, dataset),
         model_path=model.path if model is not None else None,
         checkpoints=_checkpoints(session, job.id),
         provenance=_provenance(job, dataset, model),
     )
 
 
-def _provenance(job: Job, dataset: Dataset, model: Model | None) -> Json:
+def _upload(job: Job, dataset: Dataset | None) -> Upload | None:
+    if job.kind == IMPORT:
+        return Upload(job.tenant_id, job.config["upload"]["sha256"])
+    return Upload(job.tenant_id, dataset.sha256) if job.kind == "ingest" and dataset is not None else None
+
+
+def _provenance(job: Job, dataset: Dataset | None, model: Model | None) -> Json:
     """Return what a model's card is to say of its origin (`ssl_core.provenance`)."""
-    data = {"id": dataset.id, "name": dataset.name, "licence": job.user_metadata.get("licence")}
+    data = {"licence": job.user_metadata.get("licence")}
+    data |= {"id": dataset.id, "name": dataset.name} if dataset is not None else {}
     start = {"id": model.id, "name": model.name} if model is not None else None
     return {"job": job.id, "name": job.name, "dataset": {k: v for k, v in data.items() if v}, "model": start}
 

@@ -4,12 +4,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service.db.models import TERMINAL, Artifact, Checkpoint, Dataset, Job, Model, Tenant
+from service.models import IMPORT
 from service.storage import attempt_path, dataset_folder, dataset_path, job_folder, upload_folder, upload_path
 
 
 def live_paths(session: Session) -> frozenset[str]:
     """Return the relative paths that must stay, each with all that is in it."""
-    return frozenset().union(_of_datasets(session), _of_running_jobs(session), _of_files(session))
+    return frozenset().union(_of_datasets(session), _of_imports(session), _of_running_jobs(session), _of_files(session))
 
 
 def known_folders(session: Session) -> frozenset[str]:
@@ -26,6 +27,11 @@ def _of_datasets(session: Session) -> set[str]:
     rows = session.execute(there).all()
     waiting = {upload_path(row.tenant_id, row.sha256) for row in rows if row.status == "validating"}
     return waiting | {row.path for row in rows if row.path is not None}
+
+
+def _of_imports(session: Session) -> set[str]:
+    unfinished = select(Job.tenant_id, Job.config).where(Job.kind == IMPORT, Job.status.not_in(TERMINAL))
+    return {upload_path(row.tenant_id, row.config["upload"]["sha256"]) for row in session.execute(unfinished)}
 
 
 def _of_running_jobs(session: Session) -> set[str]:

@@ -1,18 +1,20 @@
-"""Models: what finished runs left. A model shows itself once the job that made it has succeeded."""
+"""Models: what finished runs left, and imports. A model shows itself once the job that made it has succeeded."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session
 
-from service import ids
+from service import ids, lifecycle, text
 from service.db.models import TERMINAL, Job, Json, Model
+from service.db.session import clock
 from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, TrainingRun
+from ssl_core.config import KINDS, Import, TrainingRun
 
+IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such
 # The kinds of job that make a model.
-MAKERS = frozenset(kind for kind, config in KINDS.items() if issubclass(config, TrainingRun))
+MAKERS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if issubclass(config, TrainingRun))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,27 @@ class Source:
 
     model_id: str | None
     parent_id: str | None
+
+
+def create(session: Session, tenant_id: str, *, name: str, sha256: str, size_bytes: int, config: Import) -> Job:
+    """Return the job that makes a model of weights that were received, queued; they are at `Storage.upload_path`.
+
+    Raises InvalidRequest.
+    """
+    job = Job(
+        id=ids.new("job"),
+        tenant_id=tenant_id,
+        kind=IMPORT,
+        queue="data",
+        name=text.line(name, "/name"),
+        config={**config.model_dump(mode="json"), "upload": {"sha256": sha256, "size_bytes": size_bytes}},
+        user_metadata={},
+        priority=0,
+        status="queued",
+        created_at=clock(session),
+    )
+    lifecycle.begin(session, job, "Waits for a worker.")
+    return job
 
 
 def get(session: Session, tenant_id: str, name: str) -> Model:

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
 
     max_upload_bytes: int = Field(64 * 2**30, gt=0)
     max_body_bytes: int = Field(2**20, gt=0, description="Of a JSON request other than /embed.")
+    max_weights_bytes: int = Field(4 * 2**30, gt=0, description="Of a file of weights to be imported.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0)
     max_unpack_ratio: float = Field(200, gt=1, description="Unpacked size over packed size that is taken for a bomb.")
     max_images: int = Field(10_000_000, gt=0)
@@ -51,6 +52,10 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(100_000_000, gt=0)
     ingest_memory_bytes: int = Field(8 * 2**30, gt=0, description="Address space of the ingesting child.")
     ingest_seconds: float = Field(6 * 3600, gt=0, description="CPU time of the ingesting child.")
+    import_memory_bytes: int = Field(
+        16 * 2**30, gt=0, description="Address space of the importing child, beyond what torch takes."
+    )
+    import_seconds: float = Field(1800, gt=0, description="CPU time of the importing child.")
     embed_max_images: int = Field(256, ge=1)
     embed_queue_images: int = Field(
         1024, ge=1, description="Images that may wait in the encoder; beyond it answers 503."

@@ -4,7 +4,7 @@ With --events it is the service's training process: events as JSON lines on stdo
 shows a progress bar and a closing table. Exit status: 0 done; 1 the run failed; 2 the command or the config is wrong;
 70 the machinery failed, and another attempt may do; 75 stopped at a checkpoint.
 
-Besides: `python -m ssl_core import-simclr CHECKPOINT --out DIR`, with 0 or 1.
+Besides: `python -m ssl_core import-simclr CHECKPOINT --out DIR` and `import-weights FILE --out DIR`, with 0, 1 or 2.
 """
 
 import argparse
@@ -23,10 +23,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from ssl_core import checkpoint, config, distributed
-from ssl_core.config import RunConfig, TrainingRun
+from ssl_core.config import Import, RunConfig, TrainingRun
 from ssl_core.display import Display
 from ssl_core.events import Event, Failed, Stopped, to_line
+from ssl_core.failures import BadWeights
 from ssl_core.google import CannotImport, import_simclr
+from ssl_core.import_weights import import_weights
 from ssl_core.machine import keep_memory
 from ssl_core.pack import PackError, pack_folder
 from ssl_core.run import Inputs, run
@@ -75,13 +77,32 @@ def _be_one_of_several() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _import(asked: argparse.Namespace) -> int:
+def _import_simclr(asked: argparse.Namespace) -> int:
     try:
         report = import_simclr(asked.checkpoint, asked.out)
     except (CannotImport, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
     sys.stdout.write(f"{report}\nmodel: {asked.out}\n")
+    return DONE
+
+
+def _import_weights(asked: argparse.Namespace) -> int:
+    try:
+        given = {name: value for name in Import.model_fields if (value := getattr(asked, name)) is not None}
+        wanted = Import.model_validate_json(json.dumps(given))
+        _, card = import_weights(asked.file, asked.out, wanted)
+    except ValidationError as error:
+        return _refuse("\n".join(_sentences(error, None)), as_event=False)
+    except OSError as error:
+        return _refuse(str(error), as_event=False)
+    except BadWeights as error:
+        named = (f"{fault['pointer']}: {fault['detail']}" for fault in error.errors)
+        sys.stderr.write("\n".join([f"{asked.file} cannot become a model. {error.detail}", *named]) + "\n")
+        return FAILED
+    sys.stdout.write(
+        json.dumps({"backbone": card["backbone"], "dim": card["dim"], **card["imported"]}, indent=1) + "\n"
+    )
     return DONE
 
 
@@ -100,9 +121,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--provenance", type=Path, help="what the model's card is to say of its origin, as JSON")
     command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
     command = commands.add_parser("import-simclr", help="make a model of a checkpoint of google-research/simclr's")
-    command.set_defaults(do=_import)
+    command.set_defaults(do=_import_simclr)
     command.add_argument("checkpoint", type=Path, help="TensorFlow's (prefix, file or folder), or a .npz of the same")
     command.add_argument("--out", type=Path, required=True, help="the folder that becomes the model")
+    command = commands.add_parser("import-weights", help="make a model of weights that were trained elsewhere")
+    command.set_defaults(do=_import_weights)
+    command.add_argument("file", type=Path, help="safetensors, or what torch.save writes")
+    command.add_argument("--out", type=Path, required=True, help="the model's folder")
+    kinds: dict[str, dict[str, Any]] = {"image_size": {"type": int}, "mean": {"type": float, "nargs": 3}}
+    kinds["std"] = kinds["mean"]
+    for name, field in Import.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        command.add_argument(flag, help=field.description, **kinds.get(name, {}))
     return parser
 
 
@@ -117,8 +147,11 @@ def _read_config(path: Path) -> RunConfig:
     try:
         return config.parse(data, kind)
     except ValidationError as error:
-        faults = (f"{fault['pointer'] or '/'}: {fault['detail']}" for fault in config.faults(error, kind))
-        raise Unusable(f"{path} is not a {kind} config.\n" + "\n".join(faults)) from error
+        raise Unusable("\n".join([f"{path} is not a {kind} config.", *_sentences(error, kind)])) from error
+
+
+def _sentences(error: ValidationError, kind: str | None) -> list[str]:
+    return [f"{fault['pointer'] or '/'}: {fault['detail']}" for fault in config.faults(error, kind)]
 
 
 def _inputs(asked: argparse.Namespace) -> Inputs:

@@ -290,7 +290,11 @@ def _load(module: nn.Module, path: Path) -> None:
 
 
 def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    own = module.state_dict()  # it knows its version, without which torchvision's MNASNets take nothing
     try:
-        module.load_state_dict(weights)
+        if own.keys() != weights.keys():
+            raise RuntimeError("other names")
+        own.update(weights)
+        module.load_state_dict(own)
     except RuntimeError as error:
         raise BadModel(f"The model's {name} belongs to a network of another shape.") from error

@@ -49,3 +49,23 @@ TORCHVISION = (
     "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2",
 )
 # fmt: on
+# The first weight of each family of torchvision's, by what their names begin with.
+TORCHVISIONS_FIRST: dict[str, str] = {
+    "alexnet": "features.0.weight",
+    "convnext": "features.0.0.weight",
+    "densenet": "features.conv0.weight",
+    "efficientnet": "features.0.0.weight",
+    "googlenet": "conv1.conv.weight",
+    "inception": "Conv2d_1a_3x3.conv.weight",
+    "maxvit": "stem.0.0.weight",
+    "mnasnet": "layers.0.weight",
+    "mobilenet": "features.0.0.weight",
+    "regnet": "stem.0.weight",
+    "resne": "conv1.weight",
+    "shufflenet": "conv1.0.weight",
+    "squeezenet": "features.0.weight",
+    "swin": "features.0.0.weight",
+    "vgg": "features.0.weight",
+    "vit": "conv_proj.weight",
+    "wide_resnet": "conv1.weight",
+}

@@ -11,7 +11,9 @@ from functools import partial
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ssl_core.backbone_names import RESNETS, TORCHVISION
 from ssl_core.config import Backbone as BackboneConfig
@@ -93,7 +95,7 @@ class ResNet(nn.Module):
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
         self.conv1 = _stem(planes[0], stem, deep=selective_kernel)
         self.bn1 = nn.BatchNorm2d(planes[0])
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.Identity() if stem == "cifar_no_relu" else nn.ReLU(inplace=True)
         self.maxpool = _stem_pool(stem, same=google)
         bottleneck = partial(Bottleneck, inner=shape.inner, selective=selective_kernel)
         block: Block = Basic if shape.block == "basic" else bottleneck
@@ -149,8 +151,30 @@ class Torchvision(nn.Module):
         return self.model
 
 
+class ShapesAlone(TorchFunctionMode):
+    """While this mode is on, modules are built with shapes and no memory: their weights are on the meta device.
+
+    What a network computes while it is built stays real, as the widths of torchvision's RegNets have to.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (Tensor.normal_, Tensor.uniform_):  # there is nothing to fill, and torch takes seconds to say so
+            return args[0]
+        if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
 Backbone = ResNet | Torchvision
-_STEM_STRIDE = {"cifar": 1, "cifar_stride2": 2}
+_SMALL_STEMS: dict[str, dict[str, int]] = {
+    "cifar": {},
+    "cifar_stride2": {"stride": 2},
+    "cifar_padding2": {"padding": 2},
+    "cifar_no_relu": {},
+}
 # Auxiliary classifiers would answer with a tuple; the two models warn about their slow initialisation unless told.
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -213,7 +237,7 @@ def _torchvision() -> Any:
 
 def _stem(width: int, stem: str, *, deep: bool) -> nn.Module:
     if stem != "imagenet":
-        return Conv(3, width, 3, _STEM_STRIDE[stem])
+        return Conv(3, width, 3, **_SMALL_STEMS[stem])
     if not deep:
         return Conv(3, width, 7, 2)
     half = max(1, width // 2)

@@ -40,6 +40,17 @@ def is_torchvisions(backbone: str) -> bool:
     return backbone.startswith("torchvision_")
 
 
+def known_backbone(name: str) -> str:
+    """Return the name, which is "auto" or a key of BACKBONES. Raises ValueError."""
+    if name != "auto" and name not in BACKBONES:
+        close = difflib.get_close_matches(name, BACKBONES, n=1)
+        raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+    return name
+
+
+Stem = Literal["auto", "cifar", "cifar_stride2", "cifar_padding2", "cifar_no_relu", "imagenet"]
+
+
 class Backbone(Closed):
     """The encoder: image batch -> features."""
 
@@ -55,10 +66,10 @@ class Backbone(Closed):
         description="Width multiplier; auto: 0.5 on a CPU, 1 on a GPU and for ImageNet weights. Not for torchvision's"
         " models.",
     )
-    stem: Literal["auto", "cifar", "cifar_stride2", "imagenet"] = Field(
+    stem: Stem = Field(
         "auto",
-        description="cifar: 3×3 stride 1, no max-pool. auto: cifar up to 64 px, imagenet above. Not for torchvision's"
-        " models.",
+        description="cifar: 3×3 stride 1, no max-pool; cifar_padding2 and cifar_no_relu are solo-learn's and lightly's,"
+        " for imported weights. auto: cifar up to 64 px, imagenet above. Not for torchvision's models.",
     )
     selective_kernel: bool | Auto = Field(
         "auto",
@@ -82,10 +93,7 @@ class Backbone(Closed):
     @field_validator("name")
     @classmethod
     def _exists(cls, name: str) -> str:
-        if name != "auto" and name not in BACKBONES:
-            close = difflib.get_close_matches(name, BACKBONES, n=1)
-            raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
-        return name
+        return known_backbone(name)
 
     @field_validator("width", "stem", "selective_kernel", "layout", "zero_init_residual")
     @classmethod
@@ -677,6 +685,37 @@ class Export(Closed):
     )
 
 
+# --- weights from elsewhere ------------------------------------------------------------------------------------------
+
+
+Spread = Annotated[float, Field(ge=0.001, le=1)]
+
+
+class Import(Closed):
+    """What a file of weights does not tell about the network that they are of, and how it wants its images."""
+
+    backbone: str = Field(
+        "auto", max_length=64, description="The network's name, as GET /backbones has it; auto: told by the weights."
+    )
+    stem: Stem = Field(
+        "auto",
+        description="What a 3×3 first convolution is: `cifar`, `cifar_stride2`, `cifar_padding2`, `cifar_no_relu`."
+        " auto: as whoever's names these are has it.",
+    )
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto", description="Side in pixels; auto: 32 behind a 3×3 stem, else 224."
+    )
+    mean: tuple[Fraction, Fraction, Fraction] | Auto = Field(
+        "auto", description="Of each channel on [0, 1]; auto: CIFAR-10's behind a 3×3 stem, else ImageNet's."
+    )
+    std: tuple[Spread, Spread, Spread] | Auto = Field("auto", description="Standard deviation of each, likewise.")
+
+    @field_validator("backbone")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        return known_backbone(name)
+
+
 RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export
 KINDS: dict[str, type[RunConfig]] = {
     "pretrain": Pretrain,
@@ -703,11 +742,14 @@ def parse(data: Any, kind: str = "pretrain") -> RunConfig:
     return KINDS[kind].model_validate_json(json.dumps(data))
 
 
-def faults(error: ValidationError, kind: str) -> list[dict[str, str]]:
-    """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config."""
+def faults(error: ValidationError, kind: str | None) -> list[dict[str, str]]:
+    """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config.
+
+    `kind`: of the run that was to be; None for an Import.
+    """
     found: dict[str, dict[str, str]] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        fault = _fault(item, KINDS[kind])
+        fault = _fault(item, KINDS[kind] if kind is not None else Import)
         found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
         if len(found) == MAX_FAULTS:
             break

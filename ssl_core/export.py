@@ -200,9 +200,9 @@ def _torchvisions(subject: _Subject) -> tuple[nn.Module, str]:
 
 def _with_stem(network: Any, backbone: Mapping[str, Any]) -> nn.Module:
     """The network with our stem for small images, where the model has that."""
-    stride = loading.STEM_STRIDES.get(backbone.get("stem", ""))
-    if stride is not None:
-        network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, 1, bias=False)
+    if backbone.get("stem") in loading.SMALL_STEMS:
+        stride, padding = loading.SMALL_STEMS[backbone["stem"]]
+        network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, padding, bias=False)
         network.maxpool = nn.Identity()
     return network
 

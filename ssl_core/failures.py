@@ -1,6 +1,28 @@
 """Why a run cannot go on: one class per reason, which becomes the run's `Failed` event."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+MOST_FAULTS = 100  # that are told of one file
+
+
+class Fault(TypedDict):
+    """One thing that is wrong with a file of weights: at which tensor (RFC 6901), a code, a sentence."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+def fault(name: str, code: str, detail: str) -> Fault:
+    """Return the fault of the tensor of that name."""
+    return Fault(pointer="/tensors/" + name.replace("~", "~0").replace("/", "~1"), code=code, detail=detail)
+
+
+def exhausted(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU torch says so in the words of a RuntimeError alone."""
+    told = ("DefaultCPUAllocator", "Cannot allocate memory", "could not create a primitive")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
 
 
 class RunFailure(Exception):
@@ -37,6 +59,15 @@ class BadModel(RunFailure):
     """The folder holds no trained encoder that can be read."""
 
     code = "bad_model"
+
+
+class BadWeights(RunFailure):
+    """The file holds no weights that one of our networks can take; `errors` are the places."""
+
+    def __init__(self, code: str, detail: str, errors: Sequence[Fault] = ()) -> None:
+        self.code, self.detail = code, detail
+        self.errors = list(errors[:MOST_FAULTS])
+        super().__init__(detail, errors=self.errors)
 
 
 class OutOfMemory(RunFailure):

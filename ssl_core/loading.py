@@ -18,13 +18,15 @@ SAME_IN_TIMM = frozenset(
         *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
     }
 )
-STEM_STRIDES = {"cifar": 1, "cifar_stride2": 2}  # of the 3×3 convolution that stands for torchvision's 7×7 and its pool
+# Stride and padding of the 3×3 convolution that stands for torchvision's 7×7 and its pool.
+SMALL_STEMS = {"cifar": (1, 1), "cifar_stride2": (2, 1), "cifar_padding2": (1, 2)}
 
 
 def is_plain(backbone: Mapping[str, Any]) -> bool:
     """Return whether the backbone is a ResNet of ours that torchvision's class makes too, but for the stem."""
     plain_layout = backbone.get("layout", "torchvision") == "torchvision" and not backbone.get("selective_kernel")
-    return backbone["name"] in RESNETS and backbone["width"] == 1 and plain_layout
+    plain_stem = backbone.get("stem") in ("imagenet", *SMALL_STEMS)
+    return backbone["name"] in RESNETS and backbone["width"] == 1 and plain_layout and plain_stem
 
 
 def timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -65,11 +67,11 @@ def in_torchvision(backbone: Mapping[str, Any], file: str) -> str | None:
 
 
 def _stem(backbone: Mapping[str, Any]) -> list[str]:
-    stride = STEM_STRIDES.get(backbone.get("stem", ""))
-    if stride is None:
+    if backbone.get("stem") not in SMALL_STEMS:
         return []
+    stride, padding = SMALL_STEMS[backbone["stem"]]
     return [
-        f"network.conv1 = torch.nn.Conv2d(3, 64, 3, stride={stride}, padding=1, bias=False)",
+        f"network.conv1 = torch.nn.Conv2d(3, 64, 3, stride={stride}, padding={padding}, bias=False)",
         "network.maxpool = torch.nn.Identity()",
     ]
 

@@ -21,7 +21,10 @@ _NAMES = {
     "vicreg": "VICReg",
     "dino": "DINO",
 }
-_STEMS = {"imagenet": "the ImageNet stem", **dict.fromkeys(loading.STEM_STRIDES, "a stem for small images")}
+_STEMS = {
+    "imagenet": "the ImageNet stem",
+    **dict.fromkeys((*loading.SMALL_STEMS, "cifar_no_relu"), "a stem for small images"),
+}
 _EVALUATIONS = (
     "Later evaluations are jobs and not in this file: `twoviews jobs list --kind linear_eval` shows them, and so does"
     " `GET /jobs?kind=linear_eval`; each names its model, and its summary holds the protocol."
@@ -118,7 +121,9 @@ def _protocols(card: Card) -> Iterator[tuple[str, str, str]]:
 def _origin(card: Card) -> Iterator[str]:
     lineage, versions = card.get("lineage", []), card.get("versions", {})
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
+    file = card.get("imported", {}).get("file")
     started = "another model's" if lineage else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
+    started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"
     yield _table(
         {

@@ -151,7 +151,7 @@ def _about(config: Project, encoder: Encoder, split: str, rows: Rows, flats: Map
 
 def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     backbone = card["backbone"]
-    network = f"{card['method']} {backbone['name']}, width {backbone['width']:g}"
+    network = f"{card['method'] or 'imported'} {backbone['name']}, width {backbone['width']:g}"
     return f"Model: {network}; layer {about['layer']} ({about['dim']} numbers an image)."
 
 

@@ -213,8 +213,9 @@ def _dim(config: TrainingRun) -> int:
     """The backbone's number of features, once it has taken images of every size of the run. Raises ConfigUnfit."""
     assert config.phases != "auto"
     assert config.image_size != "auto"
+    with backbones.ShapesAlone():
+        backbone = backbones.build(config.backbone).eval().to("meta")
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
-        backbone = backbones.build(config.backbone).eval()
         for side in sorted({config.image_size, *(phase.image_size for phase in config.phases)}):
             try:
                 backbone(torch.empty(2, 3, side, side))

@@ -11,7 +11,7 @@ from ssl_core import artifact, checkpoint, config, distributed, evaluate, pace, 
 from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data import Dataset
 from ssl_core.events import Event, Failed, Log, Resolved
-from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull
+from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, exhausted
 from ssl_core.files import FULL
 from ssl_core.machine import Machine
 from ssl_core.material import Material
@@ -57,8 +57,7 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
 
 
 def _too_large(error: MemoryError | RuntimeError) -> bool:
-    """Whether memory ran out; on a CPU torch says so in the words of a RuntimeError alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or exhausted(error)
 
 
 def _failed(failure: RunFailure) -> Failed:

@@ -203,6 +203,10 @@ def test_every_field_of_a_config_is_in_a_table(page, kinds):
             assert f"\n\n{field_table(model)}\n\n" in text + "\n", f"docs/{page} needs:\n\n{field_table(model)}"
 
 
+def test_every_field_of_an_import_is_in_a_table():
+    assert f"\n\n{field_table(config.Import)}\n\n" in (ROOT / "docs" / "import.md").read_text(encoding="utf-8")
+
+
 def test_every_kind_has_its_tables_on_a_page():
     marked = test_every_field_of_a_config_is_in_a_table.pytestmark[0]
     assert {kind for _, kinds in marked.args[1] for kind in kinds} == set(config.KINDS)

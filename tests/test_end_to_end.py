@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
+from ssl_core import backbones
 from twoviews import Client, JobFailed, cli
 from twoviews.demo_digits import png
 
@@ -121,6 +123,10 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
             assert (summary["labels"], len(summary["per_class"])) == (labels, 10)
         assert len(client.embed(taught, images[:1], layer="logits")[0]) == 10
 
+        foreign = client.jobs.wait(client.models.create(foreign_weights(tmp_path)), timeout_seconds=120)
+        assert client.models.get(foreign.model_id).card["imported"]["matched"] == 72
+        assert len(client.embed(foreign.model_id, images[:1])[0]) == 64
+
         endless = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 100_000})
         next(update for update in client.jobs.watch(endless, poll_seconds=0.3) if update.metrics.series)
         client.jobs.cancel(endless)
@@ -153,6 +159,15 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
     while not all(gone(pid) for pid in family):
         assert time.monotonic() < deadline, "killing `up` left children behind"
         time.sleep(0.05)
+
+
+def foreign_weights(folder):
+    """A file of the weights of a network that was trained elsewhere."""
+    network = backbones.ResNet("resnet10", width=0.125, stem="cifar")
+    torch.save(
+        {"state_dict": {f"encoder.{key}": value for key, value in network.state_dict().items()}}, folder / "w.pt"
+    )
+    return folder / "w.pt"
 
 
 class NOTHING:

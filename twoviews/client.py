@@ -8,6 +8,7 @@
 Wherever an id is asked for, the value itself will do. Every call may raise `ApiError` and `CannotReach`.
 """
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -239,6 +240,25 @@ class Models:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
+
+    def create(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        progress: upload.Progress | None = None,
+    ) -> Job:
+        """Send weights that were trained elsewhere: safetensors, or tensors as torch.save writes them.
+
+        The answer is the job that makes a model of them; `client.jobs.wait` waits for it. `config` says what weights do
+        not tell: `backbone`, `stem`, `image_size`, `mean`, `std`. `progress(sent, total)` is called with bytes.
+        """
+        source = Path(path)
+        fields = {"name": name or source.name, "config": json.dumps(dict(config or {}))}
+        with upload.Watched(source, progress) as file:
+            parts = {"file": (source.name, file, "application/octet-stream")}
+            return Job.of(self._transport.create("/models", data=fields, files=parts))
 
     def list(self) -> Iterator[Model]:
         """Yield models, newest first; pages are fetched as they are needed."""

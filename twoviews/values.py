@@ -44,7 +44,7 @@ class Job(Value):
     kind: str = ""
     status: str = "queued"
     name: str | None = None
-    dataset: str = ""
+    dataset: str | None = None
     config: Json = field(default_factory=dict, repr=False)
     resolved: Json | None = field(default=None, repr=False)
     progress: Json | None = None

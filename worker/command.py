@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 from service.leases import Claim
+from service.models import IMPORT
 from service.settings import Settings
 from service.storage import Storage
+from ssl_core.config import Import
 from ssl_core.events import Log
 from worker.ledger import Ledger
 
@@ -16,7 +18,8 @@ _CHUNK_BYTES = 16 * 2**20
 
 def folder(claim: Claim, storage: Storage) -> Path:
     """Return the folder that this attempt writes, and nobody else."""
-    if claim.upload is not None:
+    if claim.kind == "ingest":
+        assert claim.dataset_id is not None
         return storage.dataset_dir(claim.dataset_id, claim.attempt)
     return storage.attempt_dir(claim.job_id, claim.attempt)
 
@@ -27,8 +30,7 @@ def build(claim: Claim, storage: Storage, settings: Settings, ledger: Ledger) ->
     out.mkdir(parents=True, exist_ok=True)
     if claim.upload is not None:
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
-        ingest = [sys.executable, "-m", "worker.ingest", str(upload), "--out", str(out)]
-        return [*ingest, "--on-bad-file", claim.upload.on_bad_file, "--events"]
+        return [sys.executable, "-m", *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
     config = out / "config.json"
@@ -43,6 +45,18 @@ def build(claim: Claim, storage: Storage, settings: Settings, ledger: Ledger) ->
     if (checkpoint := _checkpoint(claim, storage, ledger)) is not None:
         command += ["--resume", str(checkpoint)]
     return [*command, "--events"]
+
+
+def _ingest(claim: Claim) -> list[str]:
+    return ["worker.ingest", "--on-bad-file", claim.config["on_bad_file"]]
+
+
+def _import(claim: Claim) -> list[str]:
+    asked = {name: claim.config[name] for name in Import.model_fields}
+    return ["worker.importer", "--config", json.dumps(asked), "--provenance", json.dumps(claim.provenance)]
+
+
+_READERS = {"ingest": _ingest, IMPORT: _import}  # of uploads, by the kind of job
 
 
 def _checkpoint(claim: Claim, storage: Storage, ledger: Ledger) -> Path | None:

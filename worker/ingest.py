@@ -6,46 +6,24 @@ something else is, 75 when it was told to stop. Limits that are not given are th
 """
 
 import argparse
-import errno
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from service.settings import Settings
-from ssl_core.events import Event, Failed, Progress, Result, Stopped, to_line
-from ssl_core.failures import StorageFull
-from ssl_core.files import FULL
+from ssl_core.events import Event, Progress, Result
 from ssl_core.pack import OnBadFile, Packer, PackError
-from worker import archives, sandbox
+from worker import archives, reader, sandbox
 from worker.meter import Limits
 
 _PROGRESS_SECONDS = 0.5
 
 
-class Told(BaseException):
-    """The process was told to stop."""
-
-
 def ingest(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
     """Pack the upload into `out`; the last event is a Result with the report, or Failed."""
-    try:
-        yield from _packing(upload, out, on_bad_file, limits)
-    except PackError as error:
-        yield Failed(error.code, error.detail, data={"errors": error.errors})
-    except MemoryError:
-        yield Failed("out_of_memory", "Reading this upload takes more memory than the service gives.")
-    except sandbox.OutOfTime:
-        yield Failed("out_of_time", "Reading this upload takes more time than the service gives.")
-    except OSError as error:
-        yield _disk(error)
-    except Exception as error:  # noqa: BLE001 - a mistake of ours: the trace goes to the log, and another attempt is made
-        traceback.print_exc()
-        yield Failed("internal", f"Reading the upload failed: {type(error).__name__}.", retry=True)
+    return reader.guarded(_packing(upload, out, on_bad_file, limits), PackError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,17 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
         options.max_image_bytes,
         options.max_image_pixels,
     )
-    signal.signal(signal.SIGTERM, _stop)
+    reader.heed()
     sandbox.enter(
         sandbox.Allowance(options.ingest_memory_bytes, int(options.ingest_seconds), 2 * options.max_unpacked_bytes)
     )
-    status = 70
-    try:
-        for event in ingest(options.upload, options.out, options.on_bad_file, limits):
-            status = _say(event, options.events)
-    except Told:
-        status = _say(Stopped(step=0), options.events)
-    return status
+    return reader.tell(
+        ingest(options.upload, options.out, options.on_bad_file, limits), None if options.events else _sentence
+    )
 
 
 def _packing(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
@@ -103,40 +77,13 @@ def _progress(count: int, seconds: float, share: float) -> Progress:
     )
 
 
-def _disk(error: OSError) -> Failed:
-    if error.errno == errno.EFBIG:
-        return Failed("too_much_data", "The dataset becomes larger than the service takes.")
-    if error.errno in FULL:
-        return Failed(StorageFull.code, "The storage is full.", retry=True)
-    return Failed("storage", f"Reading the upload failed: {error.strerror or error}.", retry=True)
-
-
-def _say(event: Event, as_line: bool) -> int:
-    """Write the event to stdout and return the exit status, should it be the last."""
-    if as_line:
-        sys.stdout.write(to_line(event))
-    else:
-        sys.stdout.write(_sentence(event))
-    sys.stdout.flush()
-    match event:
-        case Failed(retry=retry):
-            return 70 if retry else 1
-        case Stopped():
-            return 75
-    return 0
-
-
-def _sentence(event: Event) -> str:
+def _sentence(event: Progress | Result) -> str:
     match event:
         case Progress(step=step, total_steps=total):
             return f"{step:,} of about {total:,} files\n"
         case Result(summary=report):
             counts = ", ".join(f"{split['images']:,} {name}" for name, split in report["splits"].items())
             return f"{counts} images in {len(report['classes']):,} classes; {report['skipped_count']:,} skipped\n"
-        case Failed(code=code, message=message, data=data):
-            lines = [f"  {item['pointer']}: {item['detail']}\n" for item in data.get("errors", [])]
-            return f"{code}: {message}\n{''.join(lines)}"
-    return "stopped\n"
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
@@ -163,10 +110,6 @@ _LIMITS = (
     "ingest_memory_bytes",
     "ingest_seconds",
 )
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Told
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 if sys.platform != "win32":
@@ -43,6 +44,13 @@ def enter(allowance: Allowance) -> None:
         _limit(resource.RLIMIT_AS, allowance.memory_bytes)
     signal.signal(signal.SIGXCPU, _out_of_time)
     _limit(resource.RLIMIT_CPU, allowance.cpu_seconds, allowance.cpu_seconds + _CPU_GRACE_SECONDS)
+
+
+def taken_bytes() -> int:
+    """Return the address space that this process has now, which an allowance counts."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _allow_no_new_privileges() -> None:

@@ -1,15 +1,20 @@
-"""Models over HTTP: what finished runs left."""
+"""Models over HTTP: what finished runs left, and weights from elsewhere."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import ValidationError
 
-from api import answers, render, schemas
+from api import answers, render, schemas, uploads
 from api.answers import Answer
 from api.bodies import JsonRoute
-from api.deps import Caller, Files
-from service import models
-from service.errors import ModelDamaged
+from api.deps import Caller, Config, Files, Known, Unit
+from api.replay import Made, OnlyOnce
+from api.uploads import Upload
+from service import jobs, models
+from service.errors import Fault, InvalidConfig, ModelDamaged
+from ssl_core import config as run_config
+from ssl_core.config import Import
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 ModelId = Annotated[str, Path(description="A `mdl_` id, or the `job_` id of the run that made it.")]
@@ -21,6 +26,56 @@ _FILES = {
     "card": ("model.json", _JSON),
     "readme": ("README.md", "text/markdown; charset=utf-8"),
 }
+
+
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["file"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {
+            "type": "string",
+            "format": "binary",
+            "description": "A state dict as safetensors, or as torch.save writes it, with tensors alone.",
+        },
+        "name": {"type": "string", "maxLength": 200, "description": "The file's own name unless given."},
+        "config": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": Import.model_json_schema(),
+            "description": "What the weights do not tell, as JSON.",
+        },
+    },
+}
+
+
+async def _receive(request: Request, caller: Known, config: Config, storage: Files) -> Upload:
+    known = [name for name in _FORM["properties"] if name != uploads.FILE]
+    return await uploads.receive(request, storage, caller.tenant_id, known, config.max_weights_bytes)
+
+
+Received = Annotated[Upload, Depends(_receive)]
+
+
+@router.post(
+    "/models",
+    status_code=202,
+    response_model=schemas.Job,
+    summary="Import weights",
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+)
+def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
+    """Receive weights that were trained elsewhere. The answer is the job that makes a model of them."""
+    name = upload.fields.get("name") or upload.filename or "weights"
+    config, sha256, size = _config(upload), upload.sha256, upload.size_bytes
+
+    def make(unit: Unit) -> Made:
+        job = models.create(unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config)
+        unit.queues.add(job.queue)
+        return Made(render.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
+
+    with caller.writing() as unit:
+        return once(unit, [name, config.model_dump(mode="json"), sha256], make, 202)
 
 
 @router.get("/models", response_model=schemas.ModelList, summary="List models, newest first")
@@ -59,3 +114,15 @@ def download(
     if not path.is_file():
         raise ModelDamaged
     return answers.file(request, path, media_type, f"{model.id}.{name}", model.sha256 if file == "weights" else None)
+
+
+def _config(upload: Upload) -> Import:
+    """Return what was said of the weights. Raises InvalidConfig."""
+    try:
+        return Import.model_validate_json(upload.fields.get("config") or "{}")
+    except ValidationError as error:
+        faults = [
+            Fault(pointer="/config" + fault["pointer"], code=fault["code"], detail=fault["detail"])
+            for fault in run_config.faults(error, None)
+        ]
+        raise InvalidConfig(f"{faults[0]['pointer']}: {faults[0]['detail']}", errors=faults) from error

@@ -4,6 +4,8 @@ The revisions are the package `migrations`, found where it is installed; the wor
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ from service.db.session import Database
 _LOCK = 7_483_920_115  # any number, but always this one
 
 
-def upgrade(database: Database) -> None:
-    """Bring the schema to the newest revision, in one transaction; whoever comes second waits and finds it done."""
-    with database.engine.begin() as connection:  # SQLite: BEGIN IMMEDIATE is the lock
+def upgrade(database: Database, revision: str = "head") -> None:
+    """Bring the schema to that revision, in one transaction; whoever comes second waits and finds it done."""
+    with _changing(database) as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        command.upgrade(_config(connection), "head")
+        command.upgrade(_config(connection), revision)
 
 
 def differences(database: Database) -> list[Any]:
@@ -47,6 +49,25 @@ def revise(database: Database, message: str) -> None:
         number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
         config.attributes["include_object"] = _comparable
         command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+
+
+@contextmanager
+def _changing(database: Database) -> Iterator[Connection]:
+    """A transaction that may copy tables. SQLite: BEGIN IMMEDIATE is the lock, and while a table that others refer to
+    is replaced by its copy, nobody may mind that it is away; a transaction cannot ask for that any more."""
+    with database.engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            with connection.begin():
+                yield connection
+            return
+        driver = connection.connection.cursor()
+        driver.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+                assert not connection.exec_driver_sql("PRAGMA foreign_key_check").all(), "a row refers to none"
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def _config(connection: Connection) -> Config:

@@ -89,7 +89,8 @@ class Model(Base):
 class Job(Base):
     """A run that was asked for. A queued row is its own outbox; `attempt` fences every write of a runner.
 
-    Kind `ingest` is internal: it validates `dataset_id` on queue `data`, and the API never shows it.
+    Kind `ingest` is internal: it validates `dataset_id` on queue `data`, and the API never shows it. Kind `import`
+    makes a model of uploaded weights on that queue; `POST /models` asks for it.
     """
 
     __tablename__ = "jobs"
@@ -103,7 +104,7 @@ class Job(Base):
     kind: Mapped[str]
     queue: Mapped[str]  # train | data
     name: Mapped[str | None] = mapped_column(String(200))
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)  # none: kind `import`
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # the model it starts from or judges
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)  # the job that is to make it
     config: Mapped[Json]

@@ -23,7 +23,7 @@ def test_an_upload_is_accepted_hashed_and_stored_under_its_hash(client, tenant, 
     assert storage.upload_path(tenant, sha256).read_bytes() == ARCHIVE
     assert list(storage.tmp_dir.iterdir()) == []
     claim = given.claimed(database, "data")
-    assert (claim.upload.sha256, claim.upload.on_bad_file) == (sha256, "skip")
+    assert (claim.upload.sha256, claim.config["on_bad_file"]) == (sha256, "skip")
 
 
 def test_a_dataset_is_called_like_its_file_unless_it_has_a_name(client):

@@ -2,12 +2,15 @@
 
 import base64
 import hashlib
+import json
 
 import pytest
 
 from api import schemas
+from api.app import create
 from ssl_core import events
 from tests.api.answers import pointers, problem, shown
+from tests.api.conftest import TestClient
 from tests.service import given
 
 WEIGHTS = bytes(range(256)) * 40
@@ -86,3 +89,87 @@ def test_another_tenants_model_answers_like_a_missing_one(other, job, model):
         problem(other.get(f"/models/{name}"), 404, "model_not_found")
         problem(other.get(f"/models/{name}/download"), 404, "model_not_found")
     assert other.get("/models").json()["data"] == []
+
+
+def send(client, content=b"weights", *, config=None, **options):
+    data = {} if config is None else {"config": config if isinstance(config, str) else json.dumps(config)}
+    return client.post("/models", files={"file": ("r18.pt", content)}, data=data, **options)
+
+
+def test_weights_are_accepted_and_the_job_that_makes_a_model_of_them_is_shown(client, database, storage, tenant):
+    answer = send(client, config={"backbone": "resnet18", "mean": [0.5, 0.5, 0.5]})
+    job = shown(schemas.Job, answer, 202)
+    assert answer.headers["location"] == f"/jobs/{job['id']}"
+    assert (job["kind"], job["status"], job["name"], job["dataset"]) == ("import", "queued", "r18.pt", None)
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    assert job["config"]["upload"] == {"sha256": sha256, "size_bytes": 7}
+    assert (job["config"]["backbone"], job["config"]["image_size"]) == ("resnet18", "auto")
+    assert storage.upload_path(tenant, sha256).read_bytes() == b"weights"
+    problem(client.get(f"/models/{job['id']}"), 409, "model_not_ready")
+    assert client.get("/jobs", params={"kind": "import"}).json()["data"] == [client.get(f"/jobs/{job['id']}").json()]
+    claim = given.claimed(database, "data")
+    given.recorded(database, claim, given.model(imported={"layout": "torchvision"}), events.Result({}))
+    given.finished(database, claim)
+    model = shown(schemas.Model, client.get(f"/models/{job['id']}"))
+    assert (model["job_id"], model["card"]["imported"]) == (job["id"], {"layout": "torchvision"})
+
+
+@pytest.mark.parametrize(
+    ("config", "pointer"),
+    [
+        ({"backbone": "resnet51"}, "/config/backbone"),
+        ({"image_size": 7}, "/config/image_size"),
+        ({"mean": [0.5, 0.5]}, "/config/mean"),
+        ({"std": [0.5, 0.5, 0.0]}, "/config/std/2"),
+        ({"stem": "vgg"}, "/config/stem"),
+        ({"width": 2}, "/config/width"),
+        ("{", "/config"),
+        ("[]", "/config"),
+        ('{"image_size": NaN}', "/config"),
+    ],
+)
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_what_is_wrong_about_an_import_is_told_with_its_place(client, config, pointer):
+    body = problem(send(client, config=config), 422, "invalid_config")
+    assert pointers(body)[0].startswith(pointer)
+    assert client.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_bodies_that_are_no_file_of_weights_are_refused(client):
+    problem(client.post("/models", json={"file": "x"}), 415, "unsupported_media")
+    problem(send(client, b""), 422, "empty_upload")
+    problem(client.post("/models", files={"name": (None, "x")}), 422, "invalid_request")
+    problem(client.post("/models", files={"file": b"x"}, data={"on_bad_file": "skip"}), 422, "invalid_request")
+    problem(client.post("/jobs", json={"kind": "import", "dataset": "ds_x"}), 422, "unknown_kind")
+
+
+def test_weights_larger_than_the_limit_are_refused(settings, database, key):
+    small = create(settings.model_copy(update={"max_weights_bytes": 1000}))
+    with TestClient(small, headers={"Authorization": f"Bearer {key}"}) as client:
+        problem(send(client, bytes(1001)), 413, "too_large")
+        assert send(client, bytes(1000)).status_code == 202
+
+
+def test_weights_that_are_sent_twice_under_one_key_are_imported_once(client):
+    once = {"Idempotency-Key": "import-1"}
+    first, second = send(client, headers=once), send(client, headers=once)
+    assert (second.status_code, second.json()) == (202, first.json())
+    assert second.headers["idempotent-replayed"] == "true"
+    assert len(client.get("/jobs").json()["data"]) == 1
+    problem(send(client, config={"image_size": 64}, headers=once), 422, "idempotency_mismatch")
+
+
+def test_another_tenants_import_answers_like_a_missing_one(client, other):
+    job = send(client).json()["id"]
+    problem(other.get(f"/jobs/{job}"), 404, "job_not_found")
+    problem(other.get(f"/models/{job}"), 404, "model_not_found")
+    problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
+    assert other.get("/jobs").json()["data"] == []
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_import_is_cancelled_like_any_job(client):
+    job = send(client).json()["id"]
+    assert client.post(f"/jobs/{job}/cancel").json()["status"] == "cancelled"
+    problem(client.get(f"/models/{job}"), 409, "parent_failed")

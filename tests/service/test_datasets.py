@@ -12,7 +12,7 @@ def test_an_upload_waits_for_its_ingestion_and_becomes_ready_with_its_report(dat
     dataset = given.validating(database, tenant)
     assert (dataset.status, dataset.path) == ("validating", None)
     claim = given.claimed(database, "data")
-    assert claim.upload == leases.Upload(tenant, given.SHA, "reject")
+    assert (claim.upload, claim.config["on_bad_file"]) == (leases.Upload(tenant, given.SHA), "reject")
     assert (claim.kind, claim.dataset_id, claim.dataset_path) == ("ingest", dataset.id, None)
     with database.writing() as session:
         result = given.events.Result(given.report())

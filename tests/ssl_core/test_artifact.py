@@ -96,6 +96,12 @@ def test_weights_of_torchvision_models_have_torchvisions_names(tmp_path):
     torch.testing.assert_close(artifact.load(tmp_path).encode(images), encoder.encode(images))
 
 
+def test_a_mnasnet_which_asks_for_its_version_comes_back(tmp_path):
+    encoder = saved(tmp_path, name="torchvision_mnasnet0_5")
+    images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    torch.testing.assert_close(artifact.load(tmp_path).encode(images), encoder.encode(images))
+
+
 def test_a_card_whose_config_would_be_refused_today_still_describes_its_network(tmp_path):
     encoder = saved(tmp_path, name="torchvision_shufflenet_v2_x0_5")
     card = artifact.load_card(tmp_path)

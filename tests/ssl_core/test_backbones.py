@@ -104,7 +104,10 @@ def test_width_multiplies_every_stage(width, dim):
     assert network.conv1.out_channels == dim // 8
 
 
-@pytest.mark.parametrize(("stem", "side"), [("cifar", 32), ("cifar_stride2", 16), ("imagenet", 8)])
+@pytest.mark.parametrize(
+    ("stem", "side"),
+    [("cifar", 32), ("cifar_no_relu", 32), ("cifar_stride2", 16), ("cifar_padding2", 34), ("imagenet", 8)],
+)
 def test_stems_shrink_the_image_as_they_say(stem, side):
     network = backbones.build(settled(name="resnet10", width=0.125, stem=stem))
     x = network.maxpool(network.bn1(network.conv1(torch.rand(2, 3, 32, 32))))

@@ -140,6 +140,7 @@ NETWORKS = {
     "ours at width 1": {"name": "resnet18", "width": 1.0, "stem": "imagenet"},
     "with a stem for small images": {"name": "resnet18", "width": 1.0, "stem": "cifar"},
     "with a stem of stride 2": {"name": "resnet18", "width": 1.0, "stem": "cifar_stride2"},
+    "with solo-learn's stem": {"name": "resnet18", "width": 1.0, "stem": "cifar_padding2"},
     "of a depth that neither has by name": {"name": "resnet10", "width": 1.0, "stem": "imagenet"},
     "torchvision's own": {"name": "torchvision_densenet121"},
 }

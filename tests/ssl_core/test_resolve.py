@@ -209,3 +209,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     with pytest.raises(ConfigUnfit, match="no GPU"):
         Machine.here("cuda")
     assert Machine.here("auto").device == "cpu"
+
+
+def test_torchvisions_regnets_whose_widths_are_computed_can_be_trained():
+    settled = settle(backbone={"name": "torchvision_regnet_x_400mf"})
+    assert settled.method.projector == (400, 128)

@@ -44,6 +44,16 @@ def test_empty_lists_say_so(run):
     assert "No models yet" in run("models", "list").stdout
 
 
+def test_weights_are_sent_with_what_is_known_of_them(run, tmp_path):
+    (tmp_path / "r18.pt").write_bytes(b"x")
+    words = ("models", "import", str(tmp_path / "r18.pt"), "--no-wait", "--json")
+    job = json.loads(run(*words, "--set", "image_size=96", "--set", "stem=cifar").stdout)
+    assert (job["kind"], job["name"], job["status"]) == ("import", "r18.pt", "queued")
+    assert (job["config"]["image_size"], job["config"]["stem"]) == (96, "cifar")
+    refused = run(*words, "--set", "image_size=7")
+    assert (refused.exit_code, "image_size" in refused.stderr) == (2, True)
+
+
 def test_a_key_is_made_listed_and_revoked(run):
     made = json.loads(run("keys", "create", "laptop", "--json").stdout)
     assert made["key"].startswith("tv_")

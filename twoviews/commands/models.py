@@ -5,10 +5,34 @@ from typing import Annotated
 
 import typer
 
-from twoviews import screen
+from twoviews import run_config, screen
+from twoviews.commands import jobs
 from twoviews.session import Json, client
 
 app = typer.Typer(no_args_is_help=True, help="See and fetch trained encoders.")
+
+
+@app.command("import")
+def import_(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="safetensors, or a state dict as torch.save writes it.")],
+    name: Annotated[str | None, typer.Option(help="What to call it; the file's name unless told otherwise.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="What weights do not tell, as in image_size=96; may be repeated."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the model is there.")] = True,
+    json: Json = False,
+) -> None:
+    """Make a model of weights that were trained elsewhere. Ends 1 when they cannot become one."""
+    api = client(ctx)
+    config = run_config.build(None, None, change or [], api.recipes)
+    with screen.sending(f"Sending {path.name}", quiet=json) as progress:
+        job = api.models.create(path, name=name, config=config, progress=progress)
+    if wait:
+        with screen.waiting("Looking at the weights", quiet=json):
+            job = api.jobs.wait(job)
+    jobs.show_one(job, json)
 
 
 @app.command("list")
