@@ -122,14 +122,18 @@ def _origin(card: Card) -> Iterator[str]:
     lineage, versions = card.get("lineage", []), card.get("versions", {})
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
     file = card.get("imported", {}).get("file")
-    started = "another model's" if lineage else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
+    taught = card.get("config", {}).get("kind") == "distill"  # then the first ancestor gave answers, not weights
+    started = "another model's" if lineage and not taught else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
     started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"
     yield _table(
         {
             "job": f"`{card['job']}`" if card.get("job") else None,
             "first weights": started,
-            **{f"ancestor {number}": _ancestor(entry) for number, entry in enumerate(lineage, 1)},
+            **{
+                "teacher" if taught and number == 1 else f"ancestor {number}": _ancestor(entry)
+                for number, entry in enumerate(lineage, 1)
+            },
             "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
         }
     )

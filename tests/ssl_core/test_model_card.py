@@ -105,3 +105,12 @@ def test_only_networks_that_a_library_has_come_with_its_lines():
         assert loading.in_torchvision(shape, "x") is None
         assert "torchvision.models" not in model_card.markdown({**BARE, "backbone": shape})
     assert loading.in_timm({"name": "torchvision_vit_b_16", "width": 1.0, "stem": "imagenet"}, "x") is None
+
+
+def test_a_distilled_models_teacher_gave_answers_and_no_weights():
+    lineage = [{"id": "mdl_01k", "name": "Gulls"}]
+    card = BARE | {"lineage": lineage, "config": {"kind": "distill", "backbone": {"weights": "random"}}}
+    text = model_card.markdown(card)
+    assert re.search(r"first weights \| random", text)
+    assert re.search(r"teacher \|.*Gulls", text)
+    assert "ancestor" not in text
