@@ -123,7 +123,11 @@ def _origin(card: Card) -> Iterator[str]:
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
     file = card.get("imported", {}).get("file")
     taught = card.get("config", {}).get("kind") == "distill"  # then the first ancestor gave answers, not weights
-    started = "another model's" if lineage and not taught else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
+    started = (
+        "another model's"
+        if lineage and not taught
+        else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
+    )
     started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"
     yield _table(
