@@ -26,5 +26,4 @@ def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: floa
             method.projector(method.backbone(images))
     preprocessing = artifact.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
     encoder = artifact.Encoder(method.backbone, method.projector, preprocessing)
-    about = {"method": "simclr", "config": settled.model_dump(mode="json")}
-    return artifact.save(folder, encoder, settled.backbone, method.heads(), about)[1]
+    return artifact.save(folder, encoder, settled.backbone, method.heads(), {"method": "simclr"})[1]
