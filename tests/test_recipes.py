@@ -10,13 +10,13 @@ from sklearn.datasets import load_sample_images
 
 from ssl_core import config
 from ssl_core.events import Result
+from ssl_core.pack import pack_folder
 from ssl_core.recipes import RECIPES
 from ssl_core.recipes.cifar10 import CIFAR10
 from ssl_core.recipes.published import PUBLISHED
 from ssl_core.run import Inputs, run
 from tests.ssl_core.toys import SIDE, shrunk
 from tests.test_end_to_end import up
-from worker import ingest
 
 OWN = {"simclr-cpu", "simsiam-cpu", "simclr-digits", "simsiam-digits"}  # the demo and the benchmarks run these
 THROUGH_THE_SERVICE = [*PUBLISHED, *CIFAR10]
@@ -62,7 +62,7 @@ def test_published_systems_and_every_method_run_through_the_service(photos, tmp_
 @pytest.fixture(scope="module")
 def packed(photos, tmp_path_factory):
     directory = tmp_path_factory.mktemp("packed")
-    ingest.main([str(photos), "--out", str(directory)])
+    pack_folder(photos, directory)
     return directory
 
 
