@@ -42,7 +42,7 @@ def read_until(process: subprocess.Popen, reached) -> list:
     return events
 
 
-@pytest.mark.parametrize("name", ["simclr", "dino"])  # every method, in one process: test_resume.py
+@pytest.mark.parametrize("name", ["dino"])  # every method, in one process: test_resume.py
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, tmp_path):
     fields = {
         "method": {"name": name, "projector": [32, 16]},
