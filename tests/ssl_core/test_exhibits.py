@@ -61,7 +61,7 @@ def learner(digits, **fields):
     dataset = Dataset.open(digits)
     settled = resolve(asked(**fields), dataset.report, Machine("cpu", False))
     material = Material.of(dataset, settled)
-    return Learner(settled, material.preprocessing, material.rows), material
+    return Learner(settled, material), material
 
 
 def test_a_run_leaves_views_at_its_start_and_curves_before_its_model(digits, tmp_path):

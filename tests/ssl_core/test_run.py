@@ -264,7 +264,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 def learner_of(digits, resolved):
     settled = config.parse(resolved)
     material = Material.of(Dataset.open(digits), settled)
-    return train.Learner(settled, material.preprocessing, material.rows)
+    return train.Learner(settled, material)
 
 
 def rows_of_step(learner, step):
