@@ -1,4 +1,4 @@
-"""Every recipe runs: those of published systems and each method's for CIFAR-10 through the service, all others alone.
+"""Every recipe runs: those of published systems through the service, all others without it.
 
 The images are real: small squares out of scikit-learn's two photographs, one class each.
 """
@@ -12,15 +12,13 @@ from ssl_core import config
 from ssl_core.events import Result
 from ssl_core.pack import pack_folder
 from ssl_core.recipes import RECIPES
-from ssl_core.recipes.cifar10 import CIFAR10
 from ssl_core.recipes.published import PUBLISHED
 from ssl_core.run import Inputs, run
 from tests.ssl_core.toys import SIDE, shrunk
 from tests.test_end_to_end import up
 
 OWN = {"simclr-cpu", "simsiam-cpu", "simclr-digits", "simsiam-digits"}  # the demo and the benchmarks run these
-THROUGH_THE_SERVICE = [*PUBLISHED, *CIFAR10]
-ALONE = [recipe for recipe in RECIPES.values() if recipe not in THROUGH_THE_SERVICE and recipe.name not in OWN]
+ALONE = [recipe for recipe in RECIPES.values() if recipe not in PUBLISHED and recipe.name not in OWN]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +36,12 @@ def photos(tmp_path_factory):
     return folder
 
 
-def test_published_systems_and_every_method_run_through_the_service(photos, tmp_path):
+def test_published_systems_run_through_the_service(photos, tmp_path):
     with up(tmp_path / "data") as service, service.client() as client:
         dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
         shown = {recipe["name"]: recipe for recipe in client.recipes()}
         jobs = {}
-        for recipe in THROUGH_THE_SERVICE:
+        for recipe in PUBLISHED:
             assert shown[recipe.name]["config"] == recipe.config
             model = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}.get(recipe.kind)
             jobs[recipe.name] = client.jobs.submit(
