@@ -1,4 +1,4 @@
-"""Every recipe runs: one of each kind through the service, all others without it.
+"""Every recipe that pretrains runs; the kinds themselves go through the service in test_end_to_end.py.
 
 The images are real: small squares out of scikit-learn's two photographs, one class each.
 """
@@ -12,15 +12,10 @@ from ssl_core import config
 from ssl_core.events import Result
 from ssl_core.pack import pack_folder
 from ssl_core.recipes import RECIPES
-from ssl_core.recipes.published import PUBLISHED
 from ssl_core.run import Inputs, run
 from tests.ssl_core.toys import SIDE, shrunk
-from tests.test_end_to_end import up
 
 OWN = {"simclr-cpu", "simsiam-cpu", "simclr-digits", "simsiam-digits"}  # the demo and the benchmarks run these
-SERVED = [
-    recipe for recipe in PUBLISHED if recipe.name in ("simclr-imagenet", "simclrv2-finetune-10pct", "simclrv2-distill")
-]
 ALONE = [recipe for recipe in RECIPES.values() if recipe.kind == "pretrain" and recipe.name not in OWN]
 
 
@@ -37,27 +32,6 @@ def photos(tmp_path_factory):
             square = Image.fromarray(photo[top : top + 2 * SIDE, left : left + 2 * SIDE])
             square.resize((SIDE, SIDE)).save(path)
     return folder
-
-
-def test_a_recipe_of_each_kind_runs_through_the_service(photos, tmp_path):
-    with up(tmp_path / "data") as service, service.client() as client:
-        dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
-        shown = {recipe["name"]: recipe for recipe in client.recipes()}
-        jobs = {}
-        for recipe in SERVED:
-            assert shown[recipe.name]["config"] == recipe.config
-            model = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}.get(recipe.kind)
-            jobs[recipe.name] = client.jobs.submit(
-                kind=recipe.kind,
-                dataset=dataset,
-                config=shrunk(recipe),
-                model=jobs[model] if model else None,
-                name=recipe.name,
-            )
-        for name, job in jobs.items():
-            done = client.jobs.wait(job, timeout_seconds=280)
-            assert done.status == "succeeded", (name, done.error)
-            assert done.summary["steps"] >= 1
 
 
 @pytest.fixture(scope="module")
