@@ -26,6 +26,7 @@ TINY = {
     "phases": [{"until": 1.0, "image_size": 8}],
     "batch_size": 64,
     "device": "cpu",
+    "pictures": False,
 }
 
 
@@ -87,7 +88,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
             "test": 100,
         }
 
-        run = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 3}, name="tiny")
+        run = client.jobs.submit(dataset=dataset, config=TINY | {"epochs": 3, "pictures": True}, name="tiny")
         judged = client.jobs.submit(
             kind="linear_eval", dataset=dataset, model=run, config={"label_fractions": [0.2], "epochs": 20}
         )
