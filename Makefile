@@ -20,7 +20,7 @@ test: $(READY)  ## every test; needs no server
 check: $(READY)  ## format, lint, types, architecture, documentation, migrations
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/pytest tests/test_architecture.py tests/test_docs.py && $(BIN)/python -m service check
 
-bench: $(READY) .venv/.bench  ## the measurements of benchmarks/README.md; pretrain needs a dataset, see there
+bench: $(READY)  ## the measurements of benchmarks/README.md; pretrain needs a dataset, see there
 	@for name in views metrics api embed first_metric; do echo "== $$name" && $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 migrate: $(READY)  ## bring the database of TWOVIEWS_DATABASE_URL (or of ./twoviews-data) to the newest schema
@@ -30,6 +30,3 @@ $(READY): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer, with venv, is needed" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv (a minute or two, once) …" && $(BIN)/pip install -qq --editable ".[dev]" && touch $@
-
-.venv/.bench: $(READY)
-	@$(BIN)/pip install -qq --editable ".[bench]" && touch $@

@@ -55,7 +55,8 @@ def _run(asked: argparse.Namespace) -> int:
         run_config = _read_config(asked.config)
         asked.out.mkdir(parents=True, exist_ok=True)
         inputs = _inputs(asked)
-        distributed.launch(run_config.devices if isinstance(run_config, TrainingRun) else 1)
+        if isinstance(run_config, TrainingRun):
+            distributed.launch(run_config.devices, run_config.device)
     except (Unusable, OSError) as error:
         return _refuse(str(error), as_event=asked.events)
     if distributed.launched():

@@ -107,6 +107,11 @@ def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
     return shuffled[order[:count]]
 
 
+def at_most(dataset: Dataset, rows: Rows, most: int, stream: int) -> Rows:
+    """Return the rows, or `most` of them drawn evenly from the classes."""
+    return rows if len(rows) <= most else rows[draw_evenly(dataset.labels[rows], most, stream)]
+
+
 def by_class(labels: Rows, stream: int) -> Rows:
     """Return all positions in `labels`, class after class, in an order drawn by the stream within each."""
     shuffled = counters.permutation(stream, len(labels)).numpy()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_core import distributed
 from ssl_core.backbones import Backbone
 from ssl_core.classification import Classification
 from ssl_core.config import Distill
@@ -29,9 +30,7 @@ class Distillation(Classification):
         loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
         if self.label_weight > 0:
             assert labels is not None
-            told = labels != HIDDEN
-            own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told.sum().clamp(
-                min=1
-            )
+            told = distributed.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)  # images, of every process's
+            own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told
             loss = (1 - self.label_weight) * loss + self.label_weight * own
         return Output(loss, h.detach())

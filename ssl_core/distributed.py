@@ -23,15 +23,22 @@ _RANK = "LOCAL_RANK"  # of torchrun's
 PATIENCE = timedelta(hours=2)  # of the others while the first process evaluates or waits for room on a disk
 
 
-def launch(devices: int) -> None:
+def launch(devices: int, device: str) -> None:
     """Become torchrun, which starts this process's command as often as there are devices; return if it has done so.
 
-    With one device there is nothing to start.
+    With one device, or fewer than are asked for, there is nothing to start. device: as the config has it.
     """
-    if devices == 1 or launched():
+    if devices == 1 or launched() or devices > there(device):
         return
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     os.execv(sys.executable, [*torchrun, "-m", "ssl_core", *sys.argv[1:]])
+
+
+def there(device: str) -> int:
+    """Return how many processes this machine has a GPU for or, on a CPU, a processor."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def launched() -> bool:
@@ -50,10 +57,9 @@ def joined(devices: int, device: str) -> Iterator[None]:
     if devices == 1:
         yield
         return
-    if device == "cuda" and torch.cuda.device_count() < devices:
-        raise ConfigUnfit(
-            f"The config asks for {devices} devices, and this machine has {torch.cuda.device_count()} GPUs."
-        )
+    if devices > (most := there(device)):
+        what = "GPUs" if device == "cuda" else "processors"
+        raise ConfigUnfit(f"The config asks for {devices} devices, and this machine has {most} {what}.")
     if int(os.environ.get("WORLD_SIZE", "1")) != devices:
         raise ConfigUnfit(f"The config asks for {devices} devices: `python -m ssl_core run` starts a process for each.")
     if device == "cuda":

@@ -9,7 +9,7 @@ from torch import Tensor
 from ssl_core import counters, evaluate, scores
 from ssl_core.artifact import Encoder
 from ssl_core.config import Labelled
-from ssl_core.data import Dataset, Rows, draw_evenly, labels_of
+from ssl_core.data import Dataset, at_most, labels_of
 from ssl_core.source import prepared
 from ssl_core.teaching import Teaching
 from ssl_core.trial import Trial
@@ -36,7 +36,9 @@ class Examiner:
         if (trial := teaching.trial) is None:
             return None
         assert settled.image_size != "auto"
-        rows = _some(dataset, trial.val if len(trial.val) else trial.test, settled)
+        most, stream = settled.evaluation.max_images, counters.stream(settled.seed, _STREAM)
+        assert most != "auto"
+        rows = at_most(dataset, trial.val if len(trial.val) else trial.test, most, stream)
         told = int((teaching.labels >= 0).sum())
         images = prepared(dataset, rows, settled.image_size)
         return cls(dataset, teaching.classes, trial, told, settled.seed, images, labels_of(dataset, rows))
@@ -57,12 +59,3 @@ class Examiner:
         )
         found = scores.of(logits, labels_of(self.dataset, self.trial.test), self.classes, self.seed)
         return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **found}
-
-
-def _some(dataset: Dataset, rows: Rows, settled: Labelled) -> Rows:
-    """At most `max_images` of the rows, evenly from the classes."""
-    most = settled.evaluation.max_images
-    assert most != "auto"
-    if len(rows) <= most:
-        return rows
-    return rows[draw_evenly(dataset.labels[rows], most, counters.stream(settled.seed, _STREAM))]

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_core import counters, evaluate, online
 from ssl_core.artifact import Encoder
 from ssl_core.config import OnlineEvaluation, Pretrain
-from ssl_core.data import Dataset, Rows, draw_evenly, labels_of
+from ssl_core.data import Dataset, Rows, at_most, labels_of
 from ssl_core.failures import LabelsNeeded
 from ssl_core.source import prepared
 from ssl_core.trial import Trial
@@ -39,7 +39,9 @@ class Monitor:
             trial = Trial.of(dataset, settled.subset, settled.seed)
         except LabelsNeeded:
             return None
-        train, test = (_some(dataset, rows, settled) for rows in (trial.train, _judges(trial)))
+        most, stream = settled.evaluation.max_images, counters.stream(settled.seed, _STREAM)
+        assert most != "auto"
+        train, test = (at_most(dataset, rows, most, stream) for rows in (trial.train, _judges(trial)))
         assert settled.image_size != "auto"
         images = (prepared(dataset, rows, settled.image_size) for rows in (train, test))
         first, second = images
@@ -63,12 +65,3 @@ class Monitor:
 
 def _judges(trial: Trial) -> Rows:
     return trial.val if len(trial.val) else trial.test
-
-
-def _some(dataset: Dataset, rows: Rows, settled: Pretrain) -> Rows:
-    """At most `max_images` of the rows, evenly from the classes."""
-    most = settled.evaluation.max_images
-    assert most != "auto"
-    if len(rows) <= most:
-        return rows
-    return rows[draw_evenly(dataset.labels[rows], most, counters.stream(settled.seed, _STREAM))]

@@ -215,6 +215,8 @@ def _dim(config: TrainingRun) -> int:
     assert config.image_size != "auto"
     with backbones.ShapesAlone():
         backbone = backbones.build(config.backbone).eval().to("meta")
+    if config.backbone.layout == "torchvision" and not is_torchvisions(config.backbone.name):
+        return backbone.dim  # ours take every size, and to pass one here would load torch's compiler, for seconds
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
         for side in sorted({config.image_size, *(phase.image_size for phase in config.phases)}):
             try:

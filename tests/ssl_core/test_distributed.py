@@ -7,16 +7,22 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ssl_core import config, joint_norm, losses, methods
+from ssl_core import backbones, config, joint_norm, losses, methods
+from ssl_core.distillation import Distillation
 from ssl_core.distributed import gather
 from ssl_core.machine import Machine
 from ssl_core.methods import METHODS, Moment
 from ssl_core.resolve import resolve
+from ssl_core.teaching import HIDDEN
 
 RANKS = 2
 OWN = {"dino": {"prototypes": 12}, "moco_v2": {"queue": 20}}
 REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 8, "height": 8, "images": 64}]}
 CPU = torch.device("cpu")
+SHAPE = config.Backbone(
+    name="resnet10", width=0.125, stem="cifar", selective_kernel=False, layout="torchvision", zero_init_residual=False
+)
+LABELS = torch.tensor([0, 1, HIDDEN, 2, HIDDEN, HIDDEN, HIDDEN, 1])  # three in the first half, one in the second
 
 
 def build(name):
@@ -48,6 +54,20 @@ def learn(network, part=slice(None)):
     return torch.stack(told), gradients, method.state_dict()
 
 
+def student():
+    torch.manual_seed(0)
+    network = backbones.build(SHAPE)
+    teacher = lambda view: view.mean((2, 3)) * 5  # noqa: E731 - a callable is all that it has to be
+    return Distillation(config.Distill(label_weight=0.5), network, 3, teacher).double().train()
+
+
+def taught(network, part=slice(None)):
+    """The loss and the gradients of a batch of which some labels are told."""
+    loss = network([views(0)[0][part]], LABELS[part]).loss
+    loss.backward()
+    return loss.detach(), [p.grad for p in network.parameters()]
+
+
 def half(rank, port, folder):
     """What one of the two processes does."""
     torch.set_num_threads(1)
@@ -59,6 +79,10 @@ def half(rank, port, folder):
         told, gradients, state = learn(network, slice(4 * rank, 4 * rank + 4))
         dist.all_reduce(told)
         found[name] = told / RANKS, gradients, state
+    network = nn.parallel.DistributedDataParallel(joint_norm.join(student(), CPU), broadcast_buffers=False)
+    loss, gradients = taught(network, slice(4 * rank, 4 * rank + 4))
+    dist.all_reduce(loss)
+    found["distill"] = loss / RANKS, gradients
     rows = torch.arange(6.0, dtype=torch.float64).view(3, 2).add(rank * 10).requires_grad_()
     losses.nt_xent(*gather(rows).chunk(2), temperature=0.5).backward()
     found["gathered"] = gather(rows.detach()), rows.grad
@@ -87,6 +111,13 @@ def test_two_processes_learn_what_one_learns_of_the_joined_batch(name, halves):
         assert found[name][2].keys() == state.keys()
         for key, value in state.items():
             torch.testing.assert_close(found[name][2][key], value, rtol=1e-5, atol=1e-8)
+
+
+def test_labels_that_are_told_weigh_alike_whichever_process_has_them(halves):
+    loss, gradients = taught(student())
+    for found in halves:
+        torch.testing.assert_close(found["distill"][0], loss)
+        torch.testing.assert_close(found["distill"][1], gradients, rtol=1e-5, atol=1e-8)
 
 
 def test_gathered_rows_are_in_the_order_of_the_ranks_and_gradients_are_summed(halves):

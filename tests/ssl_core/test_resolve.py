@@ -1,8 +1,12 @@
 """Resolution: nothing stays at auto, what is resolved resolves to itself, and each rule that a description promises."""
 
-import pytest
+import subprocess
+import sys
 
-from ssl_core import config
+import pytest
+import torch
+
+from ssl_core import backbones, config
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
 from ssl_core.methods import METHODS
@@ -214,3 +218,25 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 def test_torchvisions_regnets_whose_widths_are_computed_can_be_trained():
     settled = settle(backbone={"name": "torchvision_regnet_x_400mf"})
     assert settled.method.projector == (400, 128)
+
+
+def test_a_run_is_settled_without_loading_torchs_compiler():
+    code = (
+        "import sys; from ssl_core import config\n"
+        "from ssl_core.machine import Machine\n"
+        "from ssl_core.resolve import resolve\n"
+        "report = {'splits': {'train': {'images': 300}}, 'sizes': [{'width': 32, 'height': 32, 'images': 300}]}\n"
+        "asked = config.parse({'method': {'name': 'simclr'}})\n"
+        "settled = resolve(asked, report, Machine('cpu', gains_from_bf16=False))\n"
+        "print(settled.method.projector[0], 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["256", "False"]
+
+
+@pytest.mark.parametrize("stem", ["cifar", "cifar_stride2", "imagenet"])
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_our_networks_take_the_smallest_images(name, stem):
+    shape = {"name": name, "width": 0.125, "stem": stem, "zero_init_residual": False}
+    network = backbones.build(config.Backbone(**shape, selective_kernel=False, layout="torchvision")).eval()
+    assert network(torch.rand(2, 3, 4, 4)).shape == (2, network.dim)

@@ -104,9 +104,14 @@ def running(mark: bytes) -> list[int]:
     return found
 
 
-def test_more_devices_than_there_are_are_refused():
-    count = torch.cuda.device_count() + 1
-    with pytest.raises(ConfigUnfit, match="GPUs"), distributed.joined(count + 1, "cuda"):
+@pytest.mark.parametrize(("device", "what"), [("cuda", "GPUs"), ("cpu", "processors")])
+def test_more_devices_than_there_are_are_refused_before_anything_is_started(device, what):
+    count = distributed.there(device) + 1
+    with pytest.raises(ConfigUnfit, match=what), distributed.joined(max(2, count), device):
         pass
+    assert distributed.launch(max(2, count), device) is None  # and has not become torchrun
+
+
+def test_a_run_of_several_devices_is_not_one_process():
     with pytest.raises(ConfigUnfit, match="a process for each"), distributed.joined(2, "cpu"):
         pass
