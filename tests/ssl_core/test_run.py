@@ -5,6 +5,8 @@ import itertools
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,27 @@ def test_a_run_tells_its_story_and_leaves_a_model(name, digits, tmp_path):
     features = encoder.encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
     assert features.shape == (2, model.dim)
     assert features.isfinite().all()
+
+
+def test_neither_training_nor_judging_loads_torchs_compiler(digits, tmp_path):
+    # It takes longer than all the rest of a start.
+    code = (
+        "import sys\n"
+        "from tests.ssl_core import test_labelled_runs, test_run\n"
+        "digits, out = map(test_run.Path, sys.argv[1:])\n"
+        "test_run.go(digits, out / 'whole', evaluation={'every_epochs': 1})\n"
+        "inputs = {'checkpoint': next((out / 'whole').glob('*.pt'))}\n"
+        "assert isinstance(test_run.go(digits, out / 'rest', inputs)[-1], test_run.Result)\n"
+        "for kind in ('knn_eval', 'linear_eval'):\n"
+        "    asked = test_run.config.parse({}, kind)\n"
+        "    [*_, last] = test_run.run(asked, test_run.Inputs(digits, out / 'whole' / 'model'), out)\n"
+        "    assert isinstance(last, test_run.Result), last\n"
+        "test_labelled_runs.go('supervised', digits, out / 'supervised')\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(digits), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
 
 
 def test_metrics_of_a_step_come_before_its_checkpoint(digits, tmp_path):
