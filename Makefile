@@ -15,7 +15,7 @@ up: $(READY)  ## the whole service on this machine, data in ./twoviews-data
 	@$(BIN)/twoviews up
 
 test: $(READY)  ## every test; needs no server
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## format, lint, types, architecture, documentation, migrations
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/pytest tests/test_architecture.py tests/test_docs.py && $(BIN)/python -m service check

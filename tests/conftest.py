@@ -31,7 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONG = ("test_end_to_end.py", "test_recipes.py", "test_demo.py", "test_kills.py", "test_main.py", "test_run.py")
+LONG = [
+    f"test_{name}.py"
+    for name in "kills export main demo end_to_end harness several_devices importer live stops resume recipes".split()
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,10 +22,10 @@ CONFIG = {
     "phases": [{"until": 1.0, "image_size": 8}],
     "precision": "fp32",
     "device": "cpu",
-    "epochs": 40,
+    "epochs": 80,
     "batch_size": 32,
     "seed": REAL_SEED,
-    "evaluation": {"every_epochs": 10, "max_images": 32},
+    "evaluation": {"every_epochs": 20, "max_images": 32},
     "checkpoints": {"every_steps": 8},
 }
 CLOCKED = ("train/images_per_second", "train/data_wait")  # series whose values depend on the machine's mood

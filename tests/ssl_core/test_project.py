@@ -71,7 +71,7 @@ def test_a_projection_leaves_coordinates_and_pictures(digits, model, tmp_path):
 
 
 def test_the_first_components_are_those_of_the_models_unit_features(digits, model, tmp_path):
-    go(digits, model, tmp_path, **FAST, layer="projection")
+    go(digits, model, tmp_path, **FAST, layer="projection", precision="fp32")
     dataset, encoder = Dataset.open(digits), artifact.load(model)
     found = features(encoder, prepared(dataset, dataset.indices("test"), 16), "projection").double().numpy()
     unit = found / np.linalg.norm(found, axis=1, keepdims=True)

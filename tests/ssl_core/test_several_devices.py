@@ -21,6 +21,7 @@ from tests.ssl_core.digits import TINY, pack_digits
 CONFIG = TINY | {
     "method": {"name": "simsiam", "projector": [32, 16]},
     "epochs": 4,
+    "precision": "fp32",
     "optimizer": {"name": "sgd", "lr": 0.01},
     "evaluation": {"every_epochs": 2},
 }

@@ -1,0 +1,182 @@
+"""SimCLR and SimSiam beside lightly's own modules, trained equally: what their features are worth, over several seeds.
+
+    python -m benchmarks.beside_lightly PACKED [--epochs 15] [--seeds 3] [--subset 10000] [--out FOLDER]
+
+PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Equal on both sides:
+network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its rate, momentum, decay of all
+weights, warm-up and cosine, the constant rate of SimSiam's predictor, bf16 where the machine gains from it, SimCLR's
+temperature, the widths of the heads and the distributions that views are drawn from. Theirs are transform, loss and
+heads, with three layers in SimSiam's projector where ours has the paper's two for CIFAR. Ours is the product's own
+process. Both are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the whole test split. What
+lies in --out already is not run again.
+"""
+
+import argparse
+import statistics
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import ssl_core.torchvision_ops  # noqa: F401  (before lightly imports torchvision)
+
+from lightly.loss import NegativeCosineSimilarity, NTXentLoss  # isort: skip
+from lightly.models.modules import SimCLRProjectionHead, SimSiamPredictionHead, SimSiamProjectionHead  # isort: skip
+from lightly.transforms import SimCLRTransform, SimSiamTransform  # isort: skip
+
+from benchmarks.lightly_simclr import IMAGENET, WORKERS, Pictures
+from benchmarks.methods import result
+from ssl_core.backbones import build
+from ssl_core.config import Backbone, Import, Schedule
+from ssl_core.data import Dataset
+from ssl_core.import_weights import import_weights
+from ssl_core.machine import Machine
+from ssl_core.optim import lr_factor
+
+BATCH = 256
+NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2", "zero_init_residual": False}
+RATES = {"simclr": 0.12, "simsiam": 0.06}
+SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+TEMPERATURE = 0.2
+CIFAR: dict[str, Any] = {"input_size": 32, "min_scale": 0.2, "gaussian_blur": 0.0}
+TRANSFORMS = {
+    "simclr": SimCLRTransform(**CIFAR, cj_strength=0.5),
+    "simsiam": SimSiamTransform(**CIFAR),  # 0.4, 0.4, 0.4 and 0.1: the same jitter
+}
+HEAD = "| method | side | kNN | linear |\n|---|---|---|---|"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--subset", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("beside-lightly"))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(HEAD, flush=True)
+    for name in RATES:
+        for side, train in (("ours", ours), ("lightly", theirs)):
+            judged = [
+                judge(options, f"{side}-{name}-{seed}", train(options, name, seed)) for seed in range(options.seeds)
+            ]
+            print(f"| {name} | {side} |", " | ".join(map(told, zip(*judged, strict=True))), "|", flush=True)
+
+
+def told(values: tuple[float, ...]) -> str:
+    """Mean, standard error of the mean, and each."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.1f} ± {error:.1f} ({', '.join(f'{value:.1f}' for value in values)})"
+
+
+def judge(options: argparse.Namespace, name: str, model: Path) -> tuple[float, float]:
+    """kNN and linear accuracy in percent."""
+    kinds = ("knn_eval", "linear_eval")
+    configs = ({"kind": kind, "subset": options.subset} for kind in kinds)
+    knn, linear = (result(options, f"{name}-{config['kind']}", config, model) for config in configs)
+    return 100 * knn["results"][0]["top1"], 100 * linear["results"][0]["top1"]
+
+
+def ours(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """The model of the product's own process."""
+    config = {
+        "method": {"name": name} | ({"temperature": TEMPERATURE} if name == "simclr" else {}),
+        "backbone": NETWORK,
+        "phases": [{"until": 1, "image_size": 32}],
+        "batch_size": BATCH,
+        "optimizer": {"name": "sgd", "lr": RATES[name], "decay_norm_and_bias": True} | SGD,
+        "epochs": options.epochs,
+        "subset": options.subset,
+        "seed": seed,
+        "evaluation": {"every_epochs": 0},
+        "pictures": False,
+    }
+    result(options, f"ours-{name}-{seed}", config)
+    return options.out / f"ours-{name}-{seed}" / "model"
+
+
+def theirs(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """The model of the backbone that lightly's modules trained, imported as anybody's weights are."""
+    folder = options.out / f"lightly-{name}-{seed}"
+    if not (folder / "model").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = train(options, name, seed).state_dict()
+        torch.save({f"backbone.{key}": value.contiguous() for key, value in trained.items()}, folder / "weights.pt")
+        mean, std = IMAGENET
+        asked = Import(stem="cifar_stride2", image_size=32, mean=mean, std=std)
+        import_weights(folder / "weights.pt", folder / "model", asked)
+    return folder / "model"
+
+
+def train(options: argparse.Namespace, name: str, seed: int) -> nn.Module:
+    """Return the trained body of the backbone."""
+    torch.manual_seed(seed)
+    dataset, schedule = Dataset.open(options.data), Schedule(warmup_epochs=options.epochs / 20)
+    rows = dataset.indices("train", options.subset, seed)
+    pixels = np.load(options.data / "pixels.npy", mmap_mode="r")
+    pictures = Pictures(np.ascontiguousarray(pixels[rows]), TRANSFORMS[name])
+    backbone = build(Backbone(**NETWORK, selective_kernel=False, layout="torchvision"))
+    model = (LightlySimCLR if name == "simclr" else LightlySimSiam)(backbone).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD([{"params": model.scheduled()}, {"params": model.constant()}], lr=RATES[name], **SGD)
+    loader = torch.utils.data.DataLoader(
+        pictures, BATCH, shuffle=True, drop_last=True, num_workers=WORKERS, persistent_workers=True
+    )
+    for epoch in range(options.epochs):
+        for step, views in enumerate(loader, epoch * len(loader)):
+            optimizer.param_groups[0]["lr"] = RATES[name] * lr_factor(
+                schedule, step, options.epochs * len(loader), len(loader)
+            )
+            model(*(view.to(memory_format=torch.channels_last) for view in views)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return backbone.body
+
+
+class LightlySimCLR(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, SimCLRProjectionHead(backbone.dim, backbone.dim, 128)
+        self.loss, self.low = NTXentLoss(TEMPERATURE), Machine.here().gains_from_bf16
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            z = [self.head(self.backbone(view)) for view in (first, second)]
+        return self.loss(*(part.float() for part in z))
+
+    def scheduled(self) -> list[Tensor]:
+        return list(self.parameters())
+
+    def constant(self) -> list[Tensor]:
+        return []
+
+
+class LightlySimSiam(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone, wide = backbone, 4 * backbone.dim
+        self.head, self.predictor = (
+            SimSiamProjectionHead(backbone.dim, wide, wide),
+            SimSiamPredictionHead(wide, wide // 4, wide),
+        )
+        self.loss, self.low = NegativeCosineSimilarity(), Machine.here().gains_from_bf16
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
+            z = [self.head(self.backbone(view)) for view in (first, second)]
+            p = [self.predictor(part) for part in z]
+        one, other = (self.loss(p[i].float(), z[1 - i].detach().float()) for i in (0, 1))
+        return 0.5 * (one + other)
+
+    def scheduled(self) -> list[Tensor]:
+        return [*self.backbone.parameters(), *self.head.parameters()]
+
+    def constant(self) -> list[Tensor]:
+        return list(self.predictor.parameters())
+
+
+if __name__ == "__main__":
+    main()
