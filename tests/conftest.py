@@ -31,10 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONG = [
-    f"test_{name}.py"
-    for name in "kills export main demo end_to_end harness several_devices importer live stops resume recipes".split()
-]
+_LONG = "recipes kills export main demo end_to_end harness several_devices importer live stops resume"
+LONG = [f"test_{name}.py" for name in _LONG.split()]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
