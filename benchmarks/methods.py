@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pretrain import start
-from ssl_core.method_config import METHODS
+from ssl_core.config.methods import METHODS
 
 HEAD = "| method | minutes | std | RankMe | kNN | linear (95 %) |\n|---|---|---|---|---|---|"
 

@@ -9,7 +9,7 @@ import statistics
 import time
 
 from ssl_core.config import Phase, TrainingRun
-from ssl_core.fields import Auto
+from ssl_core.config.fields import Auto
 from ssl_core.learner import Learner
 from ssl_core.material import Material
 from ssl_core.resolve import ONLINE_EVALUATIONS, Length

@@ -31,9 +31,9 @@ from ssl_core.config import (
     is_torchvisions,
     view_sets,
 )
+from ssl_core.config.methods import MethodConfig
 from ssl_core.failures import ConfigUnfit
 from ssl_core.machine import Machine
-from ssl_core.method_config import MethodConfig
 
 Run = TypeVar("Run", bound=TrainingRun | KnnEval | LinearEval | Project)
 Fit = TypeVar("Fit", bound=TrainingRun)

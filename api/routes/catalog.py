@@ -11,7 +11,7 @@ from api.answers import Answer
 from api.bodies import JsonRoute
 from api.deps import Known
 from ssl_core.config import BACKBONES, Backbone
-from ssl_core.method_config import METHODS
+from ssl_core.config.methods import METHODS
 from ssl_core.recipes import RECIPES
 
 router = APIRouter(tags=["catalogue"], route_class=JsonRoute)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ssl_core import distributed, momentum
 from ssl_core.backbones import Backbone
+from ssl_core.config.methods import DINO as Config
 from ssl_core.heads import MLP
 from ssl_core.losses import distillation
-from ssl_core.method_config import DINO as Config
 from ssl_core.methods.method import Moment, Output
 from ssl_core.methods.target import TargetMethod
 

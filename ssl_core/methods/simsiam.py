@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.backbones import Backbone
+from ssl_core.config.methods import SimSiam as Config
 from ssl_core.heads import MLP
 from ssl_core.losses import negative_cosine
-from ssl_core.method_config import SimSiam as Config
 from ssl_core.methods.method import Method, Output
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from ssl_core.backbones import Backbone
+from ssl_core.config.methods import VICReg as Config
 from ssl_core.distributed import gather
 from ssl_core.heads import MLP
 from ssl_core.losses import vicreg
-from ssl_core.method_config import VICReg as Config
 from ssl_core.methods.method import Method, Output
 
 

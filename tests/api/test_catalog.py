@@ -3,7 +3,8 @@
 import pytest
 
 from api import schemas
-from ssl_core import config, method_config
+from ssl_core import config
+from ssl_core.config.methods import METHODS
 from ssl_core.recipes import RECIPES
 from tests.api.answers import shown
 from tests.service import given
@@ -36,9 +37,9 @@ def test_recipes_say_what_the_papers_say():
 @on_sqlite
 def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
     methods = shown(schemas.MethodList, client.get("/methods"))["data"]
-    assert [method["name"] for method in methods] == list(method_config.METHODS)
+    assert [method["name"] for method in methods] == list(METHODS)
     for method in methods:
-        assert config.parse({"method": method["defaults"]}).method == method_config.METHODS[method["name"]]()
+        assert config.parse({"method": method["defaults"]}).method == METHODS[method["name"]]()
         assert method["schema"]["properties"].keys() == method["defaults"].keys()
 
 
@@ -82,7 +83,7 @@ def test_the_documentation_shows_every_field_of_every_kinds_config(nobody):
     for reference in references(document):
         resolved(document, reference)
     below = {reference.rsplit("/", 1)[1] for kind in kinds for reference in references(kind)}
-    assert {method.__name__ for method in method_config.METHODS.values()} | {
+    assert {method.__name__ for method in METHODS.values()} | {
         "Backbone",
         "Views",
         "SGD",

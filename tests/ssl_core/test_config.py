@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from ssl_core import config
-from ssl_core.method_config import METHODS
+from ssl_core.config.methods import METHODS
 
 SIMCLR = {"method": {"name": "simclr"}}
 SIZE = {"image_size": 32}

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from ssl_core import backbones, config, losses, method_config, momentum
+from ssl_core import backbones, config, losses, momentum
+from ssl_core.config import methods as method_configs
 from ssl_core.machine import Machine
 from ssl_core.methods import METHODS, Moment
 from ssl_core.methods.target import TargetMethod
@@ -16,7 +17,7 @@ REPORT = {"splits": {"train": {"images": 256}}, "sizes": [{"width": 16, "height"
 def build(name, **changes):
     """The method with its own defaults, but for the changes, on a small network."""
     torch.manual_seed(0)
-    asked = config.Pretrain(method=method_config.METHODS[name](**changes), backbone=SHAPE, image_size=16)
+    asked = config.Pretrain(method=method_configs.METHODS[name](**changes), backbone=SHAPE, image_size=16)
     settled = resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
     return METHODS[name](settled.method, backbones.build(SHAPE))
 
@@ -26,8 +27,8 @@ def views(n=4):
 
 
 def test_methods_and_their_configs_have_the_same_names():
-    assert METHODS.keys() == method_config.METHODS.keys()
-    assert all(method_config.METHODS[name]().name == name for name in METHODS)
+    assert METHODS.keys() == method_configs.METHODS.keys()
+    assert all(method_configs.METHODS[name]().name == name for name in METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)

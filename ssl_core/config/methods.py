@@ -1,10 +1,10 @@
 """The methods' configs: one class per method, which also says what `auto` becomes under it. Imports pydantic alone."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from ssl_core.fields import Auto, Closed, Fraction, Share, Width, Widths
+from ssl_core.config.fields import Auto, Closed, Fraction, Share, Width, Widths
 
 Temperature = Annotated[float, Field(ge=0.001, le=10)]
 
@@ -178,14 +178,7 @@ class DINO(MethodConfig):
         return self._with(projector=(wide, wide, 256)) if self.projector == "auto" else self
 
 
-METHODS: dict[str, type[MethodConfig]] = {
-    "simclr": SimCLR,
-    "simsiam": SimSiam,
-    "byol": BYOL,
-    "moco_v2": MoCoV2,
-    "moco_v3": MoCoV3,
-    "barlow_twins": BarlowTwins,
-    "vicreg": VICReg,
-    "dino": DINO,
-}
 Method = Annotated[SimCLR | SimSiam | BYOL | MoCoV2 | MoCoV3 | BarlowTwins | VICReg | DINO, Field(discriminator="name")]
+METHODS: dict[str, type[MethodConfig]] = {
+    arm.model_fields["name"].default: arm for arm in get_args(get_args(Method)[0])
+}

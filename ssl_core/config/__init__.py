@@ -1,0 +1,54 @@
+"""What a run is: one closed, frozen pydantic class per kind and per method.
+
+The same classes are the request body's `config`, the JSON column of a job, and the trainer's argument. This package
+imports pydantic and nothing heavier: the API validates with it and never loads torch.
+
+Every field carries its bound, its unit and a good default, so `{"method": {"name": "simclr"}}` is a complete run.
+A value of `"auto"` is settled once, by `ssl_core.resolve`, from the data and the device; the settled config is stored
+with the job and is itself a valid config that resolves to itself.
+"""
+
+from ssl_core.config.errors import MAX_FAULTS, faults
+from ssl_core.config.evaluation import KnnEval, LinearEval, Project
+from ssl_core.config.exchange import Export, Import
+from ssl_core.config.kinds import KINDS, RunConfig, parse
+from ssl_core.config.labelled import Distill, Finetune, Labelled, Supervised
+from ssl_core.config.network import BACKBONES, TORCHVISIONS_OWN, Backbone, Stem, is_torchvisions
+from ssl_core.config.optimisation import LARS, SGD, AdamW, Muon, Optimizer, Schedule
+from ssl_core.config.training import EarlyStop, OnlineEvaluation, Pretrain, TrainingRun
+from ssl_core.config.views import Phase, Views, view_sets
+
+__all__ = [
+    "BACKBONES",
+    "KINDS",
+    "LARS",
+    "MAX_FAULTS",
+    "SGD",
+    "TORCHVISIONS_OWN",
+    "AdamW",
+    "Backbone",
+    "Distill",
+    "EarlyStop",
+    "Export",
+    "Finetune",
+    "Import",
+    "KnnEval",
+    "Labelled",
+    "LinearEval",
+    "Muon",
+    "OnlineEvaluation",
+    "Optimizer",
+    "Phase",
+    "Pretrain",
+    "Project",
+    "RunConfig",
+    "Schedule",
+    "Stem",
+    "Supervised",
+    "TrainingRun",
+    "Views",
+    "faults",
+    "is_torchvisions",
+    "parse",
+    "view_sets",
+]

@@ -1,0 +1,67 @@
+"""What is wrong with a config: places and sentences."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ssl_core.config.exchange import Import
+from ssl_core.config.kinds import KINDS
+
+MAX_FAULTS = 100
+_MAX_NAME = 64  # characters of a field's name that are told back
+
+
+def faults(error: ValidationError, kind: str | None) -> list[dict[str, str]]:
+    """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config.
+
+    `kind`: of the run that was to be; None for an Import.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        fault = _fault(item, KINDS[kind] if kind is not None else Import)
+        found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
+        if len(found) == MAX_FAULTS:
+            break
+    # Of a list with a wrong item, pydantic also says that it is too short, or that it is not "auto".
+    return [fault for place, fault in found.items() if not any(other.startswith(place + "/") for other in found)]
+
+
+def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:
+    unknown = item["type"] == "extra_forbidden"
+    place, model = _walk(item["loc"][:-1] if unknown else item["loc"], root)
+    detail = item["msg"].removeprefix("Value error, ")
+    if unknown:
+        place.append(str(item["loc"][-1])[:_MAX_NAME])
+        names = difflib.get_close_matches(str(place[-1]), list(model.model_fields), n=1)
+        detail = f"There is no field `{place[-1]}` here" + (f"; did you mean `{names[0]}`?" if names else ".")
+    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
+    return {"pointer": pointer, "code": item["type"], "detail": detail}
+
+
+def _walk(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[int | str], type[BaseModel]]:
+    """Follow pydantic's location from `root`; return the JSON path, without the tags of unions, and the last model."""
+    place: list[int | str] = []
+    model, options = root, [root]
+    for part in loc:
+        if isinstance(part, int):
+            place.append(part)
+        elif part in model.model_fields:
+            place.append(part)
+            options = _models(model.model_fields[part].annotation)
+            model = options[0] if options else model
+        else:  # the tag of a union's arm
+            model = next((option for option in options if _tag(option) == part), model)
+    return place, model
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("name")
+    return field.default if field else None

@@ -1,0 +1,122 @@
+"""Evaluation: what a model's features are worth, and where they lie."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ssl_core.config.fields import Row
+from ssl_core.config.run import Layer, Run, Seeded
+
+Baseline = Literal["pixels", "random"]
+
+
+class _Evaluation(Run):
+    layer: Layer = Field(
+        "backbone",
+        description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it; `logits`"
+        " of a classifier.",
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        (), max_length=2, description="Also evaluate raw pixels, and a network of the same shape with random weights."
+    )
+    test_fraction: float = Field(
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the training images held out to judge when there is no test or val split.",
+    )
+
+
+class LinearEval(_Evaluation):
+    """Logistic regression on the frozen encoder's features; rates and decays picked on a validation split."""
+
+    kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
+    label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (1.0,), min_length=1, max_length=16, description="Shares of the training labels, each evaluated by itself."
+    )
+    draws: int = Field(
+        1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
+    )
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None,
+        description="The labelled images instead of a share, as rows of the dataset counted from 0; null: drawn by"
+        " `label_fractions`.",
+    )
+    augment: bool = Field(
+        False,
+        description="New views of the training images in every epoch, by a crop of 8 % to all of the area and a flip;"
+        " false: features of the images as they are, computed once.",
+    )
+    standardise: bool = Field(
+        True,
+        description="Bring features to mean 0 and deviation 1 over the training images, then each image to length 1;"
+        " false: as they are, as published protocols have it.",
+    )
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
+        (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+        min_length=1,
+        max_length=64,
+        description="All are trained in one pass, and the best on the validation split is kept.",
+    )
+    weight_decays: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 1e-4, 1e-3), min_length=1, max_length=16, description="Likewise, each with every learning rate."
+    )
+    epochs: int = Field(100, ge=1, le=10_000, description="Passes over the labelled features.")
+    batch_size: int = Field(256, ge=1, le=65_536, description="Feature vectors per step.")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="Held out of the labelled training images when there is no val split."
+    )
+
+    @field_validator("label_rows")
+    @classmethod
+    def _differ(cls, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if rows is not None and len(set(rows)) < len(rows):
+            raise ValueError("each row can be given once")
+        return rows
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> "LinearEval":
+        if self.label_rows is not None and self.label_fractions != (1.0,):
+            raise ValueError("give label_rows or label_fractions, not both")
+        return self
+
+
+class KnnEval(_Evaluation):
+    """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
+
+    kind: Literal["knn_eval"] = Field("knn_eval", description="The job's own kind; need not be given.")
+    k: int = Field(200, ge=1, le=100_000, description="Neighbours; at most the number of training images.")
+    temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
+
+
+Projection = Literal["tsne", "pca", "umap"]
+
+
+class Project(Seeded):
+    """A map of the images: their features in two dimensions, as coordinates and as pictures."""
+
+    kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
+    layer: Layer = Field(
+        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+    )
+    split: Literal["auto", "train", "val", "test"] = Field(
+        "auto", description="Where the images are from; auto: test where there is one, else val, else train."
+    )
+    images: int = Field(
+        2_000, ge=4, le=20_000, description="At most so many, drawn evenly from the classes by the seed."
+    )
+    methods: Annotated[tuple[Projection, ...], Field(min_length=1, max_length=3)] = Field(
+        ("tsne", "pca"),
+        description="`tsne`, `pca` and `umap` (where it is installed); the first places the thumbnails.",
+    )
+    perplexity: float = Field(
+        30.0, ge=1, le=1_000, description="About how many neighbours t-SNE keeps near; at most a third of the images."
+    )
+    neighbours: int = Field(15, ge=2, le=200, description="How many neighbours UMAP keeps near.")
+
+    @field_validator("methods")
+    @classmethod
+    def _are_named_once(cls, methods: tuple[Projection, ...]) -> tuple[Projection, ...]:
+        if len(set(methods)) < len(methods):
+            raise ValueError("a method is named twice")
+        return methods

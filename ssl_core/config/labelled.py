@@ -1,0 +1,88 @@
+"""Training with labels: supervised, finetune and distill."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ssl_core.config.fields import Auto, Fraction, Row
+from ssl_core.config.network import Backbone
+from ssl_core.config.training import TrainingRun
+from ssl_core.config.views import Phases, PlainViews
+
+
+class Labelled(TrainingRun):
+    """What the runs have that train a classifier. The learning rates are peaks before scaling."""
+
+    learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "lars": 2.0, "adamw": 8e-3, "muon": 0.1}
+    cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
+    decays_all: ClassVar[bool] = False
+    zero_init_residual: ClassVar[bool] = False
+
+    phases: Phases | Auto = Field("auto", description="auto: the full size.")
+    views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image.")
+    batch_size: int = Field(
+        64, ge=2, le=65_536, description="Images per step; all images of the run where it has fewer."
+    )
+    label_fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the training labels that is used, drawn evenly from the classes."
+    )
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None, description="Use the labels of just these training images, numbered from 0 in the dataset's order."
+    )
+
+    @model_validator(mode="after")
+    def _one_choice_of_labels(self) -> Self:
+        if self.label_rows is not None and self.label_fraction < 1:
+            raise ValueError("give label_fraction or label_rows, not both")
+        return self
+
+
+class Supervised(Labelled):
+    """A classifier trained from its labels alone: the baseline that stands beside every other result."""
+
+    kind: Literal["supervised"] = Field("supervised", description="The job's own kind; need not be given.")
+
+
+class Finetune(Labelled):
+    """A model of ours trained on with labels: a new classifier on its features or on a layer of its head.
+
+    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 3.
+    """
+
+    learning_rates: ClassVar = {"sgd": 0.05, "lars": 1.0, "adamw": 4e-3, "muon": 0.02}
+
+    kind: Literal["finetune"] = Field("finetune", description="The job's own kind; need not be given.")
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto", description="Side in pixels; auto: the model's."
+    )
+    fine_tune_after_block: int = Field(
+        -1,
+        ge=-1,
+        le=4,
+        description="What learns: -1 all, 0 all after the stem, 1 to 3 all after that group of blocks, 4 the head"
+        " alone. What is frozen keeps its batch norm's statistics too.",
+    )
+    ft_proj_selector: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="Where the classifier stands: 0 on the features, k on layer k of the model's head. The layers below"
+        " it are kept, and learn.",
+    )
+
+
+class Distill(Labelled):
+    """A new network that learns a model's answers: a smaller one, or one that learns from images without labels.
+
+    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 2. The job's model is the teacher, and has a classifier.
+    """
+
+    kind: Literal["distill"] = Field("distill", description="The job's own kind; need not be given.")
+    backbone: Backbone = Field(Backbone(), description="The student: random weights, unless `weights` names others.")
+    temperature: float = Field(
+        1.0, ge=0.01, le=100, description="Divides the logits of both; the loss is multiplied by its square."
+    )
+    label_weight: Fraction = Field(
+        0.0,
+        description="Share of the loss that is cross-entropy with true labels, where they are used; 0 needs no label.",
+    )

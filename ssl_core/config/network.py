@@ -1,0 +1,118 @@
+"""The network: which encoder, and what it starts from."""
+
+import difflib
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from ssl_core.backbone_names import RESNETS, TORCHVISION
+from ssl_core.config.fields import Auto, Closed
+
+BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
+    f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
+}
+# What these fields are of every torchvision model; its networks are taken as they are.
+TORCHVISIONS_OWN = {
+    "width": 1.0,
+    "stem": "imagenet",
+    "selective_kernel": False,
+    "layout": "torchvision",
+    "zero_init_residual": False,
+}
+
+
+def is_torchvisions(backbone: str) -> bool:
+    """Return whether the name of a backbone is that of a torchvision model."""
+    return backbone.startswith("torchvision_")
+
+
+def known_backbone(name: str) -> str:
+    """Return the name, which is "auto" or a key of BACKBONES. Raises ValueError."""
+    if name != "auto" and name not in BACKBONES:
+        close = difflib.get_close_matches(name, BACKBONES, n=1)
+        raise ValueError(f"there is no backbone `{name}`" + (f"; did you mean `{close[0]}`?" if close else ""))
+    return name
+
+
+Stem = Literal["auto", "cifar", "cifar_stride2", "cifar_padding2", "cifar_no_relu", "imagenet"]
+
+
+class Backbone(Closed):
+    """The encoder: image batch -> features."""
+
+    name: str = Field(
+        "auto",
+        max_length=64,
+        pattern=r"^[a-z0-9_]+$",
+        description="`resnet10` … `resnet152`, `wide_resnet50_2`, or any torchvision classification model as"
+        " `torchvision_<name>`. auto: resnet10 on a CPU, resnet18 on a GPU, resnet50 for selective kernels.",
+    )
+    width: Annotated[float, Field(gt=0, le=8)] | Auto = Field(
+        "auto",
+        description="Width multiplier; auto: 0.5 on a CPU, 1 on a GPU and for ImageNet weights. Not for torchvision's"
+        " models.",
+    )
+    stem: Stem = Field(
+        "auto",
+        description="cifar: 3×3 stride 1, no max-pool; cifar_padding2 and cifar_no_relu are solo-learn's and lightly's,"
+        " for imported weights. auto: cifar up to 64 px, imagenet above. Not for torchvision's models.",
+    )
+    selective_kernel: bool | Auto = Field(
+        "auto",
+        description="SimCLRv2's SK: selective kernels, with ResNet-D's stem and shortcuts; from resnet50 up. auto: no.",
+    )
+    layout: Literal["auto", "torchvision", "google"] = Field(
+        "auto",
+        description="Whose padding, pooling and shortcuts: torchvision's, or google-research/simclr's, which alone"
+        " has selective kernels. auto: google with those, else torchvision.",
+    )
+    weights: Literal["random", "imagenet"] = Field(
+        "random",
+        description="Starting weights when the job names no model; imagenet: torchvision's, for all but resnet10.",
+    )
+    zero_init_residual: bool | Auto = Field(
+        "auto",
+        description="Start each block as the identity; auto: in google's layout, and on a GPU as the method's paper;"
+        " on a CPU, where runs are short, no. Not for torchvision's models.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        return known_backbone(name)
+
+    @field_validator("width", "stem", "selective_kernel", "layout", "zero_init_residual")
+    @classmethod
+    def _can_be_chosen(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        name, own = info.data.get("name", "auto"), TORCHVISIONS_OWN[info.field_name]
+        if is_torchvisions(name) and value not in ("auto", own):
+            raise ValueError(f"{name} is taken as torchvision has it; leave `{info.field_name}` out")
+        return value
+
+    @field_validator("selective_kernel")
+    @classmethod
+    def _has_room(cls, selective: bool | Auto, info: ValidationInfo) -> bool | Auto:
+        name = info.data.get("name", "auto")
+        if selective is True and name != "auto" and RESNETS[name].block != "bottleneck":
+            raise ValueError(f"{name} has no bottleneck blocks; resnet50 is the smallest with selective kernels")
+        return selective
+
+    @field_validator("layout")
+    @classmethod
+    def _has_selective_kernels(cls, layout: str, info: ValidationInfo) -> str:
+        if layout == "torchvision" and info.data.get("selective_kernel") is True:
+            raise ValueError("selective kernels are of google's layout; torchvision has none")
+        return layout
+
+    @field_validator("weights")
+    @classmethod
+    def _exist(cls, weights: str, info: ValidationInfo) -> str:
+        name, width = info.data.get("name", "auto"), info.data.get("width", "auto")
+        if weights == "imagenet" and name in RESNETS.keys() - {*TORCHVISION}:
+            raise ValueError(f"there are no ImageNet weights for {name}; resnet18 is the smallest ResNet that has them")
+        if weights == "imagenet" and width not in ("auto", 1):
+            raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
+        if weights == "imagenet" and (info.data.get("selective_kernel") is True or info.data.get("layout") == "google"):
+            raise ValueError("ImageNet weights are torchvision's, for its own layout alone")
+        return weights

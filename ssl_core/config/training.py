@@ -1,0 +1,164 @@
+"""Training: what every run has that trains a network, and pretraining."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ssl_core.config.fields import Auto, Closed
+from ssl_core.config.methods import Method
+from ssl_core.config.network import Backbone
+from ssl_core.config.optimisation import Optimizer, Schedule
+from ssl_core.config.run import Run
+from ssl_core.config.views import Phases, Views, ViewSets, view_sets
+
+
+class OnlineAccuracy(Closed):
+    """How often a classifier is judged while it trains, and on how many images."""
+
+    every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
+        "auto",
+        description="0: never. auto: eight times in a run, or fewer where that would take much of its `minutes`.",
+    )
+    max_images: Annotated[int, Field(ge=10, le=1_000_000)] | Auto = Field(
+        "auto", description="At most so many images of each split are looked at; auto: 5,000, on a CPU 2,500."
+    )
+
+
+class OnlineEvaluation(OnlineAccuracy):
+    """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
+
+    knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
+    knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
+
+
+class Checkpoints(Closed):
+    """When a run writes down what it needs to go on."""
+
+    every_minutes: float = Field(2.0, gt=0, le=1440, description="How often a checkpoint is written.")
+    every_steps: int | None = Field(None, ge=1, lt=2**31, description="Also at every multiple of so many steps.")
+    keep: int = Field(
+        2,
+        ge=2,
+        le=100,
+        description="The newest so many stay on disk; never 1, as the one before is all there is while the newest is"
+        " being recorded.",
+    )
+
+
+class EarlyStop(Closed):
+    """When a run ends before its length; it is a success, and its model is that of its end, not that of the best."""
+
+    metric: Literal["rankme", "knn"] = Field(
+        "rankme", description="What has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
+    )
+    patience: int = Field(
+        5, ge=1, le=100_000, description="The run ends at so many measurements in a row without a new best."
+    )
+    min_epochs: int = Field(0, ge=0, le=100_000, description="It never ends before so many epochs.")
+    min_delta: float = Field(0.0, ge=0, le=100_000, description="How far above the last best a new one has to be.")
+
+
+class TrainingRun(Run):
+    """What every run that trains a network has, with labels or without."""
+
+    backbone: Backbone = Field(Backbone(), description="The encoder.")
+    image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
+        "auto", description="Side in pixels; auto: the images' own up to 64, 64 on a CPU, 224 on a GPU."
+    )
+    phases: Phases | Auto = Field(
+        "auto",
+        description="auto: of a ResNet on a CPU 1/2, 5/8, 3/4 and all of the full size, until 0.5, 0.8, 0.95 and 1;"
+        " else the full size.",
+    )
+    views: Views | ViewSets = Field(
+        Views(), description="How a view is drawn from an image; a list where the views of an image differ in kind."
+    )
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
+    )
+    minutes: float | None = Field(
+        None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
+    )
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
+    optimizer: Optimizer | Auto = Field(
+        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
+    )
+    schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
+    evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="What is measured on the way.")
+    checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train together, each with a GPU of its own, or a share of the CPU. `batch_size` is"
+        " theirs together, and so are batch norm's statistics.",
+    )
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="Views that pass the backbone at a time, to be computed again for the gradient (GradCache): memory"
+        " for so many, and all negatives of the batch. Batch norm then sees a chunk. null: all at once.",
+    )
+    pictures: bool = Field(
+        True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError("give epochs or minutes, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _devices_share_evenly(self) -> Self:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of devices {self.devices}")
+        if self.devices > 1 and self.minutes is not None:
+            raise ValueError("give epochs, not minutes, with more than one device")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_ascend(self) -> Self:
+        if self.phases != "auto":
+            ends = [phase.until for phase in self.phases]
+            if ends != sorted(set(ends)) or ends[-1] != 1:
+                raise ValueError("phases must ascend in `until` and the last must end at 1")
+        return self
+
+
+class Pretrain(TrainingRun):
+    """Self-supervised pretraining of an encoder; labels are never used to train it."""
+
+    kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
+    method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
+    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
+    normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
+        "dataset",
+        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
+        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
+    )
+    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    early_stop: EarlyStop | None = Field(
+        None, description="End the run once its features no longer get better; null: never."
+    )
+
+    @model_validator(mode="after")
+    def _views_suit_the_method(self) -> Self:
+        count, most = sum(int(each.num_views) for each in view_sets(self.views)), self.method.most_views
+        if not 2 <= count <= most:
+            wanted = "two views" if most == 2 else f"2 to {most} views"
+            raise ValueError(f"{self.method.name} takes {wanted} of an image, not {count}")
+        return self
+
+    @model_validator(mode="after")
+    def _early_stop_is_measured(self) -> Self:
+        if self.early_stop and self.early_stop.metric == "knn" and self.evaluation.every_epochs == 0:
+            raise ValueError("early_stop on knn needs evaluation.every_epochs above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _subset_holds_a_batch(self) -> Self:
+        if self.subset is not None and self.batch_size > self.subset:
+            raise ValueError(f"batch_size {self.batch_size} is larger than subset {self.subset}")
+        return self
