@@ -27,7 +27,7 @@ class Tiny(Method):
         return (self.predictor,)
 
 
-def slow_lars(w, grads, *, lr, momentum, trust, decay, adapt, classic, nesterov):
+def slow_lars(w, grads, rates, *, momentum, trust, decay, adapt, classic, nesterov):
     """The optimizer's update rule in float64, one tensor, step by step."""
     w, v = np.array(w, dtype=np.float64), 0.0
 
@@ -35,7 +35,7 @@ def slow_lars(w, grads, *, lr, momentum, trust, decay, adapt, classic, nesterov)
         w_norm, norm = np.sqrt((w**2).sum()), np.sqrt((update**2).sum())
         return trust * w_norm / norm if adapt and w_norm > 0 and norm > 0 else 1.0
 
-    for raw in grads:
+    for raw, lr in zip(grads, rates, strict=True):
         g = np.array(raw, dtype=np.float64) + decay * w
         if classic:
             scaled = lr * ratio(g) * g
@@ -52,18 +52,22 @@ def slow_lars(w, grads, *, lr, momentum, trust, decay, adapt, classic, nesterov)
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("adapt", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 1e-2])
-def test_lars_is_googles(classic, nesterov, adapt, decay):
+def test_lars_is_googles_for_fifty_steps_with_warm_up(classic, nesterov, adapt, decay):
     generator = torch.Generator().manual_seed(1)
     w = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    grads = torch.randn(5, 4, 3, generator=generator, dtype=torch.float64)
-    settings = {"lr": 0.3, "momentum": 0.9, "trust": 0.01, "adapt": adapt, "nesterov": nesterov}
-    expected = slow_lars(w.numpy(), grads.numpy(), decay=decay, classic=classic, **settings)
+    grads = torch.randn(50, 4, 3, generator=generator, dtype=torch.float64)
+    rates = [0.3 * step / 10 for step in range(1, 11)]
+    rates += [0.15 * (1 + math.cos(math.pi * step / 40)) for step in range(40)]
+    settings = {"momentum": 0.9, "trust": 0.01, "adapt": adapt, "nesterov": nesterov}
+    expected = slow_lars(w.numpy(), grads.numpy(), rates, decay=decay, classic=classic, **settings)
     parameter = w.clone().requires_grad_()
-    lars = LARS([parameter], weight_decay=decay, classic_momentum=classic, **settings)
-    for grad in grads:
+    group = {"params": [parameter], "base_lr": 0.3, "constant_lr": False}
+    lars = LARS([group], lr=0.3, weight_decay=decay, classic_momentum=classic, **settings)
+    for step, grad in enumerate(grads):
+        optim.set_lr(lars, optim.lr_factor(Schedule(warmup_epochs=2.0), step, 50, steps_per_epoch=5))
         parameter.grad = grad.clone()
         lars.step()
-    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-10)
 
 
 def plain_newton_schulz(x, steps):
