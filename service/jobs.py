@@ -2,28 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, select
 from sqlalchemy.orm import Session
 
-from service import datasets, ids, lifecycle, models, text
+from service import datasets, fitness, ids, lifecycle, models, text
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
 from service.db.session import clock
 from service.errors import (
     ArtifactNotFound,
-    BatchTooLarge,
     DatasetFailed,
     DatasetNotReady,
     Fault,
     InvalidConfig,
     JobNotFound,
-    LabelsNeeded,
     ModelNeeded,
     UnknownKind,
 )
 from service.page import Page, newest_first
-from ssl_core.config import KINDS, Distill, Export, Finetune, Pretrain, Project, RunConfig, Supervised, TrainingRun
+from ssl_core.config import KINDS, Pretrain, RunConfig, Supervised
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -48,13 +45,13 @@ def submit(
     if kind not in KINDS or kind != config.kind:
         raise UnknownKind(f"There is no kind `{kind[:40]}`; there are {', '.join(KINDS)}.")
     dataset = _ready(session, tenant_id, dataset_id)
-    _check_against(dataset, config)
+    fitness.check_dataset(dataset, config)
     if model is None and not isinstance(config, Pretrain | Supervised):
         detail = f"Name the model that {kind} works on."
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
     if source.model_id is not None:
-        _check_with_model(models.card(session, source.model_id), config)
+        fitness.check_model(models.card(session, source.model_id), config)
     job = Job(
         id=ids.new("job"),
         tenant_id=tenant_id,
@@ -195,87 +192,6 @@ def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
     if dataset.status == "failed":
         raise DatasetFailed
     return dataset
-
-
-def _check_against(dataset: Dataset, config: RunConfig) -> None:
-    """Raise when the config asks for more than the dataset has."""
-    if isinstance(config, Export):
-        return None  # it takes what images there are
-    if isinstance(config, Project):
-        return _check_split(dataset, config)
-    train = _train_split(dataset)
-    images = int(train.get("images", 0))
-    if config.subset is not None and config.subset > images:
-        detail = f"subset is {config.subset}, but the training split has {images} images."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/subset", code="subset_too_large", detail=detail)])
-    if isinstance(config, Pretrain):
-        there = config.subset or images
-        if config.batch_size > there:
-            detail = f"batch_size is {config.batch_size}, but there are {there} training images."
-            raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
-    elif _needs_labels(config) and sum(count > 0 for count in train.get("per_class", [])) < 2:
-        detail = f"A job of the kind {config.kind} needs labelled training images of at least two classes."
-        raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
-    return None
-
-
-def _check_split(dataset: Dataset, config: Project) -> None:
-    """Raise when the split that is to be drawn has no images."""
-    splits = (dataset.report or {}).get("splits", {})
-    if config.split != "auto" and not splits.get(config.split, {}).get("images"):
-        detail = f"The dataset has no images in its {config.split} split."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/split", code="split_empty", detail=detail)])
-
-
-def _needs_labels(config: RunConfig) -> bool:
-    return not isinstance(config, Distill) or config.label_weight > 0
-
-
-def _check_with_model(card: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise when the config asks for what the model lacks, or would train it as another network."""
-    if not isinstance(config, TrainingRun):
-        return _check_layer(card, config.layer)
-    if isinstance(config, Distill):
-        return _check_teacher(card)
-    if isinstance(config, Finetune):
-        _check_head(card, config.ft_proj_selector)
-    return _check_network(card, config)
-
-
-def _check_layer(card: Mapping[str, Any], layer: str) -> None:
-    layers = card.get("layers", {layer: 0})
-    if layer not in layers:
-        detail = f"The model has no layer {layer}; it has {', '.join(sorted(layers))}."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/layer", code="layer_not_found", detail=detail)])
-
-
-def _check_teacher(card: Mapping[str, Any]) -> None:
-    if not card.get("classifier"):
-        detail = "The model has no classifier to teach with; name one that finetune or supervised made."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/model", code="no_classifier", detail=detail)])
-
-
-def _check_head(card: Mapping[str, Any], selector: int) -> None:
-    layers = len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else selector
-    if selector > layers:
-        detail = f"ft_proj_selector is {selector}; the model's head has {layers} layers."
-        fault = Fault(pointer="/config/ft_proj_selector", code="layer_not_found", detail=detail)
-        raise InvalidConfig(detail, errors=[fault])
-
-
-def _check_network(card: Mapping[str, Any], config: TrainingRun) -> None:
-    for name, theirs in card.get("backbone", {}).items():
-        ours = getattr(config.backbone, name, "auto")
-        if ours not in ("auto", theirs):
-            detail = f"The model's backbone has {name} {theirs}, not {ours}."
-            fault = Fault(pointer=f"/config/backbone/{name}", code="another_network", detail=detail)
-            raise InvalidConfig(detail, errors=[fault])
-
-
-def _train_split(dataset: Dataset) -> dict[str, Any]:
-    report: dict[str, Any] = dataset.report or {}
-    split: dict[str, Any] = report.get("splits", {}).get("train", {})
-    return split
 
 
 def _priority(priority: int) -> int:

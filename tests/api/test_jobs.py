@@ -196,6 +196,12 @@ BAD = {
         ["/config/split"],
         "val split",
     ),
+    "labels of an image that is not there": (
+        {"kind": "supervised", "config": {"label_rows": [3, 99, 100]}},
+        "invalid_config",
+        ["/config/label_rows/2"],
+        "100 images",
+    ),
     "evaluation without a model": ({"kind": "knn_eval", "config": {}}, "model_needed", ["/model"], "odel"),
 }
 
@@ -212,6 +218,9 @@ def test_what_cannot_run_is_told_at_the_door(client, database, tenant, dataset, 
 
 def test_evaluating_without_labels_is_told_at_the_door(client, database, tenant):
     unlabelled = given.ready(database, tenant, "cd" * 32, classes=0)
+    watched = {"method": {"name": "simclr"}, "batch_size": 10, "early_stop": {"metric": "knn"}}
+    refused = problem(client.post("/jobs", json=ask(unlabelled, config=watched)), 422, "labels_needed")
+    assert pointers(refused) == ["/config/early_stop/metric"]
     parent = client.post("/jobs", json=ask(unlabelled)).json()["id"]
     for kind in ("linear_eval", "knn_eval"):
         answer = client.post("/jobs", json={"kind": kind, "dataset": unlabelled, "model": parent})
