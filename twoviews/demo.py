@@ -52,11 +52,12 @@ def tell(out: Path, data_dir: Path | None = None, epochs: int | None = None, dra
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """What ran, by method's name."""
+    """What ran: by method's name, and the supervised ones in the order of LABEL_FRACTIONS."""
 
     pretrained: Mapping[str, Job]
     linear: Mapping[str, Job]
     knn: Mapping[str, Job]
+    supervised: Mapping[str, Job]
 
 
 @contextmanager
@@ -133,10 +134,14 @@ def _run(client: Client, dataset: Dataset, epochs: int | None, draws: int) -> Jo
         )
         for name, job in pretrained.items()
     }
+    views = recipes[RECIPES["SimCLR"]]["views"]
+    supervised = {}
+    for fraction in LABEL_FRACTIONS:
+        title, config = f"Supervised: {_labels(fraction)}", _supervised(fraction, views) | length
+        supervised[title] = client.jobs.submit(dataset=dataset, kind="supervised", config=config, name=title)
+    stages = (pretrained, linear, knn, supervised)
     with screen.Runs() as runs:
-        return Jobs(
-            *({name: _follow(client, runs, job) for name, job in stage.items()} for stage in (pretrained, linear, knn))
-        )
+        return Jobs(*({name: _follow(client, runs, job) for name, job in stage.items()} for stage in stages))
 
 
 def _follow(client: Client, runs: screen.Runs, job: Job) -> Job:
@@ -149,6 +154,15 @@ def _linear(name: str, draws: int) -> dict[str, Any]:
 
 def _knn(name: str) -> dict[str, Any]:
     return {"k": 10, "baselines": _baselines(name)}
+
+
+def _supervised(fraction: float, views: Mapping[str, Any]) -> dict[str, Any]:
+    """The same network, from a few labels alone; with the same views."""
+    return {"label_fraction": fraction, "image_size": 8, "views": views, "pictures": False}
+
+
+def _labels(fraction: float) -> str:
+    return f"{round(fraction * TRAIN_IMAGES)} labels"
 
 
 def _baselines(name: str) -> Sequence[str]:
@@ -173,13 +187,14 @@ def _conclude(jobs: Jobs, out: Path, draws: int, seconds: float) -> None:
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
     grid.add_column("features")
     for fraction in LABEL_FRACTIONS:
-        grid.add_column(f"{round(fraction * TRAIN_IMAGES)} labels\n({fraction:.0%})", justify="right")
+        grid.add_column(f"{_labels(fraction)}\n({fraction:.0%})", justify="right")
     grid.add_column("kNN\n(all labels)", justify="right")
     for title, cells in rows(jobs).items():
         style = "bold green" if title in RECIPES else ""
-        grid.add_row(title, *(f"{100 * cell:.1f}" for cell in cells), style=style)
+        grid.add_row(title, *("–" if cell is None else f"{100 * cell:.1f}" for cell in cells), style=style)
     screen.out.print(grid)
     screen.out.print(f"[dim]With few labels: logistic regression, mean of {draws} draws. kNN: k = 10.[/]")
+    screen.out.print("[dim]Supervised: the same network, trained from these labels alone; one draw.[/]")
     screen.out.print("\nPictures:")
     for name, what in demo_pictures.NAMES.items():
         screen.out.print(f"  [cyan]{escape(str(out / name))}[/]  [dim]{what}[/]")
@@ -190,16 +205,18 @@ def _conclude(jobs: Jobs, out: Path, draws: int, seconds: float) -> None:
     screen.out.print(f"  {command} jobs submit pretrain [green]ds_…[/] --set method.name=simclr --watch\n")
 
 
-def rows(jobs: Jobs) -> dict[str, list[float]]:
+def rows(jobs: Jobs) -> dict[str, list[float | None]]:
     """Return the table: for each kind of features the accuracy by label fraction, then that of the neighbours."""
     titles = {"Raw pixels": ("SimCLR", "pixels"), "Random network": ("SimCLR", "random")}
     titles |= {name: (name, "model") for name in RECIPES}
-    table = {}
+    table: dict[str, list[float | None]] = {}
     for title, (method, features) in titles.items():
         linear, knn = ((stage[method].summary or {})["results"] for stage in (jobs.linear, jobs.knn))
         shares = {item["label_fraction"]: item["top1"] for item in linear if item["features"] == features}
         near = next(item["top1"] for item in knn if item["features"] == features)
         table[title] = [*(shares[fraction] for fraction in LABEL_FRACTIONS), near]
+        if features == "random":
+            table["Supervised"] = [*((job.summary or {})["top1"] for job in jobs.supervised.values()), None]
     return table
 
 
