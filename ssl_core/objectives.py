@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ssl_core import artifact, backbones, methods
 from ssl_core.classification import Classification, up_to_block
@@ -45,7 +46,9 @@ def _finetune(settled: Finetune, material: Material) -> Method:
     backbone = backbones.build(settled.backbone)
     head = _kept(artifact.load(material.model).projector, settled.ft_proj_selector)
     frozen = up_to_block(backbone, settled.fine_tune_after_block)
-    return Classification(backbone, head, len(material.teaching.classes), frozen)
+    method = Classification(backbone, head, len(material.teaching.classes), frozen)
+    nn.init.zeros_(method.classifier.weight)  # as google-research/simclr fine-tunes
+    return method
 
 
 def _kept(projector: MLP | None, layers: int) -> MLP | None:

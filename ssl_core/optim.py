@@ -40,9 +40,10 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
     """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
 
     Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
-    says so; for these two, what the method calls plain is like them. With Muon they have a rate of their own.
+    says so; for these two, what the method calls plain is like them, and both may have a rate of their own.
     """
-    vector_lr = config.vector_lr * (base_lr / _rate(config)) if isinstance(config, MuonConfig) else base_lr
+    own = config.vector_lr if isinstance(config, LARSConfig | MuonConfig) else None
+    vector_lr = base_lr if own is None else own * (base_lr / _rate(config))
     constant, plain = _ids(method.constant_lr()), _ids(method.plain())
     if not isinstance(config, LARSConfig | MuonConfig):
         plain = set()

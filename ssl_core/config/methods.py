@@ -17,7 +17,7 @@ class MethodConfig(Closed):
     # What learns more in the short runs of a CPU: benchmarks/README.md.
     cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
     decays_all: ClassVar[bool] = False  # whether the paper decays batch norm and biases too
-    zero_init_residual: ClassVar[bool] = False  # whether the paper starts every residual block as the identity
+    zero_init_residual: ClassVar[bool] = False  # whether its authors start every residual block as the identity
     most_views: ClassVar[int] = 2  # of an image in a step; never fewer than two
 
     def settled(self, dim: int, stem: str) -> Self:
@@ -113,11 +113,15 @@ class MoCoV2(MethodConfig):
 class MoCoV3(_Predicting):
     """MoCo v3 (Chen et al. 2021, arXiv:2104.02057): a predicted query finds its key, a slow copy's, in the batch."""
 
+    zero_init_residual = True
+
     name: Literal["moco_v3"] = Field("moco_v3", description="Says which method this is.")
     temperature: Temperature = Field(0.2, description="Of the InfoNCE softmax; the authors' is 1 for a ResNet-50.")
 
 
 class _Decorrelating(MethodConfig):
+    zero_init_residual = True
+
     projector: Widths | Auto = Field(
         "auto", description="Output width of each layer; auto: min(8192, 4·features), three times."
     )

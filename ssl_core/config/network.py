@@ -72,7 +72,7 @@ class Backbone(Closed):
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
-        description="Start each block as the identity; auto: in google's layout, and on a GPU as the method's paper;"
+        description="Start each block as the identity; auto: in google's layout, and on a GPU as the method's authors;"
         " on a CPU, where runs are short, no. Not for torchvision's models.",
     )
 

@@ -44,6 +44,9 @@ class LARS(_Optimizer):
         True, description="The learning rate goes inside the momentum buffer; false: outside."
     )
     nesterov: bool = Field(False, description="Nesterov's momentum.")
+    vector_lr: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        None, description="Learning rate of norms and biases, scaled likewise; null: that of the weights."
+    )
 
 
 class Muon(_Optimizer):

@@ -9,6 +9,7 @@ _COLOURS = {"jitter": 0.8, "jitter_strength": 1.0, "brightness": 0.4, "contrast"
 _MOCO_VIEWS = {"crop_area": [0.2, 1.0], **_COLOURS, "saturation": 0.4, "hue": 0.1, "grey": 0.2, "blur": 0.5}
 _BYOL_VIEW = {"crop_area": [0.08, 1.0], **_COLOURS, "saturation": 0.2, "hue": 0.1, "grey": 0.2}
 _BYOL_VIEWS = [{**_BYOL_VIEW, "blur": 1.0, "solarize": 0.0}, {**_BYOL_VIEW, "blur": 0.1, "solarize": 0.2}]
+_MOCO_V3_VIEWS = [{**view, "crop_area": [0.2, 1.0]} for view in _BYOL_VIEWS]
 _GLOBAL = {**_BYOL_VIEW, "crop_area": [0.14, 1.0]}
 
 
@@ -34,7 +35,7 @@ def _preset(name: str, paper: str, result: str, config: dict[str, Any]) -> Recip
         name=name,
         kind="pretrain",
         description=f"{paper} on ImageNet, ResNet-50.",
-        source=f"{paper}: the paper's settings for ResNet-50",
+        source=f"{paper}: its authors' settings for ResNet-50, in the paper or with their code",
         hardware="eight GPUs or more",
         duration=f"{config['epochs']} epochs",
         result=result,
@@ -66,7 +67,8 @@ IMAGENET = [
         "72.5 % linear",
         _setting(
             {"name": "byol", "projector": [4096, 256], "predictor_hidden": 4096, "momentum": 0.99},
-            _BYOL_VIEWS, _lars(0.3, 1e-6), batch=4096, epochs=300, warmup=10.0,
+            [{**view, "brightness_added": True} for view in _BYOL_VIEWS],
+            _lars(0.3, 1e-6), batch=4096, epochs=300, warmup=10.0,
         ),
     ),
     _preset(
@@ -84,7 +86,7 @@ IMAGENET = [
         "68.9 % linear",
         _setting(
             {"name": "moco_v3", "projector": [4096, 256], "predictor_hidden": 4096, "temperature": 1.0},
-            _BYOL_VIEWS, _lars(0.6, 1e-6), batch=4096, epochs=100, warmup=10.0,
+            _MOCO_V3_VIEWS, _lars(0.6, 1e-6), batch=4096, epochs=100, warmup=10.0,
         ),
     ),
     _preset(
@@ -93,7 +95,7 @@ IMAGENET = [
         "73.2 % linear",
         _setting(
             {"name": "barlow_twins", "projector": [8192, 8192, 8192], "redundancy": 0.005},
-            _BYOL_VIEWS, _lars(0.2, 1e-6), batch=2048, epochs=1000, warmup=10.0,
+            _BYOL_VIEWS, {**_lars(0.2, 1.5e-6), "vector_lr": 0.0048}, batch=2048, epochs=1000, warmup=10.0,
         ),
     ),
     _preset(
@@ -110,13 +112,19 @@ IMAGENET = [
         "DINO (arXiv:2104.14294)",
         "75.3 % linear",
         _setting(
-            {"name": "dino", "projector": [2048, 2048, 256], "prototypes": 65536, "momentum": 0.996},
+            {
+                "name": "dino",
+                "projector": [2048, 2048, 256],
+                "prototypes": 60000,
+                "momentum": 0.996,
+                "teacher_warmup": 0.0625,
+            },
             [
                 {**_GLOBAL, "blur": 1.0, "solarize": 0.0},
                 {**_GLOBAL, "blur": 0.1, "solarize": 0.2},
                 {**_BYOL_VIEW, "crop_area": [0.05, 0.14], "blur": 0.5, "size": 0.43, "num_views": 6},
             ],
-            _sgd(0.03), batch=4096, epochs=800, warmup=10.0,
+            _lars(0.3, 1e-6), batch=4080, epochs=800, warmup=10.0,
         ),
     ),
 ]  # fmt: skip

@@ -51,7 +51,7 @@ _IMAGENET5 = {
     "epochs": 200,
     "batch_size": 64,
 }
-_FLOWERS = {
+_FLOWERS: dict[str, Any] = {
     "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet"},
     "image_size": 224,
     "phases": [{"until": 1.0, "image_size": 224}],
@@ -74,7 +74,7 @@ PUBLISHED = [
                 "projector": [512, 512, 128],
                 "projector_batch_norm": True,
             },
-            "backbone": {"name": "resnet18", "width": 1.0, "stem": "cifar"},
+            "backbone": {"name": "resnet18", "width": 1.0, "stem": "cifar", "layout": "google"},
             "image_size": 32,
             "phases": [{"until": 1.0, "image_size": 32}],
             "views": {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.2},
@@ -122,12 +122,12 @@ PUBLISHED = [
         config={
             "temperature": 1.0,
             "label_weight": 0.0,
-            "backbone": {"name": "resnet50", "width": 1.0},
+            "backbone": {"name": "resnet50", "width": 1.0, "layout": "google"},
             "views": _CROP_AND_FLIP,
             "epochs": 400,
             "batch_size": 4096,
-            "optimizer": {**_GOOGLE_LARS, "lr": 0.075, "weight_decay": 1e-4},
-            "schedule": {"lr_scaling": "sqrt", "warmup_epochs": 10.0, "decay": "cosine"},
+            "optimizer": {**_GOOGLE_LARS, "lr": 0.1, "weight_decay": 1e-4},
+            "schedule": {"lr_scaling": "sqrt", "warmup_epochs": 20.0, "decay": "cosine"},
         },
     ),
     Recipe(
@@ -175,7 +175,7 @@ PUBLISHED = [
         name="simclr-cifar10-r50-imagenet-init",
         kind="pretrain",
         description="SimCLR on CIFAR-10 from torchvision's ImageNet weights of a ResNet-50, judged on a fifth of the"
-        " training images held out.",
+        " training images held out where the dataset has no test split.",
         source="a published PyTorch project: batch 128, LARS 0.2, 10 warm-up epochs, then cosine",
         hardware="one GPU",
         duration="100 epochs",
@@ -246,6 +246,7 @@ PUBLISHED = [
         " 63.6 %",
         config={
             **_FLOWERS,
+            "backbone": {**_FLOWERS["backbone"], "zero_init_residual": False},
             "method": {
                 "name": "simsiam",
                 "projector": [2048, 2048],

@@ -119,6 +119,17 @@ def test_muon_takes_a_convolution_as_the_matrix_of_its_outputs():
     torch.testing.assert_close(kernel.detach().reshape(6, 45), matrix.detach())
 
 
+@pytest.mark.parametrize(("given", "expected"), [(0.2, 0.4), (None, 0.1)])
+def test_lars_may_give_norms_and_biases_a_rate_of_their_own(given, expected):
+    asked = {"name": "lars", "lr": 0.05, "vector_lr": given, "decay_norm_and_bias": False}
+    config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
+    method = Tiny()
+    lars = optim.build(config.optimizer, method, optim.scaled_lr(config))
+    rates = {id(p): group["base_lr"] for group in lars.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
+    assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {expected}
+
+
 def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
     asked = {"name": "muon", "lr": 0.05, "vector_lr": 0.2, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)

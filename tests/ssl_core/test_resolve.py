@@ -102,6 +102,7 @@ def test_what_a_method_wants_is_its_own():
     assert simsiam.method.predictor_hidden == 256
     assert simsiam.optimizer.decay_norm_and_bias
     assert simsiam.backbone.zero_init_residual
+    assert settle(GPU, method={"name": "vicreg"}).backbone.zero_init_residual
     assert not settle(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
     muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
     assert not muon.optimizer.decay_norm_and_bias
