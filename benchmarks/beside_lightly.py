@@ -6,9 +6,10 @@ PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED
 network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its rate, momentum, decay of all
 weights, warm-up and cosine, the constant rate of SimSiam's predictor, bf16 where the machine gains from it, SimCLR's
 temperature, the widths of the heads and the distributions that views are drawn from. Theirs are transform, loss and
-heads, with three layers in SimSiam's projector where ours has the paper's two for CIFAR. Ours is the product's own
-process. Both are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the whole test split. What
-lies in --out already is not run again.
+heads, with three layers in SimSiam's projector where ours has the paper's two for CIFAR, and the loop of its examples,
+in which each of SimCLR's views passes by itself, where ours pass as one batch. Ours is the product's own process. Both
+are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the whole test split. What lies in --out
+already is not run again.
 """
 
 import argparse
@@ -61,9 +62,9 @@ def main() -> None:
     print(HEAD, flush=True)
     for name in RATES:
         for side, train in (("ours", ours), ("lightly", theirs)):
-            judged = [
-                judge(options, f"{side}-{name}-{seed}", train(options, name, seed)) for seed in range(options.seeds)
-            ]
+            judged = []
+            for seed in range(options.seeds):
+                judged.append(judge(options, f"{side}-{name}-{seed}", train(options, name, seed), seed))
             print(f"| {name} | {side} |", " | ".join(map(told, zip(*judged, strict=True))), "|", flush=True)
 
 
@@ -73,10 +74,10 @@ def told(values: tuple[float, ...]) -> str:
     return f"{statistics.mean(values):.1f} ± {error:.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def judge(options: argparse.Namespace, name: str, model: Path) -> tuple[float, float]:
+def judge(options: argparse.Namespace, name: str, model: Path, seed: int) -> tuple[float, float]:
     """kNN and linear accuracy in percent."""
     kinds = ("knn_eval", "linear_eval")
-    configs = ({"kind": kind, "subset": options.subset} for kind in kinds)
+    configs = ({"kind": kind, "subset": options.subset, "seed": seed} for kind in kinds)
     knn, linear = (result(options, f"{name}-{config['kind']}", config, model) for config in configs)
     return 100 * knn["results"][0]["top1"], 100 * linear["results"][0]["top1"]
 
@@ -93,6 +94,7 @@ def ours(options: argparse.Namespace, name: str, seed: int) -> Path:
         "subset": options.subset,
         "seed": seed,
         "evaluation": {"every_epochs": 0},
+        "normalisation": "imagenet",
         "pictures": False,
     }
     result(options, f"ours-{name}-{seed}", config)

@@ -15,10 +15,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.methods import result
+from ssl_core.data import Dataset
 
 LENGTHS = {0.01: 200, 0.1: 60}  # epochs: 200 and about 900 steps
 STUDENT_EPOCHS = 60
+NEVER = {"every_epochs": 0}
 HEAD = "| labels | supervised | fine-tuned | a student of a quarter of the width |\n|---|---|---|---|"
 
 
@@ -30,13 +34,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("methods"))
     options = parser.parse_args()
-    common = {"subset": options.subset, "pictures": False, "evaluation": {"every_epochs": 0}}
+    common = {"subset": options.subset, "pictures": False, "evaluation": NEVER}
     result(options, "simclr", {"method": {"name": "simclr"}, "epochs": options.epochs, "seed": 0, **common})
     print(HEAD, flush=True)
     for share, epochs in LENGTHS.items():
         told: dict[str, list[float]] = {"supervised": [], "finetune": [], "distill": []}
         for seed in range(options.seeds):
-            fields = common | {"seed": seed, "epochs": epochs, "label_fraction": share}
+            told_rows = rows(options, share, seed)
+            fields = {"seed": seed, "epochs": epochs, "label_rows": told_rows, "pictures": False, "evaluation": NEVER}
             models = {"supervised": None, "finetune": options.out / "simclr" / "model"}
             for kind, model in models.items():
                 told[kind].append(accuracy(options, f"{kind}-{share}-{seed}", {"kind": kind, **fields}, model))
@@ -44,6 +49,16 @@ def main() -> None:
             student = {"kind": "distill", **common, "seed": 0, "epochs": STUDENT_EPOCHS, "backbone": {"width": 0.125}}
             told["distill"].append(accuracy(options, "student", student, options.out / f"finetune-{share}-0" / "model"))
         print(f"| {share:.0%} |", " | ".join(map(shown, told.values())), "|", flush=True)
+
+
+def rows(options: argparse.Namespace, share: float, seed: int) -> list[int]:
+    """A draw of the images whose labels are told: evenly from the classes, of the very ones that SimCLR saw."""
+    dataset = Dataset.open(options.data)
+    seen = np.asarray(dataset.indices("train", options.subset, 0))
+    generator, labels = np.random.default_rng(seed), np.asarray(dataset.labels)[seen]
+    count = round(share * len(seen) / len(dataset.classes))
+    drawn = [generator.permutation(seen[labels == label])[:count] for label in range(len(dataset.classes))]
+    return sorted(np.concatenate(drawn).tolist())
 
 
 def accuracy(options: argparse.Namespace, name: str, config: dict[str, Any], model: Path | None) -> float:

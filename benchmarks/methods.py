@@ -64,9 +64,9 @@ def supervised(options: argparse.Namespace) -> str:
 
 
 def result(options: argparse.Namespace, name: str, config: dict[str, Any], model: Path | None = None) -> dict[str, Any]:
-    """The summary of the run, which is run unless it was."""
+    """The summary of the run, which is run unless it was, with that config and model."""
     kept = options.out / name / "result.json"
-    if not kept.is_file():
+    if not _is_fresh(kept, config, model):
         kept.parent.mkdir(parents=True, exist_ok=True)
         more = ("--model", str(model)) if model else ()
         with start(config, options.data, kept.parent, *more) as process:
@@ -75,6 +75,12 @@ def result(options: argparse.Namespace, name: str, config: dict[str, Any], model
             raise SystemExit(f"{name}: {events[-1]}")
         kept.write_text(json.dumps(events[-1]["summary"]))
     return json.loads(kept.read_text())
+
+
+def _is_fresh(kept: Path, config: dict[str, Any], model: Path | None) -> bool:
+    if not kept.is_file() or json.loads(kept.with_name("config.json").read_text()) != config:
+        return False
+    return model is None or (model / "model.json").stat().st_mtime < kept.stat().st_mtime
 
 
 def _length(options: argparse.Namespace) -> dict[str, Any]:

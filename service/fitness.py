@@ -53,9 +53,10 @@ def _has_classes(split: Mapping[str, Any]) -> bool:
 
 def _check_rows(dataset: Dataset, rows: Sequence[int] | None) -> None:
     """Raise when a row is beyond the dataset; whether it is of a labelled training image shows in the run."""
+    rows = rows or ()
     images = sum(split.get("images", 0) for split in (dataset.report or {}).get("splits", {}).values())
-    beyond = next((place for place, row in enumerate(rows or ()) if row >= images), None)
-    if rows is not None and beyond is not None:
+    beyond = next((place for place, row in enumerate(rows) if row >= images), None)
+    if beyond is not None:
         detail = f"label_rows holds {rows[beyond]}, but the dataset has {images} images, numbered from 0."
         fault = Fault(pointer=f"/config/label_rows/{beyond}", code="row_not_found", detail=detail)
         raise InvalidConfig(detail, errors=[fault])

@@ -30,7 +30,8 @@ class Distillation(Classification):
         loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
         if self.label_weight > 0:
             assert labels is not None
-            told = distributed.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)  # images, of every process's
+            # Labelled images of a process, on average.
+            told = distributed.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)
             own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told
             loss = (1 - self.label_weight) * loss + self.label_weight * own
         return Output(loss, h.detach())

@@ -59,7 +59,7 @@ def joined(devices: int, device: str) -> Iterator[None]:
         return
     if devices > (most := there(device)):
         what = "GPUs" if device == "cuda" else "processors"
-        raise ConfigUnfit(f"The config asks for {devices} devices, and this machine has {most} {what}.")
+        raise ConfigUnfit(f"The config asks for {devices} devices; of {what} this machine has {most}.")
     if int(os.environ.get("WORLD_SIZE", "1")) != devices:
         raise ConfigUnfit(f"The config asks for {devices} devices: `python -m ssl_core run` starts a process for each.")
     if device == "cuda":

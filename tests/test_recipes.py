@@ -1,4 +1,4 @@
-"""Every recipe runs: published systems and the methods on CIFAR-10 through the service, those on ImageNet without it.
+"""Every recipe runs: published systems and the methods on CIFAR-10 through the service, all others without it.
 
 The images are real: small squares out of scikit-learn's two photographs, one class each.
 """
@@ -15,11 +15,12 @@ from ssl_core.recipes import RECIPES
 from ssl_core.recipes.cifar10 import CIFAR10
 from ssl_core.recipes.imagenet import IMAGENET
 from ssl_core.recipes.published import PUBLISHED
+from ssl_core.recipes.small import SMALL
 from ssl_core.run import Inputs, run
 from tests.ssl_core.toys import SIDE, shrunk
 from tests.test_end_to_end import up
 
-SERVED = [*PUBLISHED, *CIFAR10]  # the four small ones are those of the demo and of the benchmarks
+SERVED = [*PUBLISHED, *CIFAR10]
 TEACHERS = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}  # whose model a kind goes on from
 
 
@@ -38,6 +39,7 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.timeout(900)
 def test_recipes_run_through_the_service(photos, tmp_path):
     with up(tmp_path / "data") as service, service.client() as client:
         dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
@@ -49,7 +51,7 @@ def test_recipes_run_through_the_service(photos, tmp_path):
             asked = {"kind": recipe.kind, "config": shrunk(recipe), "model": model}
             jobs[recipe.name] = client.jobs.submit(dataset=dataset, name=recipe.name, **asked)
         for name, job in jobs.items():
-            done = client.jobs.wait(job, timeout_seconds=400)
+            done = client.jobs.wait(job, timeout_seconds=800)
             assert done.status == "succeeded", (name, done.error)
             assert done.summary["steps"] >= 1
 
@@ -61,8 +63,8 @@ def packed(photos, tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("recipe", IMAGENET, ids=lambda recipe: recipe.name)
-def test_recipes_of_large_runs_run(recipe, packed, tmp_path):
+@pytest.mark.parametrize("recipe", [*SMALL, *IMAGENET], ids=lambda recipe: recipe.name)
+def test_other_recipes_run(recipe, packed, tmp_path):
     events = list(run(config.parse(shrunk(recipe), recipe.kind), Inputs(packed), tmp_path))
     assert isinstance(events[-1], Result), events[-1]
 

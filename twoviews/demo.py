@@ -33,7 +33,7 @@ TAIL_LINES = 20
 def tell(out: Path, data_dir: Path | None = None, epochs: int | None = None, draws: int = DRAWS) -> int:
     """Run the demo, leave pictures in `out`, and return the exit code. Raises TwoviewsError when a step fails.
 
-    epochs: the length of both runs, in place of each recipe's own; draws: of the few labels, for the mean.
+    epochs: the length of every training, in place of its own; draws: of the few labels, for the mean.
     """
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that being stopped stops the service too
@@ -134,10 +134,10 @@ def _run(client: Client, dataset: Dataset, epochs: int | None, draws: int) -> Jo
         )
         for name, job in pretrained.items()
     }
-    views = recipes[RECIPES["SimCLR"]]["views"]
+    simclr = recipes[RECIPES["SimCLR"]]
     supervised = {}
     for fraction in LABEL_FRACTIONS:
-        title, config = f"Supervised: {_labels(fraction)}", _supervised(fraction, views) | length
+        title, config = f"Supervised: {_labels(fraction)}", _supervised(fraction, simclr) | length
         supervised[title] = client.jobs.submit(dataset=dataset, kind="supervised", config=config, name=title)
     stages = (pretrained, linear, knn, supervised)
     with screen.Runs() as runs:
@@ -156,9 +156,10 @@ def _knn(name: str) -> dict[str, Any]:
     return {"k": 10, "baselines": _baselines(name)}
 
 
-def _supervised(fraction: float, views: Mapping[str, Any]) -> dict[str, Any]:
-    """The same network, from a few labels alone; with the same views."""
-    return {"label_fraction": fraction, "image_size": 8, "views": views, "pictures": False}
+def _supervised(fraction: float, simclr: Mapping[str, Any]) -> dict[str, Any]:
+    """SimCLR's network and views, but a few labels and no other image."""
+    same = {name: simclr[name] for name in ("backbone", "image_size", "views")}
+    return {"label_fraction": fraction, "pictures": False} | same
 
 
 def _labels(fraction: float) -> str:

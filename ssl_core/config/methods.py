@@ -1,6 +1,6 @@
 """The methods' configs: one class per method, which also says what `auto` becomes under it. Imports pydantic alone."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -184,5 +184,12 @@ class DINO(MethodConfig):
 
 Method = Annotated[SimCLR | SimSiam | BYOL | MoCoV2 | MoCoV3 | BarlowTwins | VICReg | DINO, Field(discriminator="name")]
 METHODS: dict[str, type[MethodConfig]] = {
-    arm.model_fields["name"].default: arm for arm in get_args(get_args(Method)[0])
+    "simclr": SimCLR,
+    "simsiam": SimSiam,
+    "byol": BYOL,
+    "moco_v2": MoCoV2,
+    "moco_v3": MoCoV3,
+    "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "dino": DINO,
 }

@@ -45,7 +45,7 @@ class LARS(_Optimizer):
     )
     nesterov: bool = Field(False, description="Nesterov's momentum.")
     vector_lr: Annotated[float, Field(gt=0, le=1000)] | None = Field(
-        None, description="Learning rate of norms and biases, scaled likewise; null: that of the weights."
+        None, description="Learning rate of norms, biases and a classifier, scaled likewise; null: that of the weights."
     )
 
 

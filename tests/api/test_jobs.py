@@ -227,6 +227,15 @@ def test_evaluating_without_labels_is_told_at_the_door(client, database, tenant)
         assert pointers(problem(answer, 422, "labels_needed")) == ["/dataset"]
 
 
+def test_rows_are_counted_over_all_splits(client, database, tenant):
+    dataset = given.ready(database, tenant, "cd" * 32, images=100, test=20)
+    parent = client.post("/jobs", json=ask(dataset)).json()["id"]
+    evaluation = {"kind": "linear_eval", "dataset": dataset, "model": parent}
+    assert client.post("/jobs", json=evaluation | {"config": {"label_rows": [3, 119]}}).status_code == 202
+    answer = client.post("/jobs", json=evaluation | {"config": {"label_rows": [3, 120]}})
+    assert pointers(problem(answer, 422, "invalid_config")) == ["/config/label_rows/1"]
+
+
 def test_a_dataset_that_is_not_ready_is_a_conflict(client, database, tenant):
     dataset = given.validating(database, tenant).id
     problem(client.post("/jobs", json=ask(dataset)), 409, "dataset_not_ready")

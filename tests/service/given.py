@@ -11,13 +11,13 @@ SHA = "ab" * 32
 PRETRAIN = {"method": {"name": "simclr"}, "batch_size": 32}
 
 
-def report(images: int = 100, classes: int = 4) -> dict[str, Any]:
-    """A dataset's report with that many training images, evenly labelled."""
+def report(images: int = 100, classes: int = 4, test: int = 0) -> dict[str, Any]:
+    """A dataset's report with that many training images, evenly labelled, and `test` images without a label."""
     per_class = [images // classes] * classes if classes else []
     train = {"images": images, "labelled": images if classes else 0, "per_class": per_class}
     none = {"images": 0, "labelled": 0, "per_class": [0] * classes}
     names = [f"class {index}" for index in range(classes)]
-    return {"format": 1, "classes": names, "splits": {"train": train, "val": none, "test": none}}
+    return {"format": 1, "classes": names, "splits": {"train": train, "val": none, "test": none | {"images": test}}}
 
 
 def validating(database: Database, tenant: str, sha256: str = SHA, **fields: Any) -> Dataset:
@@ -25,13 +25,15 @@ def validating(database: Database, tenant: str, sha256: str = SHA, **fields: Any
         return datasets.create(session, tenant, name="pictures", sha256=sha256, size_bytes=1000, **fields)
 
 
-def ready(database: Database, tenant: str, sha256: str = SHA, images: int = 100, classes: int = 4) -> str:
+def ready(
+    database: Database, tenant: str, sha256: str = SHA, images: int = 100, classes: int = 4, test: int = 0
+) -> str:
     """The id of a dataset that went through ingestion."""
     dataset = validating(database, tenant, sha256)
     claim = claimed(database, "data")
     with database.writing() as session:
         run = (claim.job_id, claim.attempt)
-        leases.record(session, *run, 60, [events.Result(report(images, classes))], f"datasets/{dataset.id}/a1")
+        leases.record(session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1")
         leases.finish(session, *run, "succeeded")
     return dataset.id
 

@@ -144,6 +144,7 @@ def test_a_step_that_changes_nothing_starts_from_the_models_own_network(digits, 
     assert after.preprocessing == before.preprocessing
     for name, value in before.named_parameters():
         torch.testing.assert_close(after.get_parameter(name), value)
+    assert after.classifier.weight.abs().max() < 1e-9  # it began at zero
 
 
 def test_few_labels_make_smaller_batches(digits, models, tmp_path):

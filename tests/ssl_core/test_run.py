@@ -60,6 +60,8 @@ def test_neither_training_nor_judging_loads_torchs_compiler(digits, tmp_path):
         "import sys\n"
         "from tests.ssl_core import test_labelled_runs, test_run\n"
         "digits, out = map(test_run.Path, sys.argv[1:])\n"
+        "for name in ('lars', 'muon'):  # torch's own do\n"
+        "    test_run.go(digits, out / name, optimizer={'name': name})\n"
         "test_run.go(digits, out / 'whole', evaluation={'every_epochs': 1})\n"
         "inputs = {'checkpoint': next((out / 'whole').glob('*.pt'))}\n"
         "assert isinstance(test_run.go(digits, out / 'rest', inputs)[-1], test_run.Result)\n"

@@ -113,6 +113,7 @@ def test_more_devices_than_there_are_are_refused_before_anything_is_started(devi
     assert distributed.launch(max(2, count), device) is None  # and has not become torchrun
 
 
-def test_a_run_of_several_devices_is_not_one_process():
+def test_a_run_of_several_devices_is_not_one_process(monkeypatch):
+    monkeypatch.setattr(distributed, "there", lambda device: 2)
     with pytest.raises(ConfigUnfit, match="a process for each"), distributed.joined(2, "cpu"):
         pass

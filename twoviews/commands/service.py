@@ -35,7 +35,7 @@ def demo(
         Path | None, typer.Option("--data-dir", help="Keep the service's data here; a temporary folder otherwise.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Length of both runs, for a quicker look; each recipe's own otherwise.")
+        int | None, typer.Option(min=1, help="Length of every training, for a quicker look; each one's own otherwise.")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, max=100, help="Draws of the few labels, for the mean.")] = 10,
 ) -> None:
