@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ssl_core import checkpoint, config, distributed
+from ssl_core import checkpoint, config, distributed, notebook
 from ssl_core.config import Import, RunConfig, TrainingRun
 from ssl_core.display import Display
 from ssl_core.events import Event, Failed, Stopped, to_line
@@ -54,7 +54,7 @@ def _run(asked: argparse.Namespace) -> int:
     try:
         run_config = _read_config(asked.config)
         asked.out.mkdir(parents=True, exist_ok=True)
-        inputs = _inputs(asked)
+        inputs = _inputs(asked, asked.out / notebook.FOLDER if run_config.kind == "linear_eval" else asked.out)
         if isinstance(run_config, TrainingRun):
             distributed.launch(run_config.devices, run_config.device)
     except (Unusable, OSError) as error:
@@ -155,7 +155,7 @@ def _sentences(error: ValidationError, kind: str | None) -> list[str]:
     return [f"{fault['pointer'] or '/'}: {fault['detail']}" for fault in config.faults(error, kind)]
 
 
-def _inputs(asked: argparse.Namespace) -> Inputs:
+def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
     stop = threading.Event()
 
     def heed(number: int, _: object) -> None:
@@ -165,7 +165,7 @@ def _inputs(asked: argparse.Namespace) -> Inputs:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, heed)
-    saved = asked.resume or checkpoint.newest(asked.out)
+    saved = asked.resume or checkpoint.newest(checkpoints)
     told = _read_provenance(asked.provenance) if asked.provenance else {}
     return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, told)
 

@@ -5,6 +5,7 @@ classifier and other heads, whose absence people regret later), `model.json`, th
 wants its images, and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -201,6 +202,16 @@ def load_card(directory: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") not in (1, FORMAT):
         raise BadModel("The model was written by another version.")
     return card
+
+
+def digest(directory: Path) -> str:
+    """Return the SHA-256 of the artifact's files, in hexadecimal: two models that differ have another one each."""
+    whole = hashlib.sha256()
+    for name in (CARD, WEIGHTS, HEADS):
+        if (path := directory / name).is_file():
+            with path.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def head_depth(card: Mapping[str, Any]) -> int:

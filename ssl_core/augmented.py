@@ -14,19 +14,28 @@ from ssl_core.config import LinearEval, Views
 from ssl_core.data import Rows
 from ssl_core.events import Stopped
 from ssl_core.linear import Classifiers, Descent, Scaling, Setting, Training
+from ssl_core.notebook import Notebook, State
 from ssl_core.views import ViewMaker
 
 # As google-research/simclr trains its linear classifiers: SimCLR's crop and flip, and no change of colour.
 CROP_AND_FLIP = Views(crop_area=(0.08, 1.0), jitter=0.0, grey=0.0)
+_POINTS = 2_000  # about so many times a fit tells how far it is
 _STREAM = 0x70726F62  # sets these views apart from those of pretraining under the same seed
 
 
 def fit(
-    config: LinearEval, bench: Bench, source: Source, found: Features, scaling: Scaling | None, rows: Rows
+    config: LinearEval,
+    bench: Bench,
+    source: Source,
+    found: Features,
+    scaling: Scaling | None,
+    rows: Rows,
+    notebook: Notebook,
 ) -> Steps[tuple[Setting, Classifiers] | None]:
     """Train on views of the labelled images; return the picked setting and its classifier, None when asked to stop.
 
-    found: scaled features of the un-augmented images; rows: positions in the training images.
+    found: scaled features of the un-augmented images; rows: positions in the training images; notebook: where a fit
+    that an earlier attempt began is gone on with.
     """
     y = bench.train_labels[torch.from_numpy(rows)]
     training = Training(len(bench.classes), config.epochs, config.batch_size, config.seed)
@@ -34,14 +43,24 @@ def fit(
     by_val = len(found.val) > 0 and len(rows) == len(found.train)
     folds = [] if by_val or len(settings) == 1 else linear.folds(y, config.validation_fraction, training)
     cohort = _Cohort(settings, training, folds, y, found.train)
+    if state := notebook.under_way():
+        cohort.load(state)
+        bench.skip(cohort.taken)
     lesson = _Lesson(bench, source, scaling, rows, config.seed)
-    for epoch in range(training.epochs):
-        for places in training.order(epoch, len(rows)).split(training.batch_size):
+    batches = training.batches(len(rows))
+    told_every = max(1, training.epochs * batches // _POINTS)
+    for epoch in range(cohort.taken // batches, training.epochs):
+        order = training.order(epoch, len(rows)).split(training.batch_size)
+        for places in order[cohort.taken - epoch * batches :]:
             cohort.step(lesson(places, epoch), places.to(y.device))
+            progress = bench.step(len(places))
+            if cohort.taken % told_every == 0:
+                yield progress
             if bench.stopped():
+                yield from notebook.save(bench.done, cohort.state)
                 yield Stopped(bench.done)
                 return None
-        yield bench.step(len(rows))
+            yield from notebook.keep(bench.done, cohort.state)
     made = cohort.whole.classifiers()
     if by_val:
         setting = linear.best(settings, *made.score(found.val, bench.val_labels))
@@ -62,6 +81,20 @@ class _Cohort:
         )
         self._settings, self._folds, self._labels = settings, folds, labels
         self._targets = F.one_hot(labels, training.classes).to(like.dtype)
+
+    @property
+    def taken(self) -> int:
+        """How many steps they took."""
+        return self.whole.taken
+
+    def state(self) -> State:
+        """Return what it takes to go on from here."""
+        return {"learners": [learner.state() for learner in (self.whole, *self._others)]}
+
+    def load(self, state: State) -> None:
+        """Go on from what `state` returned."""
+        for learner, kept in zip((self.whole, *self._others), state["learners"], strict=True):
+            learner.load(kept)
 
     def step(self, x: Tensor, places: Tensor) -> None:
         """Learn from features B×D of the labelled images at those places."""

@@ -36,6 +36,8 @@ class Inputs(Protocol):
     def model(self) -> Path | None: ...
     @property
     def stop(self) -> Callable[[], bool]: ...
+    @property
+    def checkpoint(self) -> Path | None: ...
 
 
 def features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = _BATCH) -> Tensor:
@@ -93,8 +95,15 @@ class Bench:
         parts = (self.trial.train, self.trial.val, self.trial.test)
         labels = (labels_of(self._dataset, rows).to(config.device) for rows in parts)
         self.train_labels, self.val_labels, self.test_labels = labels
-        self.done = 0
+        self.done, self._skipped = 0, 0
         self.total = len(self.sources) * sum(-(-len(rows) // _CHUNK) for rows in parts)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the judging of this model by these images from any other."""
+        rows = (self.trial.train, self.trial.val, self.trial.test)
+        images = {"images": len(self._dataset), "rows": [len(part) for part in rows], "mean": self._dataset.mean}
+        return images | {"model": artifact.digest(self._model)}
 
     @property
     def about(self) -> dict[str, Any]:
@@ -152,14 +161,20 @@ class Bench:
         self.done += 1
         self._images += images
         seconds = time.monotonic() - self._started
+        taken = self.done - self._skipped
         return Progress(
             epoch=0,
             epochs=1,
             step=self.done,
             total_steps=self.total,
             images_per_second=self._images / max(seconds, 1e-9),
-            eta_seconds=seconds / self.done * max(0, self.total - self.done),
+            eta_seconds=seconds / taken * max(0, self.total - self.done),
         )
+
+    def skip(self, steps: int) -> None:
+        """Count steps that an earlier attempt took."""
+        self.done += steps
+        self._skipped += steps
 
     def metric(self, name: str, source: str, value: float) -> Metrics:
         """A metric at the present step; those of a baseline carry its name."""

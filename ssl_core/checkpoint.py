@@ -9,18 +9,38 @@ from zipfile import BadZipFile
 
 import torch
 
+from ssl_core.events import Log
 from ssl_core.failures import BadCheckpoint
-from ssl_core.files import Written, settle
+from ssl_core.files import FULL, Written, settle
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 
 
 def save(directory: Path, step: int, state: dict[str, Any]) -> Written:
-    """Write `state` (tensors and plain values) as the checkpoint of `step`."""
+    """Write `state` (tensors and plain values) as the checkpoint of `step`; the folder need not exist."""
+    directory.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
     return settle(directory / name(step), buffer.getbuffer())
+
+
+def keep(directory: Path, step: int, state: dict[str, Any], newest: int) -> Written | None:
+    """Save, then delete all but the newest so many; None, and nothing deleted, when the storage is full."""
+    try:
+        written = save(directory, step, state)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return None
+    prune(directory, newest)
+    return written
+
+
+def no_room(step: int) -> Log:
+    """What to say of a checkpoint that found no room."""
+    message = "The storage is full: there is no checkpoint of this step; the run goes on and tries again."
+    return Log("warning", message, "storage_full", {"step": step})
 
 
 def name(step: int) -> str:

@@ -4,6 +4,7 @@ The encoder does not learn. Its features are computed once, unless linear classi
 images. Settings are never picked with the images that judge.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ssl_core.config import KnnEval, LinearEval
 from ssl_core.data import Rows
 from ssl_core.events import Event, Result, Stopped
 from ssl_core.linear import Classifiers, Scaling, Setting, Training
+from ssl_core.notebook import Notebook, Outcome
 from ssl_core.trial import draw_labelled, find_labelled
 
 __all__ = ["Inputs", "features", "run_knn_eval", "run_linear_eval"]
@@ -51,8 +53,9 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
     """Judge by linear classifiers on shares of the labels; `config` is resolved. Raises RunFailure."""
     bench = Bench(config, inputs)
     draws = _draws(config, bench)
-    fits = len(bench.sources) * sum(len(each) for each in draws.values())
-    bench.total += fits * (1 + config.epochs * config.augment)
+    bench.total += len(bench.sources) * sum(_steps(config, rows) for each in draws.values() for rows in each)
+    notebook = Notebook(directory, {"config": config.model_dump(mode="json"), **bench.fingerprint})
+    yield from notebook.read(inputs.checkpoint)
     results: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
     for name in bench.sources:
@@ -60,7 +63,7 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
         found = yield from bench.represent(source)
         if found is None:
             return
-        student = _Student(config, bench, source, found)
+        student = _Student(config, bench, source, found, notebook)
         for fraction, drawn in draws.items():
             row = yield from student.judged(drawn)
             if row is None:
@@ -89,34 +92,43 @@ def _draws(config: LinearEval, bench: Bench) -> dict[float, list[Rows]]:
     }
 
 
+def _steps(config: LinearEval, rows: Rows) -> int:
+    """How many steps of the bench a fit takes."""
+    return 1 + config.augment * config.epochs * math.ceil(len(rows) / config.batch_size)
+
+
 class _Student:
     """Learns to classify by the features of one source."""
 
-    def __init__(self, config: LinearEval, bench: Bench, source: Source, found: Features) -> None:
-        self._config, self._bench, self._source = config, bench, source
+    def __init__(self, config: LinearEval, bench: Bench, source: Source, found: Features, notebook: Notebook) -> None:
+        self._config, self._bench, self._source, self._notebook = config, bench, source, notebook
         self._scaling = Scaling.of(found.train) if config.standardise else None
         self._found = found if self._scaling is None else found.scaled(self._scaling)
         self.details: dict[str, Any] = {}  # by class, of the first draw of what was judged last
 
     def judged(self, draws: Sequence[Rows]) -> Steps[dict[str, Any] | None]:
         """Train and test on each draw of a share of the labels; None when the run was asked to stop."""
-        bench = self._bench
-        ranks, settings = [], []
+        bench, notebook = self._bench, self._notebook
+        outcomes: list[Outcome] = []
         for rows in draws:
-            fitted = yield from self._fit(rows)
-            if fitted is None:
-                return None
-            logits = torch.cat([fitted[1].logits(part)[:, :, 0] for part in self._found.test.split(4096)])
-            ranks.append(scores.ranks(logits, bench.test_labels))
-            settings.append(fitted[0])
-            if len(ranks) == 1:
-                self.details = scores.by_class(logits, bench.test_labels, bench.classes)
-            yield bench.step()
-            if bench.stopped():
-                yield Stopped(bench.done)
-                return None
-        usual = Counter(settings).most_common(1)[0][0]
-        each = torch.stack(ranks)  # D×N
+            outcome = notebook.recall()
+            if outcome is not None:
+                bench.skip(_steps(self._config, rows))
+            else:
+                outcome = yield from self._outcome(rows, detailed=not outcomes)
+                if outcome is None:
+                    return None
+                notebook.note(outcome)
+                yield bench.step()
+                if bench.stopped():
+                    yield from notebook.save(bench.done)
+                    yield Stopped(bench.done)
+                    return None
+                yield from notebook.keep(bench.done)
+            outcomes.append(outcome)
+        self.details = outcomes[0].details
+        usual = Counter(outcome.setting for outcome in outcomes).most_common(1)[0][0]
+        each = torch.stack([outcome.ranks for outcome in outcomes])  # D×N
         return {
             "labels": float(np.mean([len(rows) for rows in draws])),
             "draws": len(draws),
@@ -126,10 +138,21 @@ class _Student:
             "weight_decay": usual.weight_decay,
         }
 
+    def _outcome(self, rows: Rows, *, detailed: bool) -> Steps[Outcome | None]:
+        """Train by the labels of those training images, and test; None when the run was asked to stop."""
+        bench = self._bench
+        fitted = yield from self._fit(rows)
+        if fitted is None:
+            return None
+        setting, classifier = fitted
+        logits = torch.cat([classifier.logits(part)[:, :, 0] for part in self._found.test.split(4096)])
+        details = scores.by_class(logits, bench.test_labels, bench.classes) if detailed else {}
+        return Outcome(setting, scores.ranks(logits, bench.test_labels).cpu(), details)
+
     def _fit(self, rows: Rows) -> Steps[tuple[Setting, Classifiers] | None]:
         config, bench, found = self._config, self._bench, self._found
         if config.augment:
-            return (yield from augmented.fit(config, bench, self._source, found, self._scaling, rows))
+            return (yield from augmented.fit(config, bench, self._source, found, self._scaling, rows, self._notebook))
         places = torch.from_numpy(rows).to(found.train.device)
         x, y = found.train[places], bench.train_labels[places]
         training = Training(len(bench.classes), config.epochs, config.batch_size, config.seed)

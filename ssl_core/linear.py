@@ -7,6 +7,7 @@ a grid share every batch, so that their logits are one matrix product. The gradi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,11 +104,11 @@ def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> lis
 
 
 class Descent:
-    """The classifiers of a grid while they learn, one batch at a time; `steps` is how many there will be."""
+    """The classifiers of a grid while they learn, one batch at a time: `taken` of `steps` were."""
 
     def __init__(self, dim: int, settings: Sequence[Setting], classes: int, steps: int, like: Tensor) -> None:
         """dim: the features' width; like: a tensor of the type and on the device that are wanted."""
-        self._classes, self._steps, self._step = classes, steps, 0
+        self._classes, self._steps, self.taken = classes, steps, 0
         self._rates, self._decays = _per_column(settings, classes, like)
         width = len(settings) * classes
         self._weights, self._biases = like.new_zeros(dim, width), like.new_zeros(width)
@@ -115,17 +116,30 @@ class Descent:
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """Learn from features B×D and their labels as unit vectors B×C."""
-        rate = self._rates * (0.5 * (1 + math.cos(math.pi * self._step / self._steps)))
+        rate = self._rates * (0.5 * (1 + math.cos(math.pi * self.taken / self._steps)))
         error = torch.addmm(self._biases, x, self._weights).unflatten(1, (self._classes, -1)).softmax(1)
         error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
         slope = torch.mm(x.T, error).add_(self._weights * self._decays)
         _nesterov_(self._weights, self._velocity, slope, rate)
         _nesterov_(self._biases, self._bias_velocity, error.sum(0), rate)
-        self._step += 1
+        self.taken += 1
+
+    def state(self) -> dict[str, Any]:
+        """Return what it takes to go on from here."""
+        return {"tensors": self._tensors(), "taken": self.taken}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for mine, kept in zip(self._tensors(), state["tensors"], strict=True):
+            mine.copy_(kept)
+        self.taken = state["taken"]
 
     def classifiers(self) -> Classifiers:
         """Return the classifiers as they are now."""
         return Classifiers(self._weights, self._biases, self._classes)
+
+    def _tensors(self) -> list[Tensor]:
+        return [self._weights, self._biases, self._velocity, self._bias_velocity]
 
 
 def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training) -> Classifiers:

@@ -264,16 +264,12 @@ class Training:
             "versions": versions(),
             "device": str(learner.device),
         }
-        try:
-            written = checkpoint.save(self._directory, learner.step, state)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            self._saved_at = time.monotonic()
-            yield _no_space("there is no checkpoint of this step; the run goes on and tries again.", learner.step)
+        written = checkpoint.keep(self._directory, learner.step, state, self._settled.checkpoints.keep)
+        self._saved_at = time.monotonic()
+        if written is None:
+            yield checkpoint.no_room(learner.step)
             return
-        checkpoint.prune(self._directory, self._settled.checkpoints.keep)
-        self._saved_step, self._saved_at = learner.step, time.monotonic()
+        self._saved_step = learner.step
         epoch = learner.step / learner.steps_per_epoch
         name = written.path.name
         yield Checkpoint(learner.step, epoch, name, written.sha256, written.size_bytes, dict(self._latest))
@@ -348,7 +344,8 @@ class Training:
                     raise
             else:
                 return Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
-            yield _no_space("the model waits in memory until there is room.", learner.step)
+            message = "The storage is full: the model waits in memory until there is room."
+            yield Log("warning", message, "storage_full", {"step": learner.step})
             if self._stopped_within(patience):
                 return None
             patience = min(2 * patience, _MOST_ROOM_SECONDS)
@@ -361,10 +358,6 @@ class Training:
                 return True
             time.sleep(_STOP_SECONDS)
         return False
-
-
-def _no_space(what: str, step: int) -> Log:
-    return Log("warning", f"The storage is full: {what}", "storage_full", {"step": step})
 
 
 def fingerprint(material: Material) -> dict[str, Any]:

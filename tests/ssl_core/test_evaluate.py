@@ -1,20 +1,23 @@
 """Tests of the evaluation runs, on a small packed dataset and an untrained encoder."""
 
+import errno
 import hashlib
 import io
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
-from ssl_core import artifact, augmented, config, evaluate, linear, methods, online
+from ssl_core import artifact, augmented, checkpoint, config, evaluate, linear, methods, notebook, online
 from ssl_core.artifact import Preprocessing
 from ssl_core.config import KnnEval, LinearEval, Pretrain, Views
 from ssl_core.data import Dataset, labels_of
-from ssl_core.events import Artifact, Failed, Metrics, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Progress, Resolved, Result, Stopped, to_line
 from ssl_core.failures import LabelsNeeded
 from ssl_core.images import encode_png
 from ssl_core.linear import Setting, Training
@@ -299,3 +302,85 @@ def test_features_do_not_depend_on_the_batch(dataset, model):
     encoder = artifact.load(model)
     pixels = torch.from_numpy(np.stack([photo(n, n % 3) for n in range(20)]))
     torch.testing.assert_close(evaluate.features(encoder, pixels, batch_size=7), evaluate.features(encoder, pixels))
+
+
+def goes_on(config_asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:
+    """The events of an attempt that goes on from a checkpoint, and that is left for dead at its `until`th one."""
+    parsed = config.parse({**CPU, **config_asked}, config_asked["kind"])
+    out.mkdir(exist_ok=True)
+    seen = []
+    for event in run(parsed, Inputs(data, model, saved), out):
+        seen.append(event)
+        if until and sum(isinstance(event, Checkpoint) for event in seen) == until:
+            break
+    return seen
+
+
+def checkpoints(events: list) -> list[Checkpoint]:
+    return [event for event in events if isinstance(event, Checkpoint)]
+
+
+LONG = {"kind": "linear_eval", "label_fractions": [0.2, 1.0], "draws": 2, "epochs": 3, "baselines": ["pixels"]}
+
+
+@pytest.mark.parametrize("asked", [LONG | SMALL_GRID, LONG | SMALL_GRID | {"augment": True, "batch_size": 32}])
+def test_a_killed_evaluation_goes_on_where_it_was_and_ends_the_same(asked, dataset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)  # a checkpoint after every step
+    whole = goes_on(asked, dataset, model, tmp_path / "whole", None)
+    count = len(checkpoints(whole))
+    assert count == (2 * (3 + 3 + 9) + 6 if asked.get("augment") else 6)  # 2 draws of 18 labels, 1 of 90; 6 fits
+    assert len({event.step for event in checkpoints(whole)}) == count
+    saved, made = None, 0
+    for attempt, until in enumerate((1, count // 3, 1, 1, None)):
+        out = tmp_path / str(attempt)
+        events = goes_on(asked, dataset, model, out, saved, until)
+        assert saved is None or [event.code for event in events if isinstance(event, Log)] == ["resumed"]
+        made += len(checkpoints(events))
+        saved = out / checkpoints(events)[-1].path
+    assert made == count  # no step was taken twice
+    assert events[-1] == whole[-1]
+    assert events[-2] == whole[-2]  # the picture
+    last = [event for event in events if isinstance(event, Progress)][-1]
+    assert last.step == last.total_steps
+
+
+def test_an_evaluation_that_is_stopped_leaves_a_checkpoint(dataset, model, tmp_path):
+    asked = LONG | {"augment": True, "batch_size": 32, "learning_rates": [1.0], "weight_decays": [0.0]}
+    whole = events_of(asked, dataset, model)
+    calls = iter(range(10_000))
+    events = events_of(asked, dataset, model, stop=lambda: next(calls) == 12)
+    saved, stopped = events[-2:]
+    assert isinstance(stopped, Stopped)
+    assert saved.step == stopped.step
+    assert hashlib.sha256((model / saved.path).read_bytes()).hexdigest() == saved.sha256
+    assert goes_on(asked, dataset, model, tmp_path / "out", model / saved.path)[-1] == whole[-1]
+
+
+@pytest.mark.parametrize("fault", ["config", "images", "model", "damaged"])
+def test_a_checkpoint_of_another_evaluation_is_told_and_not_gone_on_from(fault, dataset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)
+    saved = tmp_path / "out" / checkpoints(goes_on(LONG, dataset, model, tmp_path / "out", None, until=2))[-1].path
+    asked = LONG | ({"epochs": 4} if fault == "config" else {})
+    data = packed(tmp_path / "data", train=89, test=60) if fault == "images" else dataset
+    if fault == "model":
+        model = shutil.copytree(model, tmp_path / "model")
+        weights = safetensors.torch.load_file(model / artifact.WEIGHTS)
+        safetensors.torch.save_file({name: 2 * value for name, value in weights.items()}, model / artifact.WEIGHTS)
+    if fault == "damaged":
+        saved.write_bytes(saved.read_bytes()[:-100])
+    events = goes_on(asked, data, model, tmp_path / "again", saved)
+    (told,) = (event for event in events if isinstance(event, Log))
+    assert told.code == "checkpoint_unfit"
+    assert "The evaluation starts anew." in told.message
+    assert events[-1] == goes_on(asked, data, model, tmp_path / "fresh", None)[-1]
+
+
+def test_a_full_disk_ends_no_evaluation(dataset, model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "settle", full)
+    events = goes_on(LONG, dataset, model, tmp_path / "out", None)
+    assert [event.code for event in events if isinstance(event, Log)] == ["storage_full"] * 6
+    assert isinstance(events[-1], Result)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_core import config
+from ssl_core import config, notebook
 from ssl_core.__main__ import main
 from ssl_core.events import Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped, from_line
 from ssl_core.run import Inputs, run
@@ -140,6 +140,23 @@ class TestAlone:
         shown = capsys.readouterr().out
         assert "pixels" in shown
         assert " to " in shown  # the interval
+
+    def test_an_evaluation_goes_on_from_its_own_checkpoints_beside_those_of_training(
+        self, digits, tmp_path, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)
+        out, judge = tmp_path / "out", tmp_path / "judge.json"
+        assert main(["run", str(write_config(tmp_path)), "--data", str(digits), "--out", str(out)]) == 0
+        trained = {path.name: path.read_bytes() for path in out.glob("checkpoint-*.pt")}
+        judge.write_text(json.dumps({"kind": "linear_eval", "augment": True, "epochs": 2}))
+        for goes_on in (False, True):
+            capsys.readouterr()
+            more = ["--out", str(out), "--model", str(out / "model")]
+            assert main(["run", str(judge), "--data", str(digits), *more]) == 0
+            shown = capsys.readouterr().out
+            assert "starts anew" not in shown
+            assert ("Going on from the checkpoint" in shown) == goes_on
+        assert {path.name: path.read_bytes() for path in out.glob("checkpoint-*.pt")} == trained
 
     @pytest.mark.parametrize(
         ("text", "words"),
