@@ -1,7 +1,11 @@
 """Every recipe runs: published systems and the methods on CIFAR-10 through the service, all others without it.
 
-The images are real: small squares out of scikit-learn's two photographs, one class each.
+The images are real: small squares out of scikit-learn's two photographs, one class each; or the first of each class in
+an archive of yours, `TWOVIEWS_TEST_IMAGES=cifar10.tar.xz`, laid out as `<split>/<class>/…`.
 """
+
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -26,8 +30,20 @@ TEACHERS = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of 40 squares to train on and 16 to judge, in the classes `temple` and `flower`."""
+    """A folder of real images: of each class at most 20 to train on and 8 to judge."""
     folder = tmp_path_factory.mktemp("photos")
+    if archive := os.environ.get("TWOVIEWS_TEST_IMAGES"):
+        shutil.unpack_archive(archive, folder)
+        for images in folder.glob("*/*"):
+            for path in sorted(images.iterdir())[20 if images.parent.name == "train" else 8 :]:
+                path.unlink()
+    else:
+        write_squares(folder)
+    return folder
+
+
+def write_squares(folder):
+    """Of each of two photographs, in the classes `temple` and `flower`."""
     for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
         generator = np.random.default_rng(0)
         for number in range(28):
@@ -36,7 +52,6 @@ def photos(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             square = Image.fromarray(photo[top : top + 2 * SIDE, left : left + 2 * SIDE])
             square.resize((SIDE, SIDE)).save(path)
-    return folder
 
 
 @pytest.mark.timeout(900)
