@@ -92,6 +92,21 @@ def test_one_seed_gives_one_map(digits, model, tmp_path):
     assert rows[0] != rows[1]
 
 
+def test_umap_keeps_a_digit_beside_its_own_kind_and_one_seed_gives_one_map(model, tmp_path):
+    many = pack_digits(tmp_path / "many", train=30, test=300)
+    found = []
+    for name in ("a", "b"):
+        events = go(many, model, tmp_path / name, methods=["umap"])
+        assert isinstance(events[-1], Result), events[-1]
+        found.append(coordinates(tmp_path / name))
+    assert found[0] == found[1]
+    assert found[0]["methods"]["umap"] == {"neighbours": 15}
+    points = np.array([point["umap"] for point in found[0]["points"]])
+    labels = np.array([point["label"] for point in found[0]["points"]])
+    distance = np.linalg.norm(points[:, None] - points, axis=2) + np.diag(np.full(len(points), np.inf))
+    assert (labels[distance.argmin(1)] == labels).mean() > 0.5  # by chance it would be 0.1
+
+
 def test_images_are_drawn_evenly_from_the_classes(digits, model, tmp_path):
     go(digits, model, tmp_path, **FAST, images=20)
     labels = [point["label"] for point in coordinates(tmp_path)["points"]]
