@@ -8,19 +8,10 @@ from itertools import chain
 from typing import Any
 
 from ssl_core import loading
+from ssl_core.config.methods import METHODS
 
 Card = Mapping[str, Any]
 _MOST_CLASSES = 20  # that are named
-_NAMES = {
-    "simclr": "SimCLR",
-    "simsiam": "SimSiam",
-    "byol": "BYOL",
-    "moco_v2": "MoCo v2",
-    "moco_v3": "MoCo v3",
-    "barlow_twins": "Barlow Twins",
-    "vicreg": "VICReg",
-    "dino": "DINO",
-}
 _STEMS = {
     "imagenet": "the ImageNet stem",
     **dict.fromkeys((*loading.SMALL_STEMS, "cifar_no_relu"), "a stem for small images"),
@@ -187,7 +178,7 @@ def _network(card: Card) -> str:
 
 def _method(card: Card) -> str:
     method = str(card.get("method", "trained elsewhere"))
-    return _NAMES.get(method, method)
+    return METHODS[method].title if method in METHODS else method
 
 
 def _classes(names: list[str]) -> str:

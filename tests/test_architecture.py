@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_core.config.methods import METHODS
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
 # Free of torch and numpy.
@@ -79,3 +81,23 @@ def test_a_process_starts_without_what_it_must_not_load(modules, blocked):
     code = BLOCK.format(modules=modules, blocked=frozenset(blocked))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def sources(matches) -> set[str]:
+    """The files of which `matches` is true; recipes name methods because they use them."""
+    files = [file for room in ROOMS for file in (ROOT / room).rglob("*.py") if "recipes" not in file.parts]
+    return {str(file.relative_to(ROOT)) for file in files if matches(file)}
+
+
+def strings(file: Path) -> set[str]:
+    return {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+
+
+@pytest.mark.parametrize(
+    "name", sorted(METHODS.keys() - {"simclr"})
+)  # which examples name, and google's checkpoints are of
+def test_a_method_is_one_file_one_config_class_and_one_line(name):
+    assert (ROOT / f"ssl_core/methods/{name}.py").is_file()
+    assert sources(lambda file: name in strings(file)) == {"ssl_core/config/methods.py", "ssl_core/methods/__init__.py"}
+    own = f"ssl_core.methods.{name}."
+    assert sources(lambda file: any(used.startswith(own) for used in imports(file))) == {"ssl_core/methods/__init__.py"}

@@ -1,6 +1,6 @@
 """The methods' configs: one class per method, which also says what `auto` becomes under it. Imports pydantic alone."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,7 @@ class MethodConfig(Closed):
     """What every method's config says beside its fields; peak rates are those before scaling."""
 
     name: str
+    title: ClassVar[str]  # as its authors write it
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3, "muon": 0.1}
     # What learns more in the short runs of a CPU: benchmarks/README.md.
     cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
@@ -30,6 +31,8 @@ class MethodConfig(Closed):
 
 class SimCLR(MethodConfig):
     """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
+
+    title = "SimCLR"
 
     name: Literal["simclr"] = Field("simclr", description="Says which method this is.")
     temperature: Temperature = Field(0.2, description="Of the NT-Xent softmax.")
@@ -50,6 +53,7 @@ class SimSiam(MethodConfig):
     With more than two views it is FastSiam (Pototzky et al. 2022): each predicts the mean of the others.
     """
 
+    title = "SimSiam"
     learning_rates = MethodConfig.learning_rates | {"sgd": 0.06}
     decays_all = True
     zero_init_residual = True
@@ -94,11 +98,15 @@ class _Predicting(MethodConfig):
 class BYOL(_Predicting):
     """BYOL (Grill et al. 2020, arXiv:2006.07733): predict a slow copy's embedding of the other view; no negatives."""
 
+    title = "BYOL"
+
     name: Literal["byol"] = Field("byol", description="Says which method this is.")
 
 
 class MoCoV2(MethodConfig):
     """MoCo v2 (Chen et al. 2020, arXiv:2003.04297): one view finds its image's key among those of a queue."""
+
+    title = "MoCo v2"
 
     name: Literal["moco_v2"] = Field("moco_v2", description="Says which method this is.")
     temperature: Temperature = Field(0.2, description="Of the InfoNCE softmax.")
@@ -113,6 +121,7 @@ class MoCoV2(MethodConfig):
 class MoCoV3(_Predicting):
     """MoCo v3 (Chen et al. 2021, arXiv:2104.02057): a predicted query finds its key, a slow copy's, in the batch."""
 
+    title = "MoCo v3"
     zero_init_residual = True
 
     name: Literal["moco_v3"] = Field("moco_v3", description="Says which method this is.")
@@ -133,12 +142,16 @@ class _Decorrelating(MethodConfig):
 class BarlowTwins(_Decorrelating):
     """Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): dimensions agree across views, and with no other one."""
 
+    title = "Barlow Twins"
+
     name: Literal["barlow_twins"] = Field("barlow_twins", description="Says which method this is.")
     redundancy: float = Field(0.005, ge=0, le=10, description="The paper's λ: weight of all that is off the diagonal.")
 
 
 class VICReg(_Decorrelating):
     """VICReg (Bardes et al. 2021, arXiv:2105.04906): views agree, every dimension varies, no two vary together."""
+
+    title = "VICReg"
 
     name: Literal["vicreg"] = Field("vicreg", description="Says which method this is.")
     invariance: float = Field(25.0, ge=0, le=10_000, description="Weight of the distance between the views.")
@@ -152,6 +165,7 @@ class DINO(MethodConfig):
     The first two views are global, those after them may be small: `views` as a list.
     """
 
+    title = "DINO"
     most_views = 16
 
     name: Literal["dino"] = Field("dino", description="Says which method this is.")
@@ -184,12 +198,5 @@ class DINO(MethodConfig):
 
 Method = Annotated[SimCLR | SimSiam | BYOL | MoCoV2 | MoCoV3 | BarlowTwins | VICReg | DINO, Field(discriminator="name")]
 METHODS: dict[str, type[MethodConfig]] = {
-    "simclr": SimCLR,
-    "simsiam": SimSiam,
-    "byol": BYOL,
-    "moco_v2": MoCoV2,
-    "moco_v3": MoCoV3,
-    "barlow_twins": BarlowTwins,
-    "vicreg": VICReg,
-    "dino": DINO,
+    method.model_fields["name"].default: method for method in get_args(get_args(Method)[0])
 }

@@ -1,5 +1,6 @@
 """The demo, told once for real: its table, its pictures, nothing left running, and no other service's settings."""
 
+import json
 import os
 import re
 import subprocess
@@ -73,6 +74,16 @@ def test_it_ends_well_with_a_table_of_accuracies(told):
         assert len(shown) == len(LABEL_FRACTIONS) + (title != "Supervised")
         low = 0 if title == "Supervised" else 100 * CHANCE  # two epochs teach a network nothing
         assert all(low < percent <= 100 for percent in shown)
+
+
+def test_supervised_training_is_of_the_network_that_simclr_trains(told):
+    cards = [json.loads(path.read_text()) for path in told.data.glob("**/model.json")]
+    (simclr,) = (card for card in cards if card["method"] == "simclr")
+    supervised = [card for card in cards if card["method"] == "supervised"]
+    assert len(supervised) == len(LABEL_FRACTIONS)
+    for card in supervised:
+        assert card["backbone"] == simclr["backbone"]
+        assert card["preprocessing"]["image_size"] == simclr["preprocessing"]["image_size"]
 
 
 @pytest.mark.parametrize("name", demo_pictures.NAMES)
