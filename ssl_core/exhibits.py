@@ -148,7 +148,7 @@ def _caption(dataset: Dataset, row: int) -> str:
 
 def _about(settled: TrainingRun, images: int) -> str:
     epochs = f"{settled.epochs} epoch{'' if settled.epochs == 1 else 's'}"
-    what = f"Pretraining with {settled.method.name}" if isinstance(settled, Pretrain) else _LABELLED[settled.kind]
+    what = f"Pretraining with {settled.method.title}" if isinstance(settled, Pretrain) else _LABELLED[settled.kind]
     return f"{what}: {images:,} images, {epochs}"
 
 

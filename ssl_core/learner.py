@@ -26,8 +26,8 @@ _STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from othe
 class Taken:
     """What a step showed; tensors stay on the device until somebody needs the numbers."""
 
-    loss: Tensor  # scalar
-    z: Tensor  # M×D
+    loss: Tensor  # scalar, of all processes' images
+    z: Tensor  # M×D, of this process's
     grad_norm: Tensor | None  # scalar; None on a step that nobody watches
 
 
@@ -66,6 +66,12 @@ class Learner:
             order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
                 yield distributed.part(order[batch * size : (batch + 1) * size])
+
+    def rows(self, step: int) -> Tensor:
+        """Return the rows of a step's whole batch, of all processes, int64 N."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def image_size(self, step: int) -> int:
         """Return the side of the views at a step, in pixels."""
@@ -107,7 +113,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.method.after_step(self._moment())
-        return Taken(output.loss.detach(), output.z, norm)
+        return Taken(distributed.mean(output.loss.detach()), output.z, norm)
 
     def lr_factor(self) -> float:
         """Return the share of the peak rate at the present step."""

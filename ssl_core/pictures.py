@@ -1,4 +1,4 @@
-"""The pictures of a pretraining run: the views that it sees, and its curves."""
+"""The pictures of a training run: the views that it sees, and its curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -98,11 +98,6 @@ def settle_machine(config: Run, machine: Machine) -> Run:
     return _with(config, device=machine.device, precision=precision)
 
 
-def steps_per_epoch(config: Pretrain, images: int) -> int:
-    """Return the number of whole batches; the rest of an epoch's images sits it out."""
-    return images // config.batch_size
-
-
 def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The card of the model that the network starts from, or nothing. Raises ConfigUnfit when it does not do."""
     if isinstance(config, Distill):

@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ssl_core.stopwatch import Stopwatch
 
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
-_TOLD_ROWS = 100  # of the images in a batch whose loss is no number
+_TOLD_ROWS = 10_000  # at most, of the images in a batch whose loss is no number
 _ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
 _STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
@@ -65,7 +66,7 @@ class Training:
         self._collapse_told = False
         early_stop = settled.early_stop if isinstance(settled, Pretrain) else None
         self._patience = Patience(early_stop, judged=material.monitor is not None)
-        self._unread: list[tuple[Tensor, Tensor]] = []  # losses that nobody has looked at yet, and their images' rows
+        self._unread: list[Tensor] = []  # losses that nobody has looked at yet
         self._saved_step = 0
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
@@ -103,7 +104,7 @@ class Training:
                     images, batch = next(batches)
                 with self._watch.running():
                     taken = learner.advance(images, batch, watched=self._is_logged(learner.step + 1))
-                self._unread.append((taken.loss, batch))
+                self._unread.append(taken.loss)
                 yield from self._after(taken)
         if learner.step < learner.total_steps and not self._patience.over:
             yield from self._save()
@@ -223,7 +224,7 @@ class Training:
     def _require_finite(self) -> None:
         """Read the losses since the last look. Raises Diverged, naming the step at which it began."""
         unread, self._unread = self._unread, []
-        finite = torch.stack([loss for loss, _ in unread]).isfinite().tolist() if unread else []
+        finite = torch.stack(unread).isfinite().tolist() if unread else []
         if all(finite):
             return
         step = self._learner.step - len(unread) + 1 + finite.index(False)
@@ -231,7 +232,7 @@ class Training:
             f"The loss stopped being a number at step {step} of {self._learner.total_steps}."
             " A lower learning rate or a longer warm-up usually helps.",
             step=step,
-            rows=unread[finite.index(False)][1][:_TOLD_ROWS].tolist(),
+            rows=self._learner.rows(step - 1)[:_TOLD_ROWS].tolist(),
         )
 
     def _diverged(self, message: str, **data: Any) -> Diverged:
@@ -368,7 +369,15 @@ def fingerprint(material: Material) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions, and the number of threads, under which a resumed run promises the same bytes."""
     return {
+        "twoviews": _own_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "threads": str(torch.get_num_threads()),  # a sum is made in the order of its threads
     }
+
+
+def _own_version() -> str:
+    try:
+        return metadata.version("twoviews")
+    except metadata.PackageNotFoundError:
+        return "not installed"

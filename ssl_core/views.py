@@ -31,7 +31,7 @@ class ViewMaker:
     def __call__(self, images: Pixels, indices: Tensor, epoch: int, view: int) -> Tensor:
         """Return float32 N×3×S×S in [0, 1].
 
-        indices: int64 N on the CPU, the images' rows in the dataset; view: 0 or 1.
+        indices: int64 N on the CPU, the images' rows in the dataset; view: which of the image's, from 0.
         """
         keys = counters.keys(counters.stream(self._seed, epoch, view), indices.cpu())
         noise_keys = counters.keys(counters.stream(self._seed, epoch, view, _NOISE), indices.cpu())

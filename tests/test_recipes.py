@@ -1,7 +1,7 @@
 """Every recipe runs: published systems and the methods on CIFAR-10 through the service, all others without it.
 
 The images are real: small squares out of scikit-learn's two photographs, one class each; or the first of each class in
-an archive of yours, `TWOVIEWS_TEST_IMAGES=cifar10.tar.xz`, laid out as `<split>/<class>/…`.
+an archive of yours, `RECIPE_IMAGES=cifar10.tar.xz`, laid out as `<split>/<class>/…`.
 """
 
 import os
@@ -21,7 +21,7 @@ from ssl_core.recipes.imagenet import IMAGENET
 from ssl_core.recipes.published import PUBLISHED
 from ssl_core.recipes.small import SMALL
 from ssl_core.run import Inputs, run
-from tests.ssl_core.toys import SIDE, shrunk
+from tests.ssl_core.toys import SIDE, shrunk, shrunk_evaluation
 from tests.test_end_to_end import up
 
 SERVED = [*PUBLISHED, *CIFAR10]
@@ -32,7 +32,7 @@ TEACHERS = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}
 def photos(tmp_path_factory):
     """A folder of real images: of each class at most 20 to train on and 8 to judge."""
     folder = tmp_path_factory.mktemp("photos")
-    if archive := os.environ.get("TWOVIEWS_TEST_IMAGES"):
+    if archive := os.environ.get("RECIPE_IMAGES"):
         shutil.unpack_archive(archive, folder)
         for images in folder.glob("*/*"):
             for path in sorted(images.iterdir())[20 if images.parent.name == "train" else 8 :]:
@@ -58,6 +58,7 @@ def write_squares(folder):
 def test_recipes_run_through_the_service(photos, tmp_path):
     with up(tmp_path / "data") as service, service.client() as client:
         dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
+        assert dataset.report["classes"] == sorted(path.name for path in (photos / "train").iterdir())
         shown = {recipe["name"]: recipe for recipe in client.recipes()}
         jobs = {}
         for recipe in SERVED:
@@ -65,10 +66,14 @@ def test_recipes_run_through_the_service(photos, tmp_path):
             model = jobs.get(TEACHERS.get(recipe.kind))
             asked = {"kind": recipe.kind, "config": shrunk(recipe), "model": model}
             jobs[recipe.name] = client.jobs.submit(dataset=dataset, name=recipe.name, **asked)
+        for recipe in SERVED:
+            if recipe.evaluation:
+                asked = {"kind": "linear_eval", "config": shrunk_evaluation(recipe), "model": jobs[recipe.name]}
+                jobs[f"{recipe.name}, judged"] = client.jobs.submit(dataset=dataset, **asked)
         for name, job in jobs.items():
             done = client.jobs.wait(job, timeout_seconds=800)
             assert done.status == "succeeded", (name, done.error)
-            assert done.summary["steps"] >= 1
+            assert done.summary["test_images" if name.endswith("judged") else "steps"] >= 1
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,10 @@ def packed(photos, tmp_path_factory):
 def test_other_recipes_run(recipe, packed, tmp_path):
     events = list(run(config.parse(shrunk(recipe), recipe.kind), Inputs(packed), tmp_path))
     assert isinstance(events[-1], Result), events[-1]
+    if recipe.evaluation:
+        asked = config.parse(shrunk_evaluation(recipe), "linear_eval")
+        judged = list(run(asked, Inputs(packed, tmp_path / "model"), tmp_path))
+        assert isinstance(judged[-1], Result), judged[-1]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ class _Evaluation(Run):
         0.2,
         gt=0,
         lt=1,
-        description="Share of the training images held out to judge when there is no test or val split.",
+        description="Share of the training images held out to judge when there is no test or val split; an encoder that"
+        " learned from the same dataset has seen them, without their labels.",
     )
 
 
@@ -37,7 +38,7 @@ class LinearEval(_Evaluation):
     draws: int = Field(
         1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
     )
-    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=200_000)] | None = Field(
         None,
         description="The labelled images instead of a share, as rows of the dataset counted from 0; null: drawn by"
         " `label_fractions`.",
@@ -97,7 +98,9 @@ class Project(Seeded):
 
     kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
     layer: Layer = Field(
-        "backbone", description="The representation: `backbone`, `projection`, or `block1` … `block4`."
+        "backbone",
+        description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it; `logits`"
+        " of a classifier.",
     )
     split: Literal["auto", "train", "val", "test"] = Field(
         "auto", description="Where the images are from; auto: test where there is one, else val, else train."

@@ -26,7 +26,7 @@ class Labelled(TrainingRun):
     label_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of the training labels that is used, drawn evenly from the classes."
     )
-    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=100_000)] | None = Field(
+    label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=200_000)] | None = Field(
         None, description="Use the labels of just these training images, numbered from 0 in the dataset's order."
     )
 

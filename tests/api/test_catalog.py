@@ -25,6 +25,115 @@ def test_a_recipe_is_a_complete_config_with_its_provenance(client, database, ten
     assert job["config"] == parsed.model_dump(mode="json")
 
 
+PUBLISHED = {
+    "simclr-cifar10": {
+        "backbone.name": "resnet18",
+        "batch_size": 512,
+        "epochs": 1000,
+        "optimizer": ("lars", 1.0, 1e-4),
+        "schedule.lr_scaling": "linear",
+        "method.temperature": 0.5,
+        "method.projector": [512, 512, 128],
+        "views.jitter_strength": 0.5,
+        "evaluation": (0.2, 0.0, 100),  # 0.1 for 256 images, in batches of 512
+    },
+    "simclr-imagenet": {
+        "backbone.name": "resnet50",
+        "batch_size": 4096,
+        "epochs": 100,
+        "optimizer": ("lars", 0.075, 1e-4),
+        "schedule.lr_scaling": "sqrt",
+        "method.temperature": 0.1,
+        "views.jitter_strength": 1.0,
+        "evaluation": (1.6, 1e-6, 90),  # 0.1 for 256 images, in batches of 4096
+    },
+    **{
+        f"simclrv2-finetune-{percent}pct": {
+            "label_fraction": percent / 100,
+            "ft_proj_selector": 1,
+            "fine_tune_after_block": -1,
+            "optimizer": ("lars", 0.005, 0.0),
+            "schedule.lr_scaling": "sqrt",
+            "schedule.warmup_epochs": 0.0,
+            "epochs": 60,
+            "batch_size": 1024,
+            "views.jitter": 0.0,
+            "views.grey": 0.0,
+        }
+        for percent in (1, 10)
+    },
+    "simclrv2-distill": {"label_weight": 0.0},
+    "simclr-imagenet5-as-published": {
+        "backbone.name": "resnet50",
+        "image_size": 224,
+        "batch_size": 64,
+        "epochs": 200,
+        "views.crop_area": None,
+        "views.jitter": 0.8,
+        "views.jitter_strength": 1.0,
+        "method.projector": [256, 128, 50],
+        "method.projector_batch_norm": False,
+        "method.temperature": 0.1,
+        "optimizer": ("sgd", 0.1, 0.0),
+        "optimizer.momentum": 0.0,
+        "schedule.decay_steps": 1000,
+    },
+    "simclr-cifar10-r50-imagenet-init": {
+        "backbone.name": "resnet50",
+        "backbone.weights": "imagenet",
+        "batch_size": 128,
+        "epochs": 100,
+        "optimizer.lr": 0.2,
+        "schedule.lr_scaling": "none",
+        "schedule.warmup_epochs": 10.0,
+        "views.grey": 0.0,
+        "normalisation": "dataset",
+    },
+    "infonce-cifar10-tanh": {
+        "backbone.name": "resnet50",
+        "normalisation": "half",
+        "views.crop_area": [28**2 / 32**2] * 2,
+        "views.brightness": 0.5,
+        "views.contrast_range": [0.1, 0.9],
+        "method.projector": [256, 128],
+        "method.temperature": 0.5,
+        "method.same_view_negatives": False,
+    },
+    "simsiam-flowers-as-published": {
+        "backbone.name": "resnet50",
+        "image_size": 224,
+        "batch_size": 64,
+        "epochs": 50,
+        "views.crop_area": None,
+        "views.translation": 0.125,
+        "views.jitter_strength": 0.5,
+        "method.projector": [2048, 2048],
+        "method.projector_relu_first": True,
+        "method.predictor_hidden": 512,
+        "optimizer": ("sgd", 0.01, 0.0),
+        "optimizer.momentum": 0.6,
+        "schedule.decay_steps": 500,
+    },
+}
+
+
+def said(recipe, path):
+    """The value at a dotted path of the recipe's config; of an optimizer and of the evaluation what is published."""
+    if path == "evaluation":
+        found = recipe.evaluation
+        return found["learning_rates"][0], found["weight_decays"][0], found["epochs"]
+    value = recipe.config
+    for name in path.split("."):
+        value = value[name]
+    return tuple(value[name] for name in ("name", "lr", "weight_decay")) if path == "optimizer" else value
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_recipe_is_as_it_was_published(name):
+    recipe = RECIPES[name]
+    assert {path: said(recipe, path) for path in PUBLISHED[name]} == PUBLISHED[name]
+
+
 def test_recipes_say_what_the_papers_say():
     google = config.parse(RECIPES["simclr-cifar10"].config)
     assert (google.batch_size, google.epochs, google.method.temperature) == (512, 1000, 0.5)

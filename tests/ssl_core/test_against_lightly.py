@@ -1,4 +1,7 @@
-"""Losses against lightly's own, value and gradient: a second reference that nobody here wrote."""
+"""Losses against lightly's own, value and gradient: a second reference that nobody here wrote.
+
+Two processes: test_distributed.py. Of MoCo v3's loss lightly has none.
+"""
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ import ssl_core.torchvision_ops  # noqa: F401 - lightly imports torchvision
 from lightly import loss as lightly
 
 from ssl_core import losses
+from ssl_core.methods import Moment
+from tests.ssl_core.test_methods import build, views
 
 SHAPES = [(8, 16), (5, 3), (32, 64)]
 
@@ -83,3 +88,38 @@ def test_dinos_cross_entropy(shape):
         lambda s, t: theirs([t.detach()], [s.detach(), s], epoch=0) + 0 * t.sum(),
         shape,
     )
+
+
+def gradients(loss, method):
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    return torch.autograd.grad(loss, parameters, retain_graph=True)
+
+
+def test_byols_loss_is_four_times_lightlys_and_four_more():
+    """lightly's examples take the mean of both directions' negative cosines; the paper the sum of squared distances."""
+    method, (a, b) = build("byol").double(), [view.double() for view in views(8)]
+    cosine = lightly.NegativeCosineSimilarity()
+    p1, p2 = (method.predictor(method.embed(view)) for view in (a, b))
+    t1, t2 = (method.target(view).detach() for view in (a, b))
+    theirs = 0.5 * (cosine(p1, t2) + cosine(p2, t1))
+    ours = method([a, b]).loss
+    torch.testing.assert_close(ours, 4 + 4 * theirs)
+    torch.testing.assert_close(gradients(ours, method), gradients(4 * theirs, method))
+
+
+def test_dino_over_steps_with_four_views_a_centre_that_moves_and_a_teacher_that_warms():
+    settings = {"projector": (16, 8), "prototypes": 12, "centre_momentum": 0.7, "teacher_warmup": 0.5}
+    method = build("dino", **settings).double()
+    theirs = lightly.DINOLoss(output_dim=12, student_temp=0.1, center_momentum=0.7).double()
+    for step in range(4):
+        generator = torch.Generator().manual_seed(step)
+        seen = [torch.rand(6, 3, side, side, generator=generator).double() for side in (16, 16, 8, 8)]
+        teacher = [method.target_prototypes(method.target(view)).detach() for view in seen[:2]]
+        student = [method.prototypes(method.embed(view)) for view in seen]
+        expected = theirs(teacher, student, teacher_temp=method.teacher_temperature.item())
+        loss = method(seen).loss
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(gradients(loss, method), gradients(expected, method))
+        torch.testing.assert_close(method.centre, theirs.center[0, 0])
+        method.after_step(Moment(step + 1, total_steps=8, steps_per_epoch=2))
+    assert method.teacher_temperature == pytest.approx(0.07)

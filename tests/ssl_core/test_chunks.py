@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_core import chunks, config, methods
 from ssl_core.machine import Machine
+from ssl_core.methods import METHODS
 from ssl_core.resolve import resolve
 
 REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height": 16, "images": 64}]}
@@ -25,7 +26,7 @@ def views(n=12):
     ]
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco_v3", "barlow_twins"])
+@pytest.mark.parametrize("name", METHODS)
 def test_parts_give_the_gradient_of_the_whole_batch_where_no_batch_norm_mixes_images(name):
     whole = build(name)
     for module in whole.backbone.modules():

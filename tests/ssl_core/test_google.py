@@ -1,5 +1,6 @@
 """google-research/simclr's checkpoints: an imported network equals theirs block by block, and what is wrong is told."""
 
+import hashlib
 import sys
 from itertools import pairwise
 
@@ -96,6 +97,34 @@ def test_the_network_is_told_by_its_variables_which_are_as_many_as_in_googles_ow
     assert report.network.stem == ("cifar" if theirs.cifar else "imagenet")
     assert report.network.layout == "google"
     assert report.head == theirs.head
+
+
+class Listed(GoogleNetwork):
+    """Notes the shape of every variable, and draws none."""
+
+    def variable(self, name, shape):
+        self.variables[name] = list(shape)
+        return np.zeros(shape)
+
+
+SK = {"selective": True}
+# SHA-256 of a line for each variable of google's own networks, `name [shape]`, in the order of the names.
+THEIRS = [
+    ((18, 64, (512, 512, 128)), {"cifar": True}, "ed9b4ace02b3d605454884898efc01516cfe22de36fda221c92fdc001bd49971"),
+    ((50, 64, (2048, 2048, 128)), {}, "d89c25039b8520cf47eb8ab07c342b94dd779aa39439fed51bc735bcdd91b9e2"),
+    ((50, 64, (2048, 2048, 128)), SK, "ce67665035fd133cdc31090479cda940ff9db1ec3dda6ba8a93a449e32b2702d"),
+    ((50, 128, (4096, 4096, 128)), SK, "bba858b88351fee0f399f3fbc45fa42c161d91f764f945055d2125c2a41e73ef"),
+    ((101, 64, (2048, 2048, 128)), {}, "884b7c1c3dd9163ed41a8d786ce2ab6673a2de1fed8a013ecfeea4d92b5273b8"),
+]
+
+
+@pytest.mark.parametrize(("size", "more", "digest"), THEIRS, ids=str)
+def test_the_transcription_has_the_names_and_shapes_of_googles_variables(size, more, digest):
+    depth, planes, head = size
+    network = Listed(depth, planes, head=head, **more)
+    network.run(images(4))
+    lines = [f"{name} {shape}" for name, shape in sorted(network.variables.items())]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(("cifar", "size"), [(False, 224), (True, 32)])

@@ -46,10 +46,12 @@ def trained(asked, digits, directory, until=None):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_run_that_stops_at_five_points_leaves_the_bytes_of_one_that_does_not(name, digits, tmp_path, monkeypatch):
     asked = config.parse({"method": {"name": name, **HEADS, **ITS_OWN.get(name, {})}, **TINY})
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
+    for folder in ("whole", "in memory", "ahead"):
+        (tmp_path / folder).mkdir()
     whole = trained(asked, digits, tmp_path / "whole")
-    monkeypatch.setattr(source, "_room", lambda: 0.0)  # a thread decodes ahead of the step from here on
-    for point in POINTS:
-        assert trained(asked, digits, tmp_path / "broken", until=point) is None
-    assert trained(asked, digits, tmp_path / "broken") == whole
+    for folder in ("in memory", "ahead"):
+        if folder == "ahead":
+            monkeypatch.setattr(source, "_room", lambda: 0.0)  # a thread decodes ahead of the step from here on
+        for point in POINTS:
+            assert trained(asked, digits, tmp_path / folder, until=point) is None
+        assert trained(asked, digits, tmp_path / folder) == whole

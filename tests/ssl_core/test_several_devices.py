@@ -20,7 +20,8 @@ from tests.ssl_core.digits import TINY, pack_digits
 # Plain SGD in fp32: rounding, which differs with the number of processes, does not grow.
 CONFIG = TINY | {
     "method": {"name": "simsiam", "projector": [32, 16]},
-    "epochs": 4,
+    "epochs": 8,
+    "checkpoints": {"every_steps": 3},
     "precision": "fp32",
     "optimizer": {"name": "sgd", "lr": 0.01},
     "evaluation": {"every_epochs": 2},
@@ -48,34 +49,63 @@ def done(folder, digits, **fields):
     return events
 
 
-def test_two_devices_train_the_network_that_one_trains(digits, tmp_path):
-    events = {devices: done(tmp_path / str(devices), digits, devices=devices) for devices in (1, 2)}
-    assert [isinstance(told[-1], Result) for told in events.values()] == [True, True]
-    assert sum(isinstance(event, Resolved) for event in events[2]) == 1  # the second process says nothing
-    one, two = (load_file(tmp_path / folder / "model" / "weights.safetensors") for folder in ("1", "2"))
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    losses = [
-        [event.values["train/loss"] for event in told if isinstance(event, Metrics) and "train/loss" in event.values]
-        for told in events.values()
+@pytest.fixture(scope="module")
+def alone(digits, tmp_path_factory):
+    """The events and the folder of the run on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    return done(folder, digits), folder
+
+
+def assert_same(folder, alone):
+    mine, whole = (load_file(place / "model" / "weights.safetensors") for place in (folder, alone[1]))
+    assert mine.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def losses(events):
+    return [
+        event.values["train/loss"] for event in events if isinstance(event, Metrics) and "train/loss" in event.values
     ]
-    assert len(losses[0]) == len(losses[1])
 
 
-def test_a_stopped_run_goes_on_with_another_number_of_devices(digits, tmp_path):
-    folder = tmp_path / "run"
-    with start(folder, digits, devices=2, epochs=400) as process:
+def test_two_devices_train_the_network_that_one_trains(digits, alone, tmp_path):
+    events = done(tmp_path / "run", digits, devices=2)
+    assert isinstance(events[-1], Result)
+    assert sum(isinstance(event, Resolved) for event in events) == 1  # the second process says nothing
+    assert_same(tmp_path / "run", alone)
+    assert len(losses(alone[0])) == 32
+    torch.testing.assert_close(torch.tensor(losses(events)), torch.tensor(losses(alone[0])), rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_run_goes_on_with_another_number_of_devices_to_the_same_network(digits, alone, tmp_path):
+    folder, reached = tmp_path / "run", []
+    for devices, until in ((2, 4), (1, 13)):
+        with start(folder, digits, devices=devices) as process:
+            for event in map(from_line, process.stdout):
+                if isinstance(event, Metrics):
+                    reached.append(event.step)
+                    if event.step >= until:
+                        break
+            process.kill()
+        assert process.returncode == -signal.SIGKILL  # else the fault never happened
+    events = done(folder, digits, devices=2)
+    assert isinstance(events[-1], Result)
+    steps = [event.step for event in events if isinstance(event, Metrics)]
+    assert steps[0] > 1
+    assert {*reached, *steps} == set(range(1, 33))
+    assert_same(folder, alone)
+
+
+def test_a_run_on_two_devices_that_is_stopped_leaves_one_checkpoint(digits, tmp_path):
+    with start(tmp_path / "run", digits, devices=2, epochs=400) as process:
         for line in process.stdout:
             if isinstance(from_line(line), Metrics):
                 break
         process.send_signal(signal.SIGTERM)
         rest = [from_line(line) for line in process.stdout]
     assert isinstance(rest[-1], Stopped)
-    assert [event.step for event in rest if isinstance(event, Checkpoint)] == [rest[-1].step]
-    with start(folder, digits, devices=1, epochs=400) as process:
-        first = next(event for event in map(from_line, process.stdout) if isinstance(event, Metrics))
-        process.kill()
-    assert first.step > rest[-1].step
+    assert [event.step for event in rest if isinstance(event, Checkpoint)][-1] == rest[-1].step
 
 
 def test_the_processes_of_a_run_die_with_their_launcher(digits, tmp_path):

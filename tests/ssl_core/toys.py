@@ -1,4 +1,4 @@
-"""Toys: recipes so small that each runs in a second or two, with every choice that is not a size left as it is."""
+"""Toys: recipes so small that each runs in a second or two: fewer, smaller, from random weights and by all labels."""
 
 from typing import Any
 
@@ -23,3 +23,9 @@ def _narrow(method: dict[str, Any]) -> dict[str, Any]:
     narrow = {name: min(value, _SIZES[name]) for name, value in method.items() if name in _SIZES}
     widths = method.get("projector")
     return method | narrow | ({"projector": [16] * len(widths)} if widths else {})
+
+
+def shrunk_evaluation(recipe) -> dict[str, Any]:
+    """The recipe's `linear_eval` on the processor, of one epoch and by enough labels for two classes."""
+    fractions = [max(0.5, fraction) for fraction in recipe.evaluation.get("label_fractions", [1.0])]
+    return recipe.evaluation | {"epochs": 1, "batch_size": 16, "device": "cpu", "label_fractions": fractions}
