@@ -7,7 +7,7 @@ subset without labels as in `benchmarks.methods`, whose --out may be given and w
 the same 1 % and 10 % of the subset's labels train a network from random weights (`supervised`) and fine-tune SimCLR's,
 by the defaults of both, for the same number of steps. The student has a quarter of the width of its teacher, the
 network fine-tuned with 10 %, and learns from the teacher's answers to the whole subset, without a label. Accuracy on
-the test split. Prints the rows of benchmarks/methods.md; what lies in --out already is not run again.
+the test split. Prints what benchmarks/methods.md has; what lies in --out already is not run again.
 """
 
 import argparse

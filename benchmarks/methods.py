@@ -5,7 +5,8 @@
 PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Every run is the product's
 own process. kNN (k 200, temperature 0.1) and linear (`linear_eval`'s defaults, all labels of the subset) on the test
 split. The random network has the shape of the first method's; `supervised` trains it from the same images' labels for
-as many epochs. Prints the rows of benchmarks/methods.md; a run whose result lies in --out already is not run again.
+as many epochs. Prints what the table of benchmarks/methods.md is made of; a run whose result lies in --out already is
+not run again.
 """
 
 import argparse

@@ -291,6 +291,8 @@ def test_the_captioned_tree_is_the_tree():
             assert folder.is_dir(), path
         else:
             assert (folder / path).exists(), f"{folder.name}/{path}"
+    core = tree.split("\nservice/")[0]
+    assert [file.name for file in (ROOT / "ssl_core").glob("[a-z]*.py") if file.name not in core] == []
 
 
 def test_every_module_of_the_client_starts_with_what_it_is():
