@@ -27,7 +27,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, history: Sequence[JobEvent]) -> Json:
+def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Job] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -43,6 +43,7 @@ def job(row: Job, history: Sequence[JobEvent]) -> Json:
         "resolved": row.resolved,
         "progress": row.progress,
         "summary": row.summary,
+        "supervised": [_supervised(other) for other in beside],
         "error": row.error,
         "attempt": row.attempt,
         "model_id": row.made_model_id if row.status == "succeeded" else None,
@@ -51,6 +52,16 @@ def job(row: Job, history: Sequence[JobEvent]) -> Json:
         "finished_at": rfc3339(row.finished_at),
         "transitions": [_transition(change) for change in history],
         "urls": _urls(row.id),
+    }
+
+
+def _supervised(row: Job) -> Json:
+    told = row.summary or {}
+    return {
+        "job": row.id,
+        "label_fraction": row.config["label_fraction"] if row.config["label_rows"] is None else None,
+        "top1": told.get("top1"),
+        "top1_interval": told.get("top1_interval"),
     }
 
 

@@ -129,6 +129,15 @@ class JobUrls(_Shown):
     cancel: str
 
 
+class Supervised(_Shown):
+    """A run from labels alone, to hold an accuracy against."""
+
+    job: str
+    label_fraction: float | None = Field(description="None where the labelled images were listed.")
+    top1: float | None = Field(description="From 0 to 1; none where nothing could judge.")
+    top1_interval: list[float] | None
+
+
 class Job(_Shown):
     """A run: what was asked for and how it goes."""
 
@@ -146,6 +155,10 @@ class Job(_Shown):
     resolved: dict[str, Any] | None = Field(description="The config with nothing left at `auto`.")
     progress: Progress | None
     summary: dict[str, Any] | None
+    supervised: list[Supervised] = Field(
+        description="Of a job that tells an accuracy: the newest `supervised` runs on its dataset, one for each share"
+        " of the labels. `GET /jobs/{job_id}` alone shows them."
+    )
     error: dict[str, Any] | None
     attempt: int
     model_id: str | None = Field(description="The model that it made.")

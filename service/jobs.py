@@ -151,6 +151,19 @@ def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEve
     return found
 
 
+def beside(session: Session, job: Job) -> list[Job]:
+    """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each share
+    of the labels. None of a job that tells no accuracy.
+    """
+    if job.kind not in _JUDGED or job.status != "succeeded":
+        return []
+    runs = session.scalars(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
+    by_share: dict[tuple[float, bool], Job] = {}
+    for run in runs:
+        by_share.setdefault((run.config["label_fraction"], run.config["label_rows"] is None), run)
+    return list(by_share.values())
+
+
 def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
     """Return the job's checkpoints that are kept, the furthest first."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)
@@ -178,6 +191,14 @@ def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 
 # What every poll asks, built once: building a statement takes longer than running it.
 _ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
+_JUDGED = frozenset({"linear_eval", "knn_eval", "finetune", "distill"})
+_SUPERVISED = (
+    select(Job)
+    .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
+    .where(Job.kind == "supervised", Job.status == "succeeded")
+    .order_by(Job.id.desc())
+    .limit(100)
+)
 _STANDING = _ONE.with_only_columns(Job.last_point, Job.status)
 _TRANSITIONS = (
     select(JobEvent).where(JobEvent.job_id == bindparam("job_id"), JobEvent.code == "status").order_by(JobEvent.seq)

@@ -3,7 +3,7 @@
 Each keeps the whole answer in `raw`, so a field that a newer service adds is never lost and never in the way.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
@@ -49,6 +49,7 @@ class Job(Value):
     resolved: Json | None = field(default=None, repr=False)
     progress: Json | None = None
     summary: Json | None = field(default=None, repr=False)
+    supervised: Sequence[Json] = field(default=(), repr=False)  # to hold an accuracy against
     error: Json | None = None
     attempt: int = 0
     model_id: str | None = None

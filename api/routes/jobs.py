@@ -56,7 +56,8 @@ def list_(
 async def show(job_id: JobId, caller: Caller) -> Answer:
     def read(unit: Unit) -> Answer:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
-        return Answer(render.job(job, jobs.transitions(unit.session, job.id)))
+        history, beside = jobs.transitions(unit.session, job.id), jobs.beside(unit.session, job)
+        return Answer(render.job(job, history, beside))
 
     return await caller.briefly(read)
 

@@ -45,6 +45,39 @@ def test_a_job_shows_how_its_run_went(client, database, tenant, dataset):
     assert [row["step"] for row in checkpoints["data"]] == [25]
 
 
+def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tenant):
+    def succeed(kind, top1, *, on=None, **config):
+        job = given.submitted(database, tenant, on or dataset, kind, config=config, **own(kind))
+        claim = given.claimed(database)
+        given.recorded(database, claim, events.Result({"top1": top1, "top1_interval": [top1, top1]}))
+        given.finished(database, claim)
+        return job.id
+
+    def own(kind):
+        return {} if kind == "supervised" else {"model": model}
+
+    dataset = given.ready(database, tenant)
+    pretrained = given.submitted(database, tenant, dataset)
+    claim = given.claimed(database)
+    given.recorded(database, claim, given.model(classifier={"classes": ["a", "b"]}))
+    given.finished(database, claim)
+    model = pretrained.id
+    alone = succeed("linear_eval", 0.7)
+    assert client.get(f"/jobs/{alone}").json()["supervised"] == []
+    succeed("supervised", 0.5)
+    newest = succeed("supervised", 0.6)
+    few = succeed("supervised", 0.3, label_fraction=0.1)
+    succeed("supervised", 0.9, on=given.ready(database, tenant, sha256="b" * 64))
+    for kind in ("linear_eval", "knn_eval", "finetune", "distill"):
+        told = shown(schemas.Job, client.get(f"/jobs/{succeed(kind, 0.7)}"))["supervised"]
+        assert told == [
+            {"job": few, "label_fraction": 0.1, "top1": 0.3, "top1_interval": [0.3, 0.3]},
+            {"job": newest, "label_fraction": 1.0, "top1": 0.6, "top1_interval": [0.6, 0.6]},
+        ]
+    assert client.get(f"/jobs/{pretrained.id}").json()["supervised"] == []
+    assert client.get(f"/jobs/{newest}").json()["supervised"] == []
+
+
 def test_a_job_that_names_an_unfinished_one_waits_for_its_model(client, database, tenant, dataset):
     parent = client.post("/jobs", json=ask(dataset)).json()
     child = client.post("/jobs", json={"kind": "knn_eval", "dataset": dataset, "model": parent["id"]}).json()

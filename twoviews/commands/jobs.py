@@ -135,7 +135,9 @@ def show_one(job: Job, json: bool) -> None:
         return screen.as_json(dict(job.raw))
     about = {"id": job.id, "kind": job.kind, "name": job.name, "status": job.status, "dataset": job.dataset}
     error = (job.error or {}).get("detail") or (job.error or {}).get("message")
-    return screen.fields({**about, "done": _share(job), "model": job.model_id, "error": error, **_flat(job.summary)})
+    beside = _flat({"supervised": list(job.supervised)})
+    told = {"done": _share(job), "model": job.model_id, "error": error, **_flat(job.summary), **beside}
+    return screen.fields({**about, **told})
 
 
 def _flat(summary: Any) -> dict[str, object]:
