@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_core import augmented, confusion_picture, knn, linear, scores
+from ssl_core import augmented, confusion_picture, knn, label_curve, linear, scores
 from ssl_core.bench import Bench, Features, Inputs, Source, Steps, features
 from ssl_core.config import KnnEval, LinearEval
 from ssl_core.data import Rows
@@ -74,6 +74,7 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
             details = student.details
     top1 = results[len(draws) - 1]["top1"]  # the model's own, on the largest share of the labels
     yield from confusion_picture.left(details, top1, directory)
+    yield from label_curve.left(results, directory)
     shown = {"results": results, "top1": top1, **details}
     yield Result({"protocol": _protocol(config, bench), **bench.about, **shown})
 
