@@ -49,6 +49,7 @@ TORCHVISION = (
     "vit_l_16", "vit_l_32", "wide_resnet101_2", "wide_resnet50_2",
 )
 # fmt: on
+LATER_WEIGHTS = ("regnet_y_128gf", "vit_h_14")  # of TORCHVISION, those without an IMAGENET1K_V1
 # The first weight of each family of torchvision's, by what their names begin with.
 TORCHVISIONS_FIRST: dict[str, str] = {
     "alexnet": "features.0.weight",

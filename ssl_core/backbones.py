@@ -197,14 +197,17 @@ def build(config: BackboneConfig) -> Backbone:
 
 
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
-    """Give the backbone torchvision's ImageNet weights, downloaded once and kept in torch's cache.
+    """Give the backbone those of torchvision's ImageNet weights that are asked for, downloaded once and kept in torch's
+    cache.
 
     With a CIFAR stem the first convolution has another shape and keeps its random start. Raises WeightsUnavailable when
     they cannot be fetched.
     """
     name = config.name.removeprefix("torchvision_")
     try:
-        weights = _torchvision().get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
+        known = _torchvision().get_model_weights(name)
+        asked = known.DEFAULT if config.weights == "imagenet" else known["IMAGENET1K_V1"]
+        weights = asked.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsUnavailable(f"The ImageNet weights of {name} could not be fetched: {error}") from error
     own = backbone.body.state_dict()

@@ -117,7 +117,9 @@ def _origin(card: Card) -> Iterator[str]:
     started = (
         "another model's"
         if lineage and not taught
-        else {"imagenet": "torchvision's, of ImageNet"}.get(weights, weights)
+        else {"imagenet": "torchvision's, of ImageNet", "imagenet_v1": "torchvision's first, of ImageNet"}.get(
+            weights, weights
+        )
     )
     started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"

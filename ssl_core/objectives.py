@@ -27,7 +27,7 @@ def start(method: Method, settled: TrainingRun, model: Path | None) -> None:
     """Give the backbone of a new run the weights that it starts from. Raises BadModel, WeightsUnavailable."""
     if model is not None and not isinstance(settled, Distill):
         artifact.load_backbone(method.backbone, model)
-    elif settled.backbone.weights == "imagenet":
+    elif settled.backbone.weights != "random":
         backbones.load_imagenet(method.backbone, settled.backbone)
 
 

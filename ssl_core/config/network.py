@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ssl_core.backbone_names import RESNETS, TORCHVISION
+from ssl_core.backbone_names import LATER_WEIGHTS, RESNETS, TORCHVISION
 from ssl_core.config.fields import Auto, Closed
 
 BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
@@ -66,9 +66,10 @@ class Backbone(Closed):
         description="Whose padding, pooling and shortcuts: torchvision's, or google-research/simclr's, which alone"
         " has selective kernels. auto: google with those, else torchvision.",
     )
-    weights: Literal["random", "imagenet"] = Field(
+    weights: Literal["random", "imagenet", "imagenet_v1"] = Field(
         "random",
-        description="Starting weights when the job names no model; imagenet: torchvision's, for all but resnet10.",
+        description="Starting weights when the job names no model; imagenet: torchvision's newest, for all but"
+        " resnet10; imagenet_v1: its first, as in papers before 2022.",
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
@@ -109,10 +110,14 @@ class Backbone(Closed):
     @classmethod
     def _exist(cls, weights: str, info: ValidationInfo) -> str:
         name, width = info.data.get("name", "auto"), info.data.get("width", "auto")
-        if weights == "imagenet" and name in RESNETS.keys() - {*TORCHVISION}:
+        if weights == "random":
+            return weights
+        if weights == "imagenet_v1" and name.removeprefix("torchvision_") in LATER_WEIGHTS:
+            raise ValueError(f"torchvision has no IMAGENET1K_V1 of {name}; `imagenet` are the weights that there are")
+        if name in RESNETS.keys() - {*TORCHVISION}:
             raise ValueError(f"there are no ImageNet weights for {name}; resnet18 is the smallest ResNet that has them")
-        if weights == "imagenet" and width not in ("auto", 1):
+        if width not in ("auto", 1):
             raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
-        if weights == "imagenet" and (info.data.get("selective_kernel") is True or info.data.get("layout") == "google"):
+        if info.data.get("selective_kernel") is True or info.data.get("layout") == "google":
             raise ValueError("ImageNet weights are torchvision's, for its own layout alone")
         return weights

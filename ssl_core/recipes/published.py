@@ -193,8 +193,8 @@ PUBLISHED = [
     Recipe(
         name="simclr-cifar10-r50-imagenet-init",
         kind="pretrain",
-        description="SimCLR on CIFAR-10 from torchvision's ImageNet weights of a ResNet-50, judged on a fifth of the"
-        f" training images held out where the dataset has no test split{_SEEN}.",
+        description="SimCLR on CIFAR-10 from torchvision's first ImageNet weights of a ResNet-50, judged on a fifth of"
+        f" the training images held out where the dataset has no test split{_SEEN}.",
         source="a published PyTorch project: flip, crop and jitter, batch 128, LARS 0.2, 10 warm-up epochs, then"
         " cosine; the strength of the jitter, the temperature, the head and the decay are ours",
         hardware="one GPU",
@@ -202,7 +202,7 @@ PUBLISHED = [
         result="about 85 % linear",
         config={
             "method": {"name": "simclr", "temperature": 0.5, "projector": [2048, 128]},
-            "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet", "weights": "imagenet"},
+            "backbone": {"name": "resnet50", "width": 1.0, "stem": "imagenet", "weights": "imagenet_v1"},
             "image_size": 32,
             "phases": [{"until": 1.0, "image_size": 32}],
             "views": {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.5, "grey": 0.0},

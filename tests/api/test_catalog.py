@@ -80,7 +80,7 @@ PUBLISHED = {
     },
     "simclr-cifar10-r50-imagenet-init": {
         "backbone.name": "resnet50",
-        "backbone.weights": "imagenet",
+        "backbone.weights": "imagenet_v1",
         "batch_size": 128,
         "epochs": 100,
         "optimizer.lr": 0.2,

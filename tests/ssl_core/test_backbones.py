@@ -177,6 +177,21 @@ def test_unknown_backbone_is_refused_with_the_nearest_name(name, meant):
         settled(name=name)
 
 
+def test_torchvisions_first_weights_may_be_asked_for_instead_of_its_newest(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    known, folder = torchvision.models.get_model_weights("resnet50"), tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    whole = torchvision.models.get_model("resnet50", weights=None).state_dict()
+    for value, weights in ((1.0, known.IMAGENET1K_V1), (2.0, known.DEFAULT)):
+        whole["bn1.weight"].fill_(value)
+        torch.save(whole, folder / weights.url.rsplit("/", 1)[1])
+    for name, value in (("imagenet_v1", 1.0), ("imagenet", 2.0)):
+        asked = settled(name="resnet50", weights=name)
+        network = backbones.build(asked)
+        backbones.load_imagenet(network, asked)
+        assert network.bn1.weight.tolist() == [value] * 64
+
+
 def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_stem(tmp_path, monkeypatch):
     reference = torchvision.models.get_model("resnet18", weights=None)
     url = torchvision.models.get_model_weights("resnet18").DEFAULT.url
@@ -224,6 +239,8 @@ def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, mo
         ({"selective_kernel": True, "layout": "torchvision"}, "/backbone/layout", "google's layout"),
         ({"selective_kernel": True, "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
         ({"layout": "google", "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
+        ({"name": "torchvision_vit_h_14", "weights": "imagenet_v1"}, "/backbone/weights", "IMAGENET1K_V1"),
+        ({"name": "resnet10", "weights": "imagenet_v1"}, "/backbone/weights", "resnet10"),
     ],
 )
 def test_what_a_network_cannot_have_is_told_before_any_is_built(fields, pointer, words):
@@ -238,4 +255,8 @@ def test_every_network_but_the_smallest_has_imagenet_weights():
     for name in config.BACKBONES:
         if name != "resnet10":
             assert config.Backbone(name=name, weights="imagenet").weights == "imagenet"
-            assert torchvision.models.get_model_weights(name.removeprefix("torchvision_")).DEFAULT
+            known = torchvision.models.get_model_weights(name.removeprefix("torchvision_"))
+            assert known.DEFAULT
+            assert ("IMAGENET1K_V1" in known.__members__) == (
+                name.removeprefix("torchvision_") not in backbone_names.LATER_WEIGHTS
+            )
