@@ -1,11 +1,13 @@
 """Rendering: rows of the database as the plain values that answers are made of (`api.schemas` documents them)."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
 from api.answers import rfc3339
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.jobs import Beside
 
 Json = dict[str, Any]
 _FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
@@ -27,7 +29,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Job] = ()) -> Json:
+def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Beside] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -43,7 +45,7 @@ def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Job] = ()) -> Js
         "resolved": row.resolved,
         "progress": row.progress,
         "summary": row.summary,
-        "supervised": [_supervised(other) for other in beside],
+        "supervised": [asdict(run) for run in beside],
         "error": row.error,
         "attempt": row.attempt,
         "model_id": row.made_model_id if row.status == "succeeded" else None,
@@ -52,16 +54,6 @@ def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Job] = ()) -> Js
         "finished_at": rfc3339(row.finished_at),
         "transitions": [_transition(change) for change in history],
         "urls": _urls(row.id),
-    }
-
-
-def _supervised(row: Job) -> Json:
-    told = row.summary or {}
-    return {
-        "job": row.id,
-        "label_fraction": row.config["label_fraction"] if row.config["label_rows"] is None else None,
-        "top1": told.get("top1"),
-        "top1_interval": told.get("top1_interval"),
     }
 
 

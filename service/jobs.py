@@ -151,16 +151,26 @@ def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEve
     return found
 
 
-def beside(session: Session, job: Job) -> list[Job]:
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a `supervised` run reached; `label_fraction` is None where its labelled images were listed."""
+
+    job: str
+    label_fraction: float | None
+    top1: float | None
+    top1_interval: list[float] | None
+
+
+def beside(session: Session, job: Job) -> list[Beside]:
     """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each share
     of the labels. None of a job that tells no accuracy.
     """
     if job.kind not in _JUDGED or job.status != "succeeded":
         return []
-    runs = session.scalars(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
-    by_share: dict[tuple[float, bool], Job] = {}
-    for run in runs:
-        by_share.setdefault((run.config["label_fraction"], run.config["label_rows"] is None), run)
+    by_share: dict[float | None, Beside] = {}
+    for run in session.execute(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id}):
+        share = run.share if run.by_share else None
+        by_share.setdefault(share, Beside(run.id, share, run.top1, run.interval))
     return list(by_share.values())
 
 
@@ -192,8 +202,14 @@ def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 # What every poll asks, built once: building a statement takes longer than running it.
 _ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
 _JUDGED = frozenset({"linear_eval", "knn_eval", "finetune", "distill"})
-_SUPERVISED = (
-    select(Job)
+_SUPERVISED = (  # of each only what is shown: a config may list a hundred thousand rows
+    select(
+        Job.id,
+        Job.config["label_fraction"].as_json().label("share"),
+        Job.config["label_rows"].as_string().is_(None).label("by_share"),
+        Job.summary["top1"].as_json().label("top1"),
+        Job.summary["top1_interval"].as_json().label("interval"),
+    )
     .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
     .where(Job.kind == "supervised", Job.status == "succeeded")
     .order_by(Job.id.desc())

@@ -66,12 +66,14 @@ def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tena
     assert client.get(f"/jobs/{alone}").json()["supervised"] == []
     succeed("supervised", 0.5)
     newest = succeed("supervised", 0.6)
+    listed = succeed("supervised", 0.4, label_rows=[0, 30])
     few = succeed("supervised", 0.3, label_fraction=0.1)
     succeed("supervised", 0.9, on=given.ready(database, tenant, sha256="b" * 64))
     for kind in ("linear_eval", "knn_eval", "finetune", "distill"):
         told = shown(schemas.Job, client.get(f"/jobs/{succeed(kind, 0.7)}"))["supervised"]
         assert told == [
             {"job": few, "label_fraction": 0.1, "top1": 0.3, "top1_interval": [0.3, 0.3]},
+            {"job": listed, "label_fraction": None, "top1": 0.4, "top1_interval": [0.4, 0.4]},
             {"job": newest, "label_fraction": 1.0, "top1": 0.6, "top1_interval": [0.6, 0.6]},
         ]
     assert client.get(f"/jobs/{pretrained.id}").json()["supervised"] == []
