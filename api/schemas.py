@@ -133,7 +133,7 @@ class Supervised(_Shown):
     """A run from labels alone, to hold an accuracy against."""
 
     job: str
-    label_fraction: float | None = Field(description="None where the labelled images were listed.")
+    labels: int | None = Field(description="How many it learned from.")
     top1: float | None = Field(description="From 0 to 1; none where nothing could judge.")
     top1_interval: list[float] | None
 
@@ -156,8 +156,8 @@ class Job(_Shown):
     progress: Progress | None
     summary: dict[str, Any] | None
     supervised: list[Supervised] = Field(
-        description="Of a job that tells an accuracy: the newest `supervised` runs on its dataset, one for each share"
-        " of the labels. `GET /jobs/{job_id}` alone shows them."
+        description="Of linear_eval, knn_eval, finetune and distill: the newest `supervised` runs on the dataset, one"
+        " for each number of labels. `GET /jobs/{job_id}` alone shows them."
     )
     error: dict[str, Any] | None
     attempt: int

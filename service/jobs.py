@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from service import datasets, fitness, ids, lifecycle, models, text
@@ -153,25 +153,22 @@ def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEve
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What a `supervised` run reached; `label_fraction` is None where its labelled images were listed."""
+    """What a `supervised` run reached by so many labels."""
 
     job: str
-    label_fraction: float | None
+    labels: int | None
     top1: float | None
     top1_interval: list[float] | None
 
 
 def beside(session: Session, job: Job) -> list[Beside]:
-    """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each share
-    of the labels. None of a job that tells no accuracy.
+    """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each number
+    of labels, at most 20. None of a job of another kind than linear_eval, knn_eval, finetune and distill.
     """
     if job.kind not in _JUDGED or job.status != "succeeded":
         return []
-    by_share: dict[float | None, Beside] = {}
-    for run in session.execute(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id}):
-        share = run.share if run.by_share else None
-        by_share.setdefault(share, Beside(run.id, share, run.top1, run.interval))
-    return list(by_share.values())
+    runs = session.execute(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
+    return [Beside(run.id, run.labels, run.top1, run.interval) for run in runs]
 
 
 def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
@@ -202,18 +199,22 @@ def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 # What every poll asks, built once: building a statement takes longer than running it.
 _ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
 _JUDGED = frozenset({"linear_eval", "knn_eval", "finetune", "distill"})
-_SUPERVISED = (  # of each only what is shown: a config may list a hundred thousand rows
+_NEWEST = (  # by the number of labels
+    select(func.max(Job.id))
+    .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
+    .where(Job.kind == "supervised", Job.status == "succeeded")
+    .group_by(Job.summary["labels"].as_string())
+)
+_SUPERVISED = (
     select(
         Job.id,
-        Job.config["label_fraction"].as_json().label("share"),
-        Job.config["label_rows"].as_string().is_(None).label("by_share"),
+        Job.summary["labels"].as_json().label("labels"),
         Job.summary["top1"].as_json().label("top1"),
         Job.summary["top1_interval"].as_json().label("interval"),
     )
-    .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
-    .where(Job.kind == "supervised", Job.status == "succeeded")
+    .where(Job.id.in_(_NEWEST))
     .order_by(Job.id.desc())
-    .limit(100)
+    .limit(20)
 )
 _STANDING = _ONE.with_only_columns(Job.last_point, Job.status)
 _TRANSITIONS = (

@@ -118,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", type=Path, required=True, help="a packed dataset, or a folder of images")
     command.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
     command.add_argument("--model", type=Path, help="the model folder to start from, or to judge")
-    command.add_argument("--resume", type=Path, help="the checkpoint to go on from; the newest in --out by default")
+    command.add_argument(
+        "--resume", type=Path, help="the checkpoint to go on from; the newest of the kind in --out by default"
+    )
     command.add_argument("--provenance", type=Path, help="what the model's card is to say of its origin, as JSON")
     command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
     command = commands.add_parser("import-simclr", help="make a model of a checkpoint of google-research/simclr's")

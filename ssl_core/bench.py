@@ -13,7 +13,7 @@ from ssl_core import artifact, scores
 from ssl_core.artifact import Encoder, Preprocessing
 from ssl_core.config import KnnEval, LinearEval
 from ssl_core.data import Dataset, Rows, labels_of
-from ssl_core.events import Event, Metrics, Progress, Stopped
+from ssl_core.events import Event, Metrics, Progress
 from ssl_core.failures import ConfigUnfit
 from ssl_core.linear import Scaling
 from ssl_core.source import Images, prepared
@@ -147,7 +147,6 @@ class Bench:
                 chunks.append(source.prepared(prepared(self._dataset, chunk, source.side)))
                 yield self.step(len(chunk))
                 if self.stopped():
-                    yield Stopped(self.done)
                     return None
             parts.append(torch.cat(chunks).to(self._config.device) if chunks else parts[0][:0])
         return Features(*parts)

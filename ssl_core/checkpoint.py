@@ -73,6 +73,12 @@ def prune(directory: Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(directory: Path) -> None:
+    """Delete all."""
+    for path in _all(directory):
+        path.unlink(missing_ok=True)
+
+
 def _all(directory: Path) -> list[Path]:
     """The folder's checkpoints, oldest step first."""
     steps = {path: int(match[1]) for path in directory.glob("*.pt") if (match := _NAME.fullmatch(path.name))}

@@ -1,7 +1,6 @@
 """The picture of a confusion matrix: what was taken for what, as `confusion.png`."""
 
 import io
-import mimetypes
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, settle
+from ssl_core.files import FULL, leave
 
 NAME = "confusion.png"
 _NUMBERED = 20  # classes up to which every cell shows its number
@@ -24,14 +23,11 @@ def left(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[A
         return
     names = [row["name"] for row in details["per_class"]]
     try:
-        written = settle(directory / NAME, memoryview(draw(details["confusion"], names, top1)))
+        yield leave(directory, NAME, draw(details["confusion"], names, top1))
     except OSError as error:
         if error.errno not in FULL:
             raise
         yield Log("warning", f"The storage is full: there is no {NAME}.", "storage_full")
-    else:
-        media_type = mimetypes.guess_type(NAME)[0] or ""
-        yield Artifact(NAME, NAME, media_type, written.sha256, written.size_bytes)
 
 
 def draw(confusion: Sequence[Sequence[int]], names: Sequence[str], top1: float) -> bytes:

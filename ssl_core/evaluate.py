@@ -33,6 +33,7 @@ def run_knn_eval(config: KnnEval, inputs: Inputs, directory: Path) -> Iterator[E
     for name in bench.sources:
         found = yield from bench.represent(bench.source(name))
         if found is None:
+            yield Stopped(bench.done)
             return
         votes = knn.votes(found.train, bench.train_labels, found.test, len(bench.classes), config.k, config.temperature)
         votes = torch.where(votes > 0, votes, -torch.inf)
@@ -62,6 +63,8 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
         source = bench.source(name)
         found = yield from bench.represent(source)
         if found is None:
+            yield from notebook.save(bench.done) if notebook.news else ()
+            yield Stopped(bench.done)
             return
         student = _Student(config, bench, source, found, notebook)
         for fraction, drawn in draws.items():
@@ -74,7 +77,7 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
             details = student.details
     top1 = results[len(draws) - 1]["top1"]  # the model's own, on the largest share of the labels
     yield from confusion_picture.left(details, top1, directory)
-    yield from label_curve.left(results, directory)
+    yield from label_curve.left(results, bench.trial.judge, directory)
     shown = {"results": results, "top1": top1, **details}
     yield Result({"protocol": _protocol(config, bench), **bench.about, **shown})
 
@@ -95,7 +98,7 @@ def _draws(config: LinearEval, bench: Bench) -> dict[float, list[Rows]]:
 
 def _steps(config: LinearEval, rows: Rows) -> int:
     """How many steps of the bench a fit takes."""
-    return 1 + config.augment * config.epochs * math.ceil(len(rows) / config.batch_size)
+    return 1 + (config.epochs * math.ceil(len(rows) / config.batch_size) if config.augment else 0)
 
 
 class _Student:
@@ -148,7 +151,7 @@ class _Student:
         setting, classifier = fitted
         logits = torch.cat([classifier.logits(part)[:, :, 0] for part in self._found.test.split(4096)])
         details = scores.by_class(logits, bench.test_labels, bench.classes) if detailed else {}
-        return Outcome(setting, scores.ranks(logits, bench.test_labels).cpu(), details)
+        return Outcome(setting, scores.ranks(logits, bench.test_labels).int().cpu(), details)
 
     def _fit(self, rows: Rows) -> Steps[tuple[Setting, Classifiers] | None]:
         config, bench, found = self._config, self._bench, self._found

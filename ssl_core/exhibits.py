@@ -4,7 +4,6 @@ A run never ends for the sake of one: without room, or when a picture cannot be 
 What draws is loaded when there is something to draw, as that takes seconds.
 """
 
-import mimetypes
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from ssl_core import counters
 from ssl_core.config import Pretrain, TrainingRun
 from ssl_core.data import Dataset, Rows, draw_evenly
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, settle
+from ssl_core.files import FULL, leave
 from ssl_core.history import History
 from ssl_core.learner import Learner
 from ssl_core.material import Material
@@ -42,17 +41,10 @@ def of_end(learner: Learner, material: Material, history: History, directory: Pa
     yield from _left(directory, lambda: _event_file(history))
 
 
-def left(directory: Path, name: str, data: bytes) -> Artifact:
-    """Write the file and return the event that tells of it. Raises OSError."""
-    file = settle(directory / name, data)
-    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Artifact(name, name, media_type, file.sha256, file.size_bytes)
-
-
 def _left(directory: Path, make: Callable[[], Files]) -> Iterator[Artifact | Log]:
     try:
         for name, data in make():
-            yield left(directory, name, data)
+            yield leave(directory, name, data)
     except OSError as error:
         if error.errno not in FULL:
             raise

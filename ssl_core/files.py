@@ -2,10 +2,13 @@
 
 import errno
 import hashlib
+import mimetypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+from ssl_core.events import Artifact
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError's numbers when there is no room
 
@@ -35,3 +38,10 @@ def settle(path: Path, data: bytes | memoryview) -> Written:
     finally:
         os.close(folder)
     return Written(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def leave(directory: Path, name: str, data: bytes) -> Artifact:
+    """Write a file that is worth showing and return the event that tells of it. Raises OSError."""
+    file = settle(directory / name, data)
+    media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Artifact(name, name, media_type, file.sha256, file.size_bytes)

@@ -6,38 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from ssl_core import exhibits
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL
+from ssl_core.files import FULL, leave
 
 Row = Mapping[str, Any]  # of a linear evaluation's results
 NAMES = {"png": "labels.png", "svg": "labels.svg"}
 _STYLES = {"model": ("model", "#0b6bcb"), "pixels": ("raw pixels", "#d9622b"), "random": ("random network", "#59636e")}
 
 
-def left(results: Sequence[Row], directory: Path) -> Iterator[Artifact | Log]:
+def left(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifact | Log]:
     """Write `labels.png` and `labels.svg` into the directory, of two shares of the labels or more.
 
-    A full disk has none.
+    judge: the images that were judged by, in words. A full disk has none.
     """
     if len({row["label_fraction"] for row in results}) < 2:
         return
     try:
-        for form, data in draw(results).items():
-            yield exhibits.left(directory, NAMES[form], data)
+        for form, data in draw(results, judge).items():
+            yield leave(directory, NAMES[form], data)
     except OSError as error:
         if error.errno not in FULL:
             raise
         yield Log("warning", "The storage is full: there is no picture of the accuracy over labels.", "storage_full")
 
 
-def draw(results: Sequence[Row]) -> dict[str, bytes]:
+def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
     """Return a PNG and an SVG."""
     from ssl_core import figure  # noqa: PLC0415 - matplotlib takes a second to load
 
     draws = max(row["draws"] for row in results)
-    note = "Linear evaluation on the test images. Bands hold 95 % of the means over resampled images"
-    note += f" and draws of the labels, {draws} of each share." if draws > 1 else "."
+    note = f"Linear evaluation on {judge}. Bands hold 95 % of the means over resampled images"
+    note += f" and draws of the labels, of which each smaller share has {draws}." if draws > 1 else "."
     with figure.style():
         sheet = figure.titled(7.5, 5.2, "Accuracy over the number of labels", note)
         sheet.subplots_adjust(0.1, 0.11, 0.97, 1 - 1.15 / 5.2)

@@ -16,6 +16,7 @@ _STEMS = {
     "imagenet": "the ImageNet stem",
     **dict.fromkeys((*loading.SMALL_STEMS, "cifar_no_relu"), "a stem for small images"),
 }
+_WEIGHTS = {"imagenet": "torchvision's, of ImageNet", "imagenet_v1": "torchvision's first, of ImageNet"}
 _EVALUATIONS = (
     "Later evaluations are jobs and not in this file: `twoviews jobs list --kind linear_eval` shows them, and so does"
     " `GET /jobs?kind=linear_eval`; each names its model, and its summary holds the protocol."
@@ -114,13 +115,7 @@ def _origin(card: Card) -> Iterator[str]:
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
     file = card.get("imported", {}).get("file")
     taught = card.get("config", {}).get("kind") == "distill"  # then the first ancestor gave answers, not weights
-    started = (
-        "another model's"
-        if lineage and not taught
-        else {"imagenet": "torchvision's, of ImageNet", "imagenet_v1": "torchvision's first, of ImageNet"}.get(
-            weights, weights
-        )
-    )
+    started = "another model's" if lineage and not taught else _WEIGHTS.get(weights, weights)
     started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"
     yield _table(

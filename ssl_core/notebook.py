@@ -29,7 +29,7 @@ class Outcome:
     """What a fit came to."""
 
     setting: Setting
-    ranks: Tensor  # int64 N, of the test images (ssl_core.scores.ranks)
+    ranks: Tensor  # int32 N, of the test images (ssl_core.scores.ranks)
     details: dict[str, Any]  # by class, where they are shown
 
 
@@ -44,6 +44,7 @@ class Notebook:
         self._known: deque[Outcome] = deque()  # of an earlier attempt, not recalled yet
         self._under_way: State | None = None
         self._saved_at = time.monotonic()
+        self._unsaved = False
 
     def read(self, path: Path | None) -> Iterator[Log]:
         """Go on from a checkpoint, if it is of this evaluation; say so."""
@@ -54,6 +55,7 @@ class Notebook:
             if saved.get("about") != self._about:
                 raise BadCheckpoint(f"{path.name} is of another run.")
         except BadCheckpoint as fault:
+            checkpoint.clear(self._folder)  # or they would count as further than what is found now
             yield Log("warning", f"{fault} The evaluation starts anew.", "checkpoint_unfit")
             return
         self._known.extend(Outcome(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
@@ -64,8 +66,13 @@ class Notebook:
         """Return what the next fit came to in an earlier attempt, and note it; None when it is still to be made."""
         if not self._known:
             return None
-        self.note(self._known.popleft())
+        self._found.append(self._known.popleft())
         return self._found[-1]
+
+    @property
+    def news(self) -> bool:
+        """Whether there is something that no checkpoint has."""
+        return self._unsaved
 
     def under_way(self) -> State | None:
         """Return how far an earlier attempt came with the fit that is to be made now; only once."""
@@ -75,6 +82,7 @@ class Notebook:
     def note(self, outcome: Outcome) -> None:
         """Take down what a fit came to."""
         self._found.append(outcome)
+        self._unsaved = True
 
     def keep(self, step: int, under_way: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
         """Write a checkpoint when the last one is old enough; under_way: the state of a fit that is half made."""
@@ -90,6 +98,7 @@ class Notebook:
         }
         written = checkpoint.keep(self._folder, step, state, _KEPT)
         self._saved_at = time.monotonic()
+        self._unsaved = written is None
         if written is None:
             yield checkpoint.no_room(step)
         else:

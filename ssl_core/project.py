@@ -25,6 +25,7 @@ from ssl_core.data import SPLITS, Dataset, Rows, draw_evenly
 from ssl_core.evaluate import Inputs, features
 from ssl_core.events import Event, Progress, Result, Stopped
 from ssl_core.failures import ConfigUnfit
+from ssl_core.files import leave
 from ssl_core.source import prepared
 
 FEWEST = 4  # images of which a map can be drawn
@@ -72,7 +73,7 @@ def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Ev
             return
     about = _about(config, encoder, split, rows, flats)
     for name, data in _files(dataset, rows, flats, about, _sentence(artifact.load_card(inputs.model), about)):
-        yield exhibits.left(directory, name, data)
+        yield leave(directory, name, data)
     yield steps.next()
     yield Result(about)
 

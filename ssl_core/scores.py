@@ -42,7 +42,7 @@ def ranks(logits: Tensor, labels: Tensor) -> Tensor:
 def accuracy(ranks: Tensor, classes: int, seed: int) -> dict[str, Any]:
     """Return `top1`, `top1_interval` and, where there are more than five classes, `top5`; shares from 0 to 1.
 
-    ranks: int64 D×N, of N images by the classifiers of D draws of labels. The interval holds 95 % of the means over
+    ranks: integers D×N, of N images by the classifiers of D draws of labels. The interval holds 95 % of the means over
     resampled images and, independently, resampled draws (percentile bootstrap, 1,000 resamples).
     """
     right = (ranks == 0).cpu().numpy()

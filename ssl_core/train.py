@@ -32,7 +32,7 @@ from ssl_core.stopwatch import Stopwatch
 
 MODEL_FOLDER = "model"
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
-_TOLD_ROWS = 10_000  # at most, of the images in a batch whose loss is no number
+_TOLD_ROWS = 1_000  # at most, of the images in a batch whose loss is no number
 _ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
 _STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
 _SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse

@@ -6,6 +6,7 @@ an archive of yours, `RECIPE_IMAGES=cifar10.tar.xz`, laid out as `<split>/<class
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def photos(tmp_path_factory):
     """A folder of real images: of each class at most 20 to train on and 8 to judge."""
     folder = tmp_path_factory.mktemp("photos")
     if archive := os.environ.get("RECIPE_IMAGES"):
-        shutil.unpack_archive(archive, folder)
-        for images in folder.glob("*/*"):
+        shutil.unpack_archive(archive, folder, **({} if archive.endswith(".zip") else {"filter": "data"}))
+        for images in filter(Path.is_dir, folder.glob("*/*")):
             for path in sorted(images.iterdir())[20 if images.parent.name == "train" else 8 :]:
                 path.unlink()
     else:
@@ -58,7 +59,7 @@ def write_squares(folder):
 def test_recipes_run_through_the_service(photos, tmp_path):
     with up(tmp_path / "data") as service, service.client() as client:
         dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
-        assert dataset.report["classes"] == sorted(path.name for path in (photos / "train").iterdir())
+        assert set(dataset.report["classes"]) == {path.name for path in (photos / "train").iterdir() if path.is_dir()}
         shown = {recipe["name"]: recipe for recipe in client.recipes()}
         jobs = {}
         for recipe in SERVED:

@@ -46,10 +46,11 @@ def test_a_job_shows_how_its_run_went(client, database, tenant, dataset):
 
 
 def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tenant):
-    def succeed(kind, top1, *, on=None, **config):
-        job = given.submitted(database, tenant, on or dataset, kind, config=config, **own(kind))
+    def succeed(kind, top1, labels=100, on=None):
+        job = given.submitted(database, tenant, on or dataset, kind, **own(kind))
         claim = given.claimed(database)
-        given.recorded(database, claim, events.Result({"top1": top1, "top1_interval": [top1, top1]}))
+        told = {"top1": top1, "top1_interval": [top1, top1], "labels": labels}
+        given.recorded(database, claim, events.Result(told))
         given.finished(database, claim)
         return job.id
 
@@ -66,15 +67,13 @@ def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tena
     assert client.get(f"/jobs/{alone}").json()["supervised"] == []
     succeed("supervised", 0.5)
     newest = succeed("supervised", 0.6)
-    listed = succeed("supervised", 0.4, label_rows=[0, 30])
-    few = succeed("supervised", 0.3, label_fraction=0.1)
+    few = succeed("supervised", 0.3, labels=10)
     succeed("supervised", 0.9, on=given.ready(database, tenant, sha256="b" * 64))
     for kind in ("linear_eval", "knn_eval", "finetune", "distill"):
         told = shown(schemas.Job, client.get(f"/jobs/{succeed(kind, 0.7)}"))["supervised"]
         assert told == [
-            {"job": few, "label_fraction": 0.1, "top1": 0.3, "top1_interval": [0.3, 0.3]},
-            {"job": listed, "label_fraction": None, "top1": 0.4, "top1_interval": [0.4, 0.4]},
-            {"job": newest, "label_fraction": 1.0, "top1": 0.6, "top1_interval": [0.6, 0.6]},
+            {"job": few, "labels": 10, "top1": 0.3, "top1_interval": [0.3, 0.3]},
+            {"job": newest, "labels": 100, "top1": 0.6, "top1_interval": [0.6, 0.6]},
         ]
     assert client.get(f"/jobs/{pretrained.id}").json()["supervised"] == []
     assert client.get(f"/jobs/{newest}").json()["supervised"] == []

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_core import confusion_picture
+from ssl_core import confusion_picture, files
 from ssl_core.events import Log
 
 
@@ -38,7 +38,7 @@ def test_a_full_disk_costs_the_picture_alone(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(confusion_picture, "settle", no_room)
+    monkeypatch.setattr(files, "settle", no_room)
     details = {"confusion": [[1]], "per_class": [{"name": "x"}]}
     (told,) = confusion_picture.left(details, 1.0, tmp_path)
     assert isinstance(told, Log)

@@ -375,6 +375,28 @@ def test_a_checkpoint_of_another_evaluation_is_told_and_not_gone_on_from(fault, 
     assert events[-1] == goes_on(asked, data, model, tmp_path / "fresh", None)[-1]
 
 
+def test_another_evaluation_in_the_folder_of_one_that_ended_is_gone_on_with(dataset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)
+    folder = tmp_path / notebook.FOLDER
+    goes_on(LONG, dataset, model, tmp_path, None)
+    other = LONG | {"epochs": 4}
+    assert checkpoints(goes_on(other, dataset, model, tmp_path, checkpoint.newest(folder), until=1))
+    (told,) = (
+        event for event in goes_on(other, dataset, model, tmp_path, checkpoint.newest(folder)) if isinstance(event, Log)
+    )
+    assert told.code == "resumed"
+
+
+def test_a_stop_while_features_are_computed_keeps_what_was_found(dataset, model, tmp_path):
+    calls, asked = iter(range(100)), {**LONG, "label_fractions": [1.0]}
+    chunks = 2 + 1 + 1  # the model's features of train and test, its fit, and the first chunk of raw pixels
+    inputs = Inputs(dataset, model, stop=lambda: next(calls) == chunks - 1)
+    events = list(run(config.parse({**CPU, **asked}, "linear_eval"), inputs, tmp_path))
+    assert [type(event) for event in events[-2:]] == [Checkpoint, Stopped]
+    again = goes_on(asked, dataset, model, tmp_path / "again", tmp_path / events[-2].path)
+    assert again[-1] == goes_on(asked, dataset, model, tmp_path / "whole", None)[-1]
+
+
 def test_a_full_disk_ends_no_evaluation(dataset, model, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

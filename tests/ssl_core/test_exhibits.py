@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssl_core import config, exhibits, figure, pictures, tensorboard
+from ssl_core import config, exhibits, figure, files, pictures, tensorboard
 from ssl_core.data import Dataset
 from ssl_core.events import Artifact, Checkpoint, Log, Model, Resolved, Result, Stopped
 from ssl_core.history import History
@@ -115,14 +115,14 @@ def test_a_run_that_diverges_leaves_the_curves_that_lead_there(digits, tmp_path,
 
 @pytest.mark.parametrize("name", START + END[1:])
 def test_a_full_disk_costs_a_picture_and_not_the_run(name, digits, tmp_path, monkeypatch):
-    settle = exhibits.settle
+    settle = files.settle
 
     def full(path, data):
         if path.name == name:
             raise OSError(errno.ENOSPC, "No space left on device")
         return settle(path, data)
 
-    monkeypatch.setattr(exhibits, "settle", full)
+    monkeypatch.setattr(files, "settle", full)
     events = go(digits, tmp_path, epochs=1)
     assert [event.code for event in kinds(events, Log)] == ["storage_full"]
     assert name not in [event.name for event in kinds(events, Artifact)]

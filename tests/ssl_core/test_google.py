@@ -108,7 +108,8 @@ class Listed(GoogleNetwork):
 
 
 SK = {"selective": True}
-# SHA-256 of a line for each variable of google's own networks, `name [shape]`, in the order of the names.
+# SHA-256 of a line for each variable, `name [shape]`, in the order of the names: of a listing of google's own networks,
+# which their TF1 code made, not of the transcription.
 THEIRS = [
     ((18, 64, (512, 512, 128)), {"cifar": True}, "ed9b4ace02b3d605454884898efc01516cfe22de36fda221c92fdc001bd49971"),
     ((50, 64, (2048, 2048, 128)), {}, "d89c25039b8520cf47eb8ab07c342b94dd779aa39439fed51bc735bcdd91b9e2"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_core import exhibits, label_curve
+from ssl_core import files, label_curve
 from ssl_core.events import Artifact, Log
 
 SHARES = (0.01, 0.1, 1.0)
@@ -34,7 +34,7 @@ def blue(data):
 
 
 def test_a_line_that_rises_is_drawn_rising_from_few_labels_to_all():
-    down, across = blue(label_curve.draw(rows((0.2, 0.5, 0.9)))["png"])
+    down, across = blue(label_curve.draw(rows((0.2, 0.5, 0.9)), "the val split")["png"])
     assert len(down) > 200
     plot = down > 120  # below the title
     down, across = down[plot], across[plot]
@@ -43,18 +43,19 @@ def test_a_line_that_rises_is_drawn_rising_from_few_labels_to_all():
 
 
 def test_what_it_is_judged_beside_is_in_the_svg_by_name():
-    told = label_curve.draw([*rows((0.2, 0.5, 0.9)), *rows((0.1, 0.2, 0.3), "pixels")])["svg"].decode()
+    told = label_curve.draw([*rows((0.2, 0.5, 0.9)), *rows((0.1, 0.2, 0.3), "pixels")], "the val split")["svg"].decode()
     assert "raw pixels" in told
     assert "random network" not in told
-    assert "3 of each share" in told
+    assert "each smaller share has 3" in told
+    assert "on the val split" in told
 
 
 def test_one_share_makes_no_curve(tmp_path):
-    assert list(label_curve.left(rows((0.2, 0.5, 0.9))[:1], tmp_path)) == []
+    assert list(label_curve.left(rows((0.2, 0.5, 0.9))[:1], "", tmp_path)) == []
 
 
 def test_both_files_are_left_and_a_full_disk_costs_the_pictures_alone(tmp_path, monkeypatch):
-    left = list(label_curve.left(rows((0.2, 0.5, 0.9)), tmp_path))
+    left = list(label_curve.left(rows((0.2, 0.5, 0.9)), "", tmp_path))
     assert [(event.name, event.media_type) for event in left if isinstance(event, Artifact)] == [
         ("labels.png", "image/png"),
         ("labels.svg", "image/svg+xml"),
@@ -64,10 +65,10 @@ def test_both_files_are_left_and_a_full_disk_costs_the_pictures_alone(tmp_path, 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exhibits, "settle", full)
-    (told,) = label_curve.left(rows((0.2, 0.5, 0.9)), tmp_path)
+    monkeypatch.setattr(files, "settle", full)
+    (told,) = label_curve.left(rows((0.2, 0.5, 0.9)), "", tmp_path)
     assert isinstance(told, Log)
     assert told.code == "storage_full"
-    monkeypatch.setattr(exhibits, "settle", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(files, "settle", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
-        list(label_curve.left(rows((0.2, 0.5, 0.9)), tmp_path))
+        list(label_curve.left(rows((0.2, 0.5, 0.9)), "", tmp_path))
