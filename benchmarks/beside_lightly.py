@@ -5,11 +5,11 @@
 PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Equal on both sides:
 network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its rate, momentum, decay of all
 weights, warm-up and cosine, the constant rate of SimSiam's predictor, bf16 where the machine gains from it, SimCLR's
-temperature, the widths of the heads and the distributions that views are drawn from. Theirs are transform, loss and
-heads, with three layers in SimSiam's projector where ours has the paper's two for CIFAR, and the loop of its examples,
-in which each of SimCLR's views passes by itself, where ours pass as one batch. Ours is the product's own process. Both
-are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the whole test split. What lies in --out
-already is not run again.
+temperature, the depths and widths of the heads (three layers in SimSiam's projector, as lightly's has, where our
+default is the paper's two for CIFAR) and the distributions that views are drawn from. Theirs are transform, loss and
+heads, and the loop of its examples, in which each of SimCLR's views passes by itself, where ours pass as one batch.
+Ours is the product's own process. Both are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the
+whole test split. What lies in --out already is not run again.
 """
 
 import argparse
@@ -42,6 +42,11 @@ NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2", "zero_init
 RATES = {"simclr": 0.12, "simsiam": 0.06}
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 TEMPERATURE = 0.2
+WIDE = 1024  # SimSiam's head: four times the network's 256 features
+METHODS: dict[str, dict[str, Any]] = {
+    "simclr": {"temperature": TEMPERATURE},
+    "simsiam": {"projector": [WIDE] * 3, "predictor_hidden": WIDE // 4},
+}
 CIFAR: dict[str, Any] = {"input_size": 32, "min_scale": 0.2, "gaussian_blur": 0.0}
 TRANSFORMS = {
     "simclr": SimCLRTransform(**CIFAR, cj_strength=0.5),
@@ -85,7 +90,7 @@ def judge(options: argparse.Namespace, name: str, model: Path, seed: int) -> tup
 def ours(options: argparse.Namespace, name: str, seed: int) -> Path:
     """The model of the product's own process."""
     config = {
-        "method": {"name": name} | ({"temperature": TEMPERATURE} if name == "simclr" else {}),
+        "method": {"name": name, **METHODS[name]},
         "backbone": NETWORK,
         "phases": [{"until": 1, "image_size": 32}],
         "batch_size": BATCH,
@@ -159,11 +164,9 @@ class LightlySimCLR(nn.Module):
 class LightlySimSiam(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.backbone, wide = backbone, 4 * backbone.dim
-        self.head, self.predictor = (
-            SimSiamProjectionHead(backbone.dim, wide, wide),
-            SimSiamPredictionHead(wide, wide // 4, wide),
-        )
+        self.backbone = backbone
+        self.head = SimSiamProjectionHead(backbone.dim, WIDE, WIDE)
+        self.predictor = SimSiamPredictionHead(WIDE, WIDE // 4, WIDE)
         self.loss, self.low = NegativeCosineSimilarity(), Machine.here().gains_from_bf16
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
