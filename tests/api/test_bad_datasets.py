@@ -142,7 +142,7 @@ def service(tmp_path_factory, _sqlite_template):
         fleet.broker.start()
         api, worker, _ = fleet.api(), fleet.worker("data"), fleet.keeper()
         fleet.http.headers["Authorization"] = f"Bearer {secret}"
-        soon(lambda: child_of(worker))
+        soon(lambda: " ready." in fleet.logs() and child_of(worker))  # while it loads it has others, for a moment
         child = child_of(worker)
         service = Service(fleet, database, tenant, {})
         sent = {case: service.send(case, data) for case, (data, *_) in FAILING.items()}
