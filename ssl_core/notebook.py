@@ -44,7 +44,7 @@ class Notebook:
         self._known: deque[Outcome] = deque()  # of an earlier attempt, not recalled yet
         self._under_way: State | None = None
         self._saved_at = time.monotonic()
-        self._unsaved = False
+        self.news = False  # whether there is something that no checkpoint has
 
     def read(self, path: Path | None) -> Iterator[Log]:
         """Go on from a checkpoint, if it is of this evaluation; say so."""
@@ -69,11 +69,6 @@ class Notebook:
         self._found.append(self._known.popleft())
         return self._found[-1]
 
-    @property
-    def news(self) -> bool:
-        """Whether there is something that no checkpoint has."""
-        return self._unsaved
-
     def under_way(self) -> State | None:
         """Return how far an earlier attempt came with the fit that is to be made now; only once."""
         state, self._under_way = self._under_way, None
@@ -82,7 +77,7 @@ class Notebook:
     def note(self, outcome: Outcome) -> None:
         """Take down what a fit came to."""
         self._found.append(outcome)
-        self._unsaved = True
+        self.news = True
 
     def keep(self, step: int, under_way: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
         """Write a checkpoint when the last one is old enough; under_way: the state of a fit that is half made."""
@@ -98,7 +93,7 @@ class Notebook:
         }
         written = checkpoint.keep(self._folder, step, state, _KEPT)
         self._saved_at = time.monotonic()
-        self._unsaved = written is None
+        self.news = written is None
         if written is None:
             yield checkpoint.no_room(step)
         else:
