@@ -31,7 +31,7 @@ def markdown(card: Card) -> str:
 
 def _head(card: Card) -> Iterator[str]:
     yield f"# {_cell(card.get('name') or _network(card))}"
-    trained = f", trained by {_method(card)}" if card.get("method") else ""
+    trained = f", trained by {method(card)}" if card.get("method") else ""
     yield f"An image encoder{trained}: {_network(card)}. It turns an image into {card['dim']:,} numbers."
     preprocessing = card["preprocessing"]
     side = preprocessing["image_size"]
@@ -67,7 +67,7 @@ def _training(card: Card) -> Iterator[str]:
         return
     yield "## Training"
     rows = {
-        "method": _method(card) if card.get("method") else None,
+        "method": method(card) if card.get("method") else None,
         "epochs": config.get("epochs"),
         "batch size": config.get("batch_size"),
         "optimizer": _optimizer(config),
@@ -173,9 +173,10 @@ def _network(card: Card) -> str:
     return f"{name}{wide}" + (f" with {stem}" if stem else "")
 
 
-def _method(card: Card) -> str:
-    method = str(card.get("method", "trained elsewhere"))
-    return METHODS[method].title if method in METHODS else method
+def method(card: Card) -> str:
+    """Return how people call what trained the model."""
+    name = str(card.get("method", "trained elsewhere"))
+    return METHODS[name].title if name in METHODS else name
 
 
 def _classes(names: list[str]) -> str:
@@ -191,7 +192,7 @@ def _ancestor(entry: Card) -> str:
     images = f"{data['images']:,} images" if "images" in data else "images unknown"
     of = f" of {data['name']}" if data.get("name") else ""
     licence = f" ({data['licence']})" if data.get("licence") else ""
-    return f"{name}, {_method(entry)} on {images}{of}{licence}"
+    return f"{name}, {method(entry)} on {images}{of}{licence}"
 
 
 def _table(rows: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from ssl_core import artifact, counters, exhibits, figure, maps
+from ssl_core import artifact, counters, exhibits, figure, maps, model_card
 from ssl_core.artifact import Encoder
 from ssl_core.config import Project
 from ssl_core.data import SPLITS, Dataset, Rows, draw_evenly
@@ -152,7 +152,8 @@ def _about(config: Project, encoder: Encoder, split: str, rows: Rows, flats: Map
 
 def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     backbone = card["backbone"]
-    network = f"{card['method'] or 'imported'} {backbone['name']}, width {backbone['width']:g}"
+    trained = model_card.method(card) if card["method"] else "imported"
+    network = f"{trained} {backbone['name']}, width {backbone['width']:g}"
     return f"Model: {network}; layer {about['layer']} ({about['dim']} numbers an image)."
 
 

@@ -70,6 +70,13 @@ def test_a_projection_leaves_coordinates_and_pictures(digits, model, tmp_path):
     assert [point["row"] for point in found["points"]] == dataset.indices("test").tolist()
 
 
+@pytest.mark.parametrize(("method", "named"), [("moco_v2", "MoCo v2"), ("finetune", "finetune"), (None, "imported")])
+def test_the_pictures_name_the_model_as_people_call_it(method, named):
+    card = {"method": method, "backbone": {"name": "resnet10", "width": 0.5}}
+    sentence = project._sentence(card, {"layer": "backbone", "dim": 256})
+    assert sentence == f"Model: {named} resnet10, width 0.5; layer backbone (256 numbers an image)."
+
+
 def test_the_first_components_are_those_of_the_models_unit_features(digits, model, tmp_path):
     go(digits, model, tmp_path, **FAST, layer="projection", precision="fp32")
     dataset, encoder = Dataset.open(digits), artifact.load(model)
