@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from api import problems, schemas
-from api.counters import Counters
-from api.edge import Edge
+from api.middleware import Edge
+from api.prometheus import Counters
 from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
 from service.db.session import Database
 from service.doorbell import Doorbell

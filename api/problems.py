@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every exception with a problem; `api.edge` is the net below."""
+    """Make `app` answer every exception with a problem; `api.middleware` is the net below."""
     app.add_exception_handler(Error, _error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

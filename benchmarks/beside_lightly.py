@@ -2,7 +2,7 @@
 
     python -m benchmarks.beside_lightly PACKED [--epochs 15] [--seeds 3] [--subset 10000] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Equal on both sides:
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Equal on both sides:
 network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its rate, momentum, decay of all
 weights, warm-up and cosine, the constant rate of SimSiam's predictor, bf16 where the machine gains from it, SimCLR's
 temperature, the depths and widths of the heads (three layers in SimSiam's projector, as lightly's has, where our
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import ssl_core.torchvision_ops  # noqa: F401  (before lightly imports torchvision)
+import ssl_core.models.torchvision_ops  # noqa: F401  (before lightly imports torchvision)
 
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss  # isort: skip
 from lightly.models.modules import SimCLRProjectionHead, SimSiamPredictionHead, SimSiamProjectionHead  # isort: skip
@@ -30,12 +30,12 @@ from lightly.transforms import SimCLRTransform, SimSiamTransform  # isort: skip
 
 from benchmarks.lightly_simclr import IMAGENET, WORKERS, Pictures
 from benchmarks.methods import result
-from ssl_core.backbones import build
 from ssl_core.config import Backbone, Import, Schedule
-from ssl_core.data import Dataset
-from ssl_core.import_weights import import_weights
-from ssl_core.machine import Machine
-from ssl_core.optim import lr_factor
+from ssl_core.data.dataset import Dataset
+from ssl_core.device import Machine
+from ssl_core.models.backbones import build
+from ssl_core.optim.optimizers import lr_factor
+from ssl_core.pretrained.weights import import_weights
 
 BATCH = 256
 NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2", "zero_init_residual": False}

@@ -33,7 +33,8 @@ from service.db import migrate
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings
-from ssl_core import artifact, config, methods
+from ssl_core import config, methods
+from ssl_core.serialization import saved_model
 
 CLIENTS = 64
 
@@ -83,10 +84,10 @@ def save(case: Case, folder: Path) -> None:
     """Write the case's model, with random weights."""
     backbone = {"name": case.backbone, "width": 1, "stem": "imagenet", "zero_init_residual": False}
     settled = config.parse({"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone})
-    preprocessing = artifact.Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
+    preprocessing = saved_model.Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
     method = methods.build(settled, 0)
-    encoder = artifact.Encoder(method.backbone, method.projector, preprocessing)
-    artifact.save(folder, encoder, settled.backbone, method.heads(), {})
+    encoder = saved_model.Encoder(method.backbone, method.projector, preprocessing)
+    saved_model.save(folder, encoder, settled.backbone, method.heads(), {})
 
 
 def offline(case: Case, settings: Settings, seconds: float) -> float:
@@ -105,7 +106,7 @@ def forward() -> None:
     """Print images per second of forward passes; the arguments are folder, precision, batch and seconds."""
     folder, precision, batch, seconds = sys.argv[1:]
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    encoder = artifact.load(Path(folder), "cuda" if torch.cuda.is_available() else "cpu", precision=precision)
+    encoder = saved_model.load(Path(folder), "cuda" if torch.cuda.is_available() else "cpu", precision=precision)
     size = encoder.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (int(batch), size, size, 3), dtype=np.uint8)
     encoder.encode(pixels)
@@ -137,7 +138,7 @@ def record(settings: Settings) -> tuple[str, str]:
         common = {"tenant_id": tenant, "name": "benchmark", "created_at": now()}
         file = {"sha256": "0" * 64, "size_bytes": 1}
         session.add(Dataset(id=names["dataset"], status="ready", on_bad_file="reject", **file, **common))
-        card = artifact.load_card(settings.data_dir / "model")
+        card = saved_model.load_card(settings.data_dir / "model")
         session.add(
             Model(id=names["model"], job_id=names["job"], path="model", dim=card["dim"], card=card, **file, **common)
         )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.few_labels PACKED [--epochs 30] [--subset 10000] [--seeds 3] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). SimCLR learns from the
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). SimCLR learns from the
 subset without labels as in `benchmarks.methods`, whose --out may be given and whose model is then taken. For each seed
 the same 1 % and 10 % of the subset's labels train a network from random weights (`supervised`) and fine-tune SimCLR's,
 by the defaults of both, for the same number of steps. The student has a quarter of the width of its teacher, the
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.methods import result
-from ssl_core.data import Dataset
+from ssl_core.data.dataset import Dataset
 
 LENGTHS = {0.01: 200, 0.1: 60}  # epochs: 200 and about 900 steps
 STUDENT_EPOCHS = 60

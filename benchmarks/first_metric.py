@@ -18,7 +18,7 @@ import psutil
 from sklearn.datasets import load_digits
 
 from twoviews import Client, Job
-from twoviews.demo import service
+from twoviews.demo.run import service
 
 CONFIG = {"method": {"name": "simclr"}, "epochs": 200, "batch_size": 64}
 GOALS = {"POST to first metric": "under 8 s", "supervisor, resident": "under 150 MB"}

@@ -1,6 +1,6 @@
 """lightly's SimCLR on a packed dataset, as its documentation sets it up or tuned: the peer that pretrain.py measures.
 
-The network is ours (`ssl_core.backbones`), so that both sides train the very same one; transform, loss, head and
+The network is ours (`ssl_core.models.backbones`), so that both sides train the very same one; transform, loss, head and
 loading are lightly's and torch's own. `docs` follows lightly's published SimCLR example: fp32, default loader
 options. `tuned` adds what a careful user would: bf16 autocast where the machine gains from it, channels_last,
 persistent workers, temperature 0.2, Nesterov momentum, warm-up and cosine.
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import ssl_core.torchvision_ops  # noqa: F401  (before lightly imports torchvision)
+import ssl_core.models.torchvision_ops  # noqa: F401  (before lightly imports torchvision)
 
 from lightly.loss import NTXentLoss  # isort: skip
 from lightly.models.modules import SimCLRProjectionHead  # isort: skip
 from lightly.transforms import SimCLRTransform  # isort: skip
 from PIL import Image
 
-from ssl_core.backbones import build
 from ssl_core.config import Backbone
-from ssl_core.data import Dataset
-from ssl_core.knn import top1
-from ssl_core.machine import Machine
+from ssl_core.data.dataset import Dataset
+from ssl_core.device import Machine
+from ssl_core.evaluation.knn import top1
+from ssl_core.models.backbones import build
 
 BATCH = 256
 WORKERS = 2

@@ -2,7 +2,7 @@
 
     python -m benchmarks.methods PACKED [--methods simclr byol …] [--epochs 30] [--subset 10000] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Every run is the product's
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Every run is the product's
 own process. kNN (k 200, temperature 0.1) and linear (`linear_eval`'s defaults, all labels of the subset) on the test
 split. The random network has the shape of the first method's; `supervised` trains it from the same images' labels for
 as many epochs. Prints what the table of benchmarks/methods.md is made of; a run whose result lies in --out already is

@@ -4,7 +4,7 @@
     python -m benchmarks.pretrain accuracy PACKED   # five minutes of ours, and as long as that took of theirs;
                                                     # 10,000 images, kNN on the whole test split
 
-PACKED is a packed dataset (`python -m worker.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10, width
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10, width
 0.5, stem stride 2), batch (256) and images are the same on both sides; in `speed` so are the size of the views and the
 optimizer, SGD, and one more arm has our default instead, Muon. Ours is the product's own process, metrics, checkpoints
 and all; lightly's two arms are benchmarks/lightly_simclr.py.

@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-import ssl_core.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
+import ssl_core.models.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
 
 # isort: split
 from lightly.transforms import SimCLRTransform
 
-from ssl_core import counters, resample, view_parameters
+from ssl_core import rng
+from ssl_core.augment import geometry, parameters
+from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
-from ssl_core.pixels import Pixels
-from ssl_core.views import ViewMaker
+from ssl_core.data.image_batch import Pixels
 
 BATCH, SIDE, ROUNDS = 256, 32, 15
 
@@ -76,9 +77,9 @@ def interleave(makers: dict[str, Callable[[int], int]]) -> dict[str, list[float]
 
 def levels_from_pil(pixels: np.ndarray) -> float:
     """The greatest difference of a crop from PIL's with the same box."""
-    keys = counters.keys(counters.stream(0, 0, 0), torch.arange(BATCH))
-    drawn = view_parameters.draw(Views(flip=0), keys, torch.full((BATCH, 2), float(SIDE)))
-    made = resample.crop(torch.from_numpy(pixels), drawn.box, drawn.mirror, SIDE).permute(0, 2, 3, 1) * 255
+    keys = rng.keys(rng.stream(0, 0, 0), torch.arange(BATCH))
+    drawn = parameters.draw(Views(flip=0), keys, torch.full((BATCH, 2), float(SIDE)))
+    made = geometry.crop(torch.from_numpy(pixels), drawn.box, drawn.mirror, SIDE).permute(0, 2, 3, 1) * 255
     worst = 0.0
     for image, view, (top, left, height, width) in zip(pixels, made, drawn.box.tolist(), strict=True):
         box = (left, top, left + width, top + height)

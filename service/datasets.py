@@ -9,7 +9,7 @@ from service import ids, lifecycle, text
 from service.db.models import TERMINAL, Dataset, Job
 from service.db.session import clock
 from service.errors import DatasetInUse, DatasetNotFound
-from service.page import Page, newest_first
+from service.pagination import Page, newest_first
 
 OnBadFile = Literal["reject", "skip"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from service import datasets, fitness, ids, lifecycle, models, text
+from service import compatibility, datasets, ids, lifecycle, models, text
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
 from service.db.session import clock
 from service.errors import (
@@ -19,7 +19,7 @@ from service.errors import (
     ModelNeeded,
     UnknownKind,
 )
-from service.page import Page, newest_first
+from service.pagination import Page, newest_first
 from ssl_core.config import KINDS, Pretrain, RunConfig, Supervised
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
@@ -45,13 +45,13 @@ def submit(
     if kind not in KINDS or kind != config.kind:
         raise UnknownKind(f"There is no kind `{kind[:40]}`; there are {', '.join(KINDS)}.")
     dataset = _ready(session, tenant_id, dataset_id)
-    fitness.check_dataset(dataset, config)
+    compatibility.check_dataset(dataset, config)
     if model is None and not isinstance(config, Pretrain | Supervised):
         detail = f"Name the model that {kind} works on."
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
     if source.model_id is not None:
-        fitness.check_model(models.card(session, source.model_id), config)
+        compatibility.check_model(models.card(session, source.model_id), config)
     job = Job(
         id=ids.new("job"),
         tenant_id=tenant_id,

@@ -266,7 +266,7 @@ def _upload(job: Job, dataset: Dataset | None) -> Upload | None:
 
 
 def _provenance(job: Job, dataset: Dataset | None, model: Model | None) -> Json:
-    """Return what a model's card is to say of its origin (`ssl_core.provenance`)."""
+    """Return what a model's card is to say of its origin (`ssl_core.serialization.provenance`)."""
     data = {"licence": job.user_metadata.get("licence")}
     data |= {"id": dataset.id, "name": dataset.name} if dataset is not None else {}
     start = {"id": model.id, "name": model.name} if model is not None else None

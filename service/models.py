@@ -9,7 +9,7 @@ from service import ids, lifecycle, text
 from service.db.models import TERMINAL, Job, Json, Model
 from service.db.session import clock
 from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
-from service.page import Page, newest_first
+from service.pagination import Page, newest_first
 from ssl_core.config import KINDS, Import, TrainingRun
 
 IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such

@@ -65,7 +65,7 @@ class Storage:
     def sweep(self, live: Iterable[str], known: Set[str], leftover_seconds: float) -> list[str]:
         """Remove what nothing points at and nobody has touched for `leftover_seconds`; return what was removed.
 
-        `live` are the relative paths of files and folders to keep (`service.leftovers.live_paths`), with all that is
+        `live` are the relative paths of files and folders to keep (`service.garbage.live_paths`), with all that is
         in them and all that they are in. Only what is in a `known` folder is ever removed, or a body half received.
         """
         keep = frozenset(live)

@@ -66,7 +66,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained encoder on disk (`ssl_core.artifact`); `path` is its folder, relative to the run's directory."""
+    """A trained encoder on disk (`ssl_core.serialization.saved_model`); `path` is its folder, relative to the run's directory."""
 
     path: str
     sha256: str

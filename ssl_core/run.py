@@ -7,16 +7,20 @@ from typing import Any
 
 import torch
 
-from ssl_core import artifact, checkpoint, config, distributed, evaluate, pace, provenance
+from ssl_core import config
 from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
-from ssl_core.data import Dataset
+from ssl_core.data.dataset import Dataset
+from ssl_core.device import Machine
+from ssl_core.distributed import process_group
+from ssl_core.errors import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, exhausted
+from ssl_core.evaluation import linear_eval
 from ssl_core.events import Event, Failed, Log, Resolved
-from ssl_core.failures import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, exhausted
 from ssl_core.files import FULL
-from ssl_core.machine import Machine
-from ssl_core.material import Material
-from ssl_core.resolve import Length, resolve, settle_machine
-from ssl_core.train import Training, fingerprint, versions
+from ssl_core.serialization import checkpoint, provenance, saved_model
+from ssl_core.training import duration
+from ssl_core.training.loop import Training, fingerprint, versions
+from ssl_core.training.resolve import Length, resolve, settle_machine
+from ssl_core.training.training_data import Material
 
 
 def _never() -> bool:
@@ -33,7 +37,7 @@ class Inputs:
     stop: Callable[[], bool] = _never  # asked before every step
     provenance: Mapping[str, Any] = field(
         default_factory=dict
-    )  # what to tell in the model's card (ssl_core.provenance)
+    )  # what to tell in the model's card (ssl_core.serialization.provenance)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -81,7 +85,7 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     else:
         settled = _settled_before(asked, saved)
         material = Material.of(dataset, settled, inputs.model)
-    with distributed.joined(settled.devices, settled.device):
+    with process_group.joined(settled.devices, settled.device):
         yield from _trained(settled, material, saved, inputs, directory)
 
 
@@ -89,11 +93,11 @@ def _trained(
     settled: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
 ) -> Iterator[Event]:
     """The events of the first process; others follow it and have none."""
-    yield from [] if distributed.rank() else [Resolved(settled.model_dump(mode="json"))]
-    origin = provenance.about(inputs.provenance, artifact.load_card(inputs.model) if inputs.model else None)
+    yield from [] if process_group.rank() else [Resolved(settled.model_dump(mode="json"))]
+    origin = provenance.about(inputs.provenance, saved_model.load_card(inputs.model) if inputs.model else None)
     training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
     told = [] if saved is None else list(_resume(training, material, saved))
-    if distributed.rank():
+    if process_group.rank():
         training.follow()
         return
     yield from told
@@ -107,9 +111,9 @@ def _settle(asked: TrainingRun, inputs: Inputs, dataset: Dataset) -> tuple[Train
         nonlocal material
         assert asked.minutes is not None
         material = Material.of(dataset, settled, inputs.model)
-        return pace.length_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
+        return duration.length_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
 
-    start = artifact.load_card(inputs.model) if inputs.model else None
+    start = saved_model.load_card(inputs.model) if inputs.model else None
     settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
     return settled, material or Material.of(dataset, settled, inputs.model)
 
@@ -154,7 +158,7 @@ def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) ->
 
 
 def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    from ssl_core.project import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
+    from ssl_core.evaluation.projection import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
 
     _open(inputs.dataset)
     settled = settle_machine(asked, Machine.here(asked.device))
@@ -163,7 +167,7 @@ def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]
 
 
 def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    from ssl_core.export import run_export  # noqa: PLC0415 - torch.export takes a second to load
+    from ssl_core.export.formats import run_export  # noqa: PLC0415 - torch.export takes a second to load
 
     _open(inputs.dataset)
     yield Resolved(asked.model_dump(mode="json"))
@@ -188,6 +192,6 @@ _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
     "export": _export,
 }
 _EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
-    "linear_eval": evaluate.run_linear_eval,
-    "knn_eval": evaluate.run_knn_eval,
+    "linear_eval": linear_eval.run_linear_eval,
+    "knn_eval": linear_eval.run_knn_eval,
 }

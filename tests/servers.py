@@ -18,8 +18,8 @@ from pathlib import Path
 import psycopg
 import redis
 
-from twoviews import addresses
-from twoviews import valkey as private
+from twoviews.local import addresses
+from twoviews.local import valkey as private
 
 _PR_SET_PDEATHSIG = 1
 

@@ -13,7 +13,7 @@ from ssl_core.config.methods import METHODS
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
 # Free of torch and numpy.
-PLAIN = frozenset({"ssl_core.config", "ssl_core.events", "ssl_core.recipes", "ssl_core.layout"})
+PLAIN = frozenset({"ssl_core.config", "ssl_core.events", "ssl_core.recipes", "ssl_core.data.folder_layout"})
 MAY_IMPORT = {
     "ssl_core": frozenset(),
     "service": PLAIN,
@@ -60,8 +60,8 @@ def test_a_room_imports_only_what_the_plan_lets_it(room):
 
 
 def test_the_check_would_see_a_forbidden_import():
-    assert not allowed("worker.supervisor", "api")
-    assert not allowed("ssl_core.train", "api")
+    assert not allowed("worker.trainer.supervisor", "api")
+    assert not allowed("ssl_core.training.loop", "api")
     assert not allowed("service.jobs", "twoviews")
     assert allowed("ssl_core.config.Pretrain", "api")
 
@@ -91,9 +91,9 @@ def test_any_module_of_the_core_may_be_the_first_to_be_imported():
         (("ssl_core.config", "ssl_core.events", "ssl_core.recipes"), (*HEAVY, "fastapi", "sqlalchemy", "celery")),
         (("service.jobs", "service.datasets", "service.doorbell", "service.__main__"), (*HEAVY, "fastapi")),
         (("api.app",), HEAVY),
-        (("worker.app", "worker.tasks", "worker.supervisor", "worker.keeper"), (*HEAVY, "fastapi", "api")),
+        (("worker.app", "worker.tasks", "worker.trainer.supervisor", "worker.keeper"), (*HEAVY, "fastapi", "api")),
         (("ssl_core.run",), ("fastapi", "sqlalchemy", "celery", "service", "api", "worker")),
-        (("twoviews", "twoviews.cli"), (*HEAVY, "pydantic", "fastapi", "sqlalchemy", "celery", *ROOMS[:4])),
+        (("twoviews", "twoviews.cli.main"), (*HEAVY, "pydantic", "fastapi", "sqlalchemy", "celery", *ROOMS[:4])),
     ],
     ids=("config", "service", "api", "worker", "core", "client"),
 )

@@ -19,8 +19,8 @@ from service import keys
 from service.settings import Settings
 from ssl_core import config
 from tests.api.conftest import TestClient
-from twoviews import cli
-from twoviews.cli import app as command
+from twoviews.cli import main
+from twoviews.cli.main import app as command
 from twoviews.client import Client, Datasets, Jobs, Keys, Models
 
 ROOT = Path(__file__).parent.parent
@@ -258,9 +258,9 @@ def in_words(value):
 
 def test_exit_codes_are_those_of_the_command():
     found = {int(code): meaning for code, meaning in rows("api.md", "code")}
-    told = re.search(r"Exit codes: (.*?)\.$", cli.__doc__, re.DOTALL | re.MULTILINE)[1]
+    told = re.search(r"Exit codes: (.*?)\.$", main.__doc__, re.DOTALL | re.MULTILINE)[1]
     assert found == {int(item[0]): item[2:] for item in " ".join(told.split()).split("; ")}
-    assert set(found) == {0, cli.FAILED, cli.WRONG, cli.MISSING, cli.AWAY}
+    assert set(found) == {0, main.FAILED, main.WRONG, main.MISSING, main.AWAY}
 
 
 def test_every_metric_that_a_run_yields_is_in_the_table():

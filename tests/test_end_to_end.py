@@ -14,9 +14,10 @@ import torch
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from ssl_core import backbones
-from twoviews import Client, JobFailed, cli
-from twoviews.demo_digits import png
+from ssl_core.models import backbones
+from twoviews import Client, JobFailed
+from twoviews.cli import main
+from twoviews.demo.digits import png
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -153,7 +154,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         assert [item.id for item in client.datasets.list()] == [dataset.id]
         assert client.jobs.get(run).status == "succeeded"
         assert list(client.embed(run, images[:1])[0]) == pytest.approx(list(rows[0]), abs=1e-4)
-        shown = CliRunner().invoke(cli.app, ["--data", str(data), "jobs", "list"])
+        shown = CliRunner().invoke(main.app, ["--data", str(data), "jobs", "list"])
         assert "tiny" in shown.stdout
         family = service.family()
     deadline = time.monotonic() + 30

@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from ssl_core import config
+from ssl_core.data.pack import pack_folder
 from ssl_core.events import Result
-from ssl_core.pack import pack_folder
 from ssl_core.recipes import RECIPES
 from ssl_core.recipes.cifar10 import CIFAR10
 from ssl_core.recipes.imagenet import IMAGENET

@@ -1,5 +1,5 @@
 """`python -m twoviews`: the `twoviews` command."""
 
-from twoviews.cli import app
+from twoviews.cli.main import app
 
 app()

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
-from twoviews import credentials, download, upload, vectors
+from twoviews import credentials, download, embeddings, upload
 from twoviews.errors import DatasetFailed, JobFailed, Waited
 from twoviews.transport import Transport
 from twoviews.values import Dataset, Job, Json, Key, Metrics, Model, Update, Value
@@ -51,12 +51,12 @@ class Client:
 
     def embed(
         self, model: Ref, images: Iterable[str | Path | bytes], *, layer: str = "backbone", batch: int = 64
-    ) -> list[vectors.Row]:
+    ) -> list[embeddings.Row]:
         """Return one float32 row for each image (a path, or the bytes of a file), in order.
 
         `numpy.array(rows)` makes an N×D matrix of them. Images are read and sent `batch` at a time.
         """
-        return list(vectors.embed(self._transport, id_of(model), images, layer, batch))
+        return list(embeddings.embed(self._transport, id_of(model), images, layer, batch))
 
     def methods(self) -> Sequence[Json]:
         """What can be trained: each method with its defaults and its JSON schema."""

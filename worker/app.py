@@ -1,7 +1,7 @@
 """The Celery worker of one queue: its task, and how it, its child and their trainer end together.
 
 The child gets no signal when the worker shuts down warmly, so "stop" is a byte of memory that both share. When the
-worker is killed, the kernel kills the child, and with the child its trainer (`worker.parent`).
+worker is killed, the kernel kills the child, and with the child its trainer (`ssl_core.distributed.parent_death`).
 """
 
 import logging
@@ -17,7 +17,8 @@ from celery import signals
 
 from service.doorbell import LOOK, celery_app
 from service.settings import Settings
-from worker import ear, parent
+from ssl_core.distributed import parent_death
+from worker import redis_transport
 from worker.tasks import Looker
 
 _SHUTDOWN_SLACK_SECONDS = 2.0
@@ -49,7 +50,7 @@ def run(settings: Settings, queue: str) -> None:
     host, pid = socket.gethostname(), os.getpid()
     stop = StopFlag()
     looker = Looker(f"{queue}@{host}:{pid}", settings, stop.is_set)
-    ear.listen()
+    redis_transport.listen()
     app = celery_app(settings.broker_url)
     app.conf.worker_soft_shutdown_timeout = settings.grace_seconds + _SHUTDOWN_SLACK_SECONDS
     app.task(_patiently(looker.look, stop), name=LOOK)
@@ -88,7 +89,7 @@ def _end_together(stop: StopFlag, main_pid: int) -> None:
     """Connect the worker's signals: it tells the child to stop, and the child dies with it."""
 
     def in_child(**_: Any) -> None:
-        parent.die_with(main_pid)
+        parent_death.die_with(main_pid)
 
     def tell_child(**_: Any) -> None:
         stop.set()

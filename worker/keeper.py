@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service import idempotency, leases, leftovers, workers
+from service import garbage, idempotency, leases, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
@@ -92,7 +92,7 @@ class Keeper:
             idempotency.forget(session, self._settings.idempotency_hours)
             workers.forget(session)
         with self._database.reading() as session:
-            live, known = leftovers.live_paths(session), leftovers.known_folders(session)
+            live, known = garbage.live_paths(session), garbage.known_folders(session)
         removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
         if removed:
             _log.info("Removed %d leftovers: %s", len(removed), ", ".join(removed[:20]))

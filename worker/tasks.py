@@ -11,7 +11,7 @@ from service.db.session import Database, away
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
-from worker.supervisor import supervise
+from worker.trainer.supervisor import supervise
 
 _log = logging.getLogger(__name__)
 

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from api import answers, render, schemas, uploads
-from api.answers import Answer
-from api.bodies import JsonRoute
+from api import responses, schemas, serializers, uploads
 from api.deps import Caller, Config, Files, Known, Unit
-from api.replay import Made, OnlyOnce
+from api.idempotency import Made, OnlyOnce
+from api.json_body import JsonRoute
+from api.responses import Answer
 from api.uploads import Upload
 from service import datasets
 from service.errors import Fault, InvalidRequest
@@ -63,7 +63,7 @@ def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
             unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
         )
         unit.queues.add("data")
-        return Made(render.dataset(dataset), f"/datasets/{dataset.id}")
+        return Made(serializers.dataset(dataset), f"/datasets/{dataset.id}")
 
     with caller.writing() as unit:
         return once(unit, [name, policy, sha256], make, 202)
@@ -78,13 +78,13 @@ def list_(
 ) -> Answer:
     with caller.reading() as unit:
         found = datasets.list_(unit.session, unit.tenant_id, after, limit, status)
-        return answers.page([render.dataset(row) for row in found.items], found.has_more, found.next)
+        return responses.page([serializers.dataset(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/datasets/{dataset_id}", response_model=schemas.Dataset, summary="Show a dataset")
 def show(dataset_id: DatasetId, caller: Caller) -> Answer:
     with caller.reading() as unit:
-        return Answer(render.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
+        return Answer(serializers.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, response_class=Response, summary="Forget a dataset")

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from api import embed_order
-from api.answers import Answer
+from api import embed_request
 from api.deps import Config, Known
-from api.embed_order import EmbedOrder, Room
+from api.embed_request import EmbedOrder, Room
 from api.encoder_client import EncoderClient, Features
+from api.responses import Answer
 from service import models
 from service.db.session import Database
 from service.errors import LayerNotFound
@@ -48,7 +48,7 @@ async def embed(request: Request, caller: Known, settings: Config) -> Response:
     state = request.app.state
     encoder: EncoderClient = state.encoder
     with state.embed_room.borrowed() as take:
-        order = await embed_order.read(request, settings, take)
+        order = await embed_request.read(request, settings, take)
         model = await run_sync(_find, state.database, caller.tenant_id, order)
         features = await _unless_gone(request, encoder.encode(model.path, order.layer, order.images))
     return Response(status_code=CLIENT_CLOSED_REQUEST) if features is None else _answer(order, model.id, features)

@@ -7,10 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
-from api.answers import Answer
-from api.counters import Looked
 from api.deps import Caller
-from service import census, workers
+from api.prometheus import Looked
+from api.responses import Answer
+from service import counts, workers
 from service.db.session import Database
 from service.errors import Fault, NotReady
 from service.settings import Settings
@@ -40,7 +40,7 @@ def ready(request: Request) -> Answer:
 def figures(request: Request, caller: Caller) -> Response:
     """Of the whole service: sums over all owners, and this process's requests."""
     with caller.reading() as unit:
-        counted = census.count(unit.session, request.app.state.settings.worker_seen_seconds)
+        counted = counts.count(unit.session, request.app.state.settings.worker_seen_seconds)
     return Response(request.app.state.counters.text(_gauges(counted)), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -71,7 +71,7 @@ def _storage(storage: Storage) -> list[Fault]:
     return []
 
 
-def _gauges(found: census.Census) -> list[Looked]:
+def _gauges(found: counts.Census) -> list[Looked]:
     return [
         ("jobs", "Jobs.", ("kind", "status"), list(found.jobs.items())),
         ("datasets", "Datasets that are not deleted.", ("status",), [((k,), n) for k, n in found.datasets.items()]),

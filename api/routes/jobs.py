@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
-from api import answers, render, schemas
-from api.answers import Answer
-from api.bodies import JsonRoute
+from api import responses, schemas, serializers
 from api.deps import Caller, Files, Unit
-from api.replay import Made, OnlyOnce
+from api.idempotency import Made, OnlyOnce
+from api.json_body import JsonRoute
+from api.responses import Answer
 from service import jobs
 from service.errors import ArtifactNotFound, Fault, InvalidConfig, UnknownKind
 from ssl_core import config as run_config
@@ -31,7 +31,7 @@ def submit(body: schemas.NewJob, caller: Caller, once: OnlyOnce) -> Answer:
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
         job = jobs.submit(unit.session, unit.tenant_id, body.kind, body.dataset, config, **fields)
         unit.queues.add(job.queue)
-        return Made(render.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
+        return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
         return once(unit, body.model_dump(), make, 202)
@@ -49,7 +49,9 @@ def list_(
     with caller.reading() as unit:
         found = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
         histories = jobs.histories(unit.session, [job.id for job in found.items])
-        return answers.page([render.job(job, histories[job.id]) for job in found.items], found.has_more, found.next)
+        return responses.page(
+            [serializers.job(job, histories[job.id]) for job in found.items], found.has_more, found.next
+        )
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
@@ -57,7 +59,7 @@ async def show(job_id: JobId, caller: Caller) -> Answer:
     def read(unit: Unit) -> Answer:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         history, beside = jobs.transitions(unit.session, job.id), jobs.beside(unit.session, job)
-        return Answer(render.job(job, history, beside))
+        return Answer(serializers.job(job, history, beside))
 
     return await caller.briefly(read)
 
@@ -67,7 +69,7 @@ def cancel(job_id: JobId, caller: Caller) -> Answer:
     """Ask a job to end; it keeps its checkpoint. Asking again, or for one that has ended, changes nothing."""
     with caller.writing() as unit:
         job = jobs.cancel(unit.session, unit.tenant_id, job_id)
-        return Answer(render.job(job, jobs.transitions(unit.session, job.id)))
+        return Answer(serializers.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="What happened to a job, oldest first")
@@ -80,7 +82,7 @@ def events(
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.events(unit.session, job.id, after, limit)
-        return answers.page([render.event(event) for event in found.items], found.has_more, found.last)
+        return responses.page([serializers.event(event) for event in found.items], found.has_more, found.last)
 
 
 @router.get("/jobs/{job_id}/checkpoints", response_model=schemas.CheckpointList, summary="List a job's checkpoints")
@@ -88,7 +90,9 @@ def checkpoints(job_id: JobId, caller: Caller) -> Answer:
     """All that are kept, the furthest first."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
-        return answers.page([render.checkpoint(row) for row in jobs.checkpoints(unit.session, job.id)], False, None)
+        return responses.page(
+            [serializers.checkpoint(row) for row in jobs.checkpoints(unit.session, job.id)], False, None
+        )
 
 
 @router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List the files that a job left")
@@ -96,7 +100,7 @@ def artifacts(job_id: JobId, caller: Caller) -> Answer:
     """Pictures, coordinates, curves for TensorBoard; by name."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
-        return answers.page([render.artifact(row) for row in jobs.artifacts(unit.session, job.id)], False, None)
+        return responses.page([serializers.artifact(row) for row in jobs.artifacts(unit.session, job.id)], False, None)
 
 
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Fetch a file that a job left")
@@ -107,7 +111,7 @@ def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage
     path = storage.absolute(found.path)
     if not path.is_file():
         raise ArtifactNotFound("The artifact's file is gone.")
-    return answers.file(request, path, found.media_type, found.name, found.sha256)
+    return responses.file(request, path, found.media_type, found.name, found.sha256)
 
 
 def _config(kind: str, config: dict[str, Any]) -> RunConfig:

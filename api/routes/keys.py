@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api import answers, render, schemas
-from api.answers import Answer
-from api.bodies import JsonRoute
+from api import responses, schemas, serializers
 from api.deps import Caller, Unit
-from api.replay import Made, OnlyOnce
+from api.idempotency import Made, OnlyOnce
+from api.json_body import JsonRoute
+from api.responses import Answer
 from service import keys
 
 router = APIRouter(tags=["keys"], route_class=JsonRoute)
@@ -24,7 +24,7 @@ def create(request: Request, body: schemas.NewKey, caller: Caller, once: OnlyOnc
 
     def make(unit: Unit) -> Made:
         key, secret = keys.create(unit.session, unit.tenant_id, body.name)
-        made = {name: value for name, value in render.key(key).items() if name != "revoked_at"}
+        made = {name: value for name, value in serializers.key(key).items() if name != "revoked_at"}
         return Made({**made, "sealed": _seal(secret, mine)})
 
     def shown(kept: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def create(request: Request, body: schemas.NewKey, caller: Caller, once: OnlyOnc
 def list_(caller: Caller) -> Answer:
     """All keys of the owner, the revoked ones too."""
     with caller.reading() as unit:
-        return answers.page([render.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)
+        return responses.page([serializers.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, summary="Revoke a key")

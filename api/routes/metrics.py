@@ -10,9 +10,9 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 
 from api import schemas
-from api.answers import Answer, unchanged
-from api.bodies import JsonRoute
 from api.deps import Bearer, Caller, Config
+from api.json_body import JsonRoute
+from api.responses import Answer, unchanged
 from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.models import TERMINAL

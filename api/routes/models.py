@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
-from api import answers, render, schemas, uploads
-from api.answers import Answer
-from api.bodies import JsonRoute
+from api import responses, schemas, serializers, uploads
 from api.deps import Caller, Config, Files, Known, Unit
-from api.replay import Made, OnlyOnce
+from api.idempotency import Made, OnlyOnce
+from api.json_body import JsonRoute
+from api.responses import Answer
 from api.uploads import Upload
 from service import jobs, models
 from service.errors import Fault, InvalidConfig, ModelDamaged
@@ -72,7 +72,7 @@ def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
     def make(unit: Unit) -> Made:
         job = models.create(unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config)
         unit.queues.add(job.queue)
-        return Made(render.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
+        return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
         return once(unit, [name, config.model_dump(mode="json"), sha256], make, 202)
@@ -86,13 +86,13 @@ def list_(
 ) -> Answer:
     with caller.reading() as unit:
         found = models.list_(unit.session, unit.tenant_id, after, limit)
-        return answers.page([render.model(row) for row in found.items], found.has_more, found.next)
+        return responses.page([serializers.model(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
 def show(model_id: ModelId, caller: Caller) -> Answer:
     with caller.reading() as unit:
-        return Answer(render.model(models.get(unit.session, unit.tenant_id, model_id)))
+        return Answer(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
 
 
 @router.get("/models/{model_id}/download", response_class=Response, summary="Fetch a model's file")
@@ -113,7 +113,7 @@ def download(
     path = storage.absolute(model.path) / name
     if not path.is_file():
         raise ModelDamaged
-    return answers.file(request, path, media_type, f"{model.id}.{name}", model.sha256 if file == "weights" else None)
+    return responses.file(request, path, media_type, f"{model.id}.{name}", model.sha256 if file == "weights" else None)
 
 
 def _config(upload: Upload) -> Import:

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssl_core.config.base import Layer, Run, Seeded
 from ssl_core.config.fields import Row
-from ssl_core.config.run import Layer, Run, Seeded
 
 Baseline = Literal["pixels", "random"]
 

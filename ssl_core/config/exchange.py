@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from ssl_core.config.base import Layer
 from ssl_core.config.fields import Auto, Closed, Fraction, Seed
 from ssl_core.config.network import Stem, known_backbone
-from ssl_core.config.run import Layer
 
 ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from ssl_core.backbone_names import LATER_WEIGHTS, RESNETS, TORCHVISION
+from ssl_core.config.architectures import LATER_WEIGHTS, RESNETS, TORCHVISION
 from ssl_core.config.fields import Auto, Closed
 
 BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {

@@ -4,11 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ssl_core.config.base import Run
 from ssl_core.config.fields import Auto, Closed
 from ssl_core.config.methods import Method
 from ssl_core.config.network import Backbone
 from ssl_core.config.optimisation import Optimizer, Schedule
-from ssl_core.config.run import Run
 from ssl_core.config.views import Phases, Views, ViewSets, view_sets
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from ssl_core import backbones
 from ssl_core.config import Pretrain
 from ssl_core.methods.barlow_twins import BarlowTwins
 from ssl_core.methods.byol import BYOL
@@ -16,6 +15,7 @@ from ssl_core.methods.moco_v3 import MoCoV3
 from ssl_core.methods.simclr import SimCLR
 from ssl_core.methods.simsiam import SimSiam
 from ssl_core.methods.vicreg import VICReg
+from ssl_core.models import backbones
 
 __all__ = ["METHODS", "Method", "Moment", "Output", "build"]
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import BarlowTwins as Config
-from ssl_core.distributed import gather
-from ssl_core.heads import MLP
-from ssl_core.losses import barlow_twins
+from ssl_core.distributed.process_group import gather
+from ssl_core.methods.losses import barlow_twins
 from ssl_core.methods.method import Method, Output
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class BarlowTwins(Method):

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import BYOL as Config
-from ssl_core.heads import MLP
-from ssl_core.losses import negative_cosine
+from ssl_core.methods.losses import negative_cosine
 from ssl_core.methods.method import Output
 from ssl_core.methods.target import TargetMethod
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class BYOL(TargetMethod):

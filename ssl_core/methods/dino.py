@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_core import distributed, momentum
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import DINO as Config
-from ssl_core.heads import MLP
-from ssl_core.losses import distillation
+from ssl_core.distributed import process_group
+from ssl_core.methods.losses import distillation
 from ssl_core.methods.method import Moment, Output
 from ssl_core.methods.target import TargetMethod
+from ssl_core.models import ema
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class Prototypes(nn.Linear):
@@ -36,7 +37,7 @@ class DINO(TargetMethod):
         projector = MLP((backbone.dim, *config.projector), hidden_norm=config.projector_batch_norm, activation="gelu")
         super().__init__(backbone, projector, start=config.momentum)
         self.prototypes = Prototypes(config.projector[-1], config.prototypes, bias=False)
-        self.target_prototypes = momentum.slow_copy(self.prototypes)
+        self.target_prototypes = ema.slow_copy(self.prototypes)
         self.config = config
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self.register_buffer("teacher_temperature", torch.tensor(config.teacher_temperature[0]))
@@ -67,10 +68,10 @@ class DINO(TargetMethod):
 
     def after_step(self, moment: Moment) -> None:
         super().after_step(moment)
-        momentum.follow(self.target_prototypes, self.prototypes, momentum.rising(self.config.momentum, moment.progress))
+        ema.follow(self.target_prototypes, self.prototypes, ema.rising(self.config.momentum, moment.progress))
         low, high = self.config.teacher_temperature
         warm = min(1.0, moment.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
         self.teacher_temperature.fill_(low + warm * (high - low))
 
     def _move_centre(self, logits: Tensor) -> None:
-        self.centre.lerp_(distributed.mean(logits.mean(0)), 1 - self.config.centre_momentum)
+        self.centre.lerp_(process_group.mean(logits.mean(0)), 1 - self.config.centre_momentum)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ssl_core.artifact import Encoder, Preprocessing
-from ssl_core.backbones import Backbone
-from ssl_core.heads import MLP
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
+from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 
 class Output(NamedTuple):
@@ -38,7 +38,7 @@ class Method(nn.Module):
     """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
 
     Whatever must survive a restart (a queue, a centre, a slow copy) is a buffer or a module, so that it is in the
-    state dict. With several processes the loss is that of their joined batch (`ssl_core.distributed`).
+    state dict. With several processes the loss is that of their joined batch (`ssl_core.distributed.process_group`).
     """
 
     backbone: Backbone

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import MoCoV2 as Config
-from ssl_core.distributed import gather
-from ssl_core.heads import MLP
-from ssl_core.losses import info_nce
+from ssl_core.distributed.process_group import gather
+from ssl_core.methods.losses import info_nce
 from ssl_core.methods.method import Output
 from ssl_core.methods.target import TargetMethod
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class MoCoV2(TargetMethod):

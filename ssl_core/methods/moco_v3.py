@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import MoCoV3 as Config
-from ssl_core.distributed import gather
-from ssl_core.heads import MLP
-from ssl_core.losses import info_nce
+from ssl_core.distributed.process_group import gather
+from ssl_core.methods.losses import info_nce
 from ssl_core.methods.method import Output
 from ssl_core.methods.target import TargetMethod
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class MoCoV3(TargetMethod):

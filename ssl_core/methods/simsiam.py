@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ssl_core.backbones import Backbone
 from ssl_core.config.methods import SimSiam as Config
-from ssl_core.heads import MLP
-from ssl_core.losses import negative_cosine
+from ssl_core.methods.losses import negative_cosine
 from ssl_core.methods.method import Method, Output
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class SimSiam(Method):

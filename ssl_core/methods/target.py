@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from ssl_core import momentum
-from ssl_core.backbones import Backbone
-from ssl_core.heads import MLP
 from ssl_core.methods.method import Method, Moment
+from ssl_core.models import ema
+from ssl_core.models.backbones import Backbone
+from ssl_core.models.heads import MLP
 
 
 class TargetMethod(Method):
@@ -15,7 +15,7 @@ class TargetMethod(Method):
         super().__init__()
         self.backbone = backbone
         self.projector = projector
-        self.target = nn.Sequential(momentum.slow_copy(backbone), momentum.slow_copy(projector))
+        self.target = nn.Sequential(ema.slow_copy(backbone), ema.slow_copy(projector))
         self._start, self._rises = start, rises
 
     def embed(self, view: Tensor) -> Tensor:
@@ -26,8 +26,8 @@ class TargetMethod(Method):
         self.target.load_state_dict(self._followed().state_dict())
 
     def after_step(self, moment: Moment) -> None:
-        value = momentum.rising(self._start, moment.progress) if self._rises else self._start
-        momentum.follow(self.target, self._followed(), value)
+        value = ema.rising(self._start, moment.progress) if self._rises else self._start
+        ema.follow(self.target, self._followed(), value)
 
     def _followed(self) -> nn.Sequential:
         return nn.Sequential(self.backbone, self.projector)

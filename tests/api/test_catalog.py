@@ -6,7 +6,7 @@ from api import schemas
 from ssl_core import config
 from ssl_core.config.methods import METHODS
 from ssl_core.recipes import RECIPES
-from tests.api.answers import shown
+from tests.api.responses import shown
 from tests.service import given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -151,7 +151,7 @@ def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
 
 @on_sqlite
 def test_backbones_are_those_that_can_be_built(client):
-    from ssl_core import backbones  # loads torch
+    from ssl_core.models import backbones  # loads torch
 
     items = shown(schemas.BackboneList, client.get("/backbones"))["data"]
     assert [item["name"] for item in items] == list(config.BACKBONES)

@@ -3,7 +3,7 @@
 import hashlib
 
 from api import schemas
-from tests.api.answers import problem, shown
+from tests.api.responses import problem, shown
 from tests.service import given
 
 ARCHIVE = b"PK\x03\x04 any bytes: nobody opens them here"

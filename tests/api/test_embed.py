@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_order import EmbedOrder, Room
+from api.embed_request import EmbedOrder, Room
 from service import ids, keys
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings
-from ssl_core import artifact
-from tests.api.answers import pointers, problem
+from ssl_core.serialization import saved_model
 from tests.api.conftest import TestClient
-from tests.encoder import models, pictures, server
-from tests.encoder.server import Server
+from tests.api.responses import pointers, problem
+from tests.worker.encoder import models, pictures, server
+from tests.worker.encoder.server import Server
 
 IMAGES = [pictures.png(seed) for seed in range(3)]
 LIMITS = {"embed_max_images": 5, "max_image_bytes": 20_000, "embed_max_body_bytes": 60_000}
@@ -51,7 +51,7 @@ def client(settings: Settings, model_folder: Path, database: Database, tenant: s
 @pytest.fixture
 def model(database: Database, tenant: str, model_folder: Path) -> str:
     """The id of a model of the tenant's, made by a job that succeeded."""
-    return made(database, tenant, artifact.load_card(model_folder / "models" / "a"))
+    return made(database, tenant, saved_model.load_card(model_folder / "models" / "a"))
 
 
 def made(database: Database, tenant: str, card: dict, *, path: str = "models/a", status: str = "succeeded") -> str:

@@ -8,10 +8,10 @@ import pytest
 
 from service import keys
 from service.settings import Settings
-from ssl_core import artifact
+from ssl_core.serialization import saved_model
 from tests.api.live import serving
 from tests.api.test_embed import made
-from tests.encoder import models, pictures, server
+from tests.worker.encoder import models, pictures, server
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def asked(settings: Settings, database, tenant):
     """Settings, and a request that the application will take."""
     models.make(settings.data_dir / "models" / "a")
-    model = made(database, tenant, artifact.load_card(settings.data_dir / "models" / "a"))
+    model = made(database, tenant, saved_model.load_card(settings.data_dir / "models" / "a"))
     with database.writing() as session:
         secret = keys.create(session, tenant, "test")[1]
     return settings, secret, {"data": {"model": model}, "files": {"images": pictures.png(0)}}

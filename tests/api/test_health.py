@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from api.app import create
 from service import workers
 from service.db.session import full
-from tests.api.answers import pointers, problem
+from tests.api.responses import pointers, problem
 from tests.service import given
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from api import schemas
 from ssl_core import events
-from tests.api.answers import pointers, problem, shown
+from tests.api.responses import pointers, problem, shown
 from tests.service import given
 
 

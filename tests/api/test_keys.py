@@ -9,7 +9,7 @@ from sqlalchemy import select
 from api import schemas
 from service import idempotency, keys
 from service.db.models import Idempotency
-from tests.api.answers import pointers, problem, shown
+from tests.api.responses import pointers, problem, shown
 
 
 def bearer(secret):

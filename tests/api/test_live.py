@@ -19,8 +19,8 @@ from service.db.models import Dataset, Job, JobEvent
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
-from tests.api.answers import problem
 from tests.api.live import serving
+from tests.api.responses import problem
 from tests.processes import soon
 from tests.service import given
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from api import schemas
-from tests.api.answers import pointers, problem, shown
+from tests.api.responses import pointers, problem, shown
 from tests.processes import soon
 from tests.service import given
 

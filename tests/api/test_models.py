@@ -9,8 +9,8 @@ import pytest
 from api import schemas
 from api.app import create
 from ssl_core import events
-from tests.api.answers import pointers, problem, shown
 from tests.api.conftest import TestClient
+from tests.api.responses import pointers, problem, shown
 from tests.service import given
 
 WEIGHTS = bytes(range(256)) * 40

@@ -8,7 +8,7 @@ import pytest
 
 from api import uploads
 from service.settings import Settings
-from tests.api.answers import pointers, problem
+from tests.api.responses import pointers, problem
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 BOUNDARY = "----boundary"

@@ -55,7 +55,7 @@ def undisturbed() -> Calm:
 def _pack_pictures(folder: Path) -> None:
     """Make the packed dataset. In a process of its own, so that this one needs no torch."""
     code = (
-        "import sys; from pathlib import Path; from ssl_core.pack import Item, pack; from tests import pictures;"
+        "import sys; from pathlib import Path; from ssl_core.data.pack import Item, pack; from tests import pictures;"
         f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({PICTURES})];"
         "pack(items, Path(sys.argv[1]))"
     )

@@ -19,10 +19,10 @@ import redis
 from service import ids
 from service.doorbell import Doorbell
 from service.settings import Settings
+from ssl_core.distributed import parent_death
 from tests import servers
 from tests.processes import alive, soon
-from twoviews import addresses
-from worker import parent
+from twoviews.local import addresses
 
 MARK = "TWOVIEWS_TEST_FLEET"
 ROOT = Path(__file__).parent.parent.parent
@@ -140,7 +140,7 @@ class Fleet:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(parent.die_with, os.getpid()),
+                preexec_fn=partial(parent_death.die_with, os.getpid()),
             )
         self._processes.append(process)
         return process

@@ -17,7 +17,7 @@ from tests.faults.fleet import Fleet, kill
 from tests.faults.injector import Injector
 from tests.faults.workload import Workload, toy
 from tests.processes import soon
-from tests.worker import uploads
+from tests.worker.uploads import archives_given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -71,7 +71,7 @@ def test_an_api_killed_during_an_upload_leaves_nothing_and_takes_it_again(fleet:
     fleet.worker("data")
     fleet.api()
     soon(lambda: not list(folder.iterdir()))  # the keeper has swept
-    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", uploads.zipped())})
+    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", archives_given.zipped())})
     assert answer.status_code == 202
     made = answer.json()["id"]
     soon(lambda: fleet.http.get(f"/datasets/{made}", headers=headers).json()["status"] == "ready")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service import datasets, leases, leftovers
+from service import datasets, garbage, leases
 from service.errors import DatasetInUse, DatasetNotFound, InvalidRequest
 from ssl_core import events
 from tests.service import given
@@ -65,7 +65,7 @@ def test_the_same_bytes_uploaded_twice_at_once_are_kept_once(database, tenant):
     with database.reading() as session:
         first, second = (datasets.get(session, tenant, dataset) for dataset in twins)
         assert (second.status, second.path, second.report) == ("ready", first.path, first.report)
-        live = leftovers.live_paths(session)
+        live = garbage.live_paths(session)
     assert f"datasets/{first.id}/a1" in live
     assert f"datasets/{second.id}/a1" not in live
 

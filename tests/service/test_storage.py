@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from service import datasets, leftovers
+from service import datasets, garbage
 from service.storage import settle
 from tests.service import given
 
@@ -30,7 +30,7 @@ def put(storage):
 
 def swept(database, storage):
     with database.reading() as session:
-        live, known = leftovers.live_paths(session), leftovers.known_folders(session)
+        live, known = garbage.live_paths(session), garbage.known_folders(session)
     return sorted(storage.sweep(live, known, DAY))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ssl_core.pack import Item, pack
+from ssl_core.data.pack import Item, pack
 
 TINY = {
     "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"},

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-import ssl_core.torchvision_ops  # noqa: F401 - has to come before torchvision
+import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchvision
 
 with warnings.catch_warnings():  # about things of theirs that are none of ours
     warnings.simplefilter("ignore")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ssl_core import config, notebook
+from ssl_core import config
 from ssl_core.__main__ import main
+from ssl_core.evaluation import linear_checkpoint
 from ssl_core.events import Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped, from_line
 from ssl_core.run import Inputs, run
 from tests.ssl_core.digits import TINY, pack_digits, write_folder
@@ -144,7 +145,7 @@ class TestAlone:
     def test_an_evaluation_goes_on_from_its_own_checkpoints_beside_those_of_training(
         self, digits, tmp_path, capsys, monkeypatch
     ):
-        monkeypatch.setattr(notebook, "_EVERY_SECONDS", 0.0)
+        monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
         out, judge = tmp_path / "out", tmp_path / "judge.json"
         assert main(["run", str(write_config(tmp_path)), "--data", str(digits), "--out", str(out)]) == 0
         trained = {path.name: path.read_bytes() for path in out.glob("checkpoint-*.pt")}

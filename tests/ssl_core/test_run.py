@@ -13,12 +13,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ssl_core import artifact, checkpoint, config, train
-from ssl_core.data import Dataset
+from ssl_core import config
+from ssl_core.data.dataset import Dataset
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
-from ssl_core.material import Material
 from ssl_core.methods import METHODS, simclr
 from ssl_core.run import Inputs, run
+from ssl_core.serialization import checkpoint, saved_model
+from ssl_core.training import loop
+from ssl_core.training.training_data import Material
 from tests.ssl_core.digits import TINY, pack_digits
 
 
@@ -48,7 +50,7 @@ def test_a_run_tells_its_story_and_leaves_a_model(name, digits, tmp_path):
     assert (summary["epochs"], summary["steps"], summary["collapsed"]) == (4, 16, False)
     assert 0 <= summary["knn"] <= 1
     model = events[-2]
-    encoder = artifact.load(tmp_path / model.path)
+    encoder = saved_model.load(tmp_path / model.path)
     features = encoder.encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8))
     assert features.shape == (2, model.dim)
     assert features.isfinite().all()
@@ -117,14 +119,14 @@ def test_every_metric_is_there_at_its_steps(digits, tmp_path):
 
 def test_image_sizes_change_at_the_phases_steps(digits, tmp_path, monkeypatch):
     sizes = []
-    view_maker = train.Learner._views
+    view_maker = loop.Learner._views
 
     def watched(self, images, rows):
         views = view_maker(self, images, rows)
         sizes.append(views[0].shape[-1])
         return views
 
-    monkeypatch.setattr(train.Learner, "_views", watched)
+    monkeypatch.setattr(loop.Learner, "_views", watched)
     go(digits, tmp_path)
     assert sizes == [8] * 8 + [16] * 8
 
@@ -190,9 +192,9 @@ class Full:
     """A disk without room for models, for so many tries."""
 
     def __init__(self, monkeypatch, tries):
-        self.tries, self._save = tries, artifact.save
-        monkeypatch.setattr(artifact, "save", self.save)
-        monkeypatch.setattr(train, "_ROOM_SECONDS", 0.01)
+        self.tries, self._save = tries, saved_model.save
+        monkeypatch.setattr(saved_model, "save", self.save)
+        monkeypatch.setattr(loop, "_ROOM_SECONDS", 0.01)
 
     def save(self, *given):
         self.tries -= 1
@@ -225,7 +227,7 @@ def test_no_room_for_anything_else_is_for_another_attempt(digits, tmp_path, monk
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(train, "fingerprint", no_room)
+    monkeypatch.setattr(loop, "fingerprint", no_room)
     failed = go(digits, tmp_path, checkpoints={"every_steps": 1})[-1]
     assert (failed.code, failed.retry) == ("storage_full", True)
 
@@ -289,7 +291,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 def learner_of(digits, resolved):
     settled = config.parse(resolved)
     material = Material.of(Dataset.open(digits), settled)
-    return train.Learner(settled, material)
+    return loop.Learner(settled, material)
 
 
 def rows_of_step(learner, step):
@@ -373,7 +375,7 @@ def test_a_run_starts_from_a_model(digits, tmp_path):
     events = go(digits, tmp_path / "b", {"model": start}, **slow, backbone={"weights": "imagenet"})
     assert events[0].config["backbone"]["width"] == 0.125
     pixels = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8)
-    before, after = (artifact.load(folder) for folder in (start, tmp_path / "b" / "model"))
+    before, after = (saved_model.load(folder) for folder in (start, tmp_path / "b" / "model"))
     torch.testing.assert_close(before.backbone.conv1.weight, after.backbone.conv1.weight, atol=1e-5, rtol=0)
     assert before.encode(pixels).shape == after.encode(pixels).shape
 
@@ -473,4 +475,4 @@ def test_a_run_in_chunks_learns_the_whole_batch_and_leaves_an_ordinary_model(dig
     events = go(digits, tmp_path, chunk_size=5, evaluation={"every_epochs": 2})
     assert events[0].config["chunk_size"] == 5
     assert isinstance(events[-1], Result)
-    assert artifact.load(tmp_path / "model").encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)).isfinite().all()
+    assert saved_model.load(tmp_path / "model").encode(torch.zeros(2, 16, 16, 3, dtype=torch.uint8)).isfinite().all()

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from tests.twoviews.scripted import Answer
 from twoviews import Client, NoCredentials
-from twoviews.cli import app
+from twoviews.cli.main import app
 from twoviews.credentials import Credentials, find
 
 

@@ -16,7 +16,7 @@ from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
 from tests.service import given
-from worker.supervisor import supervise
+from worker.trainer.supervisor import supervise
 
 ODD_TRAINER = Path(__file__).with_name("odd_trainer.py")
 TRAINER = Path(__file__).parent.parent / "faults" / "trainer.py"

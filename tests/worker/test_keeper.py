@@ -142,7 +142,7 @@ def test_sigterm_ends_it(settings: Settings) -> None:
 
 def test_workers_and_keepers_import_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys, worker.app, worker.keeper, worker.supervisor\n"
+        "import sys, worker.app, worker.keeper, worker.trainer.supervisor\n"
         "heavy = {'torch', 'numpy', 'PIL', 'pyarrow', 'fastapi'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -1,0 +1,131 @@
+"""Rendering: rows of the database as the plain values that answers are made of (`api.schemas` documents them)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import quote
+
+from api.responses import rfc3339
+from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.jobs import Beside
+
+Json = dict[str, Any]
+_FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
+
+
+def dataset(row: Dataset) -> Json:
+    return {
+        "id": row.id,
+        "object": "dataset",
+        "name": row.name,
+        "status": row.status,
+        "on_bad_file": row.on_bad_file,
+        "sha256": row.sha256,
+        "size_bytes": row.size_bytes,
+        "report": row.report,
+        "error": row.error,
+        "created_at": rfc3339(row.created_at),
+        "ready_at": rfc3339(row.ready_at),
+    }
+
+
+def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Beside] = ()) -> Json:
+    return {
+        "id": row.id,
+        "object": "job",
+        "kind": row.kind,
+        "status": row.status,
+        "status_detail": row.status_detail,
+        "name": row.name,
+        "dataset": row.dataset_id,
+        "model": row.model_id or row.parent_id,
+        "priority": row.priority,
+        "metadata": row.user_metadata,
+        "config": row.config,
+        "resolved": row.resolved,
+        "progress": row.progress,
+        "summary": row.summary,
+        "supervised": [asdict(run) for run in beside],
+        "error": row.error,
+        "attempt": row.attempt,
+        "model_id": row.made_model_id if row.status == "succeeded" else None,
+        "created_at": rfc3339(row.created_at),
+        "started_at": rfc3339(row.started_at),
+        "finished_at": rfc3339(row.finished_at),
+        "transitions": [_transition(change) for change in history],
+        "urls": _urls(row.id),
+    }
+
+
+def event(row: JobEvent) -> Json:
+    return {
+        "seq": row.seq,
+        "time": rfc3339(row.time),
+        "attempt": row.attempt,
+        "level": row.level,
+        "code": row.code,
+        "message": row.message,
+        "data": row.data,
+    }
+
+
+def checkpoint(row: Checkpoint) -> Json:
+    return {
+        "id": row.id,
+        "object": "checkpoint",
+        "attempt": row.attempt,
+        "step": row.step,
+        "epoch": row.epoch,
+        "sha256": row.sha256,
+        "size_bytes": row.size_bytes,
+        "metrics": row.metrics,
+        "created_at": rfc3339(row.created_at),
+    }
+
+
+def artifact(row: Artifact) -> Json:
+    return {
+        "object": "artifact",
+        "name": row.name,
+        "media_type": row.media_type,
+        "sha256": row.sha256,
+        "size_bytes": row.size_bytes,
+        "created_at": rfc3339(row.created_at),
+        "url": f"/jobs/{row.job_id}/artifacts/{quote(row.name, safe='')}",
+    }
+
+
+def model(row: Model) -> Json:
+    return {
+        "id": row.id,
+        "object": "model",
+        "name": row.name,
+        "job_id": row.job_id,
+        "sha256": row.sha256,
+        "size_bytes": row.size_bytes,
+        "dim": row.dim,
+        **{field: row.card.get(field) for field in _FROM_CARD},
+        "card": row.card,
+        "created_at": rfc3339(row.created_at),
+        "urls": {"self": f"/models/{row.id}", "download": f"/models/{row.id}/download", "job": f"/jobs/{row.job_id}"},
+    }
+
+
+def key(row: Key) -> Json:
+    return {
+        "id": row.id,
+        "object": "key",
+        "name": row.name,
+        "created_at": rfc3339(row.created_at),
+        "revoked_at": rfc3339(row.revoked_at),
+    }
+
+
+def _transition(change: JobEvent) -> Json:
+    return {"status": change.data["status"], "at": rfc3339(change.time), "detail": change.message}
+
+
+def _urls(job_id: str) -> Json:
+    me = f"/jobs/{job_id}"
+    names = ("metrics", "events", "checkpoints", "artifacts", "cancel")
+    return {"self": me, **{name: f"{me}/{name}" for name in names}}

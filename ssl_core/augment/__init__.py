@@ -1,0 +1,1 @@
+"""uint8 batches -> random views, seeded per image."""

@@ -1,0 +1,131 @@
+"""View parameters: what is drawn for one view of each image.
+
+Drawn on the CPU in float64 from counters and rounded once, so every device works with the same parameters. Each
+parameter has a place of its own among a sample's draws: asking for blur does not change the crops.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ssl_core import rng
+from ssl_core.config import Views
+
+ATTEMPTS = 10  # at a crop that fits, as torchvision's RandomResizedCrop
+_AREAS, _RATIOS = slice(0, 10), slice(10, 20)
+_TOP, _LEFT, _FLIP, _JITTER, _GREY, _BLUR, _SIGMA, _GAMMA, _FACTORS, _HUE, _ORDER, _PLACE = (
+    20, 21, 22, 23, 24, 25, 26, 27, slice(28, 31), 31, 32, 33,
+)  # fmt: skip
+_ROTATION, _SHEAR, _SCALE, _SHIFT, _SOLARIZE, _DRAWS = 34, 35, 36, slice(37, 39), 39, 40
+
+BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2
+ORDERS = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
+NO_JITTER = 4
+
+
+@dataclass(frozen=True)
+class ViewParameters:
+    """One row per sample; float32 but for `hue_place`."""
+
+    box: Tensor  # N×4: top, left, height, width of the crop, in pixels, fractions too
+    mirror: Tensor  # N: 1 flips left and right
+    hue_place: Tensor  # int64 N: how many of brightness, contrast, saturation precede hue; NO_JITTER: none of the four
+    hue: Tensor  # N, in turns
+    order: Tensor  # int64 N×3: BRIGHTNESS, CONTRAST, SATURATION as they follow each other
+    factors: Tensor  # N×3: of the first, second, third in that order
+    offset: Tensor  # N: is added where brightness is
+    grey: Tensor  # N: 1 loses all colour
+    blur: Tensor  # N: 1 is blurred
+    sigma: Tensor  # N, in pixels of the view
+    solarize: Tensor  # N: 1 has its values above a half turned
+    gamma: Tensor  # N: exponent
+    affine: Tensor  # N×6: output-to-input map, see ssl_core.augment.geometry.affine
+
+    def take(self, rows: Tensor, device: torch.device | None = None) -> "ViewParameters":
+        """Return those rows, in that order."""
+        return ViewParameters(*(getattr(self, field.name)[rows].to(device or "cpu") for field in fields(self)))
+
+
+def draw(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
+    """Return the parameters for each key (int64 N); sizes: N×2, the images' heights and widths in pixels."""
+    u = rng.uniforms(keys, _DRAWS)
+    order = ORDERS[(u[:, _ORDER] * len(ORDERS)).long()]
+    low, high = _factor_bounds(views)
+    factors = low + u[:, _FACTORS] * (high - low)
+    added = views.jitter_strength * views.brightness if views.brightness_added else 0.0
+    hue = min(views.jitter_strength * views.hue, 0.5)
+    jittered = u[:, _JITTER] < views.jitter
+    sigma_low, sigma_high = views.blur_sigma
+    return ViewParameters(
+        box=_boxes(views, u, sizes.double()).float(),
+        mirror=(u[:, _FLIP] < views.flip).float(),
+        hue_place=torch.where(jittered, (u[:, _PLACE] * 4).long(), NO_JITTER),
+        hue=_around(u[:, _HUE], hue).float(),
+        order=order,
+        factors=factors.gather(1, order).float(),
+        offset=_around(u[:, _FACTORS][:, BRIGHTNESS], added).float(),
+        grey=(u[:, _GREY] < views.grey).float(),
+        blur=(u[:, _BLUR] < views.blur).float(),
+        sigma=(sigma_low + u[:, _SIGMA] * (sigma_high - sigma_low)).float(),
+        solarize=(u[:, _SOLARIZE] < views.solarize).float(),
+        gamma=torch.exp(_around(u[:, _GAMMA], views.gamma)).float(),
+        affine=_affine(views, u).float(),
+    )
+
+
+def moves(views: Views) -> bool:
+    """Whether any view is rotated, sheared, zoomed or shifted."""
+    return bool(views.rotation or views.shear or views.translation) or views.scale != (1.0, 1.0)
+
+
+def _factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
+    """The least and the greatest factor of brightness, contrast and saturation, 3 each."""
+    spread = views.jitter_strength * torch.tensor([views.brightness, views.contrast, views.saturation]).double()
+    low, high = (1 - spread).clamp_min(0), 1 + spread
+    if views.brightness_added:
+        low[BRIGHTNESS] = high[BRIGHTNESS] = 1
+    if views.contrast_range is not None:
+        low[CONTRAST], high[CONTRAST] = views.contrast_range
+    return low, high
+
+
+def _around(u: Tensor, spread: float) -> Tensor:
+    """Uniform on ±spread."""
+    return (u * 2 - 1) * spread
+
+
+def _boxes(views: Views, u: Tensor, sizes: Tensor) -> Tensor:
+    """The first of ten crops that fits; else the largest central one with a permitted ratio. N×4."""
+    height, width = sizes.unbind(1)
+    if views.crop_area is None:
+        zero = torch.zeros_like(height)
+        return torch.stack([zero, zero, height, width], 1)
+    low, high = views.crop_area
+    area = (low + u[:, _AREAS] * (high - low)) * (height * width)[:, None]
+    shortest, longest = (math.log(ratio) for ratio in views.crop_ratio)
+    ratio = torch.exp(shortest + u[:, _RATIOS] * (longest - shortest))
+    tall, wide = torch.sqrt(area / ratio), torch.sqrt(area * ratio)
+    fits = (tall <= height[:, None]) & (wide <= width[:, None])
+    first = fits.int().argmax(1, keepdim=True)
+    fitting = fits.any(1)
+    limited = (width / height).clamp(*views.crop_ratio)
+    tall = torch.where(fitting, tall.gather(1, first)[:, 0], torch.minimum(height, width / limited))
+    wide = torch.where(fitting, wide.gather(1, first)[:, 0], torch.minimum(width, height * limited))
+    top = torch.where(fitting, u[:, _TOP], 0.5) * (height - tall)
+    left = torch.where(fitting, u[:, _LEFT], 0.5) * (width - wide)
+    return torch.stack([top, left, tall, wide], 1)
+
+
+def _affine(views: Views, u: Tensor) -> Tensor:
+    """The inverse of: shear, then zoom, then rotate about the centre, then shift. N×6."""
+    angle = _around(u[:, _ROTATION], math.radians(views.rotation))
+    shear = _around(u[:, _SHEAR], views.shear)
+    zoom = views.scale[0] + u[:, _SCALE] * (views.scale[1] - views.scale[0])
+    x, y = (_around(u[:, _SHIFT], views.translation) * -2).unbind(1)  # the side is 2 long here
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    # Turn back, zoom back, then shear back.
+    a, b = cos - shear * -sin, sin - shear * cos
+    d, e = -sin, cos
+    return torch.stack([a, b, a * x + b * y, d, e, d * x + e * y], 1)

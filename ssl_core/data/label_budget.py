@@ -1,0 +1,103 @@
+"""Teaching: which images a run with labels trains on, which of their labels it is told, and which images judge it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_core.config import Distill, Labelled
+from ssl_core.data.dataset import Dataset, Rows
+from ssl_core.data.label_split import Trial, draw_labelled
+from ssl_core.errors import ConfigUnfit, LabelsNeeded
+
+HIDDEN = -1  # the label of an image whose class the run is not told
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What judges is never trained on, with its label or without."""
+
+    classes: list[str]
+    rows: Rows  # to train on, ascending
+    labels: Tensor  # int64, of every row of the dataset; HIDDEN where it is not told
+    trial: Trial | None  # None: nothing can judge
+
+    @classmethod
+    def of(cls, dataset: Dataset, settled: Labelled, card: Mapping[str, Any] | None) -> "Teaching":
+        """Choose as a resolved config says; card: the model's, where the job has one.
+
+        Raises LabelsNeeded, and ConfigUnfit when the config names images that cannot teach.
+        """
+        if isinstance(settled, Distill):
+            return _by_teacher(dataset, settled, (card or {}).get("classifier"))
+        trial = _told(Trial.of(dataset, settled.subset, settled.seed), dataset, settled)
+        return cls(class_names(dataset), trial.train, _labels(dataset, trial.train), trial)
+
+
+def class_names(dataset: Dataset) -> list[str]:
+    """Return a name for every class; one without a name has its number."""
+    names = dataset.classes
+    return names + [str(number) for number in range(len(names), int(dataset.labels.max(initial=-1)) + 1)]
+
+
+def _by_teacher(dataset: Dataset, settled: Distill, classifier: Mapping[str, Any] | None) -> Teaching:
+    """All images teach, but those that judge; labels are told where they weigh something."""
+    if not classifier:
+        raise ConfigUnfit("The model has no classifier to teach with; give one that `finetune` or `supervised` made.")
+    classes, used = list(classifier["classes"]), settled.label_weight > 0
+    trial = (
+        _told(Trial.of(dataset, settled.subset, settled.seed), dataset, settled) if used else _trial(dataset, settled)
+    )
+    told = trial.train if trial and used else np.empty(0, dtype=np.int64)
+    if class_names(dataset) != classes:
+        if used:
+            raise ConfigUnfit("The model's classes are not those of the dataset, so its labels cannot be used.")
+        trial = None
+    rows = dataset.indices("train", settled.subset, settled.seed)
+    return Teaching(classes, np.setdiff1d(rows, trial.test) if trial else rows, _labels(dataset, told), trial)
+
+
+def _trial(dataset: Dataset, settled: Distill) -> Trial | None:
+    """As for every other run; but the images that teach need no labels here."""
+    try:
+        return Trial.of(dataset, settled.subset, settled.seed)
+    except LabelsNeeded:
+        for split in ("test", "val"):
+            rows = dataset.labelled(dataset.indices(split))
+            if len(rows):
+                return Trial(rows[:0], rows[:0], rows, f"the {split} split")
+    return None
+
+
+def _told(trial: Trial, dataset: Dataset, settled: Labelled) -> Trial:
+    """The trial with the labels that the config reveals, and no others."""
+    if settled.label_rows is None:
+        drawn = draw_labelled(dataset.labels[trial.train], settled.label_fraction, settled.seed, 0)
+        told = replace(trial, train=trial.train[drawn])
+    else:
+        told = _listed(trial, dataset, settled, np.unique(settled.label_rows))
+    if len(np.unique(dataset.labels[told.train])) < 2:
+        raise LabelsNeeded(
+            f"Of the labels, {len(told.train)} would be used, not of two classes: too few to learn from."
+        )
+    return told
+
+
+def _listed(trial: Trial, dataset: Dataset, settled: Labelled, listed: Rows) -> Trial:
+    """Images that are listed do not judge, even where a part of the training images is held out for that."""
+    usable = dataset.labelled(dataset.indices("train", settled.subset, settled.seed))
+    if len(unusable := np.setdiff1d(listed, usable)):
+        raise ConfigUnfit(f"label_rows names {unusable[0]}, which is not the number of a labelled training image.")
+    judges = np.setdiff1d(trial.test, listed)
+    if not len(judges):
+        raise ConfigUnfit("label_rows leaves no labelled image to judge with.")
+    return replace(trial, train=listed, test=judges)
+
+
+def _labels(dataset: Dataset, told: Rows) -> Tensor:
+    labels = np.full(len(dataset), HIDDEN, dtype=np.int64)
+    labels[told] = dataset.labels[told]
+    return torch.from_numpy(labels)

@@ -1,0 +1,375 @@
+"""Packing: from a stream of images to the packed dataset that training reads.
+
+The folder gets `images.arrow` (one row for each image, sorted by split, class and name), `pixels.npy` when all images
+share one small size, and, last of all, `dataset.json`: where it stands, the dataset is complete. The same images give
+the same bytes.
+"""
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ssl_core.data import decode, folder_layout
+from ssl_core.data.folder_layout import SPLITS, Split
+from ssl_core.data.spool import Look, Spool, look
+
+OnBadFile = Literal["reject", "skip"]
+FORMAT = 1
+MAX_CLASSES = 100_000
+SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.large_binary(), nullable=False),
+        pa.field("label", pa.int32()),
+        pa.field("split", pa.int8(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+    ]
+)
+_FAULTS_KEPT = 1000
+_FAULTS_IN_ERROR = 100
+_SIZES_KEPT = 50
+_BATCH_ROWS = 4096
+_BATCH_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file of a dataset. `name` is its clean path (`layout.clean_path`); without a `split`, split and label come
+    from the path. A label that is None, empty or negative is no label.
+    """
+
+    name: str
+    data: bytes
+    label: str | int | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A file that cannot be part of the dataset, and why."""
+
+    name: str
+    code: str
+    detail: str
+
+
+class PackError(Exception):
+    """This cannot become a dataset; `errors` holds `{pointer, code, detail}` of up to 100 files."""
+
+    def __init__(self, code: str, detail: str, faults: Iterable[Fault] = ()) -> None:
+        self.code = code
+        self.detail = detail
+        self.errors = [_error(fault) for fault in faults]
+        super().__init__(detail)
+
+
+def pack(
+    items: Iterable[Item | Fault],
+    directory: Path,
+    *,
+    on_bad_file: OnBadFile = "reject",
+    max_images: int = 10_000_000,
+    max_pixels: int = decode.MAX_PIXELS,
+) -> dict[str, Any]:
+    """Pack the images into the directory and return the report, which is also its `dataset.json`. Raises PackError."""
+    with Packer(directory, on_bad_file=on_bad_file, max_images=max_images, max_pixels=max_pixels) as packer:
+        for item in items:
+            packer.add(item)
+        return packer.finish()
+
+
+def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reject") -> dict[str, Any]:
+    """Pack a plain folder of images. Raises PackError."""
+    return pack(_files(folder), directory, on_bad_file=on_bad_file)
+
+
+class Packer:
+    """A dataset in the making: `add` every image, then `finish`."""
+
+    def __init__(self, directory: Path, *, on_bad_file: OnBadFile, max_images: int, max_pixels: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._on_bad_file = on_bad_file
+        self._max_images = max_images
+        self._max_pixels = max_pixels
+        self._spool = Spool(directory)
+        self._faults: list[Fault] = []
+        self._fault_count = 0
+        self._ignored = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
+
+    def add(self, item: Item | Fault) -> None:
+        """Decode the image and keep it. Raises PackError when there are too many."""
+        if folder_layout.is_junk(item.name):
+            self._ignored += 1
+            return
+        if isinstance(item, Fault):
+            self._blame(item)
+            return
+        try:
+            seen = look(item.data, self._max_pixels)
+        except decode.BadImage as error:
+            self._blame(Fault(item.name, error.code, error.detail))
+            return
+        self._keep(item, seen)
+
+    def finish(self) -> dict[str, Any]:
+        """Write the dataset and return its report. Raises PackError."""
+        rows = self._settle()
+        if self._fault_count and self._on_bad_file == "reject":
+            raise self._rejection()
+        if not rows.order.size:
+            raise PackError("no_images", self._no_images(), self._faults[:_FAULTS_IN_ERROR])
+        if not np.any(rows.splits == 0):
+            raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
+        self._spool.flush()
+        _write_arrow(self._directory / "images.arrow", self._spool, rows)
+        report = self._report(rows)
+        if report["pixels"]:
+            _write_pixels(self._directory / report["pixels"]["file"], self._spool, rows)
+        _write_json(self._directory / "dataset.json", report)
+        return report
+
+    def _keep(self, item: Item, seen: Look) -> None:
+        if len(self._spool) >= self._max_images:
+            raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
+        self._spool.append(item.name, item.label, item.split, item.data, seen)
+
+    def _blame(self, fault: Fault) -> None:
+        if folder_layout.is_document(fault.name):
+            self._ignored += 1
+            return
+        self._fault_count += 1
+        if len(self._faults) < _FAULTS_KEPT:
+            self._faults.append(fault)
+
+    def _settle(self) -> "Rows":
+        """Return the rows that stay, in order, with their splits and classes; blame the others."""
+        spool = self._spool
+        dropped = set(spool.same_names())
+        for row in sorted(dropped):
+            self._blame(
+                Fault(spool.names[row], "duplicate_name", "Another file has this name, but for case or accents.")
+            )
+        places = self._places()
+        for row, place in enumerate(places):
+            if place is None and row not in dropped:
+                dropped.add(row)
+                self._blame(
+                    Fault(spool.names[row], "misplaced", "The file stands beside the train, val and test folders.")
+                )
+        labels = [None if place is None else _class_name(place[1]) for place in places]
+        classes = _classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
+        numbers = {name: number for number, name in enumerate(classes)}
+        return Rows(
+            classes=classes,
+            splits=np.array([0 if place is None else SPLITS.index(place[0]) for place in places], np.int8),
+            labels=np.array([-1 if label is None else numbers.get(label, -1) for label in labels], np.int32),
+            names=spool.names,
+            dropped=dropped,
+        )
+
+    def _places(self) -> list[tuple[Split, str | int | None] | None]:
+        spool = self._spool
+        if None not in spool.splits:
+            return [(split or "train", label) for split, label in zip(spool.splits, spool.labels, strict=True)]
+        try:
+            return list(folder_layout.places(spool.names))
+        except folder_layout.NoTrainingSplit as error:
+            raise PackError("no_training_images", str(error)) from error
+
+    def _rejection(self) -> PackError:
+        first = self._faults[0]
+        count = f"{self._fault_count:,} files" if self._fault_count > 1 else "One file"
+        detail = f"{count} cannot be part of the dataset, first {first.name}: {first.detail}"
+        return PackError("bad_files", detail, self._faults[:_FAULTS_IN_ERROR])
+
+    def _no_images(self) -> str:
+        if self._fault_count:
+            return f"There is not one image that can be read among {self._fault_count:,} files."
+        return "There are no images."
+
+    def _report(self, rows: "Rows") -> dict[str, Any]:
+        spool = self._spool
+        mean, std = _mean_and_std(*spool.moments(rows.order[rows.splits[rows.order] == 0]))
+        sizes = Counter(spool.shape(row) for row in rows.order.tolist())
+        small = spool.small_size
+        shape = [len(rows.order), small[1], small[0], 3] if small else None
+        return {
+            "format": FORMAT,
+            "classes": rows.classes,
+            "splits": {split: rows.summary(number) for number, split in enumerate(SPLITS)},
+            "mean": mean,
+            "std": std,
+            "sizes": [
+                {"width": width, "height": height, "images": count}
+                for (width, height), count in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_SIZES_KEPT]
+            ],
+            "skipped": [asdict(fault) for fault in self._faults],
+            "skipped_count": self._fault_count,
+            "ignored": self._ignored,
+            "converted": spool.notes(rows.order),
+            "duplicates": len(rows.order) - spool.distinct(rows.order),
+            "pixels": {"file": "pixels.npy", "shape": shape} if shape else None,
+        }
+
+
+class Rows:
+    """Which rows of a spool stay, in which order; `splits` and `labels` (−1: none) are indexed by the spool's rows."""
+
+    def __init__(
+        self,
+        *,
+        classes: list[str],
+        splits: NDArray[np.int8],
+        labels: NDArray[np.int32],
+        names: list[str],
+        dropped: set[int],
+    ) -> None:
+        self.classes = classes
+        self.splits = splits
+        self.labels = labels
+        rank = np.empty(len(names), np.int64)
+        rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+        order = np.lexsort((rank, labels, splits))
+        self.order: NDArray[np.int64] = order[~np.isin(order, list(dropped))] if dropped else order
+
+    def summary(self, split: int) -> dict[str, Any]:
+        labels = self.labels[self.order][self.splits[self.order] == split]
+        labelled = labels[labels >= 0]
+        return {
+            "images": len(labels),
+            "labelled": len(labelled),
+            "per_class": np.bincount(labelled, minlength=len(self.classes)).tolist(),
+        }
+
+
+def _files(folder: Path) -> Iterator[Item | Fault]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not folder_layout.is_junk(name))
+        for name in sorted(files):
+            path = Path(parent, name)
+            try:
+                relative = folder_layout.clean_path(path.relative_to(folder).as_posix())
+            except folder_layout.UnsafePath as error:
+                yield Fault(str(error), "unsafe_path", "The file's name reads like an absolute path.")
+                continue
+            if not path.is_file():  # nor a link to one
+                yield Fault(relative, "not_a_file", "The entry is no plain file, or a link that leads nowhere.")
+                continue
+            yield Item(relative, path.read_bytes())
+
+
+def _class_name(label: str | int | None) -> str | None:
+    if label is None or (isinstance(label, int) and label < 0):
+        return None
+    return folder_layout.clean_text(str(label)) or None
+
+
+def _classes(names: set[str]) -> list[str]:
+    """Return the class names in order: numbers by value, anything else as text."""
+    if len(names) > MAX_CLASSES:
+        raise PackError("too_many_classes", f"There are {len(names):,} classes; at most {MAX_CLASSES:,} are taken.")
+    numeric = all(name.isascii() and name.isdigit() and len(name) < 20 for name in names)
+    ordered = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
+    seen: dict[str, str] = {}
+    for name in ordered:
+        other = seen.setdefault(folder_layout.folded(name), name)
+        if other != name:
+            raise PackError("duplicate_class", f"The classes {other} and {name} differ only in case or in their form.")
+    return ordered
+
+
+def _mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel on [0, 1]; integers until the last division."""
+    mean = [total / (255 * count) for total in sums]
+    variance = [
+        (count * square - total * total) / (255 * count) ** 2 for total, square in zip(sums, squares, strict=True)
+    ]
+    return mean, [math.sqrt(value) for value in variance]
+
+
+def _write_arrow(path: Path, spool: Spool, rows: Rows) -> None:
+    with path.open("wb") as file:
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            for batch in _batches(spool, rows.order):
+                writer.write_batch(_record_batch(spool, rows, batch))
+        _sync(file)
+
+
+def _batches(spool: Spool, order: NDArray[np.int64]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    size = 0
+    for row in order.tolist():
+        batch.append(row)
+        size += spool.image_bytes(row)
+        if len(batch) == _BATCH_ROWS or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _record_batch(spool: Spool, rows: Rows, batch: list[int]) -> pa.RecordBatch:
+    labels = rows.labels[batch]
+    shapes = [spool.shape(row) for row in batch]
+    columns = [
+        pa.array([spool.image(row) for row in batch], pa.large_binary()),
+        pa.array(labels, pa.int32(), mask=labels < 0),
+        pa.array(rows.splits[batch], pa.int8()),
+        pa.array([width for width, _ in shapes], pa.int32()),
+        pa.array([height for _, height in shapes], pa.int32()),
+        pa.array([spool.sha256(row) for row in batch], pa.binary(32)),
+        pa.array([spool.names[row] for row in batch], pa.string()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _write_pixels(path: Path, spool: Spool, rows: Rows) -> None:
+    width, height = spool.shape(int(rows.order[0]))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, 3)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for row in rows.order.tolist():
+            file.write(spool.small_image(row))
+        _sync(file)
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(report, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        _sync(file)
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _error(fault: Fault) -> dict[str, str]:
+    """Return the fault as an error of a problem document; the pointer is an RFC 6901 one."""
+    name = fault.name.replace("~", "~0").replace("/", "~1")
+    return {"pointer": f"/files/{name}", "code": fault.code, "detail": fault.detail}

@@ -1,0 +1,171 @@
+"""The spool: images in the order they arrive, their bytes in a nameless file and what is known of them in memory.
+
+About 250 bytes of memory for each image, so that millions fit; to sort is to read the file in another order.
+"""
+
+import hashlib
+import os
+import tempfile
+from array import array
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_core.data import decode, folder_layout
+
+SMALL_SIDE = 64  # sets whose images share one size up to this get a pixel array
+_PIXELS_AT_ONCE = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one full decode of an image gives. `sums`: of the values and of their squares, for each channel."""
+
+    width: int
+    height: int
+    notes: frozenset[str]
+    sums: tuple[int, ...]
+    sha256: bytes
+    pixels: bytes | None  # H×W×3 when small
+
+
+def look(data: bytes, max_pixels: int) -> Look:
+    """Decode the image. Raises BadImage."""
+    pixels, notes = decode.decode_with_notes(data, max_pixels)
+    height, width, _ = pixels.shape
+    small = height <= SMALL_SIDE and width <= SMALL_SIDE
+    return Look(
+        width,
+        height,
+        frozenset(notes),
+        _sums(pixels),
+        hashlib.sha256(data).digest(),
+        pixels.tobytes() if small else None,
+    )
+
+
+class Spool:
+    """Rows in order of arrival. Its files have no name: they are gone with the process, however it ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self._bytes = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - both live until `close`
+        self._pixels = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
+        self.names: list[str] = []
+        self.labels: list[str | int | None] = []
+        self.splits: list[folder_layout.Split | None] = []
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self._ends = array("Q", [0])
+        self._shapes = array("I")
+        self._sums = array("Q")
+        self._sha256 = bytearray()
+        self._folded = bytearray()
+        self._notes = array("B")
+        self._uniform = True
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def append(
+        self, name: str, label: str | int | None, split: folder_layout.Split | None, data: bytes, seen: Look
+    ) -> None:
+        self.names.append(name)
+        self.labels.append(label)
+        self.splits.append(split)
+        self._bytes.write(data)
+        self._ends.append(self._ends[-1] + len(data))
+        self._shapes.extend((seen.width, seen.height))
+        self._sums.extend(seen.sums)
+        self._sha256 += seen.sha256
+        self._folded += hashlib.blake2b(folder_layout.folded(name).encode(), digest_size=16).digest()
+        self._notes.append(sum(1 << bit for bit, note in enumerate(decode.NOTES) if note in seen.notes))
+        self._append_pixels(seen)
+
+    def close(self) -> None:
+        try:
+            self._bytes.close()
+        finally:  # closing one writes what it still holds, and fails on a full disk
+            self._pixels.close()
+
+    def flush(self) -> None:
+        """Make what was appended readable by `image` and `small_image`."""
+        self._bytes.flush()
+        self._pixels.flush()
+
+    @property
+    def small_size(self) -> tuple[int, int] | None:
+        """The width and height that all images share, when both are small."""
+        return next(iter(self.sizes)) if self._uniform and self.sizes else None
+
+    def image(self, row: int) -> bytes:
+        start, end = self._ends[row], self._ends[row + 1]
+        return _read(self._bytes.fileno(), start, end - start)
+
+    def image_bytes(self, row: int) -> int:
+        return self._ends[row + 1] - self._ends[row]
+
+    def small_image(self, row: int) -> bytes:
+        """Return the pixels, H×W×3; only when there is a `small_size`."""
+        width, height = self.shape(row)
+        return _read(self._pixels.fileno(), row * width * height * 3, width * height * 3)
+
+    def shape(self, row: int) -> tuple[int, int]:
+        """Return width and height."""
+        return self._shapes[2 * row], self._shapes[2 * row + 1]
+
+    def sha256(self, row: int) -> bytes:
+        return bytes(self._sha256[32 * row : 32 * row + 32])
+
+    def notes(self, rows: NDArray[np.int64]) -> dict[str, int]:
+        """Return how many of the rows have each note."""
+        bits = np.frombuffer(self._notes, np.uint8)[rows]
+        return {note: int(np.count_nonzero(bits & (1 << bit))) for bit, note in enumerate(decode.NOTES)}
+
+    def moments(self, rows: NDArray[np.int64]) -> tuple[int, list[int], list[int]]:
+        """Return over all pixels of the rows: how many, and for each channel the sum and the sum of squares. Exact."""
+        shapes = np.frombuffer(self._shapes, np.uint32).reshape(-1, 2)[rows].astype(np.uint64)
+        sums = np.frombuffer(self._sums, np.uint64).reshape(-1, 6)[rows].sum(axis=0)
+        return int((shapes[:, 0] * shapes[:, 1]).sum()), [int(s) for s in sums[:3]], [int(s) for s in sums[3:]]
+
+    def distinct(self, rows: NDArray[np.int64]) -> int:
+        """Return how many of the rows differ in their bytes."""
+        digests = np.frombuffer(self._sha256, "S1").reshape(-1, 32)[rows]
+        return len(np.unique(np.ascontiguousarray(digests).view("V32")))
+
+    def same_names(self) -> list[int]:
+        """Return the rows whose name, folded, stands in an earlier row."""
+        digests = np.frombuffer(self._folded, np.uint64).reshape(-1, 2)
+        order = np.lexsort((np.arange(len(digests)), digests[:, 1], digests[:, 0]))
+        same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
+        return sorted(int(row) for row in order[1:][same])
+
+    def _append_pixels(self, seen: Look) -> None:
+        self.sizes[seen.width, seen.height] += 1
+        if not self._uniform:
+            return
+        if seen.pixels is None or len(self.sizes) > 1:
+            self._uniform = False
+            self._pixels.seek(0)
+            self._pixels.truncate()
+            return
+        self._pixels.write(seen.pixels)
+
+
+def _sums(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
+    flat = pixels.reshape(-1, 3)
+    total = np.zeros(6, np.uint64)
+    for start in range(0, len(flat), _PIXELS_AT_ONCE):
+        # Channel by channel: adding along the long axis is several times faster.
+        values = np.ascontiguousarray(flat[start : start + _PIXELS_AT_ONCE].T).astype(np.uint32)
+        total[:3] += values.sum(axis=1, dtype=np.uint64)
+        total[3:] += (values * values).sum(axis=1, dtype=np.uint64)
+    return tuple(int(value) for value in total)
+
+
+def _read(file: int, start: int, size: int) -> bytes:
+    data = os.pread(file, size, start)
+    if len(data) != size:
+        raise OSError(f"the spool gave {len(data)} of {size} bytes")
+    return data

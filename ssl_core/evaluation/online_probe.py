@@ -1,0 +1,68 @@
+"""The monitor: labelled images, prepared once, by which an encoder is judged while it trains.
+
+Labels never reach the encoder. With a val split it judges there, so that the test split is not looked at before the
+end.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ssl_core import rng
+from ssl_core.config import OnlineEvaluation, Pretrain
+from ssl_core.data.dataset import Dataset, Rows, at_most, labels_of
+from ssl_core.data.image_store import prepared
+from ssl_core.data.label_split import Trial
+from ssl_core.errors import LabelsNeeded
+from ssl_core.evaluation import linear_eval, online_judge
+from ssl_core.serialization.saved_model import Encoder
+
+_STREAM = 0x6D6F6E69  # sets the draw of images apart from other draws under the same seed
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """Two sets of prepared images, uint8 N×S×S×3, with their labels: one teaches, the other judges."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    classes: int
+    settings: OnlineEvaluation
+
+    @classmethod
+    def of(cls, dataset: Dataset, settled: Pretrain) -> "Monitor | None":
+        """Return the monitor of a resolved config, or None when it asks for none or the images have too few labels."""
+        if settled.evaluation.every_epochs == 0:
+            return None
+        try:
+            trial = Trial.of(dataset, settled.subset, settled.seed)
+        except LabelsNeeded:
+            return None
+        most, stream = settled.evaluation.max_images, rng.stream(settled.seed, _STREAM)
+        assert most != "auto"
+        train, test = (at_most(dataset, rows, most, stream) for rows in (trial.train, _judges(trial)))
+        assert settled.image_size != "auto"
+        images = (prepared(dataset, rows, settled.image_size) for rows in (train, test))
+        first, second = images
+        classes = max(len(dataset.classes), int(dataset.labels.max()) + 1)
+        labels = labels_of(dataset, train), labels_of(dataset, test)
+        return cls(first, labels[0], second, labels[1], classes, settled.evaluation)
+
+    def judge(self, encoder: Encoder) -> dict[str, float]:
+        """Return `online/knn` and `online/linear`, shares from 0 to 1."""
+        features = [linear_eval.features(encoder, images) for images in (self.train, self.test)]
+        return online_judge.judge(
+            features[0],
+            self.train_labels,
+            features[1],
+            self.test_labels,
+            self.classes,
+            self.settings.knn_k,
+            self.settings.knn_temperature,
+        )
+
+
+def _judges(trial: Trial) -> Rows:
+    return trial.val if len(trial.val) else trial.test

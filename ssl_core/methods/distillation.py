@@ -1,0 +1,37 @@
+"""Distillation (SimCLRv2, Chen et al. 2020, arXiv:2006.10029, section 2): a student learns its teacher's answers."""
+
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssl_core.config import Distill
+from ssl_core.data.label_budget import HIDDEN
+from ssl_core.distributed import process_group
+from ssl_core.methods.classification import Classification
+from ssl_core.methods.losses import soft_cross_entropy
+from ssl_core.methods.method import Output
+from ssl_core.models.backbones import Backbone
+
+
+class Distillation(Classification):
+    """The loss is (1−w)·distillation + w·cross-entropy (equation 3), the latter over the batch's labelled images."""
+
+    def __init__(self, config: Distill, backbone: Backbone, classes: int, teacher: Callable[[Tensor], Tensor]) -> None:
+        """teacher: a view N×3×S×S -> logits N×classes."""
+        super().__init__(backbone, None, classes)
+        self.temperature = config.temperature
+        self.label_weight = config.label_weight
+        self.teacher = teacher
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Output:
+        """labels: int64 N, HIDDEN where the class is not told."""
+        logits, h = self.classify(views[0])
+        loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
+        if self.label_weight > 0:
+            assert labels is not None
+            # Labelled images of a process, on average.
+            told = process_group.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)
+            own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told
+            loss = (1 - self.label_weight) * loss + self.label_weight * own
+        return Output(loss, h.detach())

@@ -1,0 +1,83 @@
+"""Loading: the Python by which torchvision and timm take a backbone's weights into networks of their own.
+
+Everything here reads a card's `backbone` and needs neither library. Where a ResNet has a stem for small images, two of
+the other network's modules are replaced; other widths, and google's layout, are networks that neither library has.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_core.config import is_torchvisions
+from ssl_core.config.architectures import RESNETS, TORCHVISION
+
+# Of torchvision's models, those whose modules timm calls by the same names; that both compute the same was tried.
+SAME_IN_TIMM = frozenset(
+    {
+        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+        *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
+    }
+)
+# Stride and padding of the 3×3 convolution that stands for torchvision's 7×7 and its pool.
+SMALL_STEMS = {"cifar": (1, 1), "cifar_stride2": (2, 1), "cifar_padding2": (1, 2)}
+
+
+def is_plain(backbone: Mapping[str, Any]) -> bool:
+    """Return whether the backbone is a ResNet of ours that torchvision's class makes too, but for the stem."""
+    plain_layout = backbone.get("layout", "torchvision") == "torchvision" and not backbone.get("selective_kernel")
+    plain_stem = backbone.get("stem") in ("imagenet", *SMALL_STEMS)
+    return backbone["name"] in RESNETS and backbone["width"] == 1 and plain_layout and plain_stem
+
+
+def timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the arguments of the `timm.create_model` that takes the weights; None where there is none."""
+    name = backbone["name"]
+    if is_torchvisions(name):
+        model = name.removeprefix("torchvision_")
+        return {"model_name": model, "num_classes": 0} if model in SAME_IN_TIMM else None
+    if not is_plain(backbone):
+        return None
+    if name not in TORCHVISION:  # nor in timm, which makes it by its depths
+        return {"model_name": "resnet18", "num_classes": 0, "layers": list(RESNETS[name].depths)}
+    return {"model_name": name, "num_classes": 0}
+
+
+def in_timm(backbone: Mapping[str, Any], file: str) -> str | None:
+    """Return the lines that make `network`, timm's, of the weights in `file`; None where timm has no such network."""
+    arguments = timm_arguments(backbone)
+    if arguments is None:
+        return None
+    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    return _lines("timm", [f"network = timm.create_model({given})", *_stem(backbone)], file)
+
+
+def in_torchvision(backbone: Mapping[str, Any], file: str) -> str | None:
+    """Return the lines that make `network`, torchvision's, of the weights in `file`; None where it has no such one."""
+    name = backbone["name"]
+    if is_torchvisions(name):
+        made = f'network = torchvision.models.get_model("{name.removeprefix("torchvision_")}")'
+        return _lines("torchvision", [made], file, "strict=False", "  # the classifier stays as it was")
+    if not is_plain(backbone):
+        return None
+    made = f"network = torchvision.models.{name}()"
+    if name not in TORCHVISION:
+        resnet = "torchvision.models.resnet"
+        made = f"network = {resnet}.ResNet({resnet}.BasicBlock, {list(RESNETS[name].depths)})"
+    return _lines("torchvision", [made, "network.fc = torch.nn.Identity()", *_stem(backbone)], file)
+
+
+def _stem(backbone: Mapping[str, Any]) -> list[str]:
+    if backbone.get("stem") not in SMALL_STEMS:
+        return []
+    stride, padding = SMALL_STEMS[backbone["stem"]]
+    return [
+        f"network.conv1 = torch.nn.Conv2d(3, 64, 3, stride={stride}, padding={padding}, bias=False)",
+        "network.maxpool = torch.nn.Identity()",
+    ]
+
+
+def _lines(library: str, made: list[str], file: str, option: str = "", remark: str = "") -> str:
+    imports = ["import torch"] * any("torch.nn" in line for line in made) + [f"import {library}"]
+    loaded = ", ".join(part for part in (f'load_file("{file}")', option) if part)
+    last = [f"network.load_state_dict({loaded}){remark}", "network.eval()"]
+    return "\n".join([*imports, "from safetensors.torch import load_file", "", *made, *last])

@@ -1,0 +1,1 @@
+"""Weights trained elsewhere -> a model of ours."""

@@ -1,0 +1,1 @@
+"""What people look at: curves, view grid, maps, confusion matrix, TensorBoard, progress bar."""

@@ -1,0 +1,57 @@
+"""The label curve: accuracy over the number of labels, of the model and of what it is judged beside."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_core.events import Artifact, Log
+from ssl_core.files import FULL, leave
+
+Row = Mapping[str, Any]  # of a linear evaluation's results
+NAMES = {"png": "labels.png", "svg": "labels.svg"}
+_STYLES = {"model": ("model", "#0b6bcb"), "pixels": ("raw pixels", "#d9622b"), "random": ("random network", "#59636e")}
+
+
+def left(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifact | Log]:
+    """Write `labels.png` and `labels.svg` into the directory, of two shares of the labels or more.
+
+    judge: the images that were judged by, in words. A full disk has none.
+    """
+    if len({row["label_fraction"] for row in results}) < 2:
+        return
+    try:
+        for form, data in draw(results, judge).items():
+            yield leave(directory, NAMES[form], data)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        yield Log("warning", "The storage is full: there is no picture of the accuracy over labels.", "storage_full")
+
+
+def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
+    """Return a PNG and an SVG."""
+    from ssl_core.reports import style  # noqa: PLC0415 - matplotlib takes a second to load
+
+    draws = max(row["draws"] for row in results)
+    note = f"Linear evaluation on {judge}. Bands hold 95 % of the means over resampled images"
+    note += f" and draws of the labels, of which each smaller share has {draws}." if draws > 1 else "."
+    with style.style():
+        sheet = style.titled(7.5, 5.2, "Accuracy over the number of labels", note)
+        sheet.subplots_adjust(0.1, 0.11, 0.97, 1 - 1.15 / 5.2)
+        axes = sheet.add_subplot()
+        for name, (label, colour) in _STYLES.items():
+            if rows := [row for row in results if row["features"] == name]:
+                counts = [row["labels"] for row in rows]
+                low, high = 100 * np.array([row["top1_interval"] for row in rows]).T
+                axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
+                axes.plot(counts, [100 * row["top1"] for row in rows], "o-", color=colour, label=label, markersize=4)
+        counts = sorted({row["labels"] for row in results})
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:,.0f}" for count in counts])
+        axes.minorticks_off()
+        axes.set_xlabel("labelled training images")
+        axes.set_ylabel("top-1, %")
+        axes.legend(loc="lower right", frameon=True, edgecolor="none", framealpha=0.9)
+        return {form: style.written(sheet, form) for form in NAMES}

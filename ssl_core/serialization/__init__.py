@@ -1,0 +1,1 @@
+"""What can be loaded again: checkpoints, saved models and their cards."""

@@ -1,0 +1,218 @@
+"""The model card: what a model's `model.json` says, as Markdown for people.
+
+A pure function of the card. What a card does not say, such as those of earlier versions, has no place on the page.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from ssl_core.config.methods import METHODS
+from ssl_core.models import other_libraries
+
+Card = Mapping[str, Any]
+_MOST_CLASSES = 20  # that are named
+_STEMS = {
+    "imagenet": "the ImageNet stem",
+    **dict.fromkeys((*other_libraries.SMALL_STEMS, "cifar_no_relu"), "a stem for small images"),
+}
+_WEIGHTS = {"imagenet": "torchvision's, of ImageNet", "imagenet_v1": "torchvision's first, of ImageNet"}
+_EVALUATIONS = (
+    "Later evaluations are jobs and not in this file: `twoviews jobs list --kind linear_eval` shows them, and so does"
+    " `GET /jobs?kind=linear_eval`; each names its model, and its summary holds the protocol."
+)
+
+
+def markdown(card: Card) -> str:
+    """Return the page, ending in a newline."""
+    parts = chain(_head(card), _data(card), _training(card), _numbers(card), _origin(card), _loading(card))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(card: Card) -> Iterator[str]:
+    yield f"# {_cell(card.get('name') or _network(card))}"
+    trained = f", trained by {method(card)}" if card.get("method") else ""
+    yield f"An image encoder{trained}: {_network(card)}. It turns an image into {card['dim']:,} numbers."
+    preprocessing = card["preprocessing"]
+    side = preprocessing["image_size"]
+    layers = ", ".join(f"`{name}` {width:,}" for name, width in card["layers"].items())
+    yield _table(
+        {
+            "images": f"RGB, the largest central square at {side}×{side} pixels",
+            "normalised": f"on [0, 1], less {_numbers_in(preprocessing['mean'])}, over"
+            f" {_numbers_in(preprocessing['std'])}",
+            "numbers in each layer": layers,
+        }
+    )
+
+
+def _data(card: Card) -> Iterator[str]:
+    data = card.get("dataset")
+    if not data:
+        return
+    yield "## Data"
+    rows = {
+        "dataset": " ".join(part for part in (data.get("name"), f"(`{data['id']}`)" if "id" in data else None) if part),
+        "training images": f"{data['images']:,}" if "images" in data else None,
+        "classes": _classes(data.get("classes", [])),
+        "labels": "not used in training" if card.get("config", {}).get("kind") == "pretrain" else None,
+        "licence": data.get("licence") or "not given",
+    }
+    yield _table(rows)
+
+
+def _training(card: Card) -> Iterator[str]:
+    config = card.get("config")
+    if not config:
+        return
+    yield "## Training"
+    rows = {
+        "method": method(card) if card.get("method") else None,
+        "epochs": config.get("epochs"),
+        "batch size": config.get("batch_size"),
+        "optimizer": _optimizer(config),
+        "sizes of images": ", ".join(f"{phase['image_size']} px" for phase in config.get("phases", [])),
+        "seed": config.get("seed"),
+        "device": f"{config.get('device')}, {config.get('precision')}" if "device" in config else None,
+    }
+    yield _table(rows)
+    yield "The whole config, which trains the same model again, is `config` in `model.json`."
+
+
+def _optimizer(config: Card) -> str | None:
+    optimizer, scaling = config.get("optimizer"), config.get("schedule", {}).get("lr_scaling")
+    if not isinstance(optimizer, Mapping):
+        return None
+    rate = f"learning rate {optimizer.get('lr')}" + (f" before {scaling} scaling" if scaling != "none" else "")
+    return f"{optimizer.get('name')}, {rate}, weight decay {optimizer.get('weight_decay')}"
+
+
+def _numbers(card: Card) -> Iterator[str]:
+    yield "## Numbers"
+    measured = {name: value for name, value in card.get("metrics", {}).items() if value is not None}
+    known = [(what, measured[name], how) for name, what, how in _protocols(card) if name in measured]
+    if known:
+        rows = [f"| {what} | {value:.4g} | {how} |" for what, value, how in known]
+        yield "\n".join(["| number | value | how it was measured |", "|---|---|---|", *rows])
+    yield _EVALUATIONS
+
+
+def _protocols(card: Card) -> Iterator[tuple[str, str, str]]:
+    """The metrics that are worth a line: name, words for it, protocol."""
+    evaluation = card.get("config", {}).get("evaluation", {})
+    most = f"at most {evaluation.get('max_images', 0):,} images of each split"
+    where = f"backbone features of un-augmented images at the end of training, {most}; top-1, 0 to 1"
+    k, temperature = evaluation.get("knn_k"), evaluation.get("knn_temperature")
+    yield "online/knn", "kNN accuracy", f"cosine, k {k}, votes weighed by exp(similarity / {temperature}); {where}"
+    yield "online/linear", "linear accuracy", f"a short logistic regression with fixed settings; {where}"
+    yield "top1", "accuracy", "top-1 of the classifier at the end of training, 0 to 1"
+    yield "train/loss", "training loss", "the last batch's"
+    yield "train/rankme", "RankMe", "effective rank of the last batch's embeddings (arXiv:2210.02885)"
+
+
+def _origin(card: Card) -> Iterator[str]:
+    lineage, versions = card.get("lineage", []), card.get("versions", {})
+    weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
+    file = card.get("imported", {}).get("file")
+    taught = card.get("config", {}).get("kind") == "distill"  # then the first ancestor gave answers, not weights
+    started = "another model's" if lineage and not taught else _WEIGHTS.get(weights, weights)
+    started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
+    yield "## Where it comes from"
+    yield _table(
+        {
+            "job": f"`{card['job']}`" if card.get("job") else None,
+            "first weights": started,
+            **{
+                "teacher" if taught and number == 1 else f"ancestor {number}": _ancestor(entry)
+                for number, entry in enumerate(lineage, 1)
+            },
+            "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        }
+    )
+
+
+def _loading(card: Card) -> Iterator[str]:
+    yield "## How to load it"
+    yield 'With Twoviews installed (`pip install "twoviews[core]"`), where `model` is the folder of this file:'
+    yield _python(
+        "from pathlib import Path\n\n"
+        "from ssl_core import artifact\n"
+        "from ssl_core.data.decode import decode\n\n"
+        'encoder = artifact.load(Path("model"))\n'
+        'image = encoder.prepare(decode(Path("cat.jpg").read_bytes()))\n'
+        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; a layer's name may follow"
+    )
+    shape = card.get("backbone", {"name": ""})
+    if (lines := other_libraries.in_torchvision(shape, "weights.safetensors")) is not None:
+        yield "The backbone alone, with torchvision:"
+        yield _python(lines)
+        yield "Its images want the preprocessing at the top of this page:"
+        yield _python(_transform(card["preprocessing"]))
+    if (lines := other_libraries.in_timm(shape, "weights.safetensors")) is not None:
+        yield "With timm:"
+        yield _python(lines)
+    yield "A job of kind `export` makes ONNX and `torch.export` files, with the preprocessing inside."
+
+
+def _transform(preprocessing: Card) -> str:
+    side = preprocessing["image_size"]
+    return (
+        "from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor\n\n"
+        f"transform = Compose([Resize({side}), CenterCrop({side}), ToTensor(),"
+        f" Normalize({_rounded(preprocessing['mean'])}, {_rounded(preprocessing['std'])})])"
+    )
+
+
+def _network(card: Card) -> str:
+    shape = card.get("backbone", {})
+    name = str(shape.get("name", "a network")).replace("torchvision_", "torchvision's ")
+    if str(shape.get("name", "")).startswith("torchvision_"):
+        return name
+    stem = _STEMS.get(str(shape.get("stem")))
+    wide = f" of width {shape['width']:g}" if shape.get("width", 1) != 1 else ""
+    return f"{name}{wide}" + (f" with {stem}" if stem else "")
+
+
+def method(card: Card) -> str:
+    """Return how people call what trained the model."""
+    name = str(card.get("method", "trained elsewhere"))
+    return METHODS[name].title if name in METHODS else name
+
+
+def _classes(names: list[str]) -> str:
+    if not names:
+        return "none: the images have no labels"
+    more = f" and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else ""
+    return f"{len(names):,}: {', '.join(names[:_MOST_CLASSES])}{more}"
+
+
+def _ancestor(entry: Card) -> str:
+    name = entry.get("name") or entry.get("id") or "a model"
+    data = entry.get("dataset", {})
+    images = f"{data['images']:,} images" if "images" in data else "images unknown"
+    of = f" of {data['name']}" if data.get("name") else ""
+    licence = f" ({data['licence']})" if data.get("licence") else ""
+    return f"{name}, {method(entry)} on {images}{of}{licence}"
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    """Two columns; what is not known has no row."""
+    shown = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
+    return "\n".join(["| | |", "|---|---|", *shown])
+
+
+def _cell(value: Any) -> str:
+    """Text in one cell: names come from people, and may hold what Markdown would take for its own."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _numbers_in(values: list[float]) -> str:
+    return " / ".join(f"{value:.4f}" for value in values)
+
+
+def _rounded(values: list[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _python(text: str) -> str:
+    return f"```python\n{text}\n```"

@@ -1,0 +1,1 @@
+"""The training loop, one step of it, resolving `auto`, early stopping, duration."""

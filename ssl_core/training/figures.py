@@ -1,0 +1,152 @@
+"""Exhibits: what a run leaves to be looked at, as files and the events that tell of them.
+
+A run never ends for the sake of one: without room, or when a picture cannot be drawn, there is a warning instead.
+What draws is loaded when there is something to draw, as that takes seconds.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_core import rng
+from ssl_core.config import Pretrain, TrainingRun
+from ssl_core.data.dataset import Dataset, Rows, draw_evenly
+from ssl_core.events import Artifact, Log
+from ssl_core.files import FULL, leave
+from ssl_core.reports.history import History
+from ssl_core.training.learner import Learner
+from ssl_core.training.training_data import Material
+
+_IMAGES, _ACROSS = 6, 8  # of the view grid: images, and views of each
+_SHOWN = 320  # the longer side of a shown image, at most
+_STREAM = 0x73656573  # sets the draw of images apart from other draws under the same seed
+_LABELLED = {"supervised": "Training with labels", "finetune": "Fine-tuning", "distill": "Distillation"}
+
+Files = Iterator[tuple[str, bytes]]  # names and contents
+
+
+def of_start(learner: Learner, material: Material, directory: Path) -> Iterator[Artifact | Log]:
+    """Leave `views.png`: some of the run's own images beside the views that it will see of them."""
+    yield from _left(directory, lambda: _views(learner, material))
+
+
+def of_end(learner: Learner, material: Material, history: History, directory: Path) -> Iterator[Artifact | Log]:
+    """Leave `curves.png` and `curves.svg`, and the same points for TensorBoard."""
+    yield from _left(directory, lambda: _curves(learner, material, history))
+    yield from _left(directory, lambda: _event_file(history))
+
+
+def _left(directory: Path, make: Callable[[], Files]) -> Iterator[Artifact | Log]:
+    try:
+        for name, data in make():
+            yield leave(directory, name, data)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        yield Log("warning", "The storage is full: a picture of the run is missing; it goes on.", "storage_full")
+    except Exception as error:  # noqa: BLE001 - days of training are worth more than a picture of them
+        traceback.print_exc()
+        yield Log("warning", f"A picture of the run could not be drawn: {error}", "picture_failed")
+
+
+def _views(learner: Learner, material: Material) -> Files:
+    from ssl_core.reports import style, training_curves  # noqa: PLC0415
+
+    rows, stages = _some(material, learner.settled), _stages(learner)
+    images = material.images.batch(torch.from_numpy(rows))
+    made = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in stages.items()]
+    sights = [
+        training_curves.Sight(
+            _shown(material.dataset, row),
+            _caption(material.dataset, row),
+            [[_pixels(view[place]) for view in views] for views in made],
+        )
+        for place, row in enumerate(rows.tolist())
+    ]
+    note = "Left: images of the run. Right: views of them, which it trains on"
+    note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
+    with style.style():
+        drawn = training_curves.views(sights, list(stages), "What the network will see", note)
+        yield "views.png", style.written(drawn, "png")
+
+
+def _curves(learner: Learner, material: Material, history: History) -> Files:
+    from ssl_core.reports import style, training_curves  # noqa: PLC0415
+
+    title, note = _about(learner.settled, len(material.rows)), _how(learner.settled)
+    with style.style():
+        drawn = training_curves.curves(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
+        if drawn is not None:
+            yield "curves.png", style.written(drawn, "png")
+            yield "curves.svg", style.written(drawn, "svg")
+
+
+def _event_file(history: History) -> Files:
+    from ssl_core.reports import tensorboard  # noqa: PLC0415
+
+    yield tensorboard.NAME, tensorboard.event_file(history)
+
+
+def _some(material: Material, settled: TrainingRun) -> Rows:
+    """A few of the run's rows, evenly from its classes."""
+    labels = material.dataset.labels[material.rows]
+    places = draw_evenly(labels, _IMAGES, rng.stream(settled.seed, _STREAM))
+    return material.rows[places[np.argsort(labels[places], kind="stable")]]
+
+
+def _stages(learner: Learner) -> dict[int, int]:
+    """The epochs to show and the side of their views: the first whole epoch of each image size, as many as find room,
+    then the earliest others.
+    """
+    last, per_epoch = learner.total_steps // learner.steps_per_epoch - 1, learner.steps_per_epoch
+    firsts = {min(-(-start // per_epoch), last): learner.image_size(start) for start in learner.phase_starts()}
+    room = max(1, _ACROSS // learner.num_views)
+    chosen = dict(list(firsts.items())[-room:])
+    for epoch in range(min(last + 1, _ACROSS)):
+        if len(chosen) < room:
+            chosen.setdefault(epoch, learner.image_size(epoch * per_epoch))
+    return dict(sorted(chosen.items()))
+
+
+def _sizes(learner: Learner) -> dict[float, int]:
+    """The epochs at which the views' size changes, and what it is then; empty when it never does."""
+    starts = learner.phase_starts()
+    sizes = {start / learner.steps_per_epoch: learner.image_size(start) for start in starts}
+    return sizes if len(sizes) > 1 else {}
+
+
+def _shown(dataset: Dataset, row: int) -> np.ndarray:
+    image = Image.fromarray(dataset.decoded(row))
+    image.thumbnail((_SHOWN, _SHOWN))  # leaves a smaller one as it is
+    return np.asarray(image)
+
+
+def _pixels(view: Tensor) -> np.ndarray:
+    """uint8 S×S×3 of float32 3×S×S on [0, 1]."""
+    return view.mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _caption(dataset: Dataset, row: int) -> str:
+    height, width = dataset.sizes[row].tolist()
+    label = int(dataset.labels[row])
+    name = dataset.classes[label][:16] + ", " if 0 <= label < len(dataset.classes) else ""
+    return f"{name}{width} × {height} px"
+
+
+def _about(settled: TrainingRun, images: int) -> str:
+    epochs = f"{settled.epochs} epoch{'' if settled.epochs == 1 else 's'}"
+    what = f"Pretraining with {settled.method.title}" if isinstance(settled, Pretrain) else _LABELLED[settled.kind]
+    return f"{what}: {images:,} images, {epochs}"
+
+
+def _how(settled: TrainingRun) -> str:
+    assert settled.optimizer != "auto"
+    return (
+        f"{settled.backbone.name}, width {settled.backbone.width:g}, batches of {settled.batch_size},"
+        f" {settled.optimizer.name}, seed {settled.seed}."
+    )

@@ -1,0 +1,174 @@
+"""The learner: the state of a training run, and what one step of it does."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_core import rng
+from ssl_core.augment.pipeline import ViewMaker
+from ssl_core.config import TrainingRun, Views, view_sets
+from ssl_core.data.dataset import epoch_order
+from ssl_core.data.image_batch import Pixels
+from ssl_core.device import memory_format, place, precise
+from ssl_core.distributed import process_group
+from ssl_core.errors import BadCheckpoint
+from ssl_core.methods import Moment
+from ssl_core.models import grad_cache
+from ssl_core.optim import optimizers
+from ssl_core.serialization.saved_model import Encoder
+from ssl_core.training import objectives
+from ssl_core.training.training_data import Material
+
+_LEAST_SIDE = 4  # pixels, of the smallest view
+_STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from other draws under the same seed
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step showed; tensors stay on the device until somebody needs the numbers."""
+
+    loss: Tensor  # scalar, of all processes' images
+    z: Tensor  # M×D, of this process's
+    grad_norm: Tensor | None  # scalar; None on a step that nobody watches
+
+
+class Learner:
+    """Method, optimizer and step count; what step s does depends on them, the config and s alone."""
+
+    def __init__(self, settled: TrainingRun, material: Material) -> None:
+        """settled: a resolved config."""
+        assert settled.epochs is not None
+        assert settled.optimizer != "auto"
+        self.settled = settled
+        self.preprocessing = material.preprocessing
+        self.device = torch.device(settled.device)
+        self.format = memory_format(self.device, settled.precision)
+        self.method = objectives.build(settled, material)
+        place(self.method, self.device, settled.precision)
+        if settled.chunk_size is not None:
+            grad_cache.take_in_parts(self.method.backbone, settled.chunk_size)
+        self._network = process_group.wrap(self.method, self.device)
+        self.optimizer = optimizers.build(settled.optimizer, self.method, optimizers.scaled_lr(settled))
+        self.batch_size = min(settled.batch_size, len(material.rows))  # of all processes together
+        self.batch_size -= self.batch_size % process_group.world_size()
+        self.steps_per_epoch = len(material.rows) // self.batch_size
+        self.total_steps = settled.epochs * self.steps_per_epoch
+        self.step = 0  # steps done
+        self._rows = torch.from_numpy(material.rows)
+        self._labels = material.teaching.labels if material.teaching else None
+        self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield this process's rows of every step from the present one on, int64 N each; a partial last batch is
+        dropped.
+        """
+        size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
+        for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
+            order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+            for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
+                yield process_group.part(order[batch * size : (batch + 1) * size])
+
+    def rows(self, step: int) -> Tensor:
+        """Return the rows of a step's whole batch, of all processes, int64 N."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def image_size(self, step: int) -> int:
+        """Return the side of the views at a step, in pixels."""
+        assert self.settled.phases != "auto"
+        return next(
+            p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
+        )
+
+    @property
+    def num_views(self) -> int:
+        """How many views of an image a step takes."""
+        return len(self._kinds)
+
+    def phase_starts(self) -> list[int]:
+        """Return the step at which each image size begins, ascending from 0."""
+        assert self.settled.phases != "auto"
+        return [0, *(round(phase.until * self.total_steps) for phase in self.settled.phases[:-1])]
+
+    def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
+        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
+        return [
+            ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view)
+            for view, kind in enumerate(self._kinds)
+        ]
+
+    def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
+        """Take the next step, on the images of the rows that `batches` gave for it."""
+        views = self._views(images, rows)
+        # Dropout and its like draw from the global generator: from here on they too depend on the step alone.
+        torch.manual_seed(rng.stream(self.settled.seed, _STEP_STREAM, self.step) >> 1)
+        optimizers.set_lr(self.optimizer, self.lr_factor())
+        self.method.train()
+        with precise(self.device, self.settled.precision):
+            output = self._network(views, *self._told(rows))
+        output.loss.backward()
+        norm = self._grad_norm() if watched else None
+        self.method.before_step(self._moment())
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.method.after_step(self._moment())
+        return Taken(process_group.mean(output.loss.detach()), output.z, norm)
+
+    def lr_factor(self) -> float:
+        """Return the share of the peak rate at the present step."""
+        return optimizers.lr_factor(self.settled.schedule, self.step, self.total_steps, self.steps_per_epoch)
+
+    def steps_left(self) -> float:
+        """Return the steps still to take, each counted by its number of pixels relative to the present one's."""
+        assert self.settled.phases != "auto"
+        start, left, now = self.step, 0.0, self.image_size(max(0, self.step - 1))
+        for phase in self.settled.phases:
+            end = round(phase.until * self.total_steps)
+            left += max(0, end - start) * (phase.image_size / now) ** 2
+            start = max(start, end)
+        return left
+
+    def finite(self) -> bool:
+        """Whether every weight is a number still."""
+        return all(bool(p.isfinite().all()) for p in self.method.parameters())
+
+    def encoder(self) -> Encoder:
+        """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
+        return self.method.encoder(self.preprocessing, self.settled.precision)
+
+    def state(self) -> dict[str, Any]:
+        return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any], step: int) -> None:
+        """Go on from what `state` returned after `step` steps. Raises BadCheckpoint when it is of another network."""
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise BadCheckpoint("The checkpoint holds the state of another network or optimizer.") from error
+        self.step = step
+
+    def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
+        """Normalised views, N×3×S×S each."""
+        views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
+        return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
+
+    def _told(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The batch's labels, int64 N, of a run that is told any."""
+        return () if self._labels is None else (self._labels[rows].to(self.device),)
+
+    def _moment(self) -> Moment:
+        return Moment(self.step, self.total_steps, self.steps_per_epoch)
+
+    def _grad_norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
+
+
+def _side(side: int, views: Views) -> int:
+    """The side of such views in a phase of that image size, in pixels."""
+    return max(_LEAST_SIDE, round(side * views.size))

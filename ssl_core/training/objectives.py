@@ -1,0 +1,74 @@
+"""The objectives: for each kind of run that trains a network, the network and its loss."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_core import methods
+from ssl_core.config import Distill, Finetune, Pretrain, Supervised, TrainingRun
+from ssl_core.methods import Method
+from ssl_core.methods.classification import Classification, up_to_block
+from ssl_core.methods.distillation import Distillation
+from ssl_core.methods.teacher import Teacher
+from ssl_core.models import backbones
+from ssl_core.models.heads import MLP
+from ssl_core.serialization import saved_model
+from ssl_core.training.training_data import Material
+
+
+def build(settled: TrainingRun, material: Material) -> Method:
+    """Return the network of a resolved config, with the random weights of its seed where it has no others yet."""
+    torch.manual_seed(settled.seed)
+    return OBJECTIVES[settled.kind](settled, material)
+
+
+def start(method: Method, settled: TrainingRun, model: Path | None) -> None:
+    """Give the backbone of a new run the weights that it starts from. Raises BadModel, WeightsUnavailable."""
+    if model is not None and not isinstance(settled, Distill):
+        saved_model.load_backbone(method.backbone, model)
+    elif settled.backbone.weights != "random":
+        backbones.load_imagenet(method.backbone, settled.backbone)
+
+
+def _pretrain(settled: Pretrain, material: Material) -> Method:
+    return methods.build(settled, settled.seed)
+
+
+def _supervised(settled: Supervised, material: Material) -> Method:
+    assert material.teaching is not None
+    return Classification(backbones.build(settled.backbone), None, len(material.teaching.classes))
+
+
+def _finetune(settled: Finetune, material: Material) -> Method:
+    assert material.teaching is not None
+    assert material.model is not None
+    backbone = backbones.build(settled.backbone)
+    head = _kept(saved_model.load(material.model).projector, settled.ft_proj_selector)
+    frozen = up_to_block(backbone, settled.fine_tune_after_block)
+    method = Classification(backbone, head, len(material.teaching.classes), frozen)
+    nn.init.zeros_(method.classifier.weight)  # as google-research/simclr fine-tunes
+    return method
+
+
+def _kept(projector: MLP | None, layers: int) -> MLP | None:
+    """The head's layers below the classifier."""
+    assert projector is not None or layers == 0
+    return projector.lower(layers) if projector is not None and layers > 0 else None
+
+
+def _distill(settled: Distill, material: Material) -> Method:
+    assert material.teaching is not None
+    assert material.model is not None
+    teacher = Teacher.of(material.model, material.preprocessing, settled.device, settled.precision)
+    return Distillation(settled, backbones.build(settled.backbone), len(material.teaching.classes), teacher)
+
+
+OBJECTIVES: dict[str, Callable[[Any, Material], Method]] = {
+    "pretrain": _pretrain,
+    "supervised": _supervised,
+    "finetune": _finetune,
+    "distill": _distill,
+}

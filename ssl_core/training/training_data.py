@@ -1,0 +1,72 @@
+"""The material of a training run: its rows, where their pixels come from, and what judges the encoder meanwhile."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_core.config import Finetune, Labelled, Pretrain, TrainingRun
+from ssl_core.data.dataset import Dataset, Rows
+from ssl_core.data.image_store import Images
+from ssl_core.data.label_budget import Teaching
+from ssl_core.evaluation.online_accuracy import Examiner
+from ssl_core.evaluation.online_probe import Monitor
+from ssl_core.serialization import saved_model
+from ssl_core.serialization.saved_model import Preprocessing
+
+# Mean and standard deviation of each channel.
+_FIXED = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5] * 3, [0.5] * 3),
+    "none": ([0.0] * 3, [1.0] * 3),
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """It depends on the data and the settled config, not on the length of the run."""
+
+    dataset: Dataset
+    rows: Rows
+    images: Images
+    preprocessing: Preprocessing
+    monitor: Monitor | Examiner | None
+    teaching: Teaching | None = None  # what a run with labels is taught
+    model: Path | None = None  # the artifact that the run has for a start, or for a teacher
+
+    @classmethod
+    def of(cls, dataset: Dataset, settled: TrainingRun, model: Path | None = None) -> "Material":
+        """Read what the resolved config asks for; images that fit are decoded now, once. Raises RunFailure."""
+        assert settled.phases != "auto"
+        card = saved_model.load_card(model) if model is not None else None
+        teaching = Teaching.of(dataset, settled, card) if isinstance(settled, Labelled) else None
+        rows = teaching.rows if teaching else dataset.indices("train", settled.subset, settled.seed)
+        largest = max(phase.image_size for phase in settled.phases)
+        return cls(
+            dataset,
+            rows,
+            Images(dataset, rows, largest, torch.device(settled.device)),
+            _preprocessing(dataset, settled, card),
+            _judge(dataset, settled, teaching),
+            teaching,
+            model,
+        )
+
+
+def _preprocessing(dataset: Dataset, settled: TrainingRun, card: Mapping[str, Any] | None) -> Preprocessing:
+    """By the dataset's channels; a model that is fine-tuned keeps those that it knows."""
+    assert settled.image_size != "auto"
+    if isinstance(settled, Finetune) and card is not None:
+        return replace(Preprocessing.of_card(card), image_size=settled.image_size)
+    fixed = _FIXED.get(settled.normalisation) if isinstance(settled, Pretrain) else None
+    return Preprocessing.of(settled.image_size, *(fixed or (dataset.mean, dataset.std)))
+
+
+def _judge(dataset: Dataset, settled: TrainingRun, teaching: Teaching | None) -> Monitor | Examiner | None:
+    if isinstance(settled, Labelled):
+        assert teaching is not None
+        return Examiner.of(dataset, settled, teaching)
+    assert isinstance(settled, Pretrain)
+    return Monitor.of(dataset, settled)

@@ -1,0 +1,266 @@
+"""Tests of the view maker: its bytes, its distributions, its steps."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+import ssl_core.models.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
+
+# isort: split
+import torchvision.transforms.functional as reference
+from torchvision.transforms import RandomResizedCrop
+
+from ssl_core import rng
+from ssl_core.augment.parameters import CONTRAST, NO_JITTER, ViewParameters, draw
+from ssl_core.augment.pipeline import ViewMaker
+from ssl_core.config import Views
+from ssl_core.data.image_batch import Group, Pixels
+
+EVERYTHING = Views(
+    blur=0.5, solarize=0.3, rotation=15, shear=0.2, scale=(0.7, 1.2), translation=0.1, gamma=0.4, noise=0.1
+)
+NOTHING = Views(crop_area=None, flip=0, jitter=0, grey=0)
+
+
+def photos(count: int, height: int = 32, width: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
+
+
+def drawn(views: Views, count: int = 20_000, size: tuple[int, int] = (32, 32)) -> ViewParameters:
+    keys = rng.keys(rng.stream(0, 0, 0), torch.arange(count))
+    return draw(views, keys, torch.tensor([size]).float().expand(count, 2))
+
+
+@pytest.mark.parametrize(("side", "threads"), [(8, 1), (16, 2), (24, 1), (32, 1), (32, 2)])
+def test_a_view_has_the_same_bytes_in_every_batch_and_with_any_threads(side, threads):
+    pixels, rows = photos(150), torch.arange(150) * 7
+    maker = ViewMaker(EVERYTHING, side, seed=3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        whole = maker(Pixels.whole(pixels), rows, epoch=2, view=1)
+        torch.set_num_threads(threads)
+        for places in (torch.tensor([77]), torch.arange(149, -1, -1), torch.arange(3, 150, 2)):
+            part = maker(Pixels.whole(pixels[places]), rows[places], epoch=2, view=1)
+            assert torch.equal(part, whole[places])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_images_of_several_sizes_do_not_depend_on_their_batch():
+    sizes = [(40, 50), (64, 33), (40, 50), (64, 64), (50, 40)]
+    canvas = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
+    for image, photo, (height, width) in zip(canvas, photos(5, 64, 64), sizes, strict=True):
+        image[:height, :width] = photo[:height, :width]
+    group = Group(torch.arange(5), canvas, torch.tensor(sizes))
+    batch, maker = Pixels((group,), 5), ViewMaker(EVERYTHING, 32, seed=0)
+    whole = maker(batch, torch.arange(5), epoch=0, view=0)
+    for place in range(5):
+        alone = maker(batch.take(torch.tensor([place])), torch.tensor([place]), epoch=0, view=0)
+        assert torch.equal(alone[0], whole[place])
+
+
+def test_seed_epoch_image_and_view_each_change_the_view():
+    same = photos(1).expand(2, -1, -1, -1)
+    rows = torch.tensor([0, 1])
+    first = ViewMaker(Views(), 32, 0)(Pixels.whole(same), rows, 0, 0)
+    assert not torch.equal(first[0], first[1])
+    for seed, epoch, view in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+        assert not torch.equal(ViewMaker(Views(), 32, seed)(Pixels.whole(same), rows, epoch, view)[0], first[0])
+
+
+def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
+    pixels = photos(64)
+    copy = pixels.clone()
+    made = ViewMaker(EVERYTHING, 20, 0)(Pixels.whole(pixels), torch.arange(64), 0, 0)
+    assert made.shape == (64, 3, 20, 20)
+    assert made.dtype == torch.float32
+    assert made.min() >= 0
+    assert made.max() <= 1
+    assert torch.equal(pixels, copy)
+
+
+def test_without_any_option_a_view_is_the_image():
+    pixels = photos(3)
+    made = ViewMaker(NOTHING, 32, 0)(Pixels.whole(pixels), torch.arange(3), 0, 0)
+    torch.testing.assert_close(made.permute(0, 2, 3, 1) * 255, pixels.float(), rtol=0, atol=1e-4)
+
+
+def test_a_view_is_within_two_levels_of_pil_and_torchvision_with_the_same_parameters():
+    pixels, rows = photos(60), torch.arange(60)
+    parameters = draw(Views(), rng.keys(rng.stream(0, 0, 0), rows), torch.full((60, 2), 32.0))
+    floats = pixels.permute(0, 3, 1, 2).float() / 255
+    made = ViewMaker(Views(), 24, 0)(Pixels.whole(pixels), rows, 0, 0)
+    wanted = torch.stack([_reference(floats[row].numpy(), parameters, row) for row in range(60)])
+    assert (made - wanted).abs().max() <= 2 / 255
+
+
+def _reference(pixels: np.ndarray, parameters: ViewParameters, row: int) -> Tensor:
+    """The crop by PIL and the colours by torchvision, one after the other and all on floats: no step is rounded."""
+    top, left, height, width = parameters.box[row].tolist()
+    box = (left, top, left + width, top + height)
+    channels = [Image.fromarray(channel).resize((24, 24), Image.Resampling.BILINEAR, box) for channel in pixels]
+    image = torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 1)
+    if parameters.mirror[row]:
+        image = image.flip(2)
+    if (place := int(parameters.hue_place[row])) != NO_JITTER:
+        blends = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
+        steps = [
+            (blends[which], factor)
+            for which, factor in zip(parameters.order[row].tolist(), parameters.factors[row].tolist(), strict=True)
+        ]
+        steps.insert(place, (reference.adjust_hue, parameters.hue[row].item()))
+        for operation, amount in steps:
+            image = operation(image, amount)
+    return reference.rgb_to_grayscale(image, 3) if parameters.grey[row] else image
+
+
+def test_crops_have_the_area_and_ratio_that_were_asked_for():
+    box = drawn(Views(crop_area=(0.2, 1.0)), size=(96, 128)).box.double()
+    top, left, height, width = box.unbind(1)
+    area, ratio = height * width / (96 * 128), width / height
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 96 + 1e-3).all()
+    assert (left + width <= 128 + 1e-3).all()
+    assert area.min() >= 0.2 - 1e-6
+    assert ratio.min() >= 3 / 4 - 1e-6
+    assert ratio.max() <= 4 / 3 + 1e-6
+
+
+def test_crops_are_distributed_as_torchvisions():
+    box = drawn(Views(crop_area=(0.2, 1.0)), size=(96, 128)).box.double()
+    torch.manual_seed(0)
+    image = torch.empty(3, 96, 128)
+    wanted = torch.tensor(
+        [RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=torch.float64
+    )
+    for column in range(4):
+        for share in (0.1, 0.5, 0.9):
+            assert abs(box[:, column].quantile(share) - wanted[:, column].quantile(share)) < 3
+
+
+def test_small_crops_have_uniform_areas_and_places():
+    box = drawn(Views(crop_area=(0.1, 0.5)), size=(100, 100)).box.double()
+    area = box[:, 2] * box[:, 3] / 10_000
+    for share in (0.1, 0.5, 0.9):
+        assert abs(area.quantile(share) - (0.1 + 0.4 * share)) < 0.01
+        assert abs((box[:, 0] / (100 - box[:, 2])).quantile(share) - share) < 0.015
+
+
+def test_a_crop_that_cannot_fit_is_the_largest_central_one():
+    box = drawn(Views(crop_area=(1.0, 1.0)), count=100, size=(20, 60)).box
+    torch.testing.assert_close(box, torch.tensor([0.0, 30 - 40 / 3, 20, 80 / 3]).expand(100, 4))
+
+
+def test_flip_jitter_grey_and_blur_happen_as_often_as_asked():
+    parameters = drawn(Views(flip=0.5, jitter=0.8, grey=0.2, blur=0.3))
+    rates = (parameters.mirror, (parameters.hue_place != NO_JITTER).float(), parameters.grey, parameters.blur)
+    for rate, wanted in zip(rates, (0.5, 0.8, 0.2, 0.3), strict=True):
+        assert abs(rate.mean() - wanted) < 0.012
+
+
+def test_all_24_orders_of_the_jitter_are_equally_likely():
+    parameters = drawn(Views(jitter=1))
+    code = parameters.hue_place * 100 + (parameters.order * torch.tensor([9, 3, 1])).sum(1)
+    _, counts = code.unique(return_counts=True)
+    assert len(counts) == 24
+    assert (counts / len(code) * 24 - 1).abs().max() < 0.15
+
+
+def test_factors_and_hue_fill_their_ranges_evenly():
+    parameters = drawn(Views(jitter_strength=0.5, brightness=0.8, contrast=0.4, saturation=0.8, hue=0.2))
+    for operation, spread in ((0, 0.4), (1, 0.2), (2, 0.4)):
+        factors = parameters.factors[parameters.order == operation]
+        assert 1 - spread <= factors.min() < 1 - spread + 0.001
+        assert 1 + spread - 0.001 < factors.max() <= 1 + spread
+        assert abs(factors.mean() - 1) < 0.005
+    assert -0.1 <= parameters.hue.min() < -0.0995
+    assert 0.0995 < parameters.hue.max() <= 0.1
+
+
+def test_strong_brightness_never_turns_negative():
+    assert drawn(Views(jitter_strength=2, brightness=1)).factors.min() >= 0
+
+
+def test_an_option_does_not_change_what_others_draw():
+    plain, blurred = drawn(Views(), 100), drawn(Views(blur=1, rotation=20, noise=0.1), 100)
+    assert torch.equal(plain.box, blurred.box)
+    assert torch.equal(plain.factors, blurred.factors)
+
+
+def test_the_affine_map_undoes_shear_zoom_turn_and_shift():
+    views = Views(rotation=30, shear=0.3, scale=(0.5, 1.5), translation=0.2)
+    a, b, c, d, e, f = drawn(views, 500).affine.double().unbind(1)
+    # The area grows by zoom², whatever the rest.
+    zoom = (a * e - b * d).rsqrt()
+    assert 0.5 - 1e-3 <= zoom.min() < 0.52
+    assert 1.48 < zoom.max() <= 1.5 + 1e-3
+    # The image's centre (0, 0 in the input) comes to within a fifth of the side from the middle.
+    determinant = a * e - b * d
+    x, y = (b * f - e * c) / determinant, (d * c - a * f) / determinant
+    assert max(x.abs().max(), y.abs().max()) <= 0.4 + 1e-3
+    assert min(x.abs().max(), y.abs().max()) > 0.38
+
+
+def test_noise_has_the_deviation_that_was_asked_for():
+    grey = torch.full((50, 32, 32, 3), 128, dtype=torch.uint8)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(Pixels.whole(grey), torch.arange(50), 0, 0)
+    assert abs(noisy.std() - 0.1) < 0.002
+    assert abs(noisy.mean() - 128 / 255) < 0.002
+
+
+def test_noise_has_draws_of_its_own():
+    grey, rows = torch.full((500, 8, 8, 3), 128, dtype=torch.uint8), torch.arange(500)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(Pixels.whole(grey), rows, 0, 0)
+    noise = (noisy.flatten(1) - 128 / 255) / 0.05
+    half = noise.shape[1] // 2  # a pair of normals of one word is so far apart
+    words = torch.exp(-(noise[:, :half].square() + noise[:, half:].square()) / 2)  # uniform again, by Box-Muller
+    chosen = rng.uniforms(rng.keys(rng.stream(0, 0, 0), rows), half)
+    together = torch.corrcoef(torch.cat([words.T.double(), chosen.T]))[:half, half:]
+    assert together.abs().max() < 0.3
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    ViewMaker(EVERYTHING, 16, 0)(Pixels.whole(photos(4)), torch.arange(4), 0, 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_for():
+    pixels, rows = photos(200), torch.arange(200)
+    plain = ViewMaker(NOTHING, 32, 0)(Pixels.whole(pixels), rows, 0, 0)
+    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(Pixels.whole(pixels), rows, 0, 0)
+    images = [Image.fromarray(image.numpy()) for image in pixels]
+    turned = torch.stack([torch.from_numpy(np.array(ImageOps.solarize(image, 128))) for image in images])
+    turned = turned.permute(0, 3, 1, 2) / 255
+    chosen = (made != plain).flatten(1).any(1)
+    assert 0.1 < chosen.float().mean() < 0.3
+    torch.testing.assert_close(made[chosen], turned[chosen], rtol=0, atol=1e-6)
+    assert torch.equal(made[~chosen], plain[~chosen])
+
+
+def test_brightness_may_be_added_and_contrast_have_a_range_of_its_own():
+    added = NOTHING.model_copy(
+        update={"jitter": 1.0, "jitter_strength": 1.0, "brightness": 0.5, "brightness_added": True}
+        | {"contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+    )
+    offset = drawn(added).offset
+    assert offset.min() == pytest.approx(-0.5, abs=1e-3)
+    assert offset.max() == pytest.approx(0.5, abs=1e-3)
+    grey = torch.full((50, 8, 8, 3), 100, dtype=torch.uint8)
+    made = ViewMaker(added, 8, 0)(Pixels.whole(grey), torch.arange(50), 0, 0)
+    keys = rng.keys(rng.stream(0, 0, 0), torch.arange(50))
+    wanted = draw(added, keys, torch.full((50, 2), 8.0)).offset.add(100 / 255).clamp(0, 1)
+    torch.testing.assert_close(made, wanted[:, None, None, None].expand_as(made), rtol=0, atol=1e-6)
+
+    ranged = NOTHING.model_copy(update={"jitter": 1.0, "jitter_strength": 0.1, "contrast_range": (0.1, 0.9)})
+    parameters = drawn(ranged)
+    factors = parameters.factors[parameters.order == CONTRAST]
+    assert factors.min() == pytest.approx(0.1, abs=1e-3)
+    assert factors.max() == pytest.approx(0.9, abs=1e-3)

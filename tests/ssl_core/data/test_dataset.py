@@ -1,0 +1,108 @@
+"""Tests of reading a packed dataset and of choosing rows from it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_core.data import decode
+from ssl_core.data.dataset import Dataset, by_class, draw_evenly, epoch_order, hold_out
+from ssl_core.data.decode import encode_png
+from ssl_core.data.pack import Item, pack
+
+
+def photo(seed: int, height: int = 12, width: int = 12) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """30 training images of three classes, 5 without a label, and 6 for testing; all 12×12."""
+    items = [Item(f"a/{n:02}.png", encode_png(photo(n)), ("cat", "dog", "owl")[n % 3], "train") for n in range(30)]
+    items += [Item(f"b/{n}.png", encode_png(photo(100 + n)), None, "train") for n in range(5)]
+    items += [Item(f"c/{n}.png", encode_png(photo(200 + n)), ("cat", "owl")[n % 2], "test") for n in range(6)]
+    pack(items, tmp_path / "packed", on_bad_file="reject")
+    return tmp_path / "packed"
+
+
+def test_labels_splits_and_classes_are_those_that_were_packed(folder):
+    dataset = Dataset.open(folder)
+    assert dataset.classes == ["cat", "dog", "owl"]
+    assert len(dataset) == 41
+    assert len(dataset.indices("train")) == 35
+    assert len(dataset.indices("val")) == 0
+    assert np.bincount(dataset.labels[dataset.indices("test")], minlength=3).tolist() == [3, 0, 3]
+    assert (dataset.labels[dataset.indices("train")] == -1).sum() == 5
+    assert len(dataset.labelled(dataset.indices("train"))) == 30
+    assert len(dataset.mean) == len(dataset.std) == 3
+
+
+def test_the_array_and_the_files_hold_the_same_images(folder):
+    dataset = Dataset.open(folder)
+    assert dataset.uniform is not None
+    (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"pixels":', '"unused":'))
+    decoding = Dataset.open(folder)
+    assert decoding.uniform is None
+    for row in (0, 17, 40):
+        assert np.array_equal(dataset.decoded(row), decoding.decoded(row))
+
+
+def test_what_was_packed_is_decoded_whatever_its_size(tmp_path, monkeypatch):
+    sides = (70, 80)
+    pack([Item(f"{side}.png", encode_png(photo(side, side, side))) for side in sides], tmp_path, max_pixels=10_000)
+    monkeypatch.setattr(decode.decode, "__defaults__", (100,))
+    assert [Dataset.open(tmp_path).decoded(row).shape for row in (0, 1)] == [(side, side, 3) for side in sides]
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path):
+    with pytest.raises(OSError):
+        Dataset.open(tmp_path)
+
+
+def test_a_subset_is_even_over_classes_seeded_and_ascending(folder):
+    dataset = Dataset.open(folder)
+    rows = dataset.indices("train", subset=12, seed=1)
+    assert sorted(np.bincount(dataset.labels[rows] + 1, minlength=4).tolist()) == [3, 3, 3, 3]
+    assert (np.diff(rows) > 0).all()
+    assert rows.tolist() == dataset.indices("train", subset=12, seed=1).tolist()
+    assert rows.tolist() != dataset.indices("train", subset=12, seed=2).tolist()
+    assert len(dataset.indices("train", subset=1000)) == 35
+
+
+def test_an_even_draw_gives_every_class_one_before_any_gets_two():
+    labels = np.repeat(np.arange(10), np.arange(1, 11))
+    for stream in range(20):
+        assert sorted(labels[draw_evenly(labels, 10, stream)]) == list(range(10))
+        counts = np.bincount(labels[draw_evenly(labels, 25, stream)], minlength=10)
+        assert counts.max() - counts[2:].min() <= 1
+        assert counts[0] == 1
+    assert sorted(draw_evenly(labels, 55, 0)) == list(range(55))
+
+
+def test_what_does_not_divide_goes_to_classes_by_chance():
+    labels = np.arange(100) % 10
+    chosen = [labels[draw_evenly(labels, 3, stream)] for stream in range(200)]
+    assert min(np.bincount(np.concatenate(chosen), minlength=10)) > 30
+
+
+def test_by_class_is_a_permutation_sorted_by_class():
+    labels = np.arange(50) % 7
+    order = by_class(labels, 3)
+    assert sorted(order) == list(range(50))
+    assert (np.diff(labels[order]) >= 0).all()
+    assert order.tolist() != by_class(labels, 4).tolist()
+
+
+def test_holding_out_keeps_the_share_of_every_class():
+    labels = np.repeat([0, 1, 2], [100, 50, 10])
+    kept = hold_out(labels, 0.2, 5)
+    assert np.bincount(labels[kept]).tolist() == [20, 10, 2]
+    assert hold_out(labels, 1e-6, 5).sum() == 1
+
+
+def test_every_epoch_has_an_order_of_its_own_that_a_resume_finds_again():
+    first, second = epoch_order(0, 0, 100), epoch_order(0, 1, 100)
+    assert sorted(first.tolist()) == list(range(100))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() == epoch_order(0, 0, 100).tolist()
+    assert first.tolist() != epoch_order(1, 0, 100).tolist()

@@ -1,0 +1,138 @@
+"""Tests of the source of pixels, of preparation, and of prefetching."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssl_core.augment.pipeline import ViewMaker
+from ssl_core.config import Views
+from ssl_core.data import image_store
+from ssl_core.data.centre_crop import prepare
+from ssl_core.data.dataset import Dataset
+from ssl_core.data.decode import encode_png
+from ssl_core.data.image_batch import Group, Pixels
+from ssl_core.data.image_store import Images, kept_sizes, prepared
+from ssl_core.data.pack import Item, pack
+from ssl_core.data.prefetch import ahead
+
+CPU = torch.device("cpu")
+ROOMY = 2**30  # bytes
+SIZES = [(70, 90), (100, 64), (33, 40), (120, 120), (70, 90), (20, 200)]
+
+
+def photo(seed: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> Dataset:
+    """Images of several sizes."""
+    items = [Item(f"{n}.png", encode_png(photo(n, *SIZES[n])), None, "train") for n in range(len(SIZES))]
+    pack(items, tmp_path / "ragged", on_bad_file="reject")
+    return Dataset.open(tmp_path / "ragged")
+
+
+@pytest.fixture
+def even(tmp_path: Path) -> Dataset:
+    """Ten images of 16×16."""
+    items = [Item(f"{n}.png", encode_png(photo(n, 16, 16)), None, "train") for n in range(10)]
+    pack(items, tmp_path / "even", on_bad_file="reject")
+    return Dataset.open(tmp_path / "even")
+
+
+def test_images_of_one_small_size_come_as_they_are(even):
+    rows = np.array([2, 3, 5, 7, 8])
+    images = Images(even, rows, 16, CPU)
+    batch = images.batch(torch.tensor([7, 2, 8]))
+    (group,) = batch.groups
+    assert group.sizes is None
+    assert np.array_equal(group.pixels.numpy(), np.stack([even.decoded(row) for row in (7, 2, 8)]))
+
+
+@pytest.mark.parametrize("room", [ROOMY, 0])
+def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, room, monkeypatch):
+    monkeypatch.setattr(image_store, "_room", lambda: room)
+    images = Images(ragged, np.arange(6), 64, CPU)
+    assert images.in_memory == (room == ROOMY)
+    batch = images.batch(torch.tensor([3, 0, 4, 5]))
+    assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
+    for group in batch.groups:
+        for place, canvas, (height, width) in zip(group.rows.tolist(), group.pixels, group.sizes.tolist(), strict=True):
+            row = (3, 0, 4, 5)[place]
+            if row != 3:  # the one that is made smaller
+                assert np.array_equal(canvas[:height, :width].numpy(), ragged.decoded(row))
+            assert canvas[height:].sum() == canvas[:, width:].sum() == 0
+
+
+def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even, monkeypatch):
+    for dataset in (ragged, even):
+        rows, order = np.arange(len(dataset)), torch.arange(len(dataset) - 1, -1, -1)
+        maker = ViewMaker(Views(), 24, 0)
+        made = []
+        for room in (ROOMY, 0):
+            monkeypatch.setattr(image_store, "_room", lambda room=room: room)
+            made.append(maker(Images(dataset, rows, 24, CPU).batch(order), order, 0, 0))
+        assert torch.equal(*made)
+
+
+def test_no_shorter_side_is_kept_above_one_and_a_half_image_sizes():
+    sizes = np.array([[300, 400], [90, 1000], [50, 60]])
+    assert kept_sizes(sizes, 64).tolist() == [[96, 128], [90, 1000], [50, 60]]
+
+
+def test_taking_from_a_batch_keeps_every_image_with_its_size():
+    first = Group(torch.tensor([0, 2]), torch.full((2, 4, 4, 3), 1, dtype=torch.uint8))
+    second = Group(torch.tensor([1]), torch.full((1, 8, 4, 3), 2, dtype=torch.uint8), torch.tensor([[7, 3]]))
+    taken = Pixels((first, second), 3).take(torch.tensor([1, 2, 1]))
+    assert len(taken) == 3
+    assert taken.sizes().tolist() == [[7, 3], [4, 4], [7, 3]]
+
+
+def test_preparation_is_the_central_square_at_the_side():
+    image = photo(0, 20, 30)
+    assert np.array_equal(prepare(image, 20), image[:, 5:25])
+    shrunk = np.asarray(Image.fromarray(image[:, 5:25]).resize((10, 10), Image.Resampling.BILINEAR)).astype(int)
+    inner = slice(1, -1)  # at the border the crop may look at what lies beyond it
+    assert np.abs(prepare(image, 10).astype(int) - shrunk)[inner, inner].max() <= 1
+    assert prepare(image, 32).shape == (32, 32, 3)
+
+
+def test_an_image_of_the_right_size_is_untouched():
+    image = photo(0, 16, 16)
+    assert np.array_equal(prepare(image, 16), image)
+
+
+def test_many_are_prepared_as_one_is(ragged, even):
+    for dataset in (ragged, even):
+        rows = np.array([4, 0, 3])
+        for side in (16, 24):
+            made = prepared(dataset, rows, side).numpy()
+            assert np.array_equal(made, np.stack([prepare(dataset.decoded(row), side) for row in rows]))
+    assert prepared(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
+
+
+def test_prefetching_changes_nothing_but_the_time():
+    assert list(ahead(range(20), depth=3)) == list(range(20))
+
+
+def test_an_error_surfaces_where_it_falls():
+    def items():
+        yield 1
+        raise KeyError("bad")
+
+    made = ahead(items())
+    assert next(made) == 1
+    with pytest.raises(KeyError, match="bad"):
+        next(made)
+
+
+def test_a_reader_who_leaves_ends_the_thread():
+    before = threading.active_count()
+    made = ahead(iter(int, 1), depth=1)
+    assert next(made) == 0
+    made.close()
+    assert threading.active_count() == before

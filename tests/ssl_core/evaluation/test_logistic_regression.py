@@ -1,0 +1,125 @@
+"""Tests of the linear classifiers."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_core.evaluation import logistic_regression
+from ssl_core.evaluation.logistic_regression import Scaling, Setting, Training
+
+
+def blobs(count: int, dim: int = 12, classes: int = 4, spread: float = 0.7) -> tuple[Tensor, Tensor]:
+    """Gaussian classes around random centres; the same centres at every call."""
+    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(count)
+    labels = torch.arange(count) % classes
+    return centres[labels] + spread * torch.randn(count, dim, generator=generator), labels
+
+
+def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: Training) -> tuple[Tensor, Tensor]:
+    """The same full-batch training with torch's own loss, gradient, optimizer and schedule."""
+    layer = torch.nn.Linear(x.shape[1], training.classes)
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    groups = [{"params": [layer.weight], "weight_decay": setting.weight_decay}, {"params": [layer.bias]}]
+    optimizer = torch.optim.SGD(groups, lr=setting.learning_rate, momentum=0.9, nesterov=True)
+    for epoch in range(training.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = setting.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / training.epochs))
+        optimizer.zero_grad()
+        F.cross_entropy(layer(x), y).backward()
+        optimizer.step()
+    return layer.weight.detach().T, layer.bias.detach()
+
+
+@pytest.mark.parametrize("count", [40, 8])  # 8 images have fewer coordinates than their 12 features
+def test_every_setting_of_a_grid_is_trained_as_by_itself(count):
+    x, y = blobs(count)
+    settings = logistic_regression.grid((0.1, 1.0), (0.0, 0.01))
+    training = Training(classes=4, epochs=30)
+    made = logistic_regression.fit(x, y, settings, training)
+    for place, setting in enumerate(settings):
+        weights, biases = by_autograd(x, y, setting, training)
+        columns = slice(place, None, len(settings))
+        torch.testing.assert_close(made.weights[:, columns], weights, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(made.biases[columns], biases, rtol=1e-3, atol=1e-4)
+
+
+def test_minibatches_learn_and_are_the_same_every_time():
+    (x, y), (test_x, test_y) = blobs(1500), blobs(400)
+    scaling, training = Scaling.of(x), Training(classes=4, epochs=5, batch_size=64, seed=1)
+    first, second = (logistic_regression.fit(scaling(x), y, [Setting(3.0, 0.0)], training) for _ in range(2))
+    assert torch.equal(first.weights, second.weights)
+    right, loss = first.score(scaling(test_x), test_y)
+    assert right.item() / 400 > 0.95
+    assert loss.item() / 400 < 0.3
+
+
+def test_scaling_forgets_shift_and_scale_of_each_feature_and_drops_constant_ones():
+    x, _ = blobs(50)
+    stretched = torch.cat([x * torch.arange(1.0, 13) + 5, torch.full((50, 1), 3.0)], 1)
+    plain, made = Scaling.of(x)(x), Scaling.of(stretched)(stretched)
+    torch.testing.assert_close(made[:, :12], plain, rtol=0, atol=1e-5)
+    assert (made[:, 12] == 0).all()
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(50))
+
+
+def test_constant_features_are_scaled_to_nothing_rather_than_to_nan():
+    made = Scaling.of(torch.ones(5, 3))(torch.ones(5, 3))
+    assert (made == 0).all()
+
+
+@pytest.mark.parametrize("count", [60, 2000])  # cross-validated, and held out
+def test_the_setting_that_generalises_is_picked(count):
+    x, y = blobs(count, spread=1.5)
+    useless, good = Setting(1e-9, 1.0), Setting(3.0, 1e-4)
+    training = Training(classes=4, epochs=10)
+    assert logistic_regression.pick(Scaling.of(x)(x), y, [useless, good], training, held_out=0.1) == good
+
+
+def test_one_label_per_class_takes_the_middle_of_the_grid():
+    x, y = blobs(4)
+    settings = logistic_regression.grid((0.01, 0.1, 1.0), (0.0, 1e-3))
+    assert logistic_regression.pick(x, y, settings, Training(4), held_out=0.1) == Setting(0.1, 1e-3)
+
+
+def test_ties_go_to_the_lower_loss_and_nan_never_wins():
+    settings = [Setting(rate, 0.0) for rate in (1.0, 2.0, 3.0)]
+    assert (
+        logistic_regression.best(settings, torch.tensor([5.0, 5.0, 4.0]), torch.tensor([2.0, 1.0, 0.1])) == settings[1]
+    )
+    assert (
+        logistic_regression.best(settings, torch.tensor([5.0, 5.0, 5.0]), torch.tensor([math.nan, 3.0, 9.0]))
+        == settings[1]
+    )
+
+
+@pytest.mark.parametrize("count", [50, 1200])
+def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
+    labels = torch.arange(count) % 5
+    folds = logistic_regression.folds(labels, 0.1, Training(classes=5))
+    for kept in folds:
+        assert 0 < kept.sum() < count
+        assert len(labels[kept].unique()) == 5
+        assert len(labels[~kept].unique()) == 5
+    assert len(folds) == (5 if count == 50 else 1)
+    if len(folds) == 5:
+        assert torch.stack(folds).sum(0).tolist() == [1] * count
+    else:
+        assert folds[0].sum() == 120
+
+
+def test_one_setting_alone_needs_no_picking():
+    x, y = blobs(60)
+    assert logistic_regression.pick(x, y, [Setting(7.0, 0.5)], Training(4, epochs=1), held_out=0.1) == Setting(7.0, 0.5)
+
+
+def test_one_of_a_grid_is_taken_by_its_place():
+    x, y = blobs(60)
+    settings, training = logistic_regression.grid((0.1, 1.0), (0.0, 0.01)), Training(classes=4, epochs=3)
+    whole = logistic_regression.fit(x, y, settings, training)
+    for place in range(4):
+        torch.testing.assert_close(whole.only(place).logits(x)[:, :, 0], whole.logits(x)[:, :, place])

@@ -1,0 +1,61 @@
+"""The convolution against torch's own: outputs, gradients in fp32 and bf16, and images of a single pixel."""
+
+import pytest
+import torch
+
+from ssl_core.models.convolution import Conv
+
+
+def pair(inputs, outputs, size, stride):
+    """Ours, and torch's with the same weights."""
+    torch.manual_seed(0)
+    ours = Conv(inputs, outputs, size, stride)
+    reference = torch.nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    reference.load_state_dict(ours.state_dict())
+    return ours, reference
+
+
+def gradients(conv, images, weights):
+    images = images.detach().clone().requires_grad_()
+    conv.zero_grad()
+    (conv(images) * weights).sum().backward()
+    return images.grad.float(), conv.weight.grad
+
+
+def close(found, expected):
+    return (found - expected).norm() <= 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2)])
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_gradients_on_few_pixels_with_many_channels_are_torchs(size, stride, side, layout):
+    ours, reference = pair(128, 32, size, stride)
+    images = torch.randn(6, 128, side, side)
+    weights = torch.randn_like(reference(images))
+    expected = gradients(reference, images, weights)
+    for found, exact in zip(gradients(ours, images, weights), expected, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = gradients(ours, images.bfloat16().contiguous(memory_format=layout), weights)
+    for found, exact in zip(low, expected, strict=True):
+        assert close(found, exact)
+
+
+def test_bf16_gradient_of_a_strided_convolution_on_one_pixel_holds_only_numbers():
+    ours, reference = pair(32, 64, 3, 2)
+    images, weights = torch.rand(16, 32, 1, 1), torch.randn(16, 64, 1, 1)
+    for _ in range(5):
+        waste = [torch.full((32 * 64 * 9 * times,), torch.nan) for times in (1, 2, 4)]
+        del waste  # what the allocator hands out next is not numbers
+        expected = gradients(reference, images, weights)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            low = gradients(ours, images.bfloat16().contiguous(memory_format=torch.channels_last), weights)
+        for found, exact in zip(low, expected, strict=True):
+            assert close(found, exact)
+
+
+def test_a_convolution_on_one_pixel_is_the_same_with_every_stride():
+    ours, reference = pair(4, 4, 3, 2)
+    x = torch.rand(2, 4, 1, 1)
+    torch.testing.assert_close(ours(x), reference(x))

@@ -1,0 +1,53 @@
+"""Checkpoints: what is saved comes back, and nothing that is not a checkpoint is taken for one."""
+
+import pickle
+
+import pytest
+import torch
+
+from ssl_core.errors import BadCheckpoint
+from ssl_core.serialization import checkpoint
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    written = checkpoint.save(tmp_path, 12, {"method": {"w": torch.arange(3.0)}, "metrics": {"train/loss": None}})
+    assert written.path.name == "checkpoint-000000012.pt"
+    assert written.size_bytes == written.path.stat().st_size
+    state = checkpoint.load(written.path)
+    assert state["step"] == 12
+    assert state["metrics"] == {"train/loss": None}
+    torch.testing.assert_close(state["method"]["w"], torch.arange(3.0))
+    assert [path.name for path in tmp_path.iterdir()] == [written.path.name]  # no temporary file is left
+
+
+def test_the_newest_is_the_one_of_the_highest_step_and_the_oldest_go(tmp_path):
+    assert checkpoint.newest(tmp_path) is None
+    for step in (3, 2_000_000_000, 40):
+        checkpoint.save(tmp_path, step, {})
+    (tmp_path / "checkpoint-x.pt").touch()
+    assert checkpoint.newest(tmp_path).name == "checkpoint-2000000000.pt"
+    checkpoint.prune(tmp_path, keep=2)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"checkpoint-x.pt", "checkpoint-000000040.pt", "checkpoint-2000000000.pt"}
+
+
+class Explosive:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise", "code", "another"])
+def test_a_damaged_or_foreign_file_is_refused_in_a_sentence(tmp_path, damage, capsys):
+    path = checkpoint.save(tmp_path, 1, {"method": {"w": torch.rand(1000)}}).path
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "code":
+        torch.save({"format": 1, "step": 1, "method": Explosive()}, path)
+    elif damage == "another":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": pickle.dumps(3, protocol=2)}[damage])
+    with pytest.raises(BadCheckpoint, match=path.name):
+        checkpoint.load(path)
+    assert "executed" not in capsys.readouterr().out

@@ -1,0 +1,244 @@
+"""Resolution: nothing stays at auto, what is resolved resolves to itself, and each rule that a description promises."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ssl_core import config
+from ssl_core.device import Machine
+from ssl_core.errors import ConfigUnfit
+from ssl_core.methods import METHODS
+from ssl_core.models import backbones
+from ssl_core.recipes import RECIPES
+from ssl_core.training.resolve import Length, resolve, settle_machine
+
+CPU, BF16, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
+
+
+def report(width=32, height=32, images=1000):
+    sizes = [{"width": width, "height": height, "images": images}, {"width": 500, "height": 500, "images": 1}]
+    return {"splits": {"train": {"images": images}}, "sizes": sizes}
+
+
+def settle(machine=CPU, data=None, **fields):
+    return resolve(config.parse({"method": {"name": "simclr"}} | fields), data or report(), machine)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("machine", [CPU, BF16, GPU])
+@pytest.mark.parametrize("side", [8, 28, 32, 300])
+def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, side):
+    settled = settle(machine, report(side, side), method={"name": name})
+    text = settled.model_dump_json()
+    assert '"auto"' not in text
+    assert resolve(settled, report(64, 64), CPU if machine == GPU else GPU) == settled.model_copy(
+        update={"device": "cpu" if machine == GPU else "cuda"}
+    )
+    assert config.parse(settled.model_dump(mode="json")) == settled
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
+def test_every_recipe_resolves(name):
+    asked = config.parse(RECIPES[name].config)
+    settled = resolve(asked, report(images=50_000), CPU, length_in=lambda _: Length(7))
+    assert '"auto"' not in settled.model_dump_json()
+    assert settled.epochs == (asked.epochs or 7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_learn_by_muon_on_a_cpu_and_by_sgd_on_a_gpu(method):
+    asked = {"name": method}
+    assert settle(CPU, method=asked).optimizer.name == settle(BF16, method=asked).optimizer.name == "muon"
+    assert settle(GPU, method=asked).optimizer.name == "sgd"
+    assert settle(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
+
+
+def test_network_and_precision_follow_the_device():
+    cpu, bf16, gpu = settle(CPU), settle(BF16), settle(GPU)
+    assert (cpu.backbone.name, cpu.backbone.width, cpu.precision) == ("resnet10", 0.5, "fp32")
+    assert (bf16.device, bf16.precision) == ("cpu", "bf16")
+    assert (gpu.backbone.name, gpu.backbone.width, gpu.precision, gpu.device) == ("resnet18", 1, "bf16", "cuda")
+    assert (cpu.evaluation.max_images, gpu.evaluation.max_images) == (2500, 5000)
+    assert settle(CPU, evaluation={"max_images": 70}).evaluation.max_images == 70
+
+
+@pytest.mark.parametrize(
+    ("machine", "width", "height", "size", "stem"),
+    [
+        (CPU, 32, 32, 32, "cifar"),
+        (GPU, 48, 40, 40, "cifar"),
+        (CPU, 4, 4, 8, "cifar"),
+        (CPU, 300, 200, 64, "cifar"),
+        (GPU, 300, 200, 224, "imagenet"),
+    ],
+)
+def test_image_size_is_the_images_own_up_to_64(machine, width, height, size, stem):
+    settled = settle(machine, report(width, height))
+    assert (settled.image_size, settled.backbone.stem) == (size, stem)
+
+
+def test_phases_are_half_and_three_quarters_first_on_a_cpu():
+    assert [(phase.until, phase.image_size) for phase in settle().phases] == [
+        (0.5, 16),
+        (0.8, 20),
+        (0.95, 24),
+        (1, 32),
+    ]
+    assert [(phase.until, phase.image_size) for phase in settle(GPU).phases] == [(1, 32)]
+    assert [(phase.until, phase.image_size) for phase in settle(data=report(8, 8)).phases] == [(1, 8)]
+    assert [phase.image_size for phase in settle(data=report(16, 16)).phases] == [8, 12, 16]
+    assert [phase.image_size for phase in settle(data=report(12, 12)).phases] == [8, 12]
+    vgg = settle(backbone={"name": "torchvision_vgg11"})  # which takes 32 pixels, and no fewer
+    assert [phase.image_size for phase in vgg.phases] == [32]
+
+
+def test_what_a_method_wants_is_its_own():
+    simclr, simsiam = settle(GPU), settle(GPU, method={"name": "simsiam"}, backbone={"width": 0.5})
+    assert simclr.method.projector == (512, 128)
+    assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.12, False)
+    assert not simclr.backbone.zero_init_residual
+    assert simsiam.method.projector == (1024, 1024)
+    assert simsiam.method.predictor_hidden == 256
+    assert simsiam.optimizer.decay_norm_and_bias
+    assert simsiam.backbone.zero_init_residual
+    assert settle(GPU, method={"name": "vicreg"}).backbone.zero_init_residual
+    assert not settle(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
+    muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
+    assert not muon.optimizer.decay_norm_and_bias
+    large = settle(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
+    assert large.method.projector == (2048, 2048, 2048)
+
+
+def test_what_is_given_stays():
+    settled = settle(
+        method={"name": "simsiam", "projector": [64, 32], "predictor_hidden": 5},
+        optimizer={"name": "adamw", "lr": 0.5, "decay_norm_and_bias": False},
+        schedule={"warmup_epochs": 3.0},
+        evaluation={"every_epochs": 0},
+        backbone={"name": "resnet18", "width": 0.25, "stem": "imagenet", "zero_init_residual": False},
+        image_size=48,
+        phases=[{"until": 1.0, "image_size": 40}],
+        precision="bf16",
+        epochs=9,
+    )
+    asked = settled.model_dump(mode="json")
+    assert asked["method"] == {**asked["method"], "projector": [64, 32], "predictor_hidden": 5}
+    assert (settled.optimizer.lr, settled.optimizer.decay_norm_and_bias) == (0.5, False)
+    assert (settled.schedule.warmup_epochs, settled.evaluation.every_epochs, settled.epochs) == (3, 0, 9)
+    assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet18", 0.25, "imagenet")
+    assert (settled.image_size, len(settled.phases), settled.precision) == (48, 1, "bf16")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "muon"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_rate_for_every_optimizer(name, method):
+    assert settle(method={"name": method}, optimizer={"name": name}).optimizer.lr > 0
+
+
+def test_length_is_given_or_measured_or_a_hundred_epochs():
+    assert settle().epochs == 100
+    asked = config.parse({"method": {"name": "simclr"}, "minutes": 3.0})
+    seen = []
+    settled = resolve(asked, report(), CPU, length_in=lambda ready: seen.append(ready) or Length(40))
+    assert (settled.epochs, settled.minutes) == (40, None)
+    assert (settled.schedule.warmup_epochs, settled.evaluation.every_epochs) == (2, 5)
+    assert '"auto"' not in seen[0].model_dump_json()
+
+
+def test_the_network_of_the_starting_model_is_taken():
+    card = {"backbone": {"name": "resnet34", "width": 0.25, "stem": "cifar_stride2"}}
+    asked = config.parse({"method": {"name": "simclr"}})
+    settled = resolve(asked, report(), CPU, start=card)
+    assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
+
+
+def test_a_network_that_does_not_go_with_the_starting_model_is_told():
+    card = {
+        "backbone": {"name": "resnet50", "width": 1.0, "stem": "cifar", "selective_kernel": True, "layout": "google"}
+    }
+    asked = config.parse({"method": {"name": "simclr"}, "backbone": {"name": "resnet18"}})
+    with pytest.raises(ConfigUnfit, match="model to start from: resnet18 has no bottleneck"):
+        resolve(asked, report(), CPU, start=card)
+
+
+def test_selective_kernels_choose_the_smallest_network_that_has_them_in_googles_layout():
+    settled = settle(backbone={"selective_kernel": True, "width": 0.125})
+    assert (settled.backbone.name, settled.backbone.layout) == ("resnet50", "google")
+    assert settled.backbone.zero_init_residual
+    assert not settle().backbone.selective_kernel
+    assert settle().backbone.layout == "torchvision"
+
+
+def test_imagenet_weights_choose_a_network_that_has_them():
+    settled = settle(backbone={"weights": "imagenet"})
+    assert (settled.backbone.name, settled.backbone.width) == ("resnet18", 1.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_torchvisions_models_are_taken_as_they_are(method):
+    asked = {"name": "torchvision_mobilenet_v3_small"}
+    settled = settle(method={"name": method}, backbone=asked)
+    assert settled.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
+    assert resolve(settled, report(), CPU) == settled
+    card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
+    begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)
+    assert begun.backbone == settled.backbone
+
+
+def test_models_made_for_one_size_get_it():
+    settled = settle(backbone={"name": "torchvision_vit_b_16"})
+    assert settled.image_size == 224
+    assert len(settled.phases) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "images", "words"),
+    [
+        ({"batch_size": 256}, 100, "batch_size 256"),
+        ({"subset": 500}, 300, "subset 500"),
+    ],
+)
+def test_what_cannot_be_run_is_said(fields, images, words):
+    with pytest.raises(ConfigUnfit, match=words):
+        settle(data=report(images=images), **fields)
+
+
+def test_evaluations_settle_their_machine_alone():
+    settled = settle_machine(config.parse({}, "knn_eval"), BF16)
+    assert (settled.device, settled.precision) == ("cpu", "bf16")
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigUnfit, match="no GPU"):
+        Machine.here("cuda")
+    assert Machine.here("auto").device == "cpu"
+
+
+def test_torchvisions_regnets_whose_widths_are_computed_can_be_trained():
+    settled = settle(backbone={"name": "torchvision_regnet_x_400mf"})
+    assert settled.method.projector == (400, 128)
+
+
+def test_a_run_is_settled_without_loading_torchs_compiler():
+    code = (
+        "import sys; from ssl_core import config\n"
+        "from ssl_core.device import Machine\n"
+        "from ssl_core.training.resolve import resolve\n"
+        "report = {'splits': {'train': {'images': 300}}, 'sizes': [{'width': 32, 'height': 32, 'images': 300}]}\n"
+        "asked = config.parse({'method': {'name': 'simclr'}})\n"
+        "settled = resolve(asked, report, Machine('cpu', gains_from_bf16=False))\n"
+        "print(settled.method.projector[0], 'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["256", "False"]
+
+
+@pytest.mark.parametrize("stem", ["cifar", "cifar_stride2", "imagenet"])
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_our_networks_take_the_smallest_images(name, stem):
+    shape = {"name": name, "width": 0.125, "stem": stem, "zero_init_residual": False}
+    network = backbones.build(config.Backbone(**shape, selective_kernel=False, layout="torchvision")).eval()
+    assert network(torch.rand(2, 3, 4, 4)).shape == (2, network.dim)

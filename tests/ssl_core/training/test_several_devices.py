@@ -1,0 +1,148 @@
+"""A run on several devices, as real processes: the run of one, which may go on with another number, and ends whole."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssl_core.distributed import process_group
+from ssl_core.errors import ConfigUnfit
+from ssl_core.events import Checkpoint, Log, Metrics, Resolved, Result, Stopped, from_line
+from tests.ssl_core.digits import TINY, pack_digits
+
+# Plain SGD in fp32: rounding, which differs with the number of processes, does not grow.
+CONFIG = TINY | {
+    "method": {"name": "simsiam", "projector": [32, 16]},
+    "epochs": 12,
+    "checkpoints": {"every_steps": 3},
+    "precision": "fp32",
+    "optimizer": {"name": "sgd", "lr": 0.01},
+    "evaluation": {"every_epochs": 6},
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return pack_digits(tmp_path_factory.mktemp("digits"))
+
+
+def start(folder: Path, digits: Path, **fields):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | fields))
+    command = [sys.executable, "-m", "ssl_core", "run", folder / "config.json", "--data", digits, "--out", folder]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def done(folder, digits, **fields):
+    with start(folder, digits, **fields) as process:
+        lines, trace = process.communicate(timeout=200)
+    events = [from_line(line) for line in lines.splitlines()]
+    assert events, trace.decode()[-3000:]
+    return events
+
+
+@pytest.fixture(scope="module")
+def alone(digits, tmp_path_factory):
+    """The events and the folder of the run on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    return done(folder, digits), folder
+
+
+def assert_same(folder, alone):
+    mine, whole = (load_file(place / "model" / "weights.safetensors") for place in (folder, alone[1]))
+    assert mine.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(mine[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def losses(events):
+    return [
+        event.values["train/loss"] for event in events if isinstance(event, Metrics) and "train/loss" in event.values
+    ]
+
+
+def test_two_devices_train_the_network_that_one_trains(digits, alone, tmp_path):
+    events = done(tmp_path / "run", digits, devices=2)
+    assert isinstance(events[-1], Result)
+    assert sum(isinstance(event, Resolved) for event in events) == 1  # the second process says nothing
+    assert_same(tmp_path / "run", alone)
+    assert len(losses(alone[0])) == 48
+    torch.testing.assert_close(torch.tensor(losses(events)), torch.tensor(losses(alone[0])), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_that_is_stopped_and_killed_goes_on_with_other_numbers_of_devices_to_the_same_network(
+    digits, alone, tmp_path
+):
+    folder, told = tmp_path / "run", []
+    for devices, until, end in ((2, 4, signal.SIGTERM), (1, 13, signal.SIGKILL)):
+        with start(folder, digits, devices=devices) as process:
+            for line in process.stdout:
+                told.append(from_line(line))
+                if isinstance(told[-1], Metrics) and told[-1].step >= until:
+                    break
+            process.send_signal(end)
+            told += whole(process.stdout)
+        if end == signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL  # else the fault never happened
+        else:
+            assert isinstance(told[-1], Stopped)
+            assert [event.step for event in told if isinstance(event, Checkpoint)][-1] == told[-1].step
+    told += done(folder, digits, devices=2)
+    assert isinstance(told[-1], Result)
+    assert {event.step for event in told if isinstance(event, Metrics)} == set(range(1, 49))
+    assert sum(isinstance(event, Log) and event.code == "resumed" for event in told) == 2
+    assert_same(folder, alone)
+
+
+def whole(lines):
+    """The events of whole lines; the last one of a killed process may be torn."""
+    return [from_line(line) for line in lines if line.endswith(b"\n")]
+
+
+def test_the_processes_of_a_run_die_with_their_launcher(digits, tmp_path):
+    with start(tmp_path / "run", digits, devices=2, epochs=5000) as process:
+        for line in process.stdout:
+            if isinstance(from_line(line), Metrics):
+                break
+        mark = str(tmp_path / "run" / "config.json").encode()
+        ranks = [pid for pid in running(mark) if pid != process.pid]
+        assert len(ranks) == 2
+        process.kill()
+    deadline = time.monotonic() + 30
+    while running(mark):
+        assert time.monotonic() < deadline, "training goes on without anybody who listens"
+        time.sleep(0.05)
+
+
+def running(mark: bytes) -> list[int]:
+    """The processes with the mark in their command line, those that only wait to be buried left out."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if mark in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(("device", "what"), [("cuda", "GPUs"), ("cpu", "processors")])
+def test_more_devices_than_there_are_are_refused_before_anything_is_started(device, what):
+    count = process_group.there(device) + 1
+    with pytest.raises(ConfigUnfit, match=what), process_group.joined(max(2, count), device):
+        pass
+    assert process_group.launch(max(2, count), device) is None  # and has not become torchrun
+
+
+def test_a_run_of_several_devices_is_not_one_process(monkeypatch):
+    monkeypatch.setattr(process_group, "there", lambda device: 2)
+    with pytest.raises(ConfigUnfit, match="a process for each"), process_group.joined(2, "cpu"):
+        pass

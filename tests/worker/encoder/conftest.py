@@ -1,0 +1,46 @@
+"""Fixtures: a folder with models, and encoders that serve them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from tests.servers import free_port
+from tests.worker.encoder import models, server
+from tests.worker.encoder.server import Server
+
+TOKEN = "a token of the tests"
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with models/a, models/b, and models/damaged, whose weights are cut short."""
+    folder = server.data_folder(tmp_path_factory.mktemp("data"))
+    for seed, name in enumerate(("a", "b", "damaged")):
+        models.make(folder / "models" / name, seed=seed)
+    weights = folder / "models" / "damaged" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(model_folder: Path) -> Iterator[Server]:
+    """An encoder on a Unix socket, with the settings that people get."""
+    with server.running(Settings(data_dir=model_folder)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def small_encoder(model_folder: Path) -> Iterator[Server]:
+    """An encoder on TCP that has four places; it computes when all four are taken, and else not before long."""
+    settings = Settings(
+        data_dir=model_folder,
+        encoder_url=f"http://127.0.0.1:{free_port()}",
+        encoder_token=TOKEN,
+        embed_queue_images=4,
+        embed_max_batch=4,
+        embed_wait_ms=20_000,
+    )
+    with server.running(settings) as running:
+        yield running

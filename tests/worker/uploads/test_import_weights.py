@@ -1,0 +1,144 @@
+"""The importer: a job of kind `import` from its row to a model, and the child's limits."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from sqlalchemy import update
+
+from service import leases, models
+from service.db.models import Job, Model
+from service.db.session import now
+from service.garbage import live_paths
+from service.settings import Settings
+from ssl_core.config import Import
+from ssl_core.events import Failed, Result, from_line
+from ssl_core.models import backbones
+from ssl_core.serialization import saved_model
+from tests.service import given
+from worker.trainer.supervisor import supervise
+
+on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of a tiny network's weights."""
+    path = tmp_path_factory.mktemp("weights") / "weights.pt"
+    network = backbones.ResNet("resnet10", width=0.125, stem="cifar")
+    torch.save({"state_dict": {f"module.encoder.{name}": value for name, value in network.state_dict().items()}}, path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def asked(database, storage, tenant):
+    """Asks for the import of a file's bytes, and returns the job's id."""
+
+    def ask(data, **config):
+        sha256 = hashlib.sha256(data).hexdigest()
+        storage.upload_path(tenant, sha256).write_bytes(data)
+        with database.writing() as session:
+            wanted = Import.model_validate_json(json.dumps(config))
+            return models.create(session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted).id
+
+    return ask
+
+
+def attempt(database, storage, claim=None):
+    claim = claim or given.claimed(database, "data")
+    supervise(claim, database, storage, Settings(data_dir=storage.root), lambda: False)
+    return given.seen(database, claim.job_id)
+
+
+def made_model(database, job):
+    with database.reading() as session:
+        return session.get_one(Model, job.made_model_id)
+
+
+def test_uploaded_weights_become_a_model(database, storage, asked, weights):
+    asked(weights, image_size=16)
+    job = attempt(database, storage)
+    assert (job.status, job.dataset_id, job.summary["prefix"]) == ("succeeded", None, "state_dict.encoder.")
+    model = made_model(database, job)
+    encoder = saved_model.load(storage.absolute(model.path))
+    assert (model.name, model.dim, encoder.image_size) == ("w", 64, 16)
+    assert (model.card["name"], model.card["job"]) == ("w", job.id)
+    assert model.card["imported"]["file"]["sha256"] == hashlib.sha256(weights).hexdigest()
+
+
+@on_sqlite
+def test_weights_that_cannot_become_a_model_fail_the_job_at_once_with_the_places(database, storage, asked, weights):
+    asked(weights, backbone="resnet18")
+    job = attempt(database, storage)
+    assert (job.status, job.attempt, job.made_model_id) == ("failed", 1, None)
+    assert job.error["code"] == "missing_weights"
+    assert job.error["errors"][0]["pointer"].startswith("/tensors/state_dict.encoder.layer1.1.")
+
+
+@on_sqlite
+def test_the_upload_of_a_killed_attempt_is_kept_and_the_next_attempt_makes_the_model(
+    database, storage, tenant, asked, weights
+):
+    job_id = asked(weights)
+    upload = f"uploads/{tenant}/{hashlib.sha256(weights).hexdigest()}"
+    lost = given.claimed(database, "data")
+    with database.writing() as session:  # its worker was killed: nothing renews the lease
+        session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
+        assert leases.reap(session) == [job_id]
+        assert upload in live_paths(session)
+    job = attempt(database, storage)
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    assert made_model(database, job).path == f"jobs/{job_id}/a2/model"
+    supervise(lost, database, storage, Settings(data_dir=storage.root), lambda: False)  # the dead one wakes up
+    assert made_model(database, given.seen(database, job_id)).path == f"jobs/{job_id}/a2/model"
+    with database.reading() as session:
+        assert upload not in live_paths(session)
+
+
+@on_sqlite
+def test_a_run_may_wait_for_an_import_and_starts_from_what_it_makes(database, storage, tenant, asked, weights):
+    dataset = given.ready(database, tenant)
+    waiting = given.submitted(database, tenant, dataset, model=asked(weights))
+    assert waiting.status == "waiting"
+    job = attempt(database, storage)
+    assert given.seen(database, waiting.id).model_id == job.made_model_id
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+def run(folder, data, *arguments):
+    (folder / "upload").write_bytes(data)
+    command = [
+        sys.executable,
+        "-m",
+        "worker.uploads.import_weights",
+        folder / "upload",
+        "--out",
+        folder / "out",
+        "--events",
+    ]
+    child = subprocess.run([*command, *arguments], capture_output=True, check=False)
+    return child.returncode, [from_line(line) for line in child.stdout.splitlines()]
+
+
+def test_the_child_ends_with_zero_and_a_result_or_with_one_when_the_upload_is_at_fault(tmp_path, weights):
+    status, events = run(tmp_path, weights, "--config", '{"stem": "cifar_stride2"}')
+    assert (status, type(events[-1])) == (0, Result)
+    assert events[0].card["backbone"]["stem"] == "cifar_stride2"
+    status, events = run(tmp_path, b"hello")
+    assert (status, type(events[-1]), events[-1].code) == (1, Failed, "not_weights")
+
+
+def test_too_little_memory_is_told(tmp_path):
+    torch.save({"w": torch.zeros(50_000_000)}, tmp_path / "large")
+    status, events = run(tmp_path, (tmp_path / "large").read_bytes(), "--import-memory-bytes", str(10**8))
+    assert (status, events[-1].code) == (1, "out_of_memory")
+
+
+def test_a_model_larger_than_a_file_may_be_is_told(tmp_path, weights):
+    status, events = run(tmp_path, weights, "--max-weights-bytes", "10000")
+    assert (status, events[-1].code) == (1, "too_much_data")

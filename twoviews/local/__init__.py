@@ -1,0 +1,1 @@
+"""The embedded service: every process of it on this machine."""

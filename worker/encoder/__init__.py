@@ -1,0 +1,1 @@
+"""The encoder server: images to embeddings."""

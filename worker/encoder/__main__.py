@@ -1,0 +1,6 @@
+"""`python -m worker.encoder`: the encoder server, one process."""
+
+from worker.encoder.server import main
+
+if __name__ == "__main__":
+    main()

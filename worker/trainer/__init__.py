@@ -1,0 +1,1 @@
+"""One attempt at a job: the training process, its events and its lease."""

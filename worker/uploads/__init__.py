@@ -1,0 +1,1 @@
+"""An upload becomes a dataset or a model, in a sandboxed process."""

@@ -1,0 +1,162 @@
+"""Archives: an upload as a stream of its files, whatever it was packed with.
+
+The kind is told from the first bytes. Nothing is written to disk, so no name in an archive is ever a path; names that
+would be dangerous as paths refuse the whole upload all the same. Each reader yields what it can and raises PackError
+where it cannot go on.
+"""
+
+import errno
+import gzip
+import lzma
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import zstandard
+
+from ssl_core.data import folder_layout
+from ssl_core.data.pack import Fault, Item, PackError
+from worker.uploads import npz, parquet, tar
+from worker.uploads.limits import Limits, Meter
+
+Reader = Callable[[IO[bytes], Meter], Iterator[Item | Fault]]
+
+_KNOWN = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet are read"
+_CHUNK = 2**20
+_MAX_WINDOW = 2**27  # of zstd: 128 MiB, what `zstd --long` asks of a reader
+_ZIP_ENCRYPTED = 0x1 | 0x40 | 0x2000
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others without a bound on the output
+_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+_ZIP_TYPES = {
+    stat.S_IFLNK: Fault("", "symlink", "The entry is a symbolic link."),
+    stat.S_IFCHR: Fault("", "device", "The entry is a device."),
+    stat.S_IFBLK: Fault("", "device", "The entry is a device."),
+    stat.S_IFIFO: Fault("", "fifo", "The entry is a named pipe."),
+    stat.S_IFSOCK: Fault("", "device", "The entry is a socket."),
+}
+
+
+def read(file: IO[bytes], limits: Limits) -> Iterator[Item | Fault]:
+    """Yield the upload's files in the order in which they stand. Raises PackError."""
+    meter = Meter(limits, os.fstat(file.fileno()).st_size)
+    head = file.read(512)
+    file.seek(0)
+    for magic, reader in READERS.items():
+        if head.startswith(magic):
+            return reader(file, meter)
+    if tar.is_header(head):
+        return tar.read(file, meter)
+    raise PackError("not_an_archive", f"The file is not an archive of a known kind: {_KNOWN}.")
+
+
+def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    """Yield the files of a zip archive, or the images of an npz one."""
+    with _open_zip(file) as archive:
+        entries = _zip_entries(archive, file)
+        names = {entry.filename for entry in entries}
+        if names and all(name.endswith(".npy") for name in names):
+            yield from npz.read(archive, meter)
+            return
+        for entry in entries:
+            meter.add_entry()
+            name = tar.safe_path(entry.filename)
+            if not entry.is_dir():
+                yield _zip_entry(archive, entry, name, meter)
+
+
+def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    """Yield the files of a gzipped tar archive."""
+    with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+        yield from _guarded(stream, meter, (gzip.BadGzipFile, zlib.error))
+
+
+def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    """Yield the files of a tar archive packed with xz."""
+    with lzma.LZMAFile(file) as stream:
+        yield from _guarded(stream, meter, (lzma.LZMAError,))
+
+
+def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    """Yield the files of a tar archive packed with zstd."""
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+    with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as stream:
+        yield from _guarded(stream, meter, (zstandard.ZstdError,))
+
+
+READERS: dict[bytes, Reader] = {
+    b"PK\x03\x04": read_zip,
+    b"PK\x05\x06": read_zip,
+    b"\x1f\x8b": read_gzip,
+    b"\xfd7zXZ\x00": read_xz,
+    b"\x28\xb5\x2f\xfd": read_zstd,
+    b"PAR1": parquet.read,
+}
+
+
+def _guarded(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | Fault]:
+    try:
+        yield from tar.read(stream, meter)
+    except EOFError as error:
+        raise tar.truncated() from error
+    except damage as error:
+        raise PackError(
+            "corrupt_archive", f"The archive is damaged: {folder_layout.clean_text(str(error))}."
+        ) from error
+
+
+def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(file)
+    except UnicodeDecodeError as error:
+        raise PackError("corrupt_archive", "A name in the archive says that it is UTF-8 and is not.") from error
+    except NotImplementedError as error:
+        raise PackError("corrupt_archive", f"The zip archive is of an unknown kind: {error}.") from error
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        # A list that is said to stand where no file reaches is damage; anything else of the system's is the disk.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise PackError(
+            "truncated_archive", "The zip archive is cut short or damaged: the list of its files cannot be read."
+        ) from error
+
+
+def _zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
+    size = os.fstat(file.fileno()).st_size
+    if all(0 <= entry.header_offset < size for entry in archive.infolist()):
+        return archive.infolist()
+    raise PackError("corrupt_archive", "The zip archive is damaged: it says that files stand outside of it.")
+
+
+def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | Fault:
+    fault = _ZIP_TYPES.get(stat.S_IFMT(entry.external_attr >> 16))
+    if fault is not None:
+        return Fault(name, fault.code, fault.detail)
+    if entry.flag_bits & _ZIP_ENCRYPTED:
+        raise PackError("encrypted", "The archive is encrypted; pack the images without a password.")
+    if entry.compress_type not in _ZIP_METHODS:
+        return Fault(name, "unsupported_compression", "The entry is neither stored nor deflated.")
+    try:
+        data = _zip_data(archive, entry, meter)
+    except _ZIP_DAMAGE as error:
+        return Fault(name, "corrupt_entry", f"The entry is damaged: {folder_layout.clean_text(str(error))}.")
+    if len(data) > meter.limits.image_bytes:
+        return tar.too_large(name, meter)
+    if len(data) < entry.file_size:
+        return Fault(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive says.")
+    return Item(name, data)
+
+
+def _zip_data(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, meter: Meter) -> bytes:
+    """Return the entry's bytes, one more than an image may have at the most."""
+    data = bytearray()
+    with archive.open(entry) as stream:
+        while len(data) <= meter.limits.image_bytes:
+            chunk = stream.read(min(_CHUNK, meter.limits.image_bytes + 1 - len(data)))
+            if not chunk:
+                break
+            meter.add_bytes(len(chunk))
+            data += chunk
+    return bytes(data)

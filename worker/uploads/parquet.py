@@ -1,0 +1,118 @@
+"""The table: a Parquet file with a column of encoded images as a stream of images.
+
+The images are bytes, or structs with `bytes` in them as Hugging Face has it; `label` and `split` may stand beside them.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_core.data.folder_layout import SPLIT_NAMES, Split
+from ssl_core.data.pack import Fault, Item, PackError
+from worker.uploads.limits import Meter
+
+_ROWS_AT_ONCE = 32
+_IMAGE_NAMES = ("image", "img", "images")
+_LABEL_NAMES = ("label", "labels", "class")
+
+
+def read(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    """Yield an image for each row. Raises PackError."""
+    pa.set_memory_pool(pa.system_memory_pool())  # the others reserve far more address space than they use
+    try:
+        yield from _rows(file, meter)
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own OSErrors are about the file's content and have no number; the system's have one.
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise PackError("corrupt_archive", "The Parquet file is cut short or damaged.") from error
+    except UnicodeDecodeError as error:
+        raise PackError("corrupt_archive", "A column of text holds bytes that are not UTF-8.") from error
+
+
+def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+    table = pq.ParquetFile(file, pre_buffer=False)
+    schema = table.schema_arrow
+    if table.metadata.num_rows > meter.limits.images:
+        raise PackError("too_many_images", f"There are more than {meter.limits.images:,} images.")
+    image = _image_column(schema)
+    label = next((name for name in _LABEL_NAMES if name in schema.names), None)
+    split = "split" if "split" in schema.names else None
+    classes = _class_names(schema, label)
+    for name in (image, label, split):
+        if schema.names.count(name) > 1:
+            raise PackError("doubled_column", f"There are several columns {name}.")
+    _judge(schema, label, split)
+    struct = pa.types.is_struct(schema.field(image).type)
+    columns = [f"{image}.bytes" if struct else image, *(name for name in (label, split) if name)]
+    number = 0
+    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+        pixels = batch.column(image).field("bytes") if struct else batch.column(image)
+        labels = batch.column(label).to_pylist() if label else [None] * len(batch)
+        splits = batch.column(split).to_pylist() if split else ["train"] * len(batch)
+        for data, value, part in zip(pixels, labels, splits, strict=True):
+            yield _item(f"row {number:09d}", data, _label(value, classes), _split(part), meter)
+            number += 1
+
+
+def _item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | Fault:
+    if not data.is_valid:
+        return Fault(name, "empty", "The row has no image.")
+    view = data.as_buffer()
+    meter.add_bytes(view.size)
+    if view.size > meter.limits.image_bytes:
+        return Fault(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
+    return Item(name, view.to_pybytes(), label, split)
+
+
+def _image_column(schema: pa.Schema) -> str:
+    candidates: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
+    named = [name for name in _IMAGE_NAMES if name in candidates]
+    if named or len(candidates) == 1:
+        return (named or candidates)[0]
+    raise PackError("no_image_column", "The Parquet file has no column `image` of bytes, or of structs with `bytes`.")
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type))
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _judge(schema: pa.Schema, label: str | None, split: str | None) -> None:
+    for name, integers in ((label, True), (split, False)):
+        if name is None:
+            continue
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        if not text and not (integers and pa.types.is_integer(kind)):
+            raise PackError("wrong_dtype", f"The column {name} cannot be read: it is of type {kind}.")
+
+
+def _class_names(schema: pa.Schema, label: str | None) -> list[str]:
+    """Return the names of the classes as `datasets` stores them, or none."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        names = about["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return []
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+
+
+def _label(value: str | int | None, classes: list[str]) -> str | int | None:
+    return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
+
+
+def _split(value: str | None) -> Split:
+    split = SPLIT_NAMES.get(str(value or "train").casefold())
+    if split is None:
+        raise PackError("unknown_split", "The column split holds something other than train, val and test.")
+    return split
