@@ -30,10 +30,11 @@ from ssl_core.distributed import process_group
 from ssl_core.errors import BadWeights
 from ssl_core.evaluation import linear_checkpoint
 from ssl_core.events import Event, Failed, Stopped, to_line
+from ssl_core.inputs import Inputs
 from ssl_core.pretrained.simclr_tensorflow import CannotImport, import_simclr
 from ssl_core.pretrained.weights import import_weights
 from ssl_core.reports.progress_bar import Display
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import checkpoint
 
 DONE, FAILED, USAGE, RETRY, STOPPED = 0, 1, 2, 70, 75

@@ -1,7 +1,6 @@
 """A run: config and inputs in, events out. The front door of `ssl_core`."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,17 @@ from ssl_core import config
 from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Machine
-from ssl_core.distributed import process_group
+from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, exhausted
-from ssl_core.evaluation import linear_eval
+from ssl_core.evaluation import knn_eval, linear_eval
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.files import FULL
+from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, provenance, saved_model
 from ssl_core.training import duration
 from ssl_core.training.loop import Training, fingerprint, versions
 from ssl_core.training.resolve import Length, resolve, settle_machine
 from ssl_core.training.training_data import Material
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run works on: folders and files that exist."""
-
-    dataset: Path  # a packed dataset
-    model: Path | None = None  # the artifact to start from or to judge
-    checkpoint: Path | None = None  # where to go on from
-    stop: Callable[[], bool] = _never  # asked before every step
-    provenance: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what to tell in the model's card (ssl_core.serialization.provenance)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -93,11 +76,11 @@ def _trained(
     settled: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
 ) -> Iterator[Event]:
     """The events of the first process; others follow it and have none."""
-    yield from [] if process_group.rank() else [Resolved(settled.model_dump(mode="json"))]
+    yield from [] if collectives.rank() else [Resolved(settled.model_dump(mode="json"))]
     origin = provenance.about(inputs.provenance, saved_model.load_card(inputs.model) if inputs.model else None)
     training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
     told = [] if saved is None else list(_resume(training, material, saved))
-    if process_group.rank():
+    if collectives.rank():
         training.follow()
         return
     yield from told
@@ -193,5 +176,5 @@ _RUNS: dict[str, Callable[..., Iterator[Event]]] = {
 }
 _EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
     "linear_eval": linear_eval.run_linear_eval,
-    "knn_eval": linear_eval.run_knn_eval,
+    "knn_eval": knn_eval.run_knn_eval,
 }

@@ -12,8 +12,26 @@ from ssl_core.config.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
+# The rooms of ssl_core from the ground up: a room imports those on the floors below it and itself.
+FLOORS = (
+    "events errors rng inputs",
+    "device files",
+    "config recipes",
+    "data distributed",
+    "augment models reports",
+    "serialization",
+    "methods evaluation pretrained",
+    "export",
+    "optim",
+    "training",
+    "run",
+    "__main__",
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()}
+MOST_FILES = 20  # of a folder
+MOST_LINES = 200  # of a class
 # Free of torch and numpy.
-PLAIN = frozenset({"ssl_core.config", "ssl_core.events", "ssl_core.recipes", "ssl_core.data.folder_layout"})
+PLAIN = frozenset({"ssl_core.config", "ssl_core.events", "ssl_core.recipes"})
 MAY_IMPORT = {
     "ssl_core": frozenset(),
     "service": PLAIN,
@@ -76,6 +94,47 @@ def needed(file: Path) -> set[str]:
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name for name in inner if (ROOT / f"{name.replace('.', '/')}.py").is_file()} or {str(node.module)}
     return {name for name in found if name.startswith("ssl_core.")}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def climbs(file: Path) -> set[str]:
+    """The imports, anywhere in a file of the core, of a room that does not lie below the file's own."""
+    own = room(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    used = {name for name in imports(file) if name.startswith("ssl_core.")}
+    return {name for name in used if room(name) != own and FLOOR[room(name)] >= FLOOR[own]}
+
+
+def test_a_room_of_the_core_imports_only_rooms_below_it():
+    files = [file for file in (ROOT / "ssl_core").rglob("*.py") if file.parent.name or file.name != "__init__.py"]
+    upward = {str(file.relative_to(ROOT)): climbs(file) for file in files if file != ROOT / "ssl_core/__init__.py"}
+    assert {file: names for file, names in upward.items() if names} == {}
+    there = {
+        path.stem for path in (ROOT / "ssl_core").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert there - {"__init__"} == FLOOR.keys()
+
+
+def test_the_floors_would_see_an_import_upward(tmp_path):
+    """The rule is one comparison; these are its two sides."""
+    assert FLOOR["data"] < FLOOR["models"] < FLOOR["training"]
+    assert FLOOR["methods"] == FLOOR["evaluation"]  # so neither may import the other
+
+
+@pytest.mark.parametrize("top", ROOMS)
+def test_no_folder_is_crowded_and_no_class_is_long(top):
+    folders = {path for path in (ROOT / top).rglob("*") if path.is_dir() and path.name != "__pycache__"} | {ROOT / top}
+    crowded = {path for path in folders if len([*path.glob("[a-z]*.py")]) > MOST_FILES}
+    assert crowded == set()
+    classes = [
+        (f"{file.relative_to(ROOT)}:{node.name}", node.end_lineno - node.lineno + 1)
+        for file in (ROOT / top).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert [(name, length) for name, length in classes if length > MOST_LINES] == []
 
 
 def test_any_module_of_the_core_may_be_the_first_to_be_imported():

@@ -14,7 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
-from ssl_core.models import backbones
+from ssl_core.models import resnet
 from twoviews import Client, JobFailed
 from twoviews.cli import main
 from twoviews.demo.digits import png
@@ -165,7 +165,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
 
 def foreign_weights(folder):
     """A file of the weights of a network that was trained elsewhere."""
-    network = backbones.ResNet("resnet10", width=0.125, stem="cifar")
+    network = resnet.ResNet("resnet10", width=0.125, stem="cifar")
     torch.save(
         {"state_dict": {f"encoder.{key}": value for key, value in network.state_dict().items()}}, folder / "w.pt"
     )

@@ -16,12 +16,13 @@ from sklearn.datasets import load_sample_images
 from ssl_core import config
 from ssl_core.data.pack import pack_folder
 from ssl_core.events import Result
+from ssl_core.inputs import Inputs
 from ssl_core.recipes import RECIPES
 from ssl_core.recipes.cifar10 import CIFAR10
 from ssl_core.recipes.imagenet import IMAGENET
 from ssl_core.recipes.published import PUBLISHED
 from ssl_core.recipes.small import SMALL
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from tests.ssl_core.toys import SIDE, shrunk, shrunk_evaluation
 from tests.test_end_to_end import up
 

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_core.data.centre_crop import prepare
-from ssl_core.data.dataset import Dataset, Rows
+from ssl_core.data.dataset import Dataset
 from ssl_core.data.image_batch import Group, Pixels
+from ssl_core.data.sampling import Rows
 
 MARGIN = 1.5  # the shorter side kept, in image sizes
 _GRAIN = 32  # images of several sizes share canvases whose sides are multiples of this

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Distill, Labelled
-from ssl_core.data.dataset import Dataset, Rows
+from ssl_core.data.dataset import Dataset
 from ssl_core.data.label_split import Trial, draw_labelled
+from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 
 HIDDEN = -1  # the label of an image whose class the run is not told

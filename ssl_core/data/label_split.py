@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_core import rng
-from ssl_core.data.dataset import Dataset, Rows, draw_evenly, hold_out
+from ssl_core.data.dataset import Dataset
+from ssl_core.data.sampling import Rows, draw_evenly, hold_out
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 
 TEST_FRACTION = 0.2

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import KnnEval, LinearEval
-from ssl_core.data.dataset import Dataset, Rows, labels_of
+from ssl_core.data.dataset import Dataset, labels_of
 from ssl_core.data.image_store import Images, prepared
 from ssl_core.data.label_split import Trial
+from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation import accuracy
 from ssl_core.evaluation.logistic_regression import Scaling
 from ssl_core.events import Event, Metrics, Progress
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 _BATCH = 256
 _CHUNK = 16 * _BATCH  # images prepared at a time

@@ -11,7 +11,7 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import LinearEval, Views
-from ssl_core.data.dataset import Rows
+from ssl_core.data.sampling import Rows
 from ssl_core.evaluation import logistic_regression
 from ssl_core.evaluation.features import Bench, Features, Source, Steps
 from ssl_core.evaluation.linear_checkpoint import Notebook, State

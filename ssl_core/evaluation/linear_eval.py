@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssl_core.config import KnnEval, LinearEval
-from ssl_core.data.dataset import Rows
+from ssl_core.config import LinearEval
 from ssl_core.data.label_split import draw_labelled, find_labelled
-from ssl_core.evaluation import accuracy, knn, linear_augmented, logistic_regression
+from ssl_core.data.sampling import Rows
+from ssl_core.evaluation import accuracy, linear_augmented, logistic_regression
 from ssl_core.evaluation.features import Bench, Features, Inputs, Source, Steps, features
 from ssl_core.evaluation.linear_checkpoint import Notebook, Outcome
 from ssl_core.evaluation.logistic_regression import Classifiers, Scaling, Setting, Training
@@ -25,30 +25,6 @@ from ssl_core.events import Event, Result, Stopped
 from ssl_core.reports import confusion_matrix, label_efficiency
 
 __all__ = ["Inputs", "features", "run_knn_eval", "run_linear_eval"]
-
-
-def run_knn_eval(config: KnnEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    """Judge by the kNN vote; `config` is resolved. Raises RunFailure."""
-    bench = Bench(config, inputs)
-    results, details = [], {}
-    for name in bench.sources:
-        found = yield from bench.represent(bench.source(name))
-        if found is None:
-            yield Stopped(bench.done)
-            return
-        votes = knn.votes(found.train, bench.train_labels, found.test, len(bench.classes), config.k, config.temperature)
-        votes = torch.where(votes > 0, votes, -torch.inf)
-        ranks = accuracy.ranks(votes, bench.test_labels)[None]
-        results.append({"features": name, **accuracy.accuracy(ranks, len(bench.classes), config.seed)})
-        if name == "model":
-            details = accuracy.by_class(votes, bench.test_labels, bench.classes)
-        yield bench.metric("knn/top1", name, results[-1]["top1"])
-    yield from confusion_matrix.left(details, results[0]["top1"], directory)
-    k = min(config.k, len(bench.train_labels))
-    how = f"Cosine kNN, k {k}, votes weighed by exp(similarity / {config.temperature:g})"
-    extra = {"k": k, "temperature": config.temperature}
-    shown = {"results": results, "top1": results[0]["top1"], **details}
-    yield Result({"protocol": f"{how}; {bench.protocol()}", **bench.about, **extra, **shown})
 
 
 def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:

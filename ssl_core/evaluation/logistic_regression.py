@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core import rng
-from ssl_core.data.dataset import by_class, hold_out
+from ssl_core.data.sampling import by_class, hold_out
 
 MOMENTUM = 0.9
 FOLDS = 5

@@ -13,7 +13,7 @@ from ssl_core.data.image_store import prepared
 from ssl_core.data.label_budget import Teaching
 from ssl_core.data.label_split import Trial
 from ssl_core.evaluation import accuracy, linear_eval
-from ssl_core.serialization.saved_model import Encoder
+from ssl_core.models.encoder import Encoder
 
 _STREAM = 0x6578616D  # sets the draw of images apart from other draws under the same seed
 _CHUNK = 4096  # images prepared at a time

@@ -20,16 +20,16 @@ from sklearn.manifold import TSNE
 
 from ssl_core import rng
 from ssl_core.config import Project
-from ssl_core.data.dataset import SPLITS, Dataset, Rows, draw_evenly
+from ssl_core.data.dataset import SPLITS, Dataset
 from ssl_core.data.image_store import prepared
+from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation.linear_eval import Inputs, features
 from ssl_core.events import Event, Progress, Result, Stopped
 from ssl_core.files import leave
-from ssl_core.reports import projection_map, style
+from ssl_core.models.encoder import Encoder
+from ssl_core.reports import files, projection_map, style
 from ssl_core.serialization import model_card, saved_model
-from ssl_core.serialization.saved_model import Encoder
-from ssl_core.training import figures
 
 FEWEST = 4  # images of which a map can be drawn
 _CHUNK = 1_024  # images that are read and encoded at a time
@@ -162,7 +162,7 @@ def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 def _files(
     dataset: Dataset, rows: Rows, flats: Mapping[str, Flat], about: Mapping[str, Any], sentence: str
-) -> figures.Files:
+) -> files.Files:
     yield "coordinates.json", _coordinates(dataset, rows, flats, about)
     images = f"{len(rows):,} images of the {about['split']} split"
     labels, classes = dataset.labels[rows], dataset.classes

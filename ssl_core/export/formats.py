@@ -29,9 +29,9 @@ from ssl_core.events import Artifact, Event, Log, Progress, Result, Stopped
 from ssl_core.export import graph
 from ssl_core.export.graph import Answer
 from ssl_core.files import settle
-from ssl_core.models import backbones, other_libraries
+from ssl_core.models import other_libraries, torchvision_models
+from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder
 
 _STREAM = 0x6578706F  # sets the draw of images apart from other draws under the same seed
 
@@ -197,7 +197,7 @@ def _torchvisions(subject: _Subject) -> tuple[nn.Module, str]:
     if other_libraries.in_torchvision(backbone, "") is None:
         fresh = saved_model.load_untrained(subject.folder, seed=1).backbone
         return fresh.body, "Twoviews: torchvision has no such network"
-    network = backbones.torchvisions_own(backbone["name"])
+    network = torchvision_models.torchvisions_own(backbone["name"])
     return _with_stem(network, backbone), f"torchvision {version('torchvision')}"
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ssl_core.errors import ExportFailed, PackageMissing
-from ssl_core.serialization.saved_model import Encoder
+from ssl_core.models.encoder import Encoder
 
 OPSET = 18  # of the ONNX operators: the one that torch's exporter writes without converting
 _MOST_BYTES = 2**31 - 2**20  # what one ONNX file holds: a protobuf message, less room for the graph

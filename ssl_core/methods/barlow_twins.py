@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config.methods import BarlowTwins as Config
-from ssl_core.distributed.process_group import gather
+from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import barlow_twins
 from ssl_core.methods.method import Method, Output
 from ssl_core.models.backbones import Backbone

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ssl_core.errors import ConfigUnfit
 from ssl_core.methods.method import Method, Output
 from ssl_core.models.backbones import Backbone
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 ALL, HEAD_ALONE = -1, 4  # of `fine_tune_after_block`
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_core.config.methods import DINO as Config
-from ssl_core.distributed import process_group
+from ssl_core.distributed import collectives
 from ssl_core.methods.losses import distillation
 from ssl_core.methods.method import Moment, Output
 from ssl_core.methods.target import TargetMethod
@@ -74,4 +74,4 @@ class DINO(TargetMethod):
         self.teacher_temperature.fill_(low + warm * (high - low))
 
     def _move_centre(self, logits: Tensor) -> None:
-        self.centre.lerp_(process_group.mean(logits.mean(0)), 1 - self.config.centre_momentum)
+        self.centre.lerp_(collectives.mean(logits.mean(0)), 1 - self.config.centre_momentum)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl_core.config import Distill
 from ssl_core.data.label_budget import HIDDEN
-from ssl_core.distributed import process_group
+from ssl_core.distributed import collectives
 from ssl_core.methods.classification import Classification
 from ssl_core.methods.losses import soft_cross_entropy
 from ssl_core.methods.method import Output
@@ -31,7 +31,7 @@ class Distillation(Classification):
         if self.label_weight > 0:
             assert labels is not None
             # Labelled images of a process, on average.
-            told = process_group.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)
+            told = collectives.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)
             own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told
             loss = (1 - self.label_weight) * loss + self.label_weight * own
         return Output(loss, h.detach())

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ssl_core.models.backbones import Backbone
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 
 class Output(NamedTuple):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core.config.methods import MoCoV2 as Config
-from ssl_core.distributed.process_group import gather
+from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import info_nce
 from ssl_core.methods.method import Output
 from ssl_core.methods.target import TargetMethod

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config.methods import SimCLR as Config
-from ssl_core.distributed.process_group import gather
+from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import nt_xent
 from ssl_core.methods.method import Method, Output
 from ssl_core.models.backbones import Backbone

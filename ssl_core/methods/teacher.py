@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core.device import memory_format, precise
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 
 @dataclass(frozen=True)

@@ -6,149 +6,18 @@ networks of google-research/simclr instead, which may have selective kernels. An
 besides, as `torchvision_<name>`, with its classifier taken off.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ssl_core.config import Backbone as BackboneConfig
-from ssl_core.config.architectures import RESNETS, TORCHVISION
+from ssl_core.config.architectures import RESNETS
 from ssl_core.errors import ConfigUnfit, WeightsUnavailable
-from ssl_core.models.convolution import Conv
-from ssl_core.models.pooling import AveragePool, SameMaxPool
-from ssl_core.models.selective_kernel import SelectiveKernel
-
-BLOCKS = ("block1", "block2", "block3", "block4")
-Shortcut = Callable[[int, int, int], nn.Sequential | None]  # inputs, outputs, stride -> None for the identity
-Block = Callable[[int, int, int, Shortcut], nn.Module]  # inputs, planes, stride, shortcut
-
-
-class Basic(nn.Module):
-    """Two 3×3 convolutions around a shortcut."""
-
-    def __init__(self, inputs: int, planes: int, stride: int, shortcut: Shortcut) -> None:
-        super().__init__()
-        self.conv1 = Conv(inputs, planes, 3, stride)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = Conv(planes, planes, 3)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(inputs, planes, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 (which carries the stride, as in torchvision) and 1×1 convolutions around a shortcut.
-
-    inner: how many times `planes` the 3×3 convolution is wide. selective: it has selective kernels.
-    """
-
-    def __init__(
-        self, inputs: int, planes: int, stride: int, shortcut: Shortcut, *, inner: int = 1, selective: bool = False
-    ) -> None:
-        super().__init__()
-        width = inner * planes
-        self.conv1 = Conv(inputs, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = SelectiveKernel(width, width, stride) if selective else Conv(width, width, 3, stride)
-        # Selective kernels bring their own norm and ReLU, which another ReLU does not change.
-        self.bn2 = nn.Identity() if selective else nn.BatchNorm2d(width)
-        self.conv3 = Conv(width, 4 * planes, 1)
-        self.bn3 = nn.BatchNorm2d(4 * planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(inputs, 4 * planes, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    """Images N×3×S×S -> features N×dim, the spatial mean of the last stage.
-
-    google: google-research/simclr's layout. Its max-pool pads SAME and every stage starts with a projection; with
-    selective kernels it has ResNet-D's stem of three convolutions and average-pooled shortcuts (arXiv:1812.01187).
-    """
-
-    def __init__(
-        self,
-        name: str,
-        *,
-        width: float = 1.0,
-        stem: str = "imagenet",
-        zero_init_residual: bool = False,
-        google: bool = False,
-        selective_kernel: bool = False,
-    ) -> None:
-        super().__init__()
-        shape = RESNETS[name]
-        planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
-        self.conv1 = _stem(planes[0], stem, deep=selective_kernel)
-        self.bn1 = nn.BatchNorm2d(planes[0])
-        self.relu = nn.Identity() if stem == "cifar_no_relu" else nn.ReLU(inplace=True)
-        self.maxpool = _stem_pool(stem, same=google)
-        bottleneck = partial(Bottleneck, inner=shape.inner, selective=selective_kernel)
-        block: Block = Basic if shape.block == "basic" else bottleneck
-        shortcut = _pooled_projection if selective_kernel else _projection if google else _where_needed
-        dims = [width_ * shape.expansion for width_ in planes]
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(block, *sizes, shortcut)
-            for sizes in zip([planes[0], *dims[:3]], dims, planes, shape.depths, (1, 2, 2, 2), strict=True)
-        )
-        self.dim = dims[-1]
-        self.block_dims = dict(zip(BLOCKS, dims, strict=True))
-        _initialise(self, zero_init_residual)
-
-    def forward(self, images: Tensor) -> Tensor:
-        *_, last = self._stages(images)
-        return last.mean(dim=(2, 3))
-
-    def blocks(self, images: Tensor) -> dict[str, Tensor]:
-        """Return every stage's spatial mean, N×C_stage, under the names of BLOCKS; the last is `forward`'s result."""
-        return {name: x.mean(dim=(2, 3)) for name, x in zip(BLOCKS, self._stages(images), strict=True)}
-
-    @property
-    def body(self) -> nn.Module:
-        """The module whose state dict has torchvision's names."""
-        return self
-
-    def _stages(self, images: Tensor) -> Iterator[Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)  # N×C×H×W
-            yield x
-
-
-class Torchvision(nn.Module):
-    """A classification model of torchvision's without its classifier: images N×3×S×S -> N×dim, what it classified."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        model = _torchvision().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
-        self.model = model
-        self.dim = _behead(model)
-        self.block_dims: dict[str, int] = {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model(images).flatten(1)
-
-    def blocks(self, images: Tensor) -> dict[str, Tensor]:
-        return {}  # such models agree on no names for their stages
-
-    @property
-    def body(self) -> nn.Module:
-        """The module whose state dict has torchvision's names."""
-        return self.model
+from ssl_core.models.resnet import ResNet
+from ssl_core.models.torchvision_models import Torchvision, _torchvision
 
 
 class ShapesAlone(TorchFunctionMode):
@@ -169,17 +38,6 @@ class ShapesAlone(TorchFunctionMode):
 
 
 Backbone = ResNet | Torchvision
-_SMALL_STEMS: dict[str, dict[str, int]] = {
-    "cifar": {},
-    "cifar_stride2": {"stride": 2},
-    "cifar_padding2": {"padding": 2},
-    "cifar_no_relu": {},
-}
-# Auxiliary classifiers would answer with a tuple; the two models warn about their slow initialisation unless told.
-_EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "googlenet": {"aux_logits": False, "init_weights": True},
-    "inception_v3": {"aux_logits": False, "init_weights": True},
-}
 
 
 def build(config: BackboneConfig) -> Backbone:
@@ -215,82 +73,3 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     if missing := own.keys() - fitting.keys() - {"conv1.weight"}:
         raise ConfigUnfit(f"The ImageNet weights of {name} lack {sorted(missing)[0]}.")
     backbone.body.load_state_dict(own | fitting)
-
-
-def torchvisions_own(name: str) -> nn.Module:
-    """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
-    model = name.removeprefix("torchvision_")
-    if model in TORCHVISION:
-        return Torchvision(model).body
-    resnet = _torchvision().resnet
-    network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
-    network.fc = nn.Identity()
-    return network
-
-
-def _torchvision() -> Any:
-    """torchvision.models, imported when asked for: it takes seconds and 100 MB, and our networks need none of it."""
-    import ssl_core.models.torchvision_ops  # noqa: PLC0415 - has to come before torchvision
-
-    assert ssl_core.models.torchvision_ops
-    import torchvision.models  # noqa: PLC0415
-
-    return torchvision.models
-
-
-def _stem(width: int, stem: str, *, deep: bool) -> nn.Module:
-    if stem != "imagenet":
-        return Conv(3, width, 3, **_SMALL_STEMS[stem])
-    if not deep:
-        return Conv(3, width, 7, 2)
-    half = max(1, width // 2)
-    first, second = (
-        [Conv(inputs, half, 3, stride), nn.BatchNorm2d(half), nn.ReLU(inplace=True)]
-        for inputs, stride in ((3, 2), (half, 1))
-    )
-    return nn.Sequential(*first, *second, Conv(half, width, 3))
-
-
-def _stem_pool(stem: str, *, same: bool) -> nn.Module:
-    if stem != "imagenet":
-        return nn.Identity()
-    return SameMaxPool() if same else nn.MaxPool2d(3, 2, 1)
-
-
-def _stage(
-    block: Block, inputs: int, outputs: int, planes: int, depth: int, stride: int, shortcut: Shortcut
-) -> nn.Sequential:
-    first = block(inputs, planes, stride, shortcut)
-    return nn.Sequential(first, *(block(outputs, planes, 1, _where_needed) for _ in range(depth - 1)))
-
-
-def _where_needed(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    return None if stride == 1 and inputs == outputs else _projection(inputs, outputs, stride)
-
-
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(Conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
-
-
-def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(AveragePool(stride), *_projection(inputs, outputs, 1))
-
-
-def _initialise(network: ResNet, zero_init_residual: bool) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where a draw loads all of torch's compiler
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if zero_init_residual and isinstance(module, Basic | Bottleneck):
-            nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)
-
-
-def _behead(model: nn.Module) -> int:
-    """Replace the layer that gives the 1,000 class scores by the identity; return how many features it took."""
-    name, last = [
-        (name, module)
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.Linear) and module.out_features == 1000)
-        or (isinstance(module, nn.Conv2d) and module.out_channels == 1000)
-    ][-1]
-    model.set_submodule(name, nn.Identity())
-    return last.in_features if isinstance(last, nn.Linear) else last.in_channels

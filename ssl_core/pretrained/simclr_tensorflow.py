@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config.architectures import RESNETS, Shape
 from ssl_core.models import backbones
-from ssl_core.models.backbones import ResNet
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
+from ssl_core.models.resnet import ResNet
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 IMAGE_SIZE = {"imagenet": 224, "cifar": 32}
 _CONVOLUTION = r"base_model/conv2d(?:_(\d+))?/kernel"

@@ -13,10 +13,10 @@ from ssl_core.config import Import
 from ssl_core.errors import BadWeights, exhausted, fault
 from ssl_core.files import Written
 from ssl_core.models import backbones
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.pretrained import weights_file
 from ssl_core.pretrained.match_architecture import COUNTER, Recognised, recognise
 from ssl_core.serialization import provenance, saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 _MOST_NAMED = 100  # tensors that were left out
 _IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

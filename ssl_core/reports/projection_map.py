@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from ssl_core.data.dataset import Rows
+from ssl_core.data.sampling import Rows
 from ssl_core.reports.style import GREY, LINE, plain, titled
 
 THUMBNAIL = 48  # pixels: the side of an image on the sheet

@@ -4,8 +4,7 @@ A run never ends for the sake of one: without room, or when a picture cannot be 
 What draws is loaded when there is something to draw, as that takes seconds.
 """
 
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from ssl_core import rng
 from ssl_core.config import Pretrain, TrainingRun
-from ssl_core.data.dataset import Dataset, Rows, draw_evenly
+from ssl_core.data.dataset import Dataset
+from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, leave
+from ssl_core.reports import view_grid
+from ssl_core.reports.files import Files, _left
 from ssl_core.reports.history import History
 from ssl_core.training.learner import Learner
 from ssl_core.training.training_data import Material
@@ -26,8 +27,6 @@ _IMAGES, _ACROSS = 6, 8  # of the view grid: images, and views of each
 _SHOWN = 320  # the longer side of a shown image, at most
 _STREAM = 0x73656573  # sets the draw of images apart from other draws under the same seed
 _LABELLED = {"supervised": "Training with labels", "finetune": "Fine-tuning", "distill": "Distillation"}
-
-Files = Iterator[tuple[str, bytes]]  # names and contents
 
 
 def of_start(learner: Learner, material: Material, directory: Path) -> Iterator[Artifact | Log]:
@@ -41,27 +40,14 @@ def of_end(learner: Learner, material: Material, history: History, directory: Pa
     yield from _left(directory, lambda: _event_file(history))
 
 
-def _left(directory: Path, make: Callable[[], Files]) -> Iterator[Artifact | Log]:
-    try:
-        for name, data in make():
-            yield leave(directory, name, data)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        yield Log("warning", "The storage is full: a picture of the run is missing; it goes on.", "storage_full")
-    except Exception as error:  # noqa: BLE001 - days of training are worth more than a picture of them
-        traceback.print_exc()
-        yield Log("warning", f"A picture of the run could not be drawn: {error}", "picture_failed")
-
-
 def _views(learner: Learner, material: Material) -> Files:
-    from ssl_core.reports import style, training_curves  # noqa: PLC0415
+    from ssl_core.reports import style  # noqa: PLC0415
 
     rows, stages = _some(material, learner.settled), _stages(learner)
     images = material.images.batch(torch.from_numpy(rows))
     made = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in stages.items()]
     sights = [
-        training_curves.Sight(
+        view_grid.Sight(
             _shown(material.dataset, row),
             _caption(material.dataset, row),
             [[_pixels(view[place]) for view in views] for views in made],
@@ -71,7 +57,7 @@ def _views(learner: Learner, material: Material) -> Files:
     note = "Left: images of the run. Right: views of them, which it trains on"
     note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
     with style.style():
-        drawn = training_curves.views(sights, list(stages), "What the network will see", note)
+        drawn = view_grid.views(sights, list(stages), "What the network will see", note)
         yield "views.png", style.written(drawn, "png")
 
 

@@ -10,15 +10,15 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import TrainingRun, Views, view_sets
-from ssl_core.data.dataset import epoch_order
 from ssl_core.data.image_batch import Pixels
+from ssl_core.data.sampling import epoch_order
 from ssl_core.device import memory_format, place, precise
-from ssl_core.distributed import process_group
+from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
 from ssl_core.methods import Moment
 from ssl_core.models import grad_cache
+from ssl_core.models.encoder import Encoder
 from ssl_core.optim import optimizers
-from ssl_core.serialization.saved_model import Encoder
 from ssl_core.training import objectives
 from ssl_core.training.training_data import Material
 
@@ -53,7 +53,7 @@ class Learner:
         self._network = process_group.wrap(self.method, self.device)
         self.optimizer = optimizers.build(settled.optimizer, self.method, optimizers.scaled_lr(settled))
         self.batch_size = min(settled.batch_size, len(material.rows))  # of all processes together
-        self.batch_size -= self.batch_size % process_group.world_size()
+        self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(material.rows) // self.batch_size
         self.total_steps = settled.epochs * self.steps_per_epoch
         self.step = 0  # steps done
@@ -69,7 +69,7 @@ class Learner:
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
-                yield process_group.part(order[batch * size : (batch + 1) * size])
+                yield collectives.part(order[batch * size : (batch + 1) * size])
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of a step's whole batch, of all processes, int64 N."""
@@ -117,7 +117,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.method.after_step(self._moment())
-        return Taken(process_group.mean(output.loss.detach()), output.z, norm)
+        return Taken(collectives.mean(output.loss.detach()), output.z, norm)
 
     def lr_factor(self) -> float:
         """Return the share of the peak rate at the present step."""

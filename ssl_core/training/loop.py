@@ -19,7 +19,7 @@ from torch import Tensor
 from ssl_core.config import Pretrain, TrainingRun
 from ssl_core.data.image_batch import Pixels
 from ssl_core.data.prefetch import ahead
-from ssl_core.distributed import process_group
+from ssl_core.distributed import collectives
 from ssl_core.errors import Diverged
 from ssl_core.evaluation import representation
 from ssl_core.evaluation.online_accuracy import Examiner
@@ -126,7 +126,7 @@ class Training:
         """Whether there is a next step; the first process decides for all."""
         if self._learner.step == self._learner.total_steps:
             return False
-        return process_group.agreed(not self._patience.over and not self._stop())
+        return collectives.agreed(not self._patience.over and not self._stop())
 
     def _batches(self) -> Generator[tuple[Pixels, Tensor], None, None]:
         """The images and rows of every step to come."""
@@ -184,7 +184,7 @@ class Training:
     def _health(self, z: Tensor) -> dict[str, float]:
         if self._learner.num_views == 1:
             return representation.spectrum(z)
-        return representation.measure(z, self._learner.batch_size // process_group.world_size())
+        return representation.measure(z, self._learner.batch_size // collectives.world_size())
 
     def _metrics(self, values: dict[str, float]) -> Metrics:
         clean = {name: value if math.isfinite(value) else None for name, value in values.items()}

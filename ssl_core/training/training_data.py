@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from ssl_core.config import Finetune, Labelled, Pretrain, TrainingRun
-from ssl_core.data.dataset import Dataset, Rows
+from ssl_core.data.dataset import Dataset
 from ssl_core.data.image_store import Images
 from ssl_core.data.label_budget import Teaching
+from ssl_core.data.sampling import Rows
 from ssl_core.evaluation.online_accuracy import Examiner
 from ssl_core.evaluation.online_probe import Monitor
+from ssl_core.models.encoder import Preprocessing
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Preprocessing
 
 # Mean and standard deviation of each channel.
 _FIXED = {

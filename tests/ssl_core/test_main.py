@@ -13,7 +13,8 @@ from ssl_core import config
 from ssl_core.__main__ import main
 from ssl_core.evaluation import linear_checkpoint
 from ssl_core.events import Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped, from_line
-from ssl_core.run import Inputs, run
+from ssl_core.inputs import Inputs
+from ssl_core.run import run
 from tests.ssl_core.digits import TINY, pack_digits, write_folder
 
 

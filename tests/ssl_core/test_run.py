@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS, simclr
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import checkpoint, saved_model
 from ssl_core.training import loop
 from ssl_core.training.training_data import Material

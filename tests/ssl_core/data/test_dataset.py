@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ssl_core.data import decode
-from ssl_core.data.dataset import Dataset, by_class, draw_evenly, epoch_order, hold_out
+from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
 from ssl_core.data.pack import Item, pack
+from ssl_core.data.sampling import by_class, draw_evenly, epoch_order, hold_out
 
 
 def photo(seed: int, height: int = 12, width: int = 12) -> np.ndarray:

@@ -20,7 +20,7 @@ from ssl_core import config, methods
 from ssl_core.data.label_budget import HIDDEN
 from ssl_core.device import Machine
 from ssl_core.distributed import sync_batch_norm
-from ssl_core.distributed.process_group import gather
+from ssl_core.distributed.collectives import gather
 from ssl_core.methods import METHODS, Moment, losses
 from ssl_core.methods.distillation import Distillation
 from ssl_core.models import backbones

@@ -22,12 +22,20 @@ from ssl_core.data.label_split import Trial, draw_labelled
 from ssl_core.data.pack import Item, pack
 from ssl_core.device import Machine
 from ssl_core.errors import LabelsNeeded
-from ssl_core.evaluation import linear_augmented, linear_checkpoint, linear_eval, logistic_regression, online_judge
+from ssl_core.evaluation import (
+    linear_augmented,
+    linear_checkpoint,
+    linear_eval,
+    logistic_regression,
+    online_probe,
+)
 from ssl_core.evaluation.logistic_regression import Setting, Training
 from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Progress, Resolved, Result, Stopped, to_line
-from ssl_core.run import Inputs, run
+from ssl_core.inputs import Inputs
+from ssl_core.models import encoder
+from ssl_core.models.encoder import Preprocessing
+from ssl_core.run import run
 from ssl_core.serialization import checkpoint, saved_model
-from ssl_core.serialization.saved_model import Preprocessing
 from ssl_core.training.resolve import resolve
 
 CLASSES = ("dark", "light", "red")
@@ -68,7 +76,7 @@ def model(dataset: Path, tmp_path_factory) -> Path:
     assert isinstance(settled.image_size, int)
     preprocessing = Preprocessing.of(settled.image_size, report["mean"], report["std"])
     method = methods.build(settled, 0)
-    encoder = saved_model.Encoder(method.backbone, method.projector, preprocessing)
+    encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
     saved_model.save(folder, encoder, settled.backbone, method.heads(), {})
     return folder
 
@@ -293,10 +301,10 @@ def test_the_online_evaluation_tells_good_features_from_noise():
     noise = torch.randn(600, 16, generator=generator)
     good = torch.nn.functional.one_hot(labels, 16) * 3 + noise
     train, test = slice(0, 400), slice(400, 600)
-    judged = online_judge.judge(good[train], labels[train], good[test], labels[test], 5, k=20)
+    judged = online_probe.judge(good[train], labels[train], good[test], labels[test], 5, k=20)
     assert judged.keys() == {"online/knn", "online/linear"}
     assert min(judged.values()) > 0.8
-    guessed = online_judge.judge(noise[train], labels[train], noise[test], labels[test], 5, k=20)
+    guessed = online_probe.judge(noise[train], labels[train], noise[test], labels[test], 5, k=20)
     assert max(guessed.values()) < 0.35
 
 

@@ -16,8 +16,9 @@ from ssl_core.data.image_store import prepared
 from ssl_core.evaluation import projection
 from ssl_core.evaluation.linear_eval import features
 from ssl_core.events import Artifact, Failed, Progress, Resolved, Result, Stopped
+from ssl_core.inputs import Inputs
 from ssl_core.reports import projection_map, style
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import saved_model
 from tests.ssl_core.digits import TINY, pack_digits
 from tests.ssl_core.test_run import kinds

@@ -27,10 +27,11 @@ from ssl_core.device import Machine
 from ssl_core.errors import ExportFailed
 from ssl_core.events import Artifact, Failed, Log, Resolved, Stopped, from_line
 from ssl_core.export import formats, graph
+from ssl_core.inputs import Inputs
 from ssl_core.models import other_libraries
-from ssl_core.run import Inputs, run
+from ssl_core.models.encoder import Encoder, Preprocessing
+from ssl_core.run import run
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 from ssl_core.training.resolve import resolve
 from tests.ssl_core.digits import pack_digits
 

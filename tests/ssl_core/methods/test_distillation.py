@@ -10,8 +10,8 @@ from ssl_core.methods.distillation import Distillation
 from ssl_core.methods.losses import soft_cross_entropy
 from ssl_core.methods.teacher import Teacher
 from ssl_core.models import backbones
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 
 
 def slow_distillation(student, teacher, temperature):

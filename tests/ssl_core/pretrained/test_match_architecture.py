@@ -18,7 +18,7 @@ import torchvision.models
 
 from ssl_core.config.architectures import TORCHVISION, TORCHVISIONS_FIRST
 from ssl_core.errors import BadWeights
-from ssl_core.models import backbones
+from ssl_core.models import backbones, resnet, torchvision_models
 from ssl_core.pretrained.match_architecture import recognise
 from tests.ssl_core.foreign import lightly_resnet, lightly_sequential, randomised, timm_resnet
 
@@ -153,7 +153,7 @@ def test_torchvisions_other_networks_are_told_by_their_weights(name):
 def test_every_family_of_torchvision_begins_with_the_weight_that_it_is_known_by(family):
     name = next(name for name in TORCHVISION if name.startswith(family))
     with backbones.ShapesAlone():
-        assert TORCHVISIONS_FIRST[family] in backbones.Torchvision(name).body.state_dict()
+        assert TORCHVISIONS_FIRST[family] in torchvision_models.Torchvision(name).body.state_dict()
 
 
 def test_every_network_of_torchvision_is_of_a_family():
@@ -162,7 +162,7 @@ def test_every_network_of_torchvision_is_of_a_family():
 
 def test_width_is_told_by_the_first_convolution():
     with backbones.ShapesAlone():
-        weights = backbones.ResNet("resnet34", width=0.25, stem="cifar").state_dict()
+        weights = resnet.ResNet("resnet34", width=0.25, stem="cifar").state_dict()
     found = recognised(weights)
     assert (found.backbone.name, found.backbone.width) == ("resnet34", 0.25)
 

@@ -11,7 +11,7 @@ import torch
 from ssl_core import config, methods
 from ssl_core.__main__ import main
 from ssl_core.device import Machine
-from ssl_core.models.backbones import BLOCKS
+from ssl_core.models.resnet import BLOCKS
 from ssl_core.pretrained import simclr_tensorflow
 from ssl_core.pretrained.simclr_tensorflow import CannotImport
 from ssl_core.serialization import saved_model
@@ -134,7 +134,7 @@ def test_the_transcription_has_the_names_and_shapes_of_googles_variables(size, m
 def test_an_imported_model_wants_its_images_unscaled(cifar, size, tmp_path):
     simclr_tensorflow.import_simclr(packed(tmp_path, made(cifar=cifar).variables), tmp_path / "model")
     encoder = saved_model.load(tmp_path / "model")
-    assert encoder.preprocessing == saved_model.Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert encoder.preprocessing == encoder.Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     pixels = np.full((1, size, size, 3), 51, dtype=np.uint8)
     with torch.inference_mode():
         expected = encoder.backbone(torch.full((1, 3, size, size), 0.2))

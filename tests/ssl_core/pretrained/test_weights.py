@@ -11,9 +11,10 @@ from ssl_core.__main__ import main
 from ssl_core.config import Import
 from ssl_core.errors import BadWeights
 from ssl_core.events import Model, Result
-from ssl_core.models import backbones
+from ssl_core.inputs import Inputs
+from ssl_core.models import resnet, torchvision_models
 from ssl_core.pretrained.weights import import_weights
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import saved_model
 from tests.ssl_core.digits import TINY, pack_digits
 
@@ -23,7 +24,7 @@ SMALL = {"width": 0.125, "stem": "cifar"}
 def weights(prefix="module.encoder_q.", dtype=torch.float32):
     """Of a tiny network, with two heads beside it."""
     torch.manual_seed(2)
-    network = backbones.ResNet("resnet10", **SMALL)
+    network = resnet.ResNet("resnet10", **SMALL)
     found = {
         prefix + name: value.to(dtype) if value.is_floating_point() else value
         for name, value in network.state_dict().items()
@@ -50,7 +51,7 @@ def test_the_model_is_an_ordinary_artifact_without_a_projector(tmp_path):
     )
     assert set(encoder.layers) == {"backbone", "block1", "block2", "block3", "block4"}
     features = encoder.encode(pixels())
-    source = backbones.ResNet("resnet10", **SMALL).eval()
+    source = resnet.ResNet("resnet10", **SMALL).eval()
     source.load_state_dict({name: value for name, value in weights("").items() if name in source.state_dict()})
     mean, std = torch.tensor(card["preprocessing"]["mean"]), torch.tensor(card["preprocessing"]["std"])
     images = ((pixels() / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -131,7 +132,7 @@ def test_weights_that_no_network_can_have_are_refused_and_nothing_is_left(tmp_pa
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(tmp_path):
-    torch.save(backbones.Torchvision("squeezenet1_1").body.state_dict(), tmp_path / "weights.pt")
+    torch.save(torchvision_models.Torchvision("squeezenet1_1").body.state_dict(), tmp_path / "weights.pt")
     asked = Import(backbone="torchvision_squeezenet1_1", image_size=8)
     with pytest.raises(BadWeights, match="cannot take images of 8 pixels"):
         import_weights(tmp_path / "weights.pt", tmp_path / "model", asked)

@@ -7,8 +7,9 @@ import pytest
 
 from ssl_core import config
 from ssl_core.events import Model, Result
+from ssl_core.inputs import Inputs
 from ssl_core.models import other_libraries
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import model_card, provenance
 from tests.ssl_core.digits import TINY, pack_digits
 

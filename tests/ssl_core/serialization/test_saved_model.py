@@ -15,8 +15,9 @@ import torchvision.models
 from ssl_core import config, methods
 from ssl_core.device import Machine
 from ssl_core.errors import BadModel
+from ssl_core.models import encoder
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
-from ssl_core.serialization.saved_model import Encoder, Preprocessing
 from ssl_core.training.resolve import resolve
 
 REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height": 16, "images": 64}]}
@@ -205,7 +206,7 @@ def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
 
 
 def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():
-    preprocessing = saved_model.Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
+    preprocessing = encoder.Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
     image = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     expected = torch.tensor([1.0, -1.0, 0.2]).repeat_interleave(4)
     torch.testing.assert_close(preprocessing.pixels(image), expected[None])

@@ -13,9 +13,10 @@ from ssl_core import config, files
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Machine
 from ssl_core.events import Artifact, Checkpoint, Log, Model, Resolved, Result, Stopped
-from ssl_core.reports import style, tensorboard, training_curves
+from ssl_core.inputs import Inputs
+from ssl_core.reports import style, tensorboard, training_curves, view_grid
 from ssl_core.reports.history import History
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.training import figures
 from ssl_core.training.learner import Learner
 from ssl_core.training.resolve import resolve
@@ -220,6 +221,6 @@ def test_a_run_without_points_has_no_curves():
 def test_a_class_may_have_any_name(name):
     image = np.zeros((8, 8, 3), np.uint8)
     with style.style():
-        drawn = training_curves.views([training_curves.Sight(image, name, [[image, image]])], [0], "Views", "A note.")
+        drawn = view_grid.views([view_grid.Sight(image, name, [[image, image]])], [0], "Views", "A note.")
         data = style.written(drawn, "png")
     assert Image.open(io.BytesIO(data)).format == "PNG"

@@ -10,7 +10,8 @@ from ssl_core.data.dataset import Dataset, labels_of
 from ssl_core.data.image_store import prepared
 from ssl_core.evaluation import linear_eval
 from ssl_core.events import Artifact, Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped
-from ssl_core.run import Inputs, run
+from ssl_core.inputs import Inputs
+from ssl_core.run import run
 from ssl_core.serialization import saved_model
 from tests.ssl_core.digits import pack_digits
 

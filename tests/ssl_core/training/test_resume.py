@@ -5,8 +5,9 @@ import pytest
 from ssl_core import config
 from ssl_core.data import image_store
 from ssl_core.events import Metrics, Model
+from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS
-from ssl_core.run import Inputs, run
+from ssl_core.run import run
 from ssl_core.serialization import checkpoint
 from tests.ssl_core.digits import pack_digits
 

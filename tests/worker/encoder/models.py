@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ssl_core import config, methods
+from ssl_core.models import encoder
 from ssl_core.serialization import saved_model
 
 IMAGE_SIZE = 32
@@ -25,6 +26,6 @@ def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: floa
         images = torch.randn(16, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
         for _ in range(20):
             method.projector(method.backbone(images))
-    preprocessing = saved_model.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
-    encoder = saved_model.Encoder(method.backbone, method.projector, preprocessing)
+    preprocessing = encoder.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
+    encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
     return saved_model.save(folder, encoder, settled.backbone, method.heads(), {"method": "simclr"})[1]

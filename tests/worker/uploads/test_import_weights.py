@@ -16,7 +16,7 @@ from service.garbage import live_paths
 from service.settings import Settings
 from ssl_core.config import Import
 from ssl_core.events import Failed, Result, from_line
-from ssl_core.models import backbones
+from ssl_core.models import resnet
 from ssl_core.serialization import saved_model
 from tests.service import given
 from worker.trainer.supervisor import supervise
@@ -28,7 +28,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def weights(tmp_path_factory):
     """A file of a tiny network's weights."""
     path = tmp_path_factory.mktemp("weights") / "weights.pt"
-    network = backbones.ResNet("resnet10", width=0.125, stem="cifar")
+    network = resnet.ResNet("resnet10", width=0.125, stem="cifar")
     torch.save({"state_dict": {f"module.encoder.{name}": value for name, value in network.state_dict().items()}}, path)
     return path.read_bytes()
 

@@ -1,0 +1,61 @@
+"""Collectives: gathering, averaging and agreeing over the processes of a run."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def part(rows: Tensor) -> Tensor:
+    """Return this process's rows of a batch; its size is a multiple of the number of processes."""
+    return rows.chunk(world_size())[rank()]
+
+
+def agreed(decision: bool) -> bool:
+    """Return what the first process has decided."""
+    if world_size() == 1:
+        return decision
+    told = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu", dtype=torch.int32)
+    dist.broadcast(told, 0)
+    return bool(told.item())
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return this process's number among them, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Return the rows N×D of all processes, W·N×D in the order of their ranks; every process has the same N."""
+    return _Gather.apply(rows) if world_size() > 1 else rows
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean over the processes of a tensor without gradient."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world_size()
+
+
+class _Gather(torch.autograd.Function):
+    """`all_gather` whose backward sums over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total.chunk(world_size())[rank()]
