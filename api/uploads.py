@@ -37,7 +37,7 @@ OVERHEAD_BYTES = 64 << 10  # of a multipart body beside its file
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that arrived whole. It is `path`, settled in the storage under its SHA-256."""
+    """A file that arrived whole. It is `path`, resolved in the storage under its SHA-256."""
 
     path: Path
     sha256: str

@@ -84,11 +84,11 @@ def main() -> None:
 def save(case: Case, folder: Path) -> None:
     """Write the case's model, with random weights."""
     backbone = {"name": case.backbone, "width": 1, "stem": "imagenet", "zero_init_residual": False}
-    settled = config.parse({"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone})
+    resolved = config.parse({"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone})
     preprocessing = encoder.Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
-    method = methods.build(settled, 0)
+    method = methods.build(resolved, 0)
     encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
-    saved_model.save(folder, encoder, settled.backbone, method.heads(), {})
+    saved_model.save(folder, encoder, resolved.backbone, method.heads(), {})
 
 
 def offline(case: Case, settings: Settings, seconds: float) -> float:

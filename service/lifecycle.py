@@ -58,7 +58,7 @@ def cancel(session: Session, job: Job) -> None:
 
 
 def end(session: Session, job: Job, status: Ending, message: str, error: Json | None = None) -> None:
-    """End the job for good; then its dataset is settled, if it was an ingestion, and its waiting children are told."""
+    """End the job for good; then its dataset is resolved, if it was an ingestion, and its waiting children are told."""
     ended = [_end(session, job, status, message, error)]
     while ended:  # a failed parent ends its children, and they theirs
         parent = ended.pop()

@@ -19,7 +19,7 @@ from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, provenance, saved_model
 from ssl_core.training import duration
 from ssl_core.training.loop import Training, fingerprint, versions
-from ssl_core.training.resolve import Length, resolve, settle_machine
+from ssl_core.training.resolve import Length, resolve, resolve_device
 from ssl_core.training.training_data import Material
 
 
@@ -64,21 +64,21 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     dataset = _open(inputs.dataset)
     saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
     if saved is None:
-        settled, material = _settle(asked, inputs, dataset)
+        resolved, material = _settle(asked, inputs, dataset)
     else:
-        settled = _settled_before(asked, saved)
-        material = Material.of(dataset, settled, inputs.model)
-    with process_group.joined(settled.devices, settled.device):
-        yield from _trained(settled, material, saved, inputs, directory)
+        resolved = _resolved_before(asked, saved)
+        material = Material.of(dataset, resolved, inputs.model)
+    with process_group.joined(resolved.devices, resolved.device):
+        yield from _trained(resolved, material, saved, inputs, directory)
 
 
 def _trained(
-    settled: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
+    resolved: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
 ) -> Iterator[Event]:
     """The events of the first process; others follow it and have none."""
-    yield from [] if collectives.rank() else [Resolved(settled.model_dump(mode="json"))]
+    yield from [] if collectives.rank() else [Resolved(resolved.model_dump(mode="json"))]
     origin = provenance.about(inputs.provenance, saved_model.load_card(inputs.model) if inputs.model else None)
-    training = Training(settled, material, directory, inputs.stop, origin, new=saved is None)
+    training = Training(resolved, material, directory, inputs.stop, origin, new=saved is None)
     told = [] if saved is None else list(_resume(training, material, saved))
     if collectives.rank():
         training.follow()
@@ -90,37 +90,37 @@ def _trained(
 def _settle(asked: TrainingRun, inputs: Inputs, dataset: Dataset) -> tuple[TrainingRun, Material]:
     material: Material | None = None
 
-    def length_in(settled: TrainingRun) -> Length:
+    def length_in(resolved: TrainingRun) -> Length:
         nonlocal material
         assert asked.minutes is not None
-        material = Material.of(dataset, settled, inputs.model)
-        return duration.length_in(asked.minutes, settled, asked.evaluation.every_epochs, material)
+        material = Material.of(dataset, resolved, inputs.model)
+        return duration.length_in(asked.minutes, resolved, asked.evaluation.every_epochs, material)
 
     start = saved_model.load_card(inputs.model) if inputs.model else None
-    settled = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
-    return settled, material or Material.of(dataset, settled, inputs.model)
+    resolved = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
+    return resolved, material or Material.of(dataset, resolved, inputs.model)
 
 
-def _settled_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
-    """The config that the checkpoint's run was settled to, which has to be one that `asked` may settle to."""
+def _resolved_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
+    """The config that the checkpoint's run was resolved to, which has to be one that `asked` may settle to."""
     try:
-        settled = config.parse(saved["config"], asked.kind)
+        resolved = config.parse(saved["config"], asked.kind)
     except (KeyError, ValueError) as error:
         raise BadCheckpoint("The checkpoint holds no config of this version.") from error
-    assert isinstance(settled, TrainingRun)
-    if differing := _disagreement(asked.model_dump(mode="json"), settled.model_dump(mode="json")):
+    assert isinstance(resolved, TrainingRun)
+    if differing := _disagreement(asked.model_dump(mode="json"), resolved.model_dump(mode="json")):
         raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
-    return settled.model_copy(update={"devices": asked.devices})  # the same run on another number of them
+    return resolved.model_copy(update={"devices": asked.devices})  # the same run on another number of them
 
 
-def _disagreement(asked: Any, settled: Any, place: str = "") -> str | None:
-    """The first place where a settled value is not one that the asked one leaves open."""
-    if isinstance(asked, dict) and isinstance(settled, dict):
-        for name in asked.keys() & settled.keys() - {"minutes", "devices"}:  # minutes have become epochs
-            if found := _disagreement(asked[name], settled[name], f"{place}.{name}".removeprefix(".")):
+def _disagreement(asked: Any, resolved: Any, place: str = "") -> str | None:
+    """The first place where a resolved value is not one that the asked one leaves open."""
+    if isinstance(asked, dict) and isinstance(resolved, dict):
+        for name in asked.keys() & resolved.keys() - {"minutes", "devices"}:  # minutes have become epochs
+            if found := _disagreement(asked[name], resolved[name], f"{place}.{name}".removeprefix(".")):
                 return found
         return None
-    return None if asked in ("auto", None) or asked == settled else place
+    return None if asked in ("auto", None) or asked == resolved else place
 
 
 def _resume(training: Training, material: Material, saved: dict[str, Any]) -> Iterator[Log]:
@@ -135,18 +135,18 @@ def _resume(training: Training, material: Material, saved: dict[str, Any]) -> It
 
 def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
     _open(inputs.dataset)
-    settled = settle_machine(asked, Machine.here(asked.device))
-    yield Resolved(settled.model_dump(mode="json"))
-    yield from _EVALUATIONS[settled.kind](settled, inputs, directory)
+    resolved = resolve_device(asked, Machine.here(asked.device))
+    yield Resolved(resolved.model_dump(mode="json"))
+    yield from _EVALUATIONS[resolved.kind](resolved, inputs, directory)
 
 
 def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
     from ssl_core.evaluation.projection import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
 
     _open(inputs.dataset)
-    settled = settle_machine(asked, Machine.here(asked.device))
-    yield Resolved(settled.model_dump(mode="json"))
-    yield from run_project(settled, inputs, directory)
+    resolved = resolve_device(asked, Machine.here(asked.device))
+    yield Resolved(resolved.model_dump(mode="json"))
+    yield from run_project(resolved, inputs, directory)
 
 
 def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:

@@ -1,6 +1,6 @@
 """Fixtures: databases, a broker, settings and tenants, all our own and started when first asked for."""
 
-# ruff: noqa: E402 — the environment is settled before anything could read it
+# ruff: noqa: E402 — the environment is resolved before anything could read it
 
 import os
 

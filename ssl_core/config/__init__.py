@@ -4,7 +4,7 @@ The same classes are the request body's `config`, the JSON column of a job, and 
 imports pydantic and nothing heavier: the API validates with it and never loads torch.
 
 Every field carries its bound, its unit and a good default, so `{"method": {"name": "simclr"}}` is a complete run.
-A value of `"auto"` is settled once, by `ssl_core.training.resolve`, from the data and the device; the settled config is stored
+A value of `"auto"` is resolved once, by `ssl_core.training.resolve`, from the data and the device; the resolved config is stored
 with the job and is itself a valid config that resolves to itself.
 """
 

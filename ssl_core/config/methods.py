@@ -21,8 +21,8 @@ class MethodConfig(Closed):
     zero_init_residual: ClassVar[bool] = False  # whether its authors start every residual block as the identity
     most_views: ClassVar[int] = 2  # of an image in a step; never fewer than two
 
-    def settled(self, dim: int, stem: str) -> Self:
-        """Return the config with every `auto` settled; dim: the backbone's features, stem: the backbone's."""
+    def resolved(self, dim: int, stem: str) -> Self:
+        """Return the config with every `auto` resolved; dim: the backbone's features, stem: the backbone's."""
         return self
 
     def _with(self, **changes: Any) -> Self:
@@ -43,7 +43,7 @@ class SimCLR(MethodConfig):
     )
     decoupled: bool = Field(False, description="Leave the positive out of the denominator (DCL, arXiv:2110.06848).")
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         return self._with(projector=(dim, 128)) if self.projector == "auto" else self
 
 
@@ -72,7 +72,7 @@ class SimSiam(MethodConfig):
         True, description="The predictor's learning rate neither warms up nor decays (paper, section 4.2)."
     )
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         projector = self.projector
         if projector == "auto":
             projector = (min(2048, 4 * dim),) * (3 if stem == "imagenet" else 2)
@@ -89,7 +89,7 @@ class _Predicting(MethodConfig):
         0.99, description="Share that the slow copy keeps of itself at the first step; rises to 1 by a cosine."
     )
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         projector = (2 * dim, 256) if self.projector == "auto" else self.projector
         hidden = projector[0] if self.predictor_hidden == "auto" else self.predictor_hidden
         return self._with(projector=projector, predictor_hidden=hidden)
@@ -114,7 +114,7 @@ class MoCoV2(MethodConfig):
     queue: int = Field(4096, ge=1, le=1_048_576, description="Keys of earlier batches that are the negatives.")
     momentum: Fraction = Field(0.99, description="Share that the slow copy keeps of itself at each step.")
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         return self._with(projector=(dim, 128)) if self.projector == "auto" else self
 
 
@@ -135,7 +135,7 @@ class _Decorrelating(MethodConfig):
         "auto", description="Output width of each layer; auto: min(8192, 4·features), three times."
     )
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         return self._with(projector=(min(8192, 4 * dim),) * 3) if self.projector == "auto" else self
 
 
@@ -191,7 +191,7 @@ class DINO(MethodConfig):
             raise ValueError("teacher_temperature must not be above student_temperature")
         return self
 
-    def settled(self, dim: int, stem: str) -> Self:
+    def resolved(self, dim: int, stem: str) -> Self:
         wide = min(2048, 4 * dim)
         return self._with(projector=(wide, wide, 256)) if self.projector == "auto" else self
 

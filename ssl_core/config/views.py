@@ -59,7 +59,7 @@ ViewSets = Annotated[tuple[Views, ...], Field(min_length=1, max_length=16)]
 
 
 def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
-    """Return one set for each kind of view, with its number settled."""
+    """Return one set for each kind of view, with its number resolved."""
     several = views if isinstance(views, tuple) else (views,)
     usual = 2 if len(several) == 1 else 1
     return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)

@@ -27,14 +27,14 @@ class Teaching:
     trial: Trial | None  # None: nothing can judge
 
     @classmethod
-    def of(cls, dataset: Dataset, settled: Labelled, card: Mapping[str, Any] | None) -> "Teaching":
+    def of(cls, dataset: Dataset, resolved: Labelled, card: Mapping[str, Any] | None) -> "Teaching":
         """Choose as a resolved config says; card: the model's, where the job has one.
 
         Raises LabelsNeeded, and ConfigUnfit when the config names images that cannot teach.
         """
-        if isinstance(settled, Distill):
-            return _by_teacher(dataset, settled, (card or {}).get("classifier"))
-        trial = _told(Trial.of(dataset, settled.subset, settled.seed), dataset, settled)
+        if isinstance(resolved, Distill):
+            return _by_teacher(dataset, resolved, (card or {}).get("classifier"))
+        trial = _told(Trial.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
         return cls(class_names(dataset), trial.train, _labels(dataset, trial.train), trial)
 
 
@@ -44,27 +44,27 @@ def class_names(dataset: Dataset) -> list[str]:
     return names + [str(number) for number in range(len(names), int(dataset.labels.max(initial=-1)) + 1)]
 
 
-def _by_teacher(dataset: Dataset, settled: Distill, classifier: Mapping[str, Any] | None) -> Teaching:
+def _by_teacher(dataset: Dataset, resolved: Distill, classifier: Mapping[str, Any] | None) -> Teaching:
     """All images teach, but those that judge; labels are told where they weigh something."""
     if not classifier:
         raise ConfigUnfit("The model has no classifier to teach with; give one that `finetune` or `supervised` made.")
-    classes, used = list(classifier["classes"]), settled.label_weight > 0
+    classes, used = list(classifier["classes"]), resolved.label_weight > 0
     trial = (
-        _told(Trial.of(dataset, settled.subset, settled.seed), dataset, settled) if used else _trial(dataset, settled)
+        _told(Trial.of(dataset, resolved.subset, resolved.seed), dataset, resolved) if used else _trial(dataset, resolved)
     )
     told = trial.train if trial and used else np.empty(0, dtype=np.int64)
     if class_names(dataset) != classes:
         if used:
             raise ConfigUnfit("The model's classes are not those of the dataset, so its labels cannot be used.")
         trial = None
-    rows = dataset.indices("train", settled.subset, settled.seed)
+    rows = dataset.indices("train", resolved.subset, resolved.seed)
     return Teaching(classes, np.setdiff1d(rows, trial.test) if trial else rows, _labels(dataset, told), trial)
 
 
-def _trial(dataset: Dataset, settled: Distill) -> Trial | None:
+def _trial(dataset: Dataset, resolved: Distill) -> Trial | None:
     """As for every other run; but the images that teach need no labels here."""
     try:
-        return Trial.of(dataset, settled.subset, settled.seed)
+        return Trial.of(dataset, resolved.subset, resolved.seed)
     except LabelsNeeded:
         for split in ("test", "val"):
             rows = dataset.labelled(dataset.indices(split))
@@ -73,13 +73,13 @@ def _trial(dataset: Dataset, settled: Distill) -> Trial | None:
     return None
 
 
-def _told(trial: Trial, dataset: Dataset, settled: Labelled) -> Trial:
+def _told(trial: Trial, dataset: Dataset, resolved: Labelled) -> Trial:
     """The trial with the labels that the config reveals, and no others."""
-    if settled.label_rows is None:
-        drawn = draw_labelled(dataset.labels[trial.train], settled.label_fraction, settled.seed, 0)
+    if resolved.label_rows is None:
+        drawn = draw_labelled(dataset.labels[trial.train], resolved.label_fraction, resolved.seed, 0)
         told = replace(trial, train=trial.train[drawn])
     else:
-        told = _listed(trial, dataset, settled, np.unique(settled.label_rows))
+        told = _listed(trial, dataset, resolved, np.unique(resolved.label_rows))
     if len(np.unique(dataset.labels[told.train])) < 2:
         raise LabelsNeeded(
             f"Of the labels, {len(told.train)} would be used, not of two classes: too few to learn from."
@@ -87,9 +87,9 @@ def _told(trial: Trial, dataset: Dataset, settled: Labelled) -> Trial:
     return told
 
 
-def _listed(trial: Trial, dataset: Dataset, settled: Labelled, listed: Rows) -> Trial:
+def _listed(trial: Trial, dataset: Dataset, resolved: Labelled, listed: Rows) -> Trial:
     """Images that are listed do not judge, even where a part of the training images is held out for that."""
-    usable = dataset.labelled(dataset.indices("train", settled.subset, settled.seed))
+    usable = dataset.labelled(dataset.indices("train", resolved.subset, resolved.seed))
     if len(unusable := np.setdiff1d(listed, usable)):
         raise ConfigUnfit(f"label_rows names {unusable[0]}, which is not the number of a labelled training image.")
     judges = np.setdiff1d(trial.test, listed)

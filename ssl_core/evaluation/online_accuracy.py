@@ -32,17 +32,17 @@ class Examiner:
     image_labels: Tensor  # int64 N
 
     @classmethod
-    def of(cls, dataset: Dataset, settled: Labelled, teaching: Teaching) -> "Examiner | None":
+    def of(cls, dataset: Dataset, resolved: Labelled, teaching: Teaching) -> "Examiner | None":
         """Return the examiner of a resolved config; None when no image can judge."""
         if (trial := teaching.trial) is None:
             return None
-        assert settled.image_size != "auto"
-        most, stream = settled.evaluation.max_images, rng.stream(settled.seed, _STREAM)
+        assert resolved.image_size != "auto"
+        most, stream = resolved.evaluation.max_images, rng.stream(resolved.seed, _STREAM)
         assert most != "auto"
         rows = at_most(dataset, trial.val if len(trial.val) else trial.test, most, stream)
         told = int((teaching.labels >= 0).sum())
-        images = prepared(dataset, rows, settled.image_size)
-        return cls(dataset, teaching.classes, trial, told, settled.seed, images, labels_of(dataset, rows))
+        images = prepared(dataset, rows, resolved.image_size)
+        return cls(dataset, teaching.classes, trial, told, resolved.seed, images, labels_of(dataset, rows))
 
     def judge(self, encoder: Encoder) -> dict[str, float]:
         """Return the classifier's own top-1 as `online/top1`, a share from 0 to 1."""

@@ -34,23 +34,23 @@ class Monitor:
     settings: OnlineEvaluation
 
     @classmethod
-    def of(cls, dataset: Dataset, settled: Pretrain) -> "Monitor | None":
+    def of(cls, dataset: Dataset, resolved: Pretrain) -> "Monitor | None":
         """Return the monitor of a resolved config, or None when it asks for none or the images have too few labels."""
-        if settled.evaluation.every_epochs == 0:
+        if resolved.evaluation.every_epochs == 0:
             return None
         try:
-            trial = Trial.of(dataset, settled.subset, settled.seed)
+            trial = Trial.of(dataset, resolved.subset, resolved.seed)
         except LabelsNeeded:
             return None
-        most, stream = settled.evaluation.max_images, rng.stream(settled.seed, _STREAM)
+        most, stream = resolved.evaluation.max_images, rng.stream(resolved.seed, _STREAM)
         assert most != "auto"
         train, test = (at_most(dataset, rows, most, stream) for rows in (trial.train, _judges(trial)))
-        assert settled.image_size != "auto"
-        images = (prepared(dataset, rows, settled.image_size) for rows in (train, test))
+        assert resolved.image_size != "auto"
+        images = (prepared(dataset, rows, resolved.image_size) for rows in (train, test))
         first, second = images
         classes = max(len(dataset.classes), int(dataset.labels.max()) + 1)
         labels = labels_of(dataset, train), labels_of(dataset, test)
-        return cls(first, labels[0], second, labels[1], classes, settled.evaluation)
+        return cls(first, labels[0], second, labels[1], classes, resolved.evaluation)
 
     def judge(self, encoder: Encoder) -> dict[str, float]:
         """Return `online/knn` and `online/linear`, shares from 0 to 1."""

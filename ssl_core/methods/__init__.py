@@ -31,7 +31,7 @@ METHODS: dict[str, Callable[[Any, backbones.Backbone], Method]] = {
 }
 
 
-def build(settled: Pretrain, seed: int) -> Method:
+def build(resolved: Pretrain, seed: int) -> Method:
     """Return the method of a resolved config, with the random weights of `seed`."""
     torch.manual_seed(seed)
-    return METHODS[settled.method.name](settled.method, backbones.build(settled.backbone))
+    return METHODS[resolved.method.name](resolved.method, backbones.build(resolved.backbone))

@@ -20,15 +20,15 @@ _BATCHES = 20  # different ones
 _EVALUATION_SHARE = 0.06  # of the run, at most, where their number is left open
 
 
-def length_in(minutes: float, settled: TrainingRun, evaluation_every: int | Auto, material: Material) -> Length:
+def length_in(minutes: float, resolved: TrainingRun, evaluation_every: int | Auto, material: Material) -> Length:
     """Return the length that fits, this measurement and the online evaluations included; at least one epoch.
 
-    settled: the config, resolved but for its length; evaluation_every: as the config was given.
+    resolved: the config, resolved but for its length; evaluation_every: as the config was given.
     """
     began, seconds = time.perf_counter(), 60 * minutes
-    step_seconds = _step_seconds(settled, material, min(_MOST_SECONDS, _SHARE * seconds))
-    epoch_seconds = step_seconds * max(1, len(material.rows) // settled.batch_size)
-    evaluation_seconds = _evaluation_seconds(settled, material)
+    step_seconds = _step_seconds(resolved, material, min(_MOST_SECONDS, _SHARE * seconds))
+    epoch_seconds = step_seconds * max(1, len(material.rows) // resolved.batch_size)
+    evaluation_seconds = _evaluation_seconds(resolved, material)
     evaluations = ONLINE_EVALUATIONS
     left = seconds - (time.perf_counter() - began)
     if evaluation_every == "auto":
@@ -39,19 +39,19 @@ def length_in(minutes: float, settled: TrainingRun, evaluation_every: int | Auto
     return Length(max(1, min(100_000, int(left / epoch_seconds))), evaluations)
 
 
-def _step_seconds(settled: TrainingRun, material: Material, patience: float) -> float:
+def _step_seconds(resolved: TrainingRun, material: Material, patience: float) -> float:
     """The mean over the run of what a step takes; `patience` seconds of each image size are looked at."""
-    assert settled.phases != "auto"
-    starts = [0.0, *(phase.until for phase in settled.phases)]
+    assert resolved.phases != "auto"
+    starts = [0.0, *(phase.until for phase in resolved.phases)]
     return sum(
-        (phase.until - start) * _seconds_at(phase.image_size, settled, material, patience)
-        for start, phase in zip(starts, settled.phases, strict=False)
+        (phase.until - start) * _seconds_at(phase.image_size, resolved, material, patience)
+        for start, phase in zip(starts, resolved.phases, strict=False)
     )
 
 
-def _seconds_at(image_size: int, settled: TrainingRun, material: Material, patience: float) -> float:
+def _seconds_at(image_size: int, resolved: TrainingRun, material: Material, patience: float) -> float:
     """The mean of what steps with views of one size take, slow moments included, as the run will have them too."""
-    alone = settled.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
+    alone = resolved.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
     learner = Learner(alone, material)
     batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))
     taken: list[float] = []
@@ -64,10 +64,10 @@ def _seconds_at(image_size: int, settled: TrainingRun, material: Material, patie
     return statistics.fmean(taken[_WARM_UP_STEPS:])
 
 
-def _evaluation_seconds(settled: TrainingRun, material: Material) -> float:
+def _evaluation_seconds(resolved: TrainingRun, material: Material) -> float:
     if material.monitor is None:
         return 0.0
-    encoder = Learner(settled, material).encoder()
+    encoder = Learner(resolved, material).encoder()
     start = time.perf_counter()
     material.monitor.judge(encoder)
     return time.perf_counter() - start

@@ -43,7 +43,7 @@ def of_end(learner: Learner, material: Material, history: History, directory: Pa
 def _views(learner: Learner, material: Material) -> Files:
     from ssl_core.reports import style  # noqa: PLC0415
 
-    rows, stages = _some(material, learner.settled), _stages(learner)
+    rows, stages = _some(material, learner.resolved), _stages(learner)
     images = material.images.batch(torch.from_numpy(rows))
     made = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in stages.items()]
     sights = [
@@ -64,7 +64,7 @@ def _views(learner: Learner, material: Material) -> Files:
 def _curves(learner: Learner, material: Material, history: History) -> Files:
     from ssl_core.reports import style, training_curves  # noqa: PLC0415
 
-    title, note = _about(learner.settled, len(material.rows)), _how(learner.settled)
+    title, note = _about(learner.resolved, len(material.rows)), _how(learner.resolved)
     with style.style():
         drawn = training_curves.curves(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
         if drawn is not None:
@@ -78,10 +78,10 @@ def _event_file(history: History) -> Files:
     yield tensorboard.NAME, tensorboard.event_file(history)
 
 
-def _some(material: Material, settled: TrainingRun) -> Rows:
+def _some(material: Material, resolved: TrainingRun) -> Rows:
     """A few of the run's rows, evenly from its classes."""
     labels = material.dataset.labels[material.rows]
-    places = draw_evenly(labels, _IMAGES, rng.stream(settled.seed, _STREAM))
+    places = draw_evenly(labels, _IMAGES, rng.stream(resolved.seed, _STREAM))
     return material.rows[places[np.argsort(labels[places], kind="stable")]]
 
 
@@ -124,15 +124,15 @@ def _caption(dataset: Dataset, row: int) -> str:
     return f"{name}{width} × {height} px"
 
 
-def _about(settled: TrainingRun, images: int) -> str:
-    epochs = f"{settled.epochs} epoch{'' if settled.epochs == 1 else 's'}"
-    what = f"Pretraining with {settled.method.title}" if isinstance(settled, Pretrain) else _LABELLED[settled.kind]
+def _about(resolved: TrainingRun, images: int) -> str:
+    epochs = f"{resolved.epochs} epoch{'' if resolved.epochs == 1 else 's'}"
+    what = f"Pretraining with {resolved.method.title}" if isinstance(resolved, Pretrain) else _LABELLED[resolved.kind]
     return f"{what}: {images:,} images, {epochs}"
 
 
-def _how(settled: TrainingRun) -> str:
-    assert settled.optimizer != "auto"
+def _how(resolved: TrainingRun) -> str:
+    assert resolved.optimizer != "auto"
     return (
-        f"{settled.backbone.name}, width {settled.backbone.width:g}, batches of {settled.batch_size},"
-        f" {settled.optimizer.name}, seed {settled.seed}."
+        f"{resolved.backbone.name}, width {resolved.backbone.width:g}, batches of {resolved.batch_size},"
+        f" {resolved.optimizer.name}, seed {resolved.seed}."
     )

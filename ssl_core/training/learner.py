@@ -38,28 +38,28 @@ class Taken:
 class Learner:
     """Method, optimizer and step count; what step s does depends on them, the config and s alone."""
 
-    def __init__(self, settled: TrainingRun, material: Material) -> None:
-        """settled: a resolved config."""
-        assert settled.epochs is not None
-        assert settled.optimizer != "auto"
-        self.settled = settled
+    def __init__(self, resolved: TrainingRun, material: Material) -> None:
+        """resolved: a resolved config."""
+        assert resolved.epochs is not None
+        assert resolved.optimizer != "auto"
+        self.resolved = resolved
         self.preprocessing = material.preprocessing
-        self.device = torch.device(settled.device)
-        self.format = memory_format(self.device, settled.precision)
-        self.method = objectives.build(settled, material)
-        place(self.method, self.device, settled.precision)
-        if settled.chunk_size is not None:
-            grad_cache.take_in_parts(self.method.backbone, settled.chunk_size)
+        self.device = torch.device(resolved.device)
+        self.format = memory_format(self.device, resolved.precision)
+        self.method = objectives.build(resolved, material)
+        place(self.method, self.device, resolved.precision)
+        if resolved.chunk_size is not None:
+            grad_cache.take_in_parts(self.method.backbone, resolved.chunk_size)
         self._network = process_group.wrap(self.method, self.device)
-        self.optimizer = optimizers.build(settled.optimizer, self.method, optimizers.scaled_lr(settled))
-        self.batch_size = min(settled.batch_size, len(material.rows))  # of all processes together
+        self.optimizer = optimizers.build(resolved.optimizer, self.method, optimizers.scaled_lr(resolved))
+        self.batch_size = min(resolved.batch_size, len(material.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(material.rows) // self.batch_size
-        self.total_steps = settled.epochs * self.steps_per_epoch
+        self.total_steps = resolved.epochs * self.steps_per_epoch
         self.step = 0  # steps done
         self._rows = torch.from_numpy(material.rows)
         self._labels = material.teaching.labels if material.teaching else None
-        self._kinds = [kind for kind in view_sets(settled.views) for _ in range(int(kind.num_views))]
+        self._kinds = [kind for kind in view_sets(resolved.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
         """Yield this process's rows of every step from the present one on, int64 N each; a partial last batch is
@@ -67,21 +67,21 @@ class Learner:
         """
         size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
-            order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+            order = self._rows[epoch_order(self.resolved.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
                 yield collectives.part(order[batch * size : (batch + 1) * size])
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of a step's whole batch, of all processes, int64 N."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order = self._rows[epoch_order(self.settled.seed, epoch, len(self._rows))]
+        order = self._rows[epoch_order(self.resolved.seed, epoch, len(self._rows))]
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def image_size(self, step: int) -> int:
         """Return the side of the views at a step, in pixels."""
-        assert self.settled.phases != "auto"
+        assert self.resolved.phases != "auto"
         return next(
-            p.image_size for p in self.settled.phases if step < round(p.until * self.total_steps) or p.until == 1
+            p.image_size for p in self.resolved.phases if step < round(p.until * self.total_steps) or p.until == 1
         )
 
     @property
@@ -91,13 +91,13 @@ class Learner:
 
     def phase_starts(self) -> list[int]:
         """Return the step at which each image size begins, ascending from 0."""
-        assert self.settled.phases != "auto"
-        return [0, *(round(phase.until * self.total_steps) for phase in self.settled.phases[:-1])]
+        assert self.resolved.phases != "auto"
+        return [0, *(round(phase.until * self.total_steps) for phase in self.resolved.phases[:-1])]
 
     def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
         """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
         return [
-            ViewMaker(kind, _side(side, kind), self.settled.seed)(images, rows, epoch, view)
+            ViewMaker(kind, _side(side, kind), self.resolved.seed)(images, rows, epoch, view)
             for view, kind in enumerate(self._kinds)
         ]
 
@@ -105,10 +105,10 @@ class Learner:
         """Take the next step, on the images of the rows that `batches` gave for it."""
         views = self._views(images, rows)
         # Dropout and its like draw from the global generator: from here on they too depend on the step alone.
-        torch.manual_seed(rng.stream(self.settled.seed, _STEP_STREAM, self.step) >> 1)
+        torch.manual_seed(rng.stream(self.resolved.seed, _STEP_STREAM, self.step) >> 1)
         optimizers.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
-        with precise(self.device, self.settled.precision):
+        with precise(self.device, self.resolved.precision):
             output = self._network(views, *self._told(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
@@ -121,13 +121,13 @@ class Learner:
 
     def lr_factor(self) -> float:
         """Return the share of the peak rate at the present step."""
-        return optimizers.lr_factor(self.settled.schedule, self.step, self.total_steps, self.steps_per_epoch)
+        return optimizers.lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
 
     def steps_left(self) -> float:
         """Return the steps still to take, each counted by its number of pixels relative to the present one's."""
-        assert self.settled.phases != "auto"
+        assert self.resolved.phases != "auto"
         start, left, now = self.step, 0.0, self.image_size(max(0, self.step - 1))
-        for phase in self.settled.phases:
+        for phase in self.resolved.phases:
             end = round(phase.until * self.total_steps)
             left += max(0, end - start) * (phase.image_size / now) ** 2
             start = max(start, end)
@@ -139,7 +139,7 @@ class Learner:
 
     def encoder(self) -> Encoder:
         """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
-        return self.method.encoder(self.preprocessing, self.settled.precision)
+        return self.method.encoder(self.preprocessing, self.resolved.precision)
 
     def state(self) -> dict[str, Any]:
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}

@@ -38,7 +38,7 @@ _POINTS = 2_000  # about so many points of each training metric, plus one an epo
 _TOLD_ROWS = 1_000  # at most, of the images in a batch whose loss is no number
 _ROOM_SECONDS, _MOST_ROOM_SECONDS = 10.0, 320.0  # between two looks for room for the model: doubling, up to
 _STOP_SECONDS = 0.2  # how soon a stop is seen meanwhile
-_SETTLED_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
+_WARMING_SHARE = 0.1  # of the run: before, low variance is how networks begin, not a collapse
 
 
 class Training:
@@ -46,7 +46,7 @@ class Training:
 
     def __init__(
         self,
-        settled: TrainingRun,
+        resolved: TrainingRun,
         material: Material,
         directory: Path,
         stop: Callable[[], bool],
@@ -57,24 +57,24 @@ class Training:
         """directory: where checkpoints and the model are written; origin: what the new model's card says of it
         (`ssl_core.serialization.provenance`); new: `resume` will not follow.
         """
-        self._settled = settled
+        self._resolved = resolved
         self._material = material
         self._directory = directory
         self._stop = stop
         self._origin = origin or {}
-        self._learner = Learner(settled, material)
+        self._learner = Learner(resolved, material)
         self._log_every = max(1, self._learner.total_steps // _POINTS)
         self._latest: dict[str, float | None] = {}  # each metric's last value
         self._history = History()
         self._collapse_told = False
-        early_stop = settled.early_stop if isinstance(settled, Pretrain) else None
+        early_stop = resolved.early_stop if isinstance(resolved, Pretrain) else None
         self._patience = Patience(early_stop, judged=material.monitor is not None)
         self._unread: list[Tensor] = []  # losses that nobody has looked at yet
         self._saved_step = 0
         self._saved_at = time.monotonic()
         self._watch = Stopwatch()
         if new:
-            objectives.start(self._learner.method, settled, material.model)
+            objectives.start(self._learner.method, resolved, material.model)
         self._learner.method.begin()
 
     def resume(self, saved: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Training:
     def events(self) -> Iterator[Event]:
         """Train to the end, or until told to stop. Raises Diverged."""
         learner = self._learner
-        if learner.step == 0 and self._settled.pictures:
+        if learner.step == 0 and self._resolved.pictures:
             yield from figures.of_start(learner, self._material, self._directory)
         try:
             yield from self._trained()
@@ -148,7 +148,7 @@ class Training:
         return step % self._log_every == 0 or step % self._learner.steps_per_epoch == 0
 
     def _is_evaluated(self, step: int) -> bool:
-        every = self._settled.evaluation.every_epochs
+        every = self._resolved.evaluation.every_epochs
         if every == 0 or step % self._learner.steps_per_epoch:
             return False
         assert every != "auto"
@@ -158,7 +158,7 @@ class Training:
         return step == self._learner.total_steps or self._patience.over
 
     def _is_saved(self) -> bool:
-        settings = self._settled.checkpoints
+        settings = self._resolved.checkpoints
         if settings.every_steps is not None and self._learner.step % settings.every_steps == 0:
             return True
         return time.monotonic() - self._saved_at >= 60 * settings.every_minutes
@@ -206,7 +206,7 @@ class Training:
         )
 
     def _warn_of_collapse(self, values: dict[str, float]) -> Iterator[Log]:
-        if self._collapse_told or self._learner.step < _SETTLED_SHARE * self._learner.total_steps:
+        if self._collapse_told or self._learner.step < _WARMING_SHARE * self._learner.total_steps:
             return
         if "train/rankme" in values and self._collapsed():
             self._collapse_told = True
@@ -219,7 +219,7 @@ class Training:
             )
 
     def _collapsed(self) -> bool:
-        if not isinstance(self._settled, Pretrain):
+        if not isinstance(self._resolved, Pretrain):
             return False  # what tells two classes apart may be one direction
         std, rank = self._latest.get("train/std"), self._latest.get("train/rankme")
         return std is not None and rank is not None and representation.collapsed(std, rank)
@@ -258,7 +258,7 @@ class Training:
                 f"The weights stopped being numbers at or before step {learner.step}.", step=learner.step
             )
         state = learner.state() | {
-            "config": self._settled.model_dump(mode="json"),
+            "config": self._resolved.model_dump(mode="json"),
             "dataset": fingerprint(self._material),
             "metrics": self._latest,
             "history": self._history.state(),
@@ -268,7 +268,7 @@ class Training:
             "versions": versions(),
             "device": str(learner.device),
         }
-        written = checkpoint.keep(self._directory, learner.step, state, self._settled.checkpoints.keep)
+        written = checkpoint.keep(self._directory, learner.step, state, self._resolved.checkpoints.keep)
         self._saved_at = time.monotonic()
         if written is None:
             yield checkpoint.no_room(learner.step)
@@ -318,7 +318,7 @@ class Training:
         return judge.verdict(self._learner.encoder()) if isinstance(judge, Examiner) else {}
 
     def _curves(self) -> Iterator[Artifact | Log]:
-        if self._settled.pictures:
+        if self._resolved.pictures:
             yield from figures.of_end(self._learner, self._material, self._history, self._directory)
 
     def _model(self, verdict: Mapping[str, Any]) -> Generator[Log, None, Model | None]:
@@ -326,12 +326,12 @@ class Training:
 
         Waiting costs less than training it again from a checkpoint that may be old.
         """
-        settled, learner = self._settled, self._learner
+        resolved, learner = self._resolved, self._learner
         classes, teaching = self._material.dataset.classes, self._material.teaching
         about = {
             **self._origin,
-            "method": settled.method.name if isinstance(settled, Pretrain) else settled.kind,
-            "config": settled.model_dump(mode="json"),
+            "method": resolved.method.name if isinstance(resolved, Pretrain) else resolved.kind,
+            "config": resolved.model_dump(mode="json"),
             "metrics": self._latest | {name: verdict[name] for name in ("top1",) if name in verdict},
             "classifier": {"classes": teaching.classes} if teaching else None,
             "dataset": {**self._origin.get("dataset", {}), "classes": classes, "images": len(self._material.rows)},
@@ -341,7 +341,7 @@ class Training:
         while True:
             try:
                 weights, card = saved_model.save(
-                    folder, learner.encoder(), settled.backbone, learner.method.heads(), about
+                    folder, learner.encoder(), resolved.backbone, learner.method.heads(), about
                 )
             except OSError as error:
                 if error.errno not in FULL:

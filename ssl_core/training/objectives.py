@@ -19,35 +19,35 @@ from ssl_core.serialization import saved_model
 from ssl_core.training.training_data import Material
 
 
-def build(settled: TrainingRun, material: Material) -> Method:
+def build(resolved: TrainingRun, material: Material) -> Method:
     """Return the network of a resolved config, with the random weights of its seed where it has no others yet."""
-    torch.manual_seed(settled.seed)
-    return OBJECTIVES[settled.kind](settled, material)
+    torch.manual_seed(resolved.seed)
+    return OBJECTIVES[resolved.kind](resolved, material)
 
 
-def start(method: Method, settled: TrainingRun, model: Path | None) -> None:
+def start(method: Method, resolved: TrainingRun, model: Path | None) -> None:
     """Give the backbone of a new run the weights that it starts from. Raises BadModel, WeightsUnavailable."""
-    if model is not None and not isinstance(settled, Distill):
+    if model is not None and not isinstance(resolved, Distill):
         saved_model.load_backbone(method.backbone, model)
-    elif settled.backbone.weights != "random":
-        backbones.load_imagenet(method.backbone, settled.backbone)
+    elif resolved.backbone.weights != "random":
+        backbones.load_imagenet(method.backbone, resolved.backbone)
 
 
-def _pretrain(settled: Pretrain, material: Material) -> Method:
-    return methods.build(settled, settled.seed)
+def _pretrain(resolved: Pretrain, material: Material) -> Method:
+    return methods.build(resolved, resolved.seed)
 
 
-def _supervised(settled: Supervised, material: Material) -> Method:
+def _supervised(resolved: Supervised, material: Material) -> Method:
     assert material.teaching is not None
-    return Classification(backbones.build(settled.backbone), None, len(material.teaching.classes))
+    return Classification(backbones.build(resolved.backbone), None, len(material.teaching.classes))
 
 
-def _finetune(settled: Finetune, material: Material) -> Method:
+def _finetune(resolved: Finetune, material: Material) -> Method:
     assert material.teaching is not None
     assert material.model is not None
-    backbone = backbones.build(settled.backbone)
-    head = _kept(saved_model.load(material.model).projector, settled.ft_proj_selector)
-    frozen = up_to_block(backbone, settled.fine_tune_after_block)
+    backbone = backbones.build(resolved.backbone)
+    head = _kept(saved_model.load(material.model).projector, resolved.ft_proj_selector)
+    frozen = up_to_block(backbone, resolved.fine_tune_after_block)
     method = Classification(backbone, head, len(material.teaching.classes), frozen)
     nn.init.zeros_(method.classifier.weight)  # as google-research/simclr fine-tunes
     return method
@@ -59,11 +59,11 @@ def _kept(projector: MLP | None, layers: int) -> MLP | None:
     return projector.lower(layers) if projector is not None and layers > 0 else None
 
 
-def _distill(settled: Distill, material: Material) -> Method:
+def _distill(resolved: Distill, material: Material) -> Method:
     assert material.teaching is not None
     assert material.model is not None
-    teacher = Teacher.of(material.model, material.preprocessing, settled.device, settled.precision)
-    return Distillation(settled, backbones.build(settled.backbone), len(material.teaching.classes), teacher)
+    teacher = Teacher.of(material.model, material.preprocessing, resolved.device, resolved.precision)
+    return Distillation(resolved, backbones.build(resolved.backbone), len(material.teaching.classes), teacher)
 
 
 OBJECTIVES: dict[str, Callable[[Any, Material], Method]] = {

@@ -1,4 +1,4 @@
-"""Resolution: every `"auto"` of a config settled from the data, the machine and the method.
+"""Resolution: every `"auto"` of a config resolved from the data, the machine and the method.
 
 The result is a valid config that resolves to itself, so a run that is started again with it is the same run.
 """
@@ -68,21 +68,21 @@ def resolve(
     """Return the config with nothing left at "auto" and its length in epochs.
 
     report: the dataset's `dataset.json`. start: the card of the model to start from; its network is taken where the
-    config leaves it open. length_in: what a config, settled but for its length, makes in its `minutes`.
+    config leaves it open. length_in: what a config, resolved but for its length, makes in its `minutes`.
     Raises ConfigUnfit when the config cannot be run on this data.
     """
     images = _training_images(config, report)
     if isinstance(config, Pretrain) and images < config.batch_size:
         raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
     start = _start(config, start)
-    config = settle_machine(config, machine)
+    config = resolve_device(config, machine)
     image_size = _image_size(config, report, machine, start)
     config = _with(config, image_size=image_size)
     config = _with(config, phases=_phases(config, machine))
     config = _with(config, backbone=_backbone(config, image_size, machine, start.get("backbone", {})))
     dim = _dim(config)
     if isinstance(config, Pretrain):
-        config = _with(config, method=config.method.settled(dim, config.backbone.stem))
+        config = _with(config, method=config.method.resolved(dim, config.backbone.stem))
     config = _with(config, optimizer=_optimizer(config), views=_views(config))
     if config.minutes is None:
         return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
@@ -91,8 +91,8 @@ def resolve(
     return _with_length(config, length_in(_with_length(config, Length(1))))
 
 
-def settle_machine(config: Run, machine: Machine) -> Run:
-    """Return a config with its device and its precision settled."""
+def resolve_device(config: Run, machine: Machine) -> Run:
+    """Return a config with its device and its precision resolved."""
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if machine.gains_from_bf16 else "fp32"

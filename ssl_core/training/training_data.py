@@ -27,7 +27,7 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class Material:
-    """It depends on the data and the settled config, not on the length of the run."""
+    """It depends on the data and the resolved config, not on the length of the run."""
 
     dataset: Dataset
     rows: Rows
@@ -38,36 +38,36 @@ class Material:
     model: Path | None = None  # the artifact that the run has for a start, or for a teacher
 
     @classmethod
-    def of(cls, dataset: Dataset, settled: TrainingRun, model: Path | None = None) -> "Material":
+    def of(cls, dataset: Dataset, resolved: TrainingRun, model: Path | None = None) -> "Material":
         """Read what the resolved config asks for; images that fit are decoded now, once. Raises RunFailure."""
-        assert settled.phases != "auto"
+        assert resolved.phases != "auto"
         card = saved_model.load_card(model) if model is not None else None
-        teaching = Teaching.of(dataset, settled, card) if isinstance(settled, Labelled) else None
-        rows = teaching.rows if teaching else dataset.indices("train", settled.subset, settled.seed)
-        largest = max(phase.image_size for phase in settled.phases)
+        teaching = Teaching.of(dataset, resolved, card) if isinstance(resolved, Labelled) else None
+        rows = teaching.rows if teaching else dataset.indices("train", resolved.subset, resolved.seed)
+        largest = max(phase.image_size for phase in resolved.phases)
         return cls(
             dataset,
             rows,
-            Images(dataset, rows, largest, torch.device(settled.device)),
-            _preprocessing(dataset, settled, card),
-            _judge(dataset, settled, teaching),
+            Images(dataset, rows, largest, torch.device(resolved.device)),
+            _preprocessing(dataset, resolved, card),
+            _judge(dataset, resolved, teaching),
             teaching,
             model,
         )
 
 
-def _preprocessing(dataset: Dataset, settled: TrainingRun, card: Mapping[str, Any] | None) -> Preprocessing:
+def _preprocessing(dataset: Dataset, resolved: TrainingRun, card: Mapping[str, Any] | None) -> Preprocessing:
     """By the dataset's channels; a model that is fine-tuned keeps those that it knows."""
-    assert settled.image_size != "auto"
-    if isinstance(settled, Finetune) and card is not None:
-        return replace(Preprocessing.of_card(card), image_size=settled.image_size)
-    fixed = _FIXED.get(settled.normalisation) if isinstance(settled, Pretrain) else None
-    return Preprocessing.of(settled.image_size, *(fixed or (dataset.mean, dataset.std)))
+    assert resolved.image_size != "auto"
+    if isinstance(resolved, Finetune) and card is not None:
+        return replace(Preprocessing.of_card(card), image_size=resolved.image_size)
+    fixed = _FIXED.get(resolved.normalisation) if isinstance(resolved, Pretrain) else None
+    return Preprocessing.of(resolved.image_size, *(fixed or (dataset.mean, dataset.std)))
 
 
-def _judge(dataset: Dataset, settled: TrainingRun, teaching: Teaching | None) -> Monitor | Examiner | None:
-    if isinstance(settled, Labelled):
+def _judge(dataset: Dataset, resolved: TrainingRun, teaching: Teaching | None) -> Monitor | Examiner | None:
+    if isinstance(resolved, Labelled):
         assert teaching is not None
-        return Examiner.of(dataset, settled, teaching)
-    assert isinstance(settled, Pretrain)
-    return Monitor.of(dataset, settled)
+        return Examiner.of(dataset, resolved, teaching)
+    assert isinstance(resolved, Pretrain)
+    return Monitor.of(dataset, resolved)

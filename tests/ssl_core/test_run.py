@@ -290,9 +290,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 
 
 def learner_of(digits, resolved):
-    settled = config.parse(resolved)
-    material = Material.of(Dataset.open(digits), settled)
-    return loop.Learner(settled, material)
+    resolved = config.parse(resolved)
+    material = Material.of(Dataset.open(digits), resolved)
+    return loop.Learner(resolved, material)
 
 
 def rows_of_step(learner, step):

@@ -72,12 +72,12 @@ def model(dataset: Path, tmp_path_factory) -> Path:
     parsed = config.parse(asked)
     assert isinstance(parsed, Pretrain)
     report = Dataset.open(dataset).report
-    settled = resolve(parsed, report, Machine.here("cpu"))
-    assert isinstance(settled.image_size, int)
-    preprocessing = Preprocessing.of(settled.image_size, report["mean"], report["std"])
-    method = methods.build(settled, 0)
+    resolved = resolve(parsed, report, Machine.here("cpu"))
+    assert isinstance(resolved.image_size, int)
+    preprocessing = Preprocessing.of(resolved.image_size, report["mean"], report["std"])
+    method = methods.build(resolved, 0)
     encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
-    saved_model.save(folder, encoder, settled.backbone, method.heads(), {})
+    saved_model.save(folder, encoder, resolved.backbone, method.heads(), {})
     return folder
 
 
@@ -248,8 +248,8 @@ def test_without_labels_or_model_the_run_fails_with_a_sentence(tmp_path, dataset
     failed = events_of({"kind": "knn_eval"}, tmp_path / "bare", model)[-1]
     assert isinstance(failed, Failed)
     assert failed.code == "labels_needed"
-    settled = KnnEval(device="cpu", precision="fp32")
-    assert list(run(settled, Inputs(dataset), tmp_path))[-1].code == "config_unfit"
+    resolved = KnnEval(device="cpu", precision="fp32")
+    assert list(run(resolved, Inputs(dataset), tmp_path))[-1].code == "config_unfit"
 
 
 def test_votes_that_nobody_gave_are_no_guess(tmp_path, model):

@@ -48,8 +48,8 @@ def saved(folder: Path, side: int = 16, **backbone) -> Encoder:
     """A model on disk whose batch norms are not at their start, and the encoder that it was."""
     asked = config.parse({"method": {"name": "simclr"}, "backbone": backbone, "batch_size": 2, "image_size": side})
     report = {"splits": {"train": {"images": 64}}, "sizes": [{"width": side, "height": side, "images": 64}]}
-    settled = resolve(asked, report, Machine("cpu", gains_from_bf16=False))
-    network = methods.build(settled, 1)
+    resolved = resolve(asked, report, Machine("cpu", gains_from_bf16=False))
+    network = methods.build(resolved, 1)
     generator = torch.Generator().manual_seed(2)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
@@ -57,7 +57,7 @@ def saved(folder: Path, side: int = 16, **backbone) -> Encoder:
         if name.endswith("running_var"):
             buffer.uniform_(0.8, 1.5, generator=generator)
     encoder = Encoder(network.backbone, network.projector, Preprocessing.of(side, [0.3, 0.4, 0.5], [0.2, 0.3, 0.4]))
-    saved_model.save(folder, encoder, settled.backbone, network.heads(), {"config": settled.model_dump(mode="json")})
+    saved_model.save(folder, encoder, resolved.backbone, network.heads(), {"config": resolved.model_dump(mode="json")})
     return encoder
 
 

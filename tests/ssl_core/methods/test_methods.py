@@ -19,8 +19,8 @@ def build(name, **changes):
     """The method with its own defaults, but for the changes, on a small network."""
     torch.manual_seed(0)
     asked = config.Pretrain(method=method_configs.METHODS[name](**changes), backbone=SHAPE, image_size=16)
-    settled = resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
-    return METHODS[name](settled.method, backbones.build(SHAPE))
+    resolved = resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
+    return METHODS[name](resolved.method, backbones.build(SHAPE))
 
 
 def views(n=4):

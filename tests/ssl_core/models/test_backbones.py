@@ -18,7 +18,7 @@ from tests import servers
 OURS = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
 
 
-def settled(**fields):
+def resolved(**fields):
     return config.Backbone(**{"width": 1.0, "stem": "imagenet", "zero_init_residual": False} | fields)
 
 
@@ -26,7 +26,7 @@ def settled(**fields):
 def test_width_one_has_torchvisions_keys_and_outputs(name):
     reference = torchvision.models.get_model(name, weights=None)
     reference.fc = torch.nn.Identity()
-    ours = backbones.build(settled(name=name))
+    ours = backbones.build(resolved(name=name))
     ours.load_state_dict(reference.state_dict())  # strict: the same keys and shapes
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(ours(images), reference(images))
@@ -38,7 +38,7 @@ def test_width_one_has_torchvisions_keys_and_outputs(name):
 )
 def test_deeper_networks_have_torchvisions_number_of_parameters(name, depth, parameters):
     with torch.device("meta"):
-        network = backbones.build(settled(name=name))
+        network = backbones.build(resolved(name=name))
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
@@ -63,7 +63,7 @@ def test_deeper_networks_have_torchvisions_number_of_parameters(name, depth, par
 def test_networks_are_as_large_as_in_simclrv2s_table(name, width, selective, millions):
     """Table 1 of arXiv:2006.10029; its figures count the running means and variances of batch norm too."""
     with torch.device("meta"):
-        network = backbones.build(settled(name=name, width=width, selective_kernel=selective, layout="google"))
+        network = backbones.build(resolved(name=name, width=width, selective_kernel=selective, layout="google"))
     counted = [value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")]
     assert round(sum(value.numel() for value in counted) / 1e6) == millions
 
@@ -71,7 +71,7 @@ def test_networks_are_as_large_as_in_simclrv2s_table(name, width, selective, mil
 @pytest.mark.parametrize("stem", ["cifar", "cifar_stride2", "imagenet"])
 def test_a_network_with_selective_kernels_trains(stem):
     torch.manual_seed(0)
-    shape = settled(name="resnet50", width=0.125, stem=stem, selective_kernel=True, layout="google")
+    shape = resolved(name="resnet50", width=0.125, stem=stem, selective_kernel=True, layout="google")
     network = backbones.build(shape)
     features = network(torch.rand(4, 3, 33, 33))
     assert features.shape == (4, network.dim)
@@ -82,7 +82,7 @@ def test_a_network_with_selective_kernels_trains(stem):
 
 def test_every_stage_of_googles_layout_starts_with_a_projection():
     ours, googles = (
-        backbones.build(settled(name="resnet18", width=0.125, layout=layout)) for layout in ("torchvision", "google")
+        backbones.build(resolved(name="resnet18", width=0.125, layout=layout)) for layout in ("torchvision", "google")
     )
     assert ours.layer1[0].downsample is None
     assert googles.layer1[0].downsample is not None
@@ -90,7 +90,7 @@ def test_every_stage_of_googles_layout_starts_with_a_projection():
 
 
 def test_resnet10_is_one_basic_block_a_stage():
-    network = backbones.build(settled(name="resnet10", width=0.5, stem="cifar"))
+    network = backbones.build(resolved(name="resnet10", width=0.5, stem="cifar"))
     assert [len(stage) for stage in (network.layer1, network.layer2, network.layer3, network.layer4)] == [1, 1, 1, 1]
     assert network.dim == 256
 
@@ -98,7 +98,7 @@ def test_resnet10_is_one_basic_block_a_stage():
 @pytest.mark.parametrize(("width", "dim"), [(0.125, 64), (0.25, 128), (2.0, 1024), (3.0, 1536)])
 def test_width_multiplies_every_stage(width, dim):
     with torch.device("meta"):
-        network = backbones.build(settled(name="resnet18", width=width))
+        network = backbones.build(resolved(name="resnet18", width=width))
     assert network.dim == dim == network.layer4[-1].conv2.out_channels
     assert network.conv1.out_channels == dim // 8
 
@@ -108,13 +108,13 @@ def test_width_multiplies_every_stage(width, dim):
     [("cifar", 32), ("cifar_no_relu", 32), ("cifar_stride2", 16), ("cifar_padding2", 34), ("imagenet", 8)],
 )
 def test_stems_shrink_the_image_as_they_say(stem, side):
-    network = backbones.build(settled(name="resnet10", width=0.125, stem=stem))
+    network = backbones.build(resolved(name="resnet10", width=0.125, stem=stem))
     x = network.maxpool(network.bn1(network.conv1(torch.rand(2, 3, 32, 32))))
     assert x.shape[-2:] == (side, side)
 
 
 def test_blocks_end_in_the_features():
-    network = backbones.build(settled(name="resnet10", width=0.125, stem="cifar")).eval()
+    network = backbones.build(resolved(name="resnet10", width=0.125, stem="cifar")).eval()
     images = torch.rand(3, 3, 16, 16)
     blocks = network.blocks(images)
     assert {name: x.shape[1] for name, x in blocks.items()} == network.block_dims
@@ -122,7 +122,7 @@ def test_blocks_end_in_the_features():
 
 
 def test_zero_init_makes_a_block_the_identity():
-    network = backbones.build(settled(name="resnet10", width=0.125, stem="cifar", zero_init_residual=True))
+    network = backbones.build(resolved(name="resnet10", width=0.125, stem="cifar", zero_init_residual=True))
     x = torch.rand(2, 8, 8, 8)
     torch.testing.assert_close(network.layer1(x), x)
 
@@ -137,7 +137,7 @@ def test_zero_init_makes_a_block_the_identity():
     ],
 )
 def test_torchvision_models_lose_their_classifier(name, dim):
-    network = backbones.build(settled(name=name))
+    network = backbones.build(resolved(name=name))
     assert network.dim == dim
     assert network.eval()(torch.rand(2, 3, 64, 64)).shape == (2, dim)
 
@@ -145,7 +145,7 @@ def test_torchvision_models_lose_their_classifier(name, dim):
 @pytest.mark.parametrize("name", ["torchvision_densenet121", "torchvision_swin_t", "torchvision_inception_v3"])
 def test_torchvision_models_of_other_makes_have_a_known_width(name):
     with torch.device("meta"):
-        assert backbones.build(settled(name=name)).dim == {"d": 1024, "s": 768, "i": 2048}[name[12]]
+        assert backbones.build(resolved(name=name)).dim == {"d": 1024, "s": 768, "i": 2048}[name[12]]
 
 
 def test_the_names_that_a_config_takes_are_those_that_exist():
@@ -157,7 +157,7 @@ def test_the_names_that_a_config_takes_are_those_that_exist():
 
 @pytest.mark.parametrize("name", OURS)
 def test_each_of_our_own_names_is_a_network_with_features_of_its_width(name):
-    network = backbones.build(settled(name=name, width=0.125, stem="cifar")).eval()
+    network = backbones.build(resolved(name=name, width=0.125, stem="cifar")).eval()
     images = torch.rand(2, 3, 16, 16)
     assert network(images).shape == (2, network.dim)
     assert {layer: x.shape for layer, x in network.blocks(images).items()} == {
@@ -176,7 +176,7 @@ def test_each_of_our_own_names_is_a_network_with_features_of_its_width(name):
 )
 def test_unknown_backbone_is_refused_with_the_nearest_name(name, meant):
     with pytest.raises(ValidationError, match=f"no backbone `{name}`.*{meant}"):
-        settled(name=name)
+        resolved(name=name)
 
 
 def test_torchvisions_first_weights_may_be_asked_for_instead_of_its_newest(tmp_path, monkeypatch):
@@ -188,7 +188,7 @@ def test_torchvisions_first_weights_may_be_asked_for_instead_of_its_newest(tmp_p
         whole["bn1.weight"].fill_(value)
         torch.save(whole, folder / weights.url.rsplit("/", 1)[1])
     for name, value in (("imagenet_v1", 1.0), ("imagenet", 2.0)):
-        asked = settled(name="resnet50", weights=name)
+        asked = resolved(name="resnet50", weights=name)
         network = backbones.build(asked)
         backbones.load_imagenet(network, asked)
         assert network.bn1.weight.tolist() == [value] * 64
@@ -202,7 +202,7 @@ def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_st
     torch.save(reference.state_dict(), cached)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for stem in ("imagenet", "cifar"):
-        asked = settled(name="resnet18", stem=stem, weights="imagenet")
+        asked = resolved(name="resnet18", stem=stem, weights="imagenet")
         network = backbones.build(asked)
         backbones.load_imagenet(network, asked)
         torch.testing.assert_close(network.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
@@ -213,7 +213,7 @@ def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    asked = settled(name="resnet18", weights="imagenet")
+    asked = resolved(name="resnet18", weights="imagenet")
     network = backbones.build(asked)
     with servers.dead_port() as port:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")

@@ -147,8 +147,8 @@ def test_training_may_start_from_an_imported_model(tmp_path):
     card = saved_model.load_card(tmp_path / "model")
     asked = config.parse({"method": {"name": "simclr"}, "batch_size": 16, "image_size": 32})
     report = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 32, "height": 32, "images": 64}]}
-    settled = resolve(asked, report, Machine("cpu", gains_from_bf16=False), start=card)
-    network = methods.build(settled, seed=1).backbone
+    resolved = resolve(asked, report, Machine("cpu", gains_from_bf16=False), start=card)
+    network = methods.build(resolved, seed=1).backbone
     saved_model.load_backbone(network, tmp_path / "model")
     torch.testing.assert_close(network.body.state_dict(), saved_model.load(tmp_path / "model").backbone.state_dict())
 

@@ -24,7 +24,7 @@ REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height":
 PREPROCESSING = Preprocessing.of(16, [0.5, 0.4, 0.3], [0.2, 0.0, 0.3])
 
 
-def settled(method="simclr", **backbone):
+def resolved(method="simclr", **backbone):
     shape = backbone if "name" in backbone else {"name": "resnet10", "width": 0.125, "stem": "cifar"} | backbone
     method = {"name": method} if isinstance(method, str) else method
     asked = config.parse({"method": method, "backbone": shape, "batch_size": 16})
@@ -33,7 +33,7 @@ def settled(method="simclr", **backbone):
 
 def saved(directory, method="simclr", seed=1, **backbone):
     """An artifact on disk, and the encoder that it was."""
-    run = settled(method, **backbone)
+    run = resolved(method, **backbone)
     network = methods.build(run, seed)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
@@ -142,9 +142,9 @@ def test_models_of_the_first_format_are_still_read(tmp_path, method):
 
 
 def test_an_encoder_may_have_no_projector(tmp_path):
-    network = methods.build(settled(), 1)
+    network = methods.build(resolved(), 1)
     encoder = Encoder(network.backbone, None, PREPROCESSING)
-    saved_model.save(tmp_path, encoder, settled().backbone, {}, {})
+    saved_model.save(tmp_path, encoder, resolved().backbone, {}, {})
     loaded = saved_model.load(tmp_path)
     assert "projection" not in loaded.layers
     torch.testing.assert_close(loaded.encode(pixels()), encoder.encode(pixels()))
@@ -180,7 +180,7 @@ def test_an_untrained_encoder_has_the_shape_and_other_weights(tmp_path):
 def test_the_card_can_run_again(tmp_path):
     saved(tmp_path)
     card = json.loads((tmp_path / saved_model.CARD).read_text())
-    assert config.parse(card["config"]) == settled()
+    assert config.parse(card["config"]) == resolved()
 
 
 @pytest.mark.parametrize("file", [saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD])
@@ -202,7 +202,7 @@ def test_a_damaged_artifact_is_refused_in_a_sentence(tmp_path, file, damage):
 def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
     saved(tmp_path)
     with pytest.raises(BadModel, match="another shape"):
-        saved_model.load_backbone(methods.build(settled(width=0.25), 0).backbone, tmp_path)
+        saved_model.load_backbone(methods.build(resolved(width=0.25), 0).backbone, tmp_path)
 
 
 def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():

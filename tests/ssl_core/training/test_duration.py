@@ -13,10 +13,10 @@ from tests.ssl_core.digits import TINY, pack_digits
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A settled config, and its images: ten steps make an epoch."""
+    """A resolved config, and its images: ten steps make an epoch."""
     digits = Dataset.open(pack_digits(tmp_path_factory.mktemp("digits"), train=160))
-    settled = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Machine("cpu", False))
-    return settled, Material.of(digits, settled)
+    resolved = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Machine("cpu", False))
+    return resolved, Material.of(digits, resolved)
 
 
 class Clock:
@@ -28,12 +28,12 @@ class Clock:
         monkeypatch.setattr(duration, "_step_seconds", self.steps)
         monkeypatch.setattr(duration, "_evaluation_seconds", self.evaluation)
 
-    def steps(self, settled, material, patience):
+    def steps(self, resolved, material, patience):
         self.patience.append(patience)
         self.now += 4.0
         return self._step
 
-    def evaluation(self, settled, material):
+    def evaluation(self, resolved, material):
         self.now += self._evaluation
         return self._evaluation
 

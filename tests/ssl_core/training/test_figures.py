@@ -62,9 +62,9 @@ def drawn(monkeypatch):
 
 def learner(digits, **fields):
     dataset = Dataset.open(digits)
-    settled = resolve(asked(**fields), dataset.report, Machine("cpu", False))
-    material = Material.of(dataset, settled)
-    return Learner(settled, material), material
+    resolved = resolve(asked(**fields), dataset.report, Machine("cpu", False))
+    material = Material.of(dataset, resolved)
+    return Learner(resolved, material), material
 
 
 def test_a_run_leaves_views_at_its_start_and_curves_before_its_model(digits, tmp_path):
@@ -161,7 +161,7 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
         it.step += 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (it.preprocessing.mean, it.preprocessing.std))
     compared = 0
-    for row, sight in zip(figures._some(material, it.settled).tolist(), shown["rows"], strict=True):
+    for row, sight in zip(figures._some(material, it.resolved).tolist(), shown["rows"], strict=True):
         for epoch, views in zip(shown["epochs"], sight.views, strict=True):
             for picture, tensor in zip(views, seen.get((epoch, row), ()), strict=False):
                 pixels = (tensor * std + mean).permute(1, 2, 0).mul(255).numpy()
@@ -175,7 +175,7 @@ def test_every_image_size_is_shown_where_there_is_room(fields, digits):
     it, _ = learner(digits, **fields)
     stages = figures._stages(it)
     assert list(stages) == sorted(stages)
-    assert all(0 <= epoch < it.settled.epochs for epoch in stages)
+    assert all(0 <= epoch < it.resolved.epochs for epoch in stages)
     assert 1 <= len(stages) <= 4
     assert stages[max(stages)] == 16
 

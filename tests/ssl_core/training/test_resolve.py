@@ -12,7 +12,7 @@ from ssl_core.errors import ConfigUnfit
 from ssl_core.methods import METHODS
 from ssl_core.models import backbones
 from ssl_core.recipes import RECIPES
-from ssl_core.training.resolve import Length, resolve, settle_machine
+from ssl_core.training.resolve import Length, resolve, resolve_device
 
 CPU, BF16, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
 
@@ -30,21 +30,21 @@ def settle(machine=CPU, data=None, **fields):
 @pytest.mark.parametrize("machine", [CPU, BF16, GPU])
 @pytest.mark.parametrize("side", [8, 28, 32, 300])
 def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, side):
-    settled = settle(machine, report(side, side), method={"name": name})
-    text = settled.model_dump_json()
+    resolved = settle(machine, report(side, side), method={"name": name})
+    text = resolved.model_dump_json()
     assert '"auto"' not in text
-    assert resolve(settled, report(64, 64), CPU if machine == GPU else GPU) == settled.model_copy(
+    assert resolve(resolved, report(64, 64), CPU if machine == GPU else GPU) == resolved.model_copy(
         update={"device": "cpu" if machine == GPU else "cuda"}
     )
-    assert config.parse(settled.model_dump(mode="json")) == settled
+    assert config.parse(resolved.model_dump(mode="json")) == resolved
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
 def test_every_recipe_resolves(name):
     asked = config.parse(RECIPES[name].config)
-    settled = resolve(asked, report(images=50_000), CPU, length_in=lambda _: Length(7))
-    assert '"auto"' not in settled.model_dump_json()
-    assert settled.epochs == (asked.epochs or 7)
+    resolved = resolve(asked, report(images=50_000), CPU, length_in=lambda _: Length(7))
+    assert '"auto"' not in resolved.model_dump_json()
+    assert resolved.epochs == (asked.epochs or 7)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -75,8 +75,8 @@ def test_network_and_precision_follow_the_device():
     ],
 )
 def test_image_size_is_the_images_own_up_to_64(machine, width, height, size, stem):
-    settled = settle(machine, report(width, height))
-    assert (settled.image_size, settled.backbone.stem) == (size, stem)
+    resolved = settle(machine, report(width, height))
+    assert (resolved.image_size, resolved.backbone.stem) == (size, stem)
 
 
 def test_phases_are_half_and_three_quarters_first_on_a_cpu():
@@ -112,7 +112,7 @@ def test_what_a_method_wants_is_its_own():
 
 
 def test_what_is_given_stays():
-    settled = settle(
+    resolved = settle(
         method={"name": "simsiam", "projector": [64, 32], "predictor_hidden": 5},
         optimizer={"name": "adamw", "lr": 0.5, "decay_norm_and_bias": False},
         schedule={"warmup_epochs": 3.0},
@@ -123,12 +123,12 @@ def test_what_is_given_stays():
         precision="bf16",
         epochs=9,
     )
-    asked = settled.model_dump(mode="json")
+    asked = resolved.model_dump(mode="json")
     assert asked["method"] == {**asked["method"], "projector": [64, 32], "predictor_hidden": 5}
-    assert (settled.optimizer.lr, settled.optimizer.decay_norm_and_bias) == (0.5, False)
-    assert (settled.schedule.warmup_epochs, settled.evaluation.every_epochs, settled.epochs) == (3, 0, 9)
-    assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet18", 0.25, "imagenet")
-    assert (settled.image_size, len(settled.phases), settled.precision) == (48, 1, "bf16")
+    assert (resolved.optimizer.lr, resolved.optimizer.decay_norm_and_bias) == (0.5, False)
+    assert (resolved.schedule.warmup_epochs, resolved.evaluation.every_epochs, resolved.epochs) == (3, 0, 9)
+    assert (resolved.backbone.name, resolved.backbone.width, resolved.backbone.stem) == ("resnet18", 0.25, "imagenet")
+    assert (resolved.image_size, len(resolved.phases), resolved.precision) == (48, 1, "bf16")
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "muon"])
@@ -141,17 +141,17 @@ def test_length_is_given_or_measured_or_a_hundred_epochs():
     assert settle().epochs == 100
     asked = config.parse({"method": {"name": "simclr"}, "minutes": 3.0})
     seen = []
-    settled = resolve(asked, report(), CPU, length_in=lambda ready: seen.append(ready) or Length(40))
-    assert (settled.epochs, settled.minutes) == (40, None)
-    assert (settled.schedule.warmup_epochs, settled.evaluation.every_epochs) == (2, 5)
+    resolved = resolve(asked, report(), CPU, length_in=lambda ready: seen.append(ready) or Length(40))
+    assert (resolved.epochs, resolved.minutes) == (40, None)
+    assert (resolved.schedule.warmup_epochs, resolved.evaluation.every_epochs) == (2, 5)
     assert '"auto"' not in seen[0].model_dump_json()
 
 
 def test_the_network_of_the_starting_model_is_taken():
     card = {"backbone": {"name": "resnet34", "width": 0.25, "stem": "cifar_stride2"}}
     asked = config.parse({"method": {"name": "simclr"}})
-    settled = resolve(asked, report(), CPU, start=card)
-    assert (settled.backbone.name, settled.backbone.width, settled.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
+    resolved = resolve(asked, report(), CPU, start=card)
+    assert (resolved.backbone.name, resolved.backbone.width, resolved.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
 
 
 def test_a_network_that_does_not_go_with_the_starting_model_is_told():
@@ -164,33 +164,33 @@ def test_a_network_that_does_not_go_with_the_starting_model_is_told():
 
 
 def test_selective_kernels_choose_the_smallest_network_that_has_them_in_googles_layout():
-    settled = settle(backbone={"selective_kernel": True, "width": 0.125})
-    assert (settled.backbone.name, settled.backbone.layout) == ("resnet50", "google")
-    assert settled.backbone.zero_init_residual
+    resolved = settle(backbone={"selective_kernel": True, "width": 0.125})
+    assert (resolved.backbone.name, resolved.backbone.layout) == ("resnet50", "google")
+    assert resolved.backbone.zero_init_residual
     assert not settle().backbone.selective_kernel
     assert settle().backbone.layout == "torchvision"
 
 
 def test_imagenet_weights_choose_a_network_that_has_them():
-    settled = settle(backbone={"weights": "imagenet"})
-    assert (settled.backbone.name, settled.backbone.width) == ("resnet18", 1.0)
+    resolved = settle(backbone={"weights": "imagenet"})
+    assert (resolved.backbone.name, resolved.backbone.width) == ("resnet18", 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_torchvisions_models_are_taken_as_they_are(method):
     asked = {"name": "torchvision_mobilenet_v3_small"}
-    settled = settle(method={"name": method}, backbone=asked)
-    assert settled.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
-    assert resolve(settled, report(), CPU) == settled
+    resolved = settle(method={"name": method}, backbone=asked)
+    assert resolved.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
+    assert resolve(resolved, report(), CPU) == resolved
     card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
     begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)
-    assert begun.backbone == settled.backbone
+    assert begun.backbone == resolved.backbone
 
 
 def test_models_made_for_one_size_get_it():
-    settled = settle(backbone={"name": "torchvision_vit_b_16"})
-    assert settled.image_size == 224
-    assert len(settled.phases) == 1
+    resolved = settle(backbone={"name": "torchvision_vit_b_16"})
+    assert resolved.image_size == 224
+    assert len(resolved.phases) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_what_cannot_be_run_is_said(fields, images, words):
 
 
 def test_evaluations_settle_their_machine_alone():
-    settled = settle_machine(config.parse({}, "knn_eval"), BF16)
-    assert (settled.device, settled.precision) == ("cpu", "bf16")
+    resolved = resolve_device(config.parse({}, "knn_eval"), BF16)
+    assert (resolved.device, resolved.precision) == ("cpu", "bf16")
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
@@ -218,8 +218,8 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_torchvisions_regnets_whose_widths_are_computed_can_be_trained():
-    settled = settle(backbone={"name": "torchvision_regnet_x_400mf"})
-    assert settled.method.projector == (400, 128)
+    resolved = settle(backbone={"name": "torchvision_regnet_x_400mf"})
+    assert resolved.method.projector == (400, 128)
 
 
 def test_a_run_is_settled_without_loading_torchs_compiler():
@@ -229,8 +229,8 @@ def test_a_run_is_settled_without_loading_torchs_compiler():
         "from ssl_core.training.resolve import resolve\n"
         "report = {'splits': {'train': {'images': 300}}, 'sizes': [{'width': 32, 'height': 32, 'images': 300}]}\n"
         "asked = config.parse({'method': {'name': 'simclr'}})\n"
-        "settled = resolve(asked, report, Machine('cpu', gains_from_bf16=False))\n"
-        "print(settled.method.projector[0], 'torch._dynamo' in sys.modules)"
+        "resolved = resolve(asked, report, Machine('cpu', gains_from_bf16=False))\n"
+        "print(resolved.method.projector[0], 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["256", "False"]

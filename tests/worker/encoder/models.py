@@ -13,14 +13,14 @@ IMAGE_SIZE = 32
 
 def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: float = 0.25) -> dict:
     """Write a random model and return its card. Its batch norms have seen data, as those of a trained one have."""
-    settled = config.parse(
+    resolved = config.parse(
         {
             "kind": "pretrain",
             "method": {"name": "simclr", "projector": [64, 32]},
             "backbone": {"name": backbone, "width": width, "stem": "cifar_stride2", "zero_init_residual": False},
         }
     )
-    method = methods.build(settled, seed)
+    method = methods.build(resolved, seed)
     method.train()
     with torch.no_grad():
         images = torch.randn(16, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
@@ -28,4 +28,4 @@ def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: floa
             method.projector(method.backbone(images))
     preprocessing = encoder.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
     encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
-    return saved_model.save(folder, encoder, settled.backbone, method.heads(), {"method": "simclr"})[1]
+    return saved_model.save(folder, encoder, resolved.backbone, method.heads(), {"method": "simclr"})[1]

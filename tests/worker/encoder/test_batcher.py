@@ -44,7 +44,7 @@ def run(test: Callable[[Batcher], Coroutine], *, max_batch: int = 8, wait_second
     asyncio.run(with_batcher())
 
 
-async def settled() -> None:
+async def resolved() -> None:
     """Let every task that can go on do so."""
     for _ in range(10):
         await asyncio.sleep(0)
@@ -128,10 +128,10 @@ def test_what_was_cancelled_before_its_batch_is_never_computed() -> None:
 
     async def test(batcher: Batcher) -> None:
         first = asyncio.create_task(batcher.encode(lane, [image(1)] * 8))
-        await settled()  # the first batch is with the executor, which is held
+        await resolved()  # the first batch is with the executor, which is held
         gone = asyncio.create_task(batcher.encode(lane, [image(2)] * 20))
         stays = asyncio.create_task(batcher.encode(lane, [image(3)]))
-        await settled()
+        await resolved()
         gone.cancel()
         lane.held.set()
         assert (await first).shape == (8, 1)
