@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from api import problems, schemas
-from api.middleware import Edge
-from api.prometheus import Counters
+from api.middleware import RequestMiddleware
+from api.prometheus import RequestMetrics
 from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -35,7 +35,7 @@ Every call but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every er
 def create(settings: Settings | None = None) -> FastAPI:
     """Return the application; it opens nothing before it is used, so it starts while the database is away."""
     settings = settings or Settings()
-    counters = Counters()
+    counters = RequestMetrics()
     app = FastAPI(
         title="Twoviews",
         version="0.1.0",
@@ -53,7 +53,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(Edge, counters=counters)
+    app.add_middleware(RequestMiddleware, counters=counters)
     return app
 
 

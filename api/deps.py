@@ -98,5 +98,5 @@ async def _storage(request: Request) -> Storage:
 
 Caller = Annotated[Bearer, Depends(_caller)]
 Known = Annotated[Identity, Depends(_known)]  # where there is much to do before the first unit, or none at all
-Config = Annotated[Settings, Depends(_settings)]
-Files = Annotated[Storage, Depends(_storage)]
+SettingsDep = Annotated[Settings, Depends(_settings)]
+StorageDep = Annotated[Storage, Depends(_storage)]

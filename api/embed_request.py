@@ -31,7 +31,7 @@ from service.settings import Settings
 MAX_FIELD_BYTES = 1000  # of model, layer and the like, in multipart
 
 
-class EmbedOrder(BaseModel):
+class EmbedRequest(BaseModel):
     """Images and what to make of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,7 +73,7 @@ class Room:
             self._left += taken
 
 
-async def read(request: Request, settings: Settings, take: Callable[[int], None]) -> EmbedOrder:
+async def read(request: Request, settings: Settings, take: Callable[[int], None]) -> EmbedRequest:
     """Return the order. Raises the service's errors for one that is malformed or beyond the limits.
 
     take: called with the size of each piece of the body before it is kept.
@@ -90,7 +90,7 @@ async def read(request: Request, settings: Settings, take: Callable[[int], None]
     except ClientDisconnect as error:
         raise BadRequest("The body ended early.") from error
     try:
-        return EmbedOrder.model_validate(fields)
+        return EmbedRequest.model_validate(fields)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from error

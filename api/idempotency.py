@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Header, Request
 
-from api.deps import Config, Unit
-from api.responses import Answer
+from api.deps import SettingsDep, Unit
+from api.responses import JSONResponse
 from service import idempotency
 
 Json = dict[str, Any]
@@ -28,7 +28,7 @@ def _as_it_is(body: Json) -> Json:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotentRequest:
     """The request's key, and where it was sent."""
 
     key: str | None
@@ -42,7 +42,7 @@ class Once:
         make: Callable[[Unit], Made],
         status: int,
         shown: Callable[[Json], Json] = _as_it_is,
-    ) -> Answer:
+    ) -> JSONResponse:
         """Return what `make` made, or what it made the first time that this key came.
 
         `asked` is all that the request says: the same key with another is an IdempotencyMismatch. What `make` returns
@@ -62,18 +62,18 @@ class Once:
         return _answer(made, status, shown)
 
 
-def _answer(made: Made, status: int, shown: Callable[[Json], Json]) -> Answer:
-    return Answer(shown(made.body), status, {"Location": made.location} if made.location else None)
+def _answer(made: Made, status: int, shown: Callable[[Json], Json]) -> JSONResponse:
+    return JSONResponse(shown(made.body), status, {"Location": made.location} if made.location else None)
 
 
 async def _once(
     request: Request,
-    config: Config,
+    config: SettingsDep,
     idempotency_key: Annotated[
         str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="Any text of yours, new for each new request.")
     ] = None,
-) -> Once:
-    return Once(idempotency_key, f"{request.method} {request.url.path}", config.idempotency_hours)
+) -> IdempotentRequest:
+    return IdempotentRequest(idempotency_key, f"{request.method} {request.url.path}", config.idempotency_hours)
 
 
-OnlyOnce = Annotated[Once, Depends(_once)]
+Idempotent = Annotated[IdempotentRequest, Depends(_once)]

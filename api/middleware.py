@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
-from api.prometheus import Counters
+from api.prometheus import RequestMetrics
 from service import ids
 from service.errors import BadRequest, Unavailable
 
@@ -19,10 +19,10 @@ _STOPPING = "The service is being stopped; ask again in a moment."
 _log = logging.getLogger(__name__)
 
 
-class Edge:
+class RequestMiddleware:
     """Gives each request an id, counts and times it, and turns whatever escapes below into a problem."""
 
-    def __init__(self, app: ASGIApp, counters: Counters) -> None:
+    def __init__(self, app: ASGIApp, counters: RequestMetrics) -> None:
         self._app = app
         self._counters = counters
 

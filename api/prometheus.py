@@ -9,7 +9,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
 Sample = tuple[tuple[str, ...], float]
 
 
-class Counters:
+class RequestMetrics:
     """Requests as they pass; everything else is looked up when Prometheus asks."""
 
     def __init__(self) -> None:

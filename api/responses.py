@@ -10,7 +10,7 @@ from fastapi import Request
 from fastapi.responses import FileResponse, Response
 
 
-class Answer(Response):
+class JSONResponse(Response):
     """A JSON answer from plain values; nothing is validated twice."""
 
     media_type = "application/json"
@@ -19,9 +19,9 @@ class Answer(Response):
         return orjson.dumps(content)
 
 
-def page(data: list[dict[str, Any]], has_more: bool, after: str | int | None) -> Answer:
+def page(data: list[dict[str, Any]], has_more: bool, after: str | int | None) -> JSONResponse:
     """One page of a list; `after` is what to ask for next."""
-    return Answer({"object": "list", "data": data, "has_more": has_more, "next": after})
+    return JSONResponse({"object": "list", "data": data, "has_more": has_more, "next": after})
 
 
 def file(request: Request, path: Path, media_type: str, filename: str, sha256: str | None = None) -> Response:

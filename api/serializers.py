@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from api.responses import rfc3339
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
-from service.jobs import Beside
+from service.jobs import SupervisedBaseline
 
 Json = dict[str, Any]
 _FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
@@ -29,7 +29,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, history: Sequence[JobEvent], beside: Sequence[Beside] = ()) -> Json:
+def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseline] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",

@@ -27,7 +27,7 @@ from service.errors import (
     TooLarge,
     UnsupportedMedia,
 )
-from service.storage import Storage, settle
+from service.storage import Storage, make_durable
 
 FILE = "file"
 CHUNK_BYTES = 1 << 20
@@ -130,7 +130,7 @@ class _Form:
         self._file.close()
         sha256 = self._hash.hexdigest()
         final = storage.upload_path(tenant_id, sha256)
-        settle(self._path, final)
+        make_durable(self._path, final)
         return Upload(final, sha256, self._size, self._filename, fields)
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ from benchmarks.lightly_simclr import IMAGENET, WORKERS, Pictures
 from benchmarks.methods import result
 from ssl_core.config import Backbone, Import, Schedule
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.models.backbones import build
 from ssl_core.optim.optimizers import lr_factor
 from ssl_core.pretrained.weights import import_weights
@@ -147,7 +147,7 @@ class LightlySimCLR(nn.Module):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, SimCLRProjectionHead(backbone.dim, backbone.dim, 128)
-        self.loss, self.low = NTXentLoss(TEMPERATURE), Machine.here().gains_from_bf16
+        self.loss, self.low = NTXentLoss(TEMPERATURE), Device.here().gains_from_bf16
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.low):
@@ -167,7 +167,7 @@ class LightlySimSiam(nn.Module):
         self.backbone = backbone
         self.head = SimSiamProjectionHead(backbone.dim, WIDE, WIDE)
         self.predictor = SimSiamPredictionHead(WIDE, WIDE // 4, WIDE)
-        self.loss, self.low = NegativeCosineSimilarity(), Machine.here().gains_from_bf16
+        self.loss, self.low = NegativeCosineSimilarity(), Device.here().gains_from_bf16
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.low):

@@ -34,7 +34,7 @@ from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings
 from ssl_core import config, methods
-from ssl_core.models import encoder
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 
 CLIENTS = 64
@@ -84,10 +84,13 @@ def main() -> None:
 def save(case: Case, folder: Path) -> None:
     """Write the case's model, with random weights."""
     backbone = {"name": case.backbone, "width": 1, "stem": "imagenet", "zero_init_residual": False}
-    resolved = config.parse({"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone})
-    preprocessing = encoder.Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
-    method = methods.build(resolved, 0)
-    encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
+    resolved = config.parse(
+        {"kind": "pretrain", "method": {"name": "simclr", "projector": [128]}, "backbone": backbone}
+    )
+    preprocessing = Preprocessing.of(case.image_size, [0.5] * 3, [0.25] * 3)
+    torch.manual_seed(0)
+    method = methods.build(resolved)
+    encoder = Encoder(method.backbone, method.projector, preprocessing)
     saved_model.save(folder, encoder, resolved.backbone, method.heads(), {})
 
 

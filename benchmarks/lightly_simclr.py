@@ -25,7 +25,7 @@ from PIL import Image
 
 from ssl_core.config import Backbone
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.evaluation.knn import top1
 from ssl_core.models.backbones import build
 
@@ -63,7 +63,7 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> dict[str, float]:
     tuned = options.arm == "tuned"
-    low = tuned and Machine.here().gains_from_bf16
+    low = tuned and Device.here().gains_from_bf16
     dataset = Dataset.open(options.data)
     train_ids = dataset.indices("train", options.subset, options.seed)
     pixels = np.load(options.data / "pixels.npy", mmap_mode="r")

@@ -25,7 +25,7 @@ from ssl_core import rng
 from ssl_core.augment import geometry, parameters
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
-from ssl_core.data.image_batch import Pixels
+from ssl_core.data.image_batch import ImageBatch
 
 BATCH, SIDE, ROUNDS = 256, 32, 15
 
@@ -55,7 +55,7 @@ def theirs(pixels: np.ndarray) -> Callable[[int], int]:
 
 def ours(pixels: np.ndarray) -> Callable[[int], int]:
     maker = ViewMaker(Views(crop_area=(0.08, 1.0)), SIDE, seed=0)
-    batch, rows = Pixels.whole(torch.from_numpy(pixels)), torch.arange(BATCH)
+    batch, rows = ImageBatch.whole(torch.from_numpy(pixels)), torch.arange(BATCH)
 
     def make(epoch: int) -> int:
         return sum(len(maker(batch, rows, epoch, view)) for view in range(2))

@@ -1,49 +1,70 @@
-"""Whether a job's config goes with its dataset and its model, as far as rows in the database can tell."""
+"""Compatibility: whether a job's config can be run with its dataset and its model, as far as database rows show it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from service.db.models import Dataset
 from service.errors import BatchTooLarge, Fault, InvalidConfig, LabelsNeeded
-from ssl_core.config import Distill, Export, Finetune, Labelled, LinearEval, Pretrain, Project, RunConfig, TrainingRun
+from ssl_core.config import RunConfig, requirements
+from ssl_core.config.requirements import Requirements
 
 
 def check_dataset(dataset: Dataset, config: RunConfig) -> None:
-    """Raise when the config asks for more than the dataset has."""
-    if isinstance(config, Export):
-        return None  # it takes what images there are
-    if isinstance(config, Project):
-        return _check_split(dataset, config)
-    train = _train_split(dataset)
-    images = int(train.get("images", 0))
-    if config.subset is not None and config.subset > images:
-        detail = f"subset is {config.subset}, but the training split has {images} images."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/subset", code="subset_too_large", detail=detail)])
-    if isinstance(config, Pretrain):
-        there = config.subset or images
-        if config.batch_size > there:
-            detail = f"batch_size is {config.batch_size}, but there are {there} training images."
-            raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
-        if config.early_stop is not None and config.early_stop.metric == "knn" and not _has_classes(train):
-            detail = "early_stop on knn needs labelled training images of at least two classes; rankme needs none."
-            fault = Fault(pointer="/config/early_stop/metric", code="labels_needed", detail=detail)
-            raise LabelsNeeded(detail, errors=[fault])
-        return None
-    if _needs_labels(config) and not _has_classes(train):
-        detail = f"A job of the kind {config.kind} needs labelled training images of at least two classes."
-        raise LabelsNeeded(detail, errors=[Fault(pointer="/dataset", code="labels_needed", detail=detail)])
-    return _check_rows(dataset, config.label_rows) if isinstance(config, Labelled | LinearEval) else None
+    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the config asks for more than the dataset has."""
+    needed = config.requirements
+    splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
+    train: dict[str, Any] = splits.get("train", {})
+    _check_split(splits, needed)
+    _check_images(train, needed)
+    if needed.labels is not None and not _has_classes(train):
+        detail = requirements.knn_needs_labels()
+        if needed.labels == "/dataset":
+            detail = f"A job of the kind {config.kind} needs labelled training images of at least two classes."
+        raise LabelsNeeded(detail, errors=[Fault(pointer=needed.labels, code="labels_needed", detail=detail)])
+    _check_rows(splits, needed)
 
 
 def check_model(card: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise when the config asks for what the model lacks, or would train it as another network."""
-    if not isinstance(config, TrainingRun):
-        return _check_layer(card, config.layer)
-    if isinstance(config, Distill):
-        return _check_teacher(card)
-    if isinstance(config, Finetune):
-        _check_head(card, config.ft_proj_selector)
-    return _check_network(card, config)
+    """Raise InvalidConfig when the config asks for what the model lacks, or would train it as another network."""
+    needed = config.requirements
+    layers = card.get("layers", {needed.layer: 0})
+    if needed.layer is not None and needed.layer not in layers:
+        raise _invalid("/config/layer", "layer_not_found", requirements.no_such_layer(needed.layer, sorted(layers)))
+    if needed.classifier and not card.get("classifier"):
+        raise _invalid("/model", "no_classifier", requirements.no_classifier())
+    depth = _head_depth(card, needed.head_layers)
+    if needed.head_layers > depth:
+        detail = requirements.head_too_short(needed.head_layers, depth)
+        raise _invalid("/config/ft_proj_selector", "layer_not_found", detail)
+    for name, theirs in card.get("backbone", {}).items():
+        ours = needed.backbone.get(name, "auto")
+        if ours not in ("auto", theirs):
+            detail = f"The model's backbone has {name} {theirs}, not {ours}."
+            raise _invalid(f"/config/backbone/{name}", "another_network", detail)
+
+
+def _check_split(splits: Mapping[str, Any], needed: Requirements) -> None:
+    if needed.split is not None and not splits.get(needed.split, {}).get("images"):
+        raise _invalid("/config/split", "split_empty", f"The dataset has no images in its {needed.split} split.")
+
+
+def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:
+    images = int(train.get("images", 0))
+    if needed.subset is not None and needed.subset > images:
+        raise _invalid("/config/subset", "subset_too_large", requirements.subset_too_large(needed.subset, images))
+    used = needed.subset or images
+    if needed.batch_size is not None and needed.batch_size > used:
+        detail = requirements.batch_too_large(needed.batch_size, used)
+        raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
+
+
+def _check_rows(splits: Mapping[str, Any], needed: Requirements) -> None:
+    """Raise when a row is beyond the dataset; whether it is a labelled training image is checked by the run."""
+    images = sum(split.get("images", 0) for split in splits.values())
+    beyond = next((place for place, row in enumerate(needed.label_rows) if row >= images), None)
+    if beyond is not None:
+        detail = f"label_rows holds {needed.label_rows[beyond]}, but the dataset has {images} images, numbered from 0."
+        raise _invalid(f"/config/label_rows/{beyond}", "row_not_found", detail)
 
 
 def _has_classes(split: Mapping[str, Any]) -> bool:
@@ -51,60 +72,10 @@ def _has_classes(split: Mapping[str, Any]) -> bool:
     return len([count for count in split.get("per_class", []) if count]) >= 2
 
 
-def _check_rows(dataset: Dataset, rows: Sequence[int] | None) -> None:
-    """Raise when a row is beyond the dataset; whether it is of a labelled training image shows in the run."""
-    rows = rows or ()
-    images = sum(split.get("images", 0) for split in (dataset.report or {}).get("splits", {}).values())
-    beyond = next((place for place, row in enumerate(rows) if row >= images), None)
-    if beyond is not None:
-        detail = f"label_rows holds {rows[beyond]}, but the dataset has {images} images, numbered from 0."
-        fault = Fault(pointer=f"/config/label_rows/{beyond}", code="row_not_found", detail=detail)
-        raise InvalidConfig(detail, errors=[fault])
+def _head_depth(card: Mapping[str, Any], unknown: int) -> int:
+    """The number of layers of the model's head; `unknown` for a card that does not describe it."""
+    return len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else unknown
 
 
-def _check_split(dataset: Dataset, config: Project) -> None:
-    """Raise when the split that is to be drawn has no images."""
-    splits = (dataset.report or {}).get("splits", {})
-    if config.split != "auto" and not splits.get(config.split, {}).get("images"):
-        detail = f"The dataset has no images in its {config.split} split."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/split", code="split_empty", detail=detail)])
-
-
-def _needs_labels(config: RunConfig) -> bool:
-    return not isinstance(config, Distill) or config.label_weight > 0
-
-
-def _check_layer(card: Mapping[str, Any], layer: str) -> None:
-    layers = card.get("layers", {layer: 0})
-    if layer not in layers:
-        detail = f"The model has no layer {layer}; it has {', '.join(sorted(layers))}."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/config/layer", code="layer_not_found", detail=detail)])
-
-
-def _check_teacher(card: Mapping[str, Any]) -> None:
-    if not card.get("classifier"):
-        detail = "The model has no classifier to teach with; name one that finetune or supervised made."
-        raise InvalidConfig(detail, errors=[Fault(pointer="/model", code="no_classifier", detail=detail)])
-
-
-def _check_head(card: Mapping[str, Any], selector: int) -> None:
-    layers = len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else selector
-    if selector > layers:
-        detail = f"ft_proj_selector is {selector}; the model's head has {layers} layers."
-        fault = Fault(pointer="/config/ft_proj_selector", code="layer_not_found", detail=detail)
-        raise InvalidConfig(detail, errors=[fault])
-
-
-def _check_network(card: Mapping[str, Any], config: TrainingRun) -> None:
-    for name, theirs in card.get("backbone", {}).items():
-        ours = getattr(config.backbone, name, "auto")
-        if ours not in ("auto", theirs):
-            detail = f"The model's backbone has {name} {theirs}, not {ours}."
-            fault = Fault(pointer=f"/config/backbone/{name}", code="another_network", detail=detail)
-            raise InvalidConfig(detail, errors=[fault])
-
-
-def _train_split(dataset: Dataset) -> dict[str, Any]:
-    report: dict[str, Any] = dataset.report or {}
-    split: dict[str, Any] = report.get("splits", {}).get("train", {})
-    return split
+def _invalid(pointer: str, code: str, detail: str) -> InvalidConfig:
+    return InvalidConfig(detail, errors=[Fault(pointer=pointer, code=code, detail=detail)])

@@ -11,7 +11,7 @@ from service.doorbell import QUEUES
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class Counts:
     """Numbers by label; ages are seconds, 0 when nothing waits."""
 
     jobs: dict[tuple[str, ...], int]  # (kind, status)
@@ -21,7 +21,7 @@ class Census:
     workers: dict[str, int]  # queue
 
 
-def count(session: Session, worker_seen_seconds: float) -> Census:
+def count(session: Session, worker_seen_seconds: float) -> Counts:
     """Count everything; workers are those seen within `worker_seen_seconds`."""
     jobs = session.execute(select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status))
     datasets = select(Dataset.status, func.count()).where(Dataset.deleted_at.is_(None)).group_by(Dataset.status)
@@ -32,7 +32,7 @@ def count(session: Session, worker_seen_seconds: float) -> Census:
     ).all()
     seen = select(Worker.queue, func.count()).where(Worker.seen_at > now() - worker_seen_seconds).group_by(Worker.queue)
     zeros = dict.fromkeys(QUEUES, 0)
-    return Census(
+    return Counts(
         jobs={(row[0], row[1]): row[2] for row in jobs},
         datasets={row[0]: row[1] for row in session.execute(datasets)},
         depths={**zeros, **{queue: number for queue, number, _ in waiting}},

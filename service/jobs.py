@@ -20,7 +20,7 @@ from service.errors import (
     UnknownKind,
 )
 from service.pagination import Page, newest_first
-from ssl_core.config import KINDS, Pretrain, RunConfig, Supervised
+from ssl_core.config import KINDS, RunConfig
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
@@ -46,7 +46,7 @@ def submit(
         raise UnknownKind(f"There is no kind `{kind[:40]}`; there are {', '.join(KINDS)}.")
     dataset = _ready(session, tenant_id, dataset_id)
     compatibility.check_dataset(dataset, config)
-    if model is None and not isinstance(config, Pretrain | Supervised):
+    if model is None and config.needs_model:
         detail = f"Name the model that {kind} works on."
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])
     source = models.source(session, tenant_id, model) if model is not None else models.Source(None, None)
@@ -152,7 +152,7 @@ def histories(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEve
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SupervisedBaseline:
     """What a `supervised` run reached by so many labels."""
 
     job: str
@@ -161,14 +161,14 @@ class Beside:
     top1_interval: list[float] | None
 
 
-def beside(session: Session, job: Job) -> list[Beside]:
+def supervised_baselines(session: Session, job: Job) -> list[SupervisedBaseline]:
     """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each number
     of labels, at most 20. None of a job of another kind than linear_eval, knn_eval, finetune and distill.
     """
-    if job.kind not in _JUDGED or job.status != "succeeded":
+    if job.kind not in _COMPARED or job.status != "succeeded":
         return []
     runs = session.execute(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
-    return [Beside(run.id, run.labels, run.top1, run.interval) for run in runs]
+    return [SupervisedBaseline(run.id, run.labels, run.top1, run.interval) for run in runs]
 
 
 def checkpoints(session: Session, job_id: str) -> Sequence[Checkpoint]:
@@ -198,11 +198,12 @@ def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 
 # What every poll asks, built once: building a statement takes longer than running it.
 _ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
-_JUDGED = frozenset({"linear_eval", "knn_eval", "finetune", "distill"})
+_COMPARED = frozenset(kind for kind, config in KINDS.items() if config.has_baselines)
+_BASELINES = [kind for kind, config in KINDS.items() if config.is_baseline]
 _NEWEST = (  # by the number of labels
     select(func.max(Job.id))
     .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
-    .where(Job.kind == "supervised", Job.status == "succeeded")
+    .where(Job.kind.in_(_BASELINES), Job.status == "succeeded")
     .group_by(Job.summary["labels"].as_string())
 )
 _SUPERVISED = (

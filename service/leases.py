@@ -138,14 +138,14 @@ def finish(session: Session, job_id: str, attempt: int, status: Ending, error: J
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """With attempts that come to nothing: so many in a row end the job, and after each it waits, twice as long."""
 
     attempts: int = 3
     seconds: float = 0  # after the first
 
     @classmethod
-    def of(cls, settings: Settings) -> "Patience":
+    def of(cls, settings: Settings) -> "RetryPolicy":
         return cls(settings.max_fruitless_attempts, settings.retry_seconds)
 
 
@@ -157,7 +157,7 @@ def release(
     reason: str,
     counts: bool,
     waits: bool = False,
-    patience: Patience = Patience(),
+    patience: RetryPolicy = RetryPolicy(),
 ) -> str:
     """Give the job back, `queued` again, and return its new status. Raises LeaseLost.
 
@@ -169,7 +169,7 @@ def release(
     return _give_back(session, job, reason, counts, patience, waits)
 
 
-def reap(session: Session, patience: Patience = Patience()) -> list[str]:
+def reap(session: Session, patience: RetryPolicy = RetryPolicy()) -> list[str]:
     """Take back every job whose lease has run out; return their ids."""
     expired = (
         select(Job)
@@ -218,7 +218,9 @@ def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> 
     return job
 
 
-def _give_back(session: Session, job: Job, reason: str, counts: bool, patience: Patience, waits: bool = False) -> str:
+def _give_back(
+    session: Session, job: Job, reason: str, counts: bool, patience: RetryPolicy, waits: bool = False
+) -> str:
     if job.status == "cancelling":
         lifecycle.end(session, job, "cancelled", reason)
         return job.status

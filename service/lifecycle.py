@@ -111,7 +111,7 @@ def _end(session: Session, job: Job, status: Ending, message: str, error: Json |
     job.finished_at = clock(session)
     job.lease_until = None
     if job.kind == "ingest":
-        _settle_dataset(session, job, status, error)
+        _finish_dataset(session, job, status, error)
     session.flush()
     return job
 
@@ -148,7 +148,7 @@ def ready_twin(session: Session, dataset: Dataset) -> Dataset | None:
     return session.scalars(query.order_by(Dataset.id).limit(1).with_for_update(read=True)).one_or_none()
 
 
-def _settle_dataset(session: Session, job: Job, status: Ending, error: Json | None) -> None:
+def _finish_dataset(session: Session, job: Job, status: Ending, error: Json | None) -> None:
     """Make the dataset ready, with the report that the ingestion left, or failed with its error."""
     found = select(Dataset).where(Dataset.id == job.dataset_id).with_for_update(key_share=True)
     dataset = session.scalars(found.execution_options(populate_existing=True)).one()

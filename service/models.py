@@ -10,11 +10,11 @@ from service.db.models import TERMINAL, Job, Json, Model
 from service.db.session import clock
 from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
 from service.pagination import Page, newest_first
-from ssl_core.config import KINDS, Import, TrainingRun
+from ssl_core.config import KINDS, Import
 
 IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such
 # The kinds of job that make a model.
-MAKERS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if issubclass(config, TrainingRun))})
+MAKERS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if config.trains)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def upload_folder(tenant_id: str) -> str:
     return f"uploads/{_name(tenant_id)}"
 
 
-def settle(tmp: Path, final: Path) -> None:
+def make_durable(tmp: Path, final: Path) -> None:
     """Make `tmp` real under the name `final`, on disk for good: fsync, rename, fsync of the folder."""
     with tmp.open("rb") as file:
         os.fsync(file.fileno())

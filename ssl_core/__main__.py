@@ -25,15 +25,14 @@ from pydantic import ValidationError
 from ssl_core import config
 from ssl_core.config import Import, RunConfig, TrainingRun
 from ssl_core.data.pack import PackError, pack_folder
-from ssl_core.device import keep_memory
+from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
 from ssl_core.errors import BadWeights
-from ssl_core.evaluation import linear_checkpoint
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.inputs import Inputs
 from ssl_core.pretrained.simclr_tensorflow import CannotImport, import_simclr
 from ssl_core.pretrained.weights import import_weights
-from ssl_core.reports.progress_bar import Display
+from ssl_core.reports.progress_bar import ProgressBar
 from ssl_core.run import run
 from ssl_core.serialization import checkpoint
 
@@ -49,7 +48,7 @@ class Unusable(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the arguments ask for and return the exit status."""
     asked = _parser().parse_args(arguments)
-    keep_memory()
+    keep_freed_memory()
     status: int = asked.do(asked)
     return status
 
@@ -58,16 +57,16 @@ def _run(asked: argparse.Namespace) -> int:
     try:
         run_config = _read_config(asked.config)
         asked.out.mkdir(parents=True, exist_ok=True)
-        inputs = _inputs(asked, asked.out / linear_checkpoint.FOLDER if run_config.kind == "linear_eval" else asked.out)
+        inputs = _inputs(asked, asked.out / run_config.checkpoint_folder)
         if isinstance(run_config, TrainingRun):
             process_group.launch(run_config.devices, run_config.device)
     except (Unusable, OSError) as error:
         return _refuse(str(error), as_event=asked.events)
-    if process_group.launched():
+    if process_group.is_launched():
         _be_one_of_several()
     with closing(_guarded(run(run_config, inputs, asked.out))) as events:
         try:
-            last = _speak(events) if asked.events else Display(run_config.kind).show(events)
+            last = _speak(events) if asked.events else ProgressBar(run_config.kind).show(events)
         except BrokenPipeError:  # nobody listens any more, so there is nobody to tell
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return RETRY
@@ -78,7 +77,7 @@ def _be_one_of_several() -> None:
     """Die with torchrun, which starts each process in a session of its own; only the first one speaks."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if process_group.follows():
+    if process_group.is_follower():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -166,7 +165,7 @@ def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
 
     def heed(number: int, _: object) -> None:
         stop.set()
-        if not process_group.launched():  # else torchrun passes on what has come already
+        if not process_group.is_launched():  # else torchrun passes on what has come already
             signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait for the checkpoint
 
     for number in (signal.SIGTERM, signal.SIGINT):

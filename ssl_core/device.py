@@ -17,14 +17,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 @dataclass(frozen=True)
-class Machine:
+class Device:
     """What a config's `device` and `precision` settle to here."""
 
     device: Literal["cpu", "cuda"]
     gains_from_bf16: bool
 
     @classmethod
-    def here(cls, asked: Literal["auto", "cpu", "cuda"] = "auto") -> "Machine":
+    def here(cls, asked: Literal["auto", "cpu", "cuda"] = "auto") -> "Device":
         """Look at this machine. Raises ConfigUnfit when a GPU is asked for and there is none."""
         if asked == "cuda" and not torch.cuda.is_available():
             raise ConfigUnfit('The config asks for device "cuda", and this machine has no GPU that torch can use.')
@@ -34,7 +34,7 @@ class Machine:
 
 
 @contextmanager
-def precise(device: torch.device, precision: str) -> Iterator[None]:
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
     """Run the block in a resolved config's precision: as it is, or in bf16 autocast."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         yield
@@ -45,7 +45,7 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     return torch.channels_last if device.type == "cpu" or precision == "bf16" else torch.contiguous_format
 
 
-def place(network: nn.Module, device: torch.device, precision: str) -> None:
+def to_device(network: nn.Module, device: torch.device, precision: str) -> None:
     """Move a network to the device, its convolutions in the layout of the precision."""
     network.to(device)
     for parameter in network.parameters():
@@ -53,7 +53,7 @@ def place(network: nn.Module, device: torch.device, precision: str) -> None:
             parameter.data = parameter.data.contiguous(memory_format=memory_format(device, precision))
 
 
-def keep_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep large freed blocks for the next step, rather than have them paged in anew each time."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)

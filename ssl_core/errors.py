@@ -19,7 +19,7 @@ def fault(name: str, code: str, detail: str) -> Fault:
     return Fault(pointer="/tensors/" + name.replace("~", "~0").replace("/", "~1"), code=code, detail=detail)
 
 
-def exhausted(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out; on a CPU torch says so in the words of a RuntimeError alone."""
     told = ("DefaultCPUAllocator", "Cannot allocate memory", "could not create a primitive")
     return isinstance(error, MemoryError) or any(words in str(error) for words in told)

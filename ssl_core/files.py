@@ -14,13 +14,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError's numbers when there is no roo
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFile:
     path: Path
     sha256: str
     size_bytes: int
 
 
-def settle(path: Path, data: bytes | memoryview) -> Written:
+def write_atomic(path: Path, data: bytes | memoryview) -> WrittenFile:
     """Write `data` under a temporary name beside `path`, make it durable, and give it its name."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
@@ -37,11 +37,11 @@ def settle(path: Path, data: bytes | memoryview) -> Written:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return Written(path, hashlib.sha256(data).hexdigest(), len(data))
+    return WrittenFile(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def leave(directory: Path, name: str, data: bytes) -> Artifact:
+def write_artifact(directory: Path, name: str, data: bytes) -> Artifact:
     """Write a file that is worth showing and return the event that tells of it. Raises OSError."""
-    file = settle(directory / name, data)
+    file = write_atomic(directory / name, data)
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Artifact(name, name, media_type, file.sha256, file.size_bytes)

@@ -5,6 +5,7 @@ order, and whatever else is in the batch. Nothing here touches a global generato
 """
 
 import math
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -12,6 +13,27 @@ from torch import Tensor
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
+
+
+class Stream(IntEnum):
+    """What a draw is for. As a part of a stream's key it keeps draws for different purposes apart under one seed.
+
+    The values never change: runs that are resumed and figures that are repeated depend on them.
+    """
+
+    SUBSET = 0x73756273  # the images of a config's `subset`
+    EPOCH = 0x65706F63  # the order of the images in an epoch
+    TEST = 0x74657374  # the labelled images held out of the train split
+    LABELS = 0x64726177  # the labels of a fraction
+    NOISE = 0x6E6F6973  # a view's noise, apart from its crop, flip and colours
+    STEP = 0x73746570  # dropout and the like in a training step
+    ONLINE_PROBE = 0x6D6F6E69  # the images of the online probe
+    ONLINE_ACCURACY = 0x6578616D  # the images on which a classifier is evaluated while it trains
+    PROBE_VIEWS = 0x70726F62  # the views of an augmented linear evaluation
+    BOOTSTRAP = 0x626F6F74  # the resamples of an accuracy's interval
+    PROJECTION = 0x6D617073  # the images of a projection
+    VIEW_GRID = 0x73656573  # the images of the view grid
+    EXPORT = 0x6578706F  # the images on which an export is checked
 
 
 def stream(*names: int) -> int:

@@ -1,26 +1,30 @@
 """A run: config and inputs in, events out. The front door of `ssl_core`."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ssl_core import config
-from ssl_core.config import Distill, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
+from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.distributed import collectives, process_group
-from ssl_core.errors import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, exhausted
-from ssl_core.evaluation import knn_eval, linear_eval
+from ssl_core.errors import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, is_out_of_memory
+from ssl_core.evaluation.knn_eval import run_knn_eval
+from ssl_core.evaluation.linear_eval import run_linear_eval
 from ssl_core.events import Event, Failed, Log, Resolved
 from ssl_core.files import FULL
 from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, provenance, saved_model
 from ssl_core.training import duration
-from ssl_core.training.loop import Training, fingerprint, versions
-from ssl_core.training.resolve import Length, resolve, resolve_device
-from ssl_core.training.training_data import Material
+from ssl_core.training.loop import Training
+from ssl_core.training.resolve import resolve, resolve_device, with_length
+from ssl_core.training.saving import fingerprint, versions
+from ssl_core.training.training_data import TrainingData
+
+Evaluated = TypeVar("Evaluated", KnnEval, LinearEval, Project)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -30,7 +34,7 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
     raised.
     """
     try:
-        yield from _RUNS[run_config.kind](run_config, inputs, directory)
+        yield from RUNS[run_config.kind](run_config, inputs, directory)
     except (MemoryError, RuntimeError) as error:
         if not _too_large(error):
             raise
@@ -44,7 +48,7 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
 
 
 def _too_large(error: MemoryError | RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or exhausted(error)
+    return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)
 
 
 def _failed(failure: RunFailure) -> Failed:
@@ -59,72 +63,65 @@ def _unreachable(cause: BaseException | None) -> bool:
 
 
 def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    if inputs.model is not None and not isinstance(asked, Distill):  # then `weights` says nothing: they are the model's
+    if inputs.model is not None and not asked.model_is_teacher:  # the job's model supplies the starting weights
         asked = asked.model_copy(update={"backbone": asked.backbone.model_copy(update={"weights": "random"})})
     dataset = _open(inputs.dataset)
     saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
-    if saved is None:
-        resolved, material = _settle(asked, inputs, dataset)
-    else:
+    card = saved_model.load_card(inputs.model) if inputs.model else None
+    if saved is not None:
         resolved = _resolved_before(asked, saved)
-        material = Material.of(dataset, resolved, inputs.model)
-    with process_group.joined(resolved.devices, resolved.device):
-        yield from _trained(resolved, material, saved, inputs, directory)
+    else:
+        resolved = resolve(asked, dataset.report, Device.here(asked.device), start=card)
+    data = TrainingData.of(dataset, resolved, inputs.model)
+    if resolved.minutes is not None:
+        resolved = with_length(resolved, duration.measure(resolved, data))
+    with process_group.process_group(resolved.devices, resolved.device):
+        yield from _trained(resolved, data, saved, inputs, directory, provenance.about(inputs.provenance, card))
 
 
 def _trained(
-    resolved: TrainingRun, material: Material, saved: dict[str, Any] | None, inputs: Inputs, directory: Path
+    resolved: TrainingRun,
+    data: TrainingData,
+    saved: dict[str, Any] | None,
+    inputs: Inputs,
+    directory: Path,
+    origin: Mapping[str, Any],
 ) -> Iterator[Event]:
-    """The events of the first process; others follow it and have none."""
-    yield from [] if collectives.rank() else [Resolved(resolved.model_dump(mode="json"))]
-    origin = provenance.about(inputs.provenance, saved_model.load_card(inputs.model) if inputs.model else None)
-    training = Training(resolved, material, directory, inputs.stop, origin, new=saved is None)
-    told = [] if saved is None else list(_resume(training, material, saved))
-    if collectives.rank():
+    """The events of the first process; the others follow it and have none."""
+    follows = collectives.rank() > 0
+    yield from [] if follows else [Resolved(resolved.model_dump(mode="json"))]
+    training = Training(resolved, data, directory, inputs.stop, origin, new=saved is None)
+    resumed = [] if saved is None else list(_resume(training, data, saved))
+    if follows:
         training.follow()
         return
-    yield from told
+    yield from resumed
     yield from training.events()
 
 
-def _settle(asked: TrainingRun, inputs: Inputs, dataset: Dataset) -> tuple[TrainingRun, Material]:
-    material: Material | None = None
-
-    def length_in(resolved: TrainingRun) -> Length:
-        nonlocal material
-        assert asked.minutes is not None
-        material = Material.of(dataset, resolved, inputs.model)
-        return duration.length_in(asked.minutes, resolved, asked.evaluation.every_epochs, material)
-
-    start = saved_model.load_card(inputs.model) if inputs.model else None
-    resolved = resolve(asked, dataset.report, Machine.here(asked.device), start=start, length_in=length_in)
-    return resolved, material or Material.of(dataset, resolved, inputs.model)
-
-
 def _resolved_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
-    """The config that the checkpoint's run was resolved to, which has to be one that `asked` may settle to."""
+    """The resolved config of the checkpoint's run, which has to be one that `asked` may resolve to."""
     try:
-        resolved = config.parse(saved["config"], asked.kind)
+        resolved = type(asked).model_validate_json(json.dumps(saved["config"]))
     except (KeyError, ValueError) as error:
         raise BadCheckpoint("The checkpoint holds no config of this version.") from error
-    assert isinstance(resolved, TrainingRun)
-    if differing := _disagreement(asked.model_dump(mode="json"), resolved.model_dump(mode="json")):
+    if differing := _difference(asked.model_dump(mode="json"), resolved.model_dump(mode="json")):
         raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
     return resolved.model_copy(update={"devices": asked.devices})  # the same run on another number of them
 
 
-def _disagreement(asked: Any, resolved: Any, place: str = "") -> str | None:
+def _difference(asked: Any, resolved: Any, place: str = "") -> str | None:
     """The first place where a resolved value is not one that the asked one leaves open."""
     if isinstance(asked, dict) and isinstance(resolved, dict):
         for name in asked.keys() & resolved.keys() - {"minutes", "devices"}:  # minutes have become epochs
-            if found := _disagreement(asked[name], resolved[name], f"{place}.{name}".removeprefix(".")):
+            if found := _difference(asked[name], resolved[name], f"{place}.{name}".removeprefix(".")):
                 return found
         return None
     return None if asked in ("auto", None) or asked == resolved else place
 
 
-def _resume(training: Training, material: Material, saved: dict[str, Any]) -> Iterator[Log]:
-    if saved["dataset"] != fingerprint(material):
+def _resume(training: Training, data: TrainingData, saved: dict[str, Any]) -> Iterator[Log]:
+    if saved["dataset"] != fingerprint(data):
         raise BadCheckpoint("The checkpoint is of a run on other images.")
     training.resume(saved)
     yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
@@ -133,20 +130,18 @@ def _resume(training: Training, material: Material, saved: dict[str, Any]) -> It
         yield Log("warning", message, "versions_differ", {"then": saved["versions"], "now": versions()})
 
 
-def _evaluation(asked: KnnEval | LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    _open(inputs.dataset)
-    resolved = resolve_device(asked, Machine.here(asked.device))
-    yield Resolved(resolved.model_dump(mode="json"))
-    yield from _EVALUATIONS[resolved.kind](resolved, inputs, directory)
+def _linear_eval(asked: LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    yield from _evaluation(run_linear_eval, asked, inputs, directory)
+
+
+def _knn_eval(asked: KnnEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    yield from _evaluation(run_knn_eval, asked, inputs, directory)
 
 
 def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    from ssl_core.evaluation.projection import run_project  # noqa: PLC0415 - scikit-learn and matplotlib take seconds to load
+    from ssl_core.evaluation.projection import run_project  # noqa: PLC0415 - scikit-learn takes seconds to load
 
-    _open(inputs.dataset)
-    resolved = resolve_device(asked, Machine.here(asked.device))
-    yield Resolved(resolved.model_dump(mode="json"))
-    yield from run_project(resolved, inputs, directory)
+    yield from _evaluation(run_project, asked, inputs, directory)
 
 
 def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -157,6 +152,16 @@ def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
     yield from run_export(asked, inputs, directory)
 
 
+def _evaluation(
+    evaluate: Callable[[Evaluated, Inputs, Path], Iterator[Event]], asked: Evaluated, inputs: Inputs, directory: Path
+) -> Iterator[Event]:
+    """The events of a run that trains no network, once its device and precision are resolved."""
+    _open(inputs.dataset)
+    resolved = resolve_device(asked, Device.here(asked.device))
+    yield Resolved(resolved.model_dump(mode="json"))
+    yield from evaluate(resolved, inputs, directory)
+
+
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
@@ -164,17 +169,13 @@ def _open(folder: Path) -> Dataset:
         raise BadDataset(f"The folder {folder.name} holds no packed dataset that can be read.") from error
 
 
-_RUNS: dict[str, Callable[..., Iterator[Event]]] = {
+RUNS: dict[str, Callable[[Any, Inputs, Path], Iterator[Event]]] = {
     "pretrain": _training,
     "supervised": _training,
     "finetune": _training,
     "distill": _training,
-    "linear_eval": _evaluation,
-    "knn_eval": _evaluation,
+    "linear_eval": _linear_eval,
+    "knn_eval": _knn_eval,
     "project": _project,
     "export": _export,
-}
-_EVALUATIONS: dict[str, Callable[..., Iterator[Event]]] = {
-    "linear_eval": linear_eval.run_linear_eval,
-    "knn_eval": knn_eval.run_knn_eval,
 }

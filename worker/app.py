@@ -89,7 +89,7 @@ def _end_together(stop: StopFlag, main_pid: int) -> None:
     """Connect the worker's signals: it tells the child to stop, and the child dies with it."""
 
     def in_child(**_: Any) -> None:
-        parent_death.die_with(main_pid)
+        parent_death.die_with_parent(main_pid)
 
     def tell_child(**_: Any) -> None:
         stop.set()

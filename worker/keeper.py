@@ -80,7 +80,7 @@ class Keeper:
     def _reap(self) -> None:
         """Take back the jobs whose lease has run out, and wake those whose parent has ended."""
         with self._database.writing() as session:
-            reaped = leases.reap(session, leases.Patience.of(self._settings))
+            reaped = leases.reap(session, leases.RetryPolicy.of(self._settings))
             leases.wake(session)
         if reaped:
             _log.warning("Taken back, for their lease ran out: %s", ", ".join(reaped))

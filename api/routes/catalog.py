@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from api import responses, schemas
 from api.deps import Known
 from api.json_body import JsonRoute
-from api.responses import Answer
+from api.responses import JSONResponse
 from ssl_core.config import BACKBONES, Backbone
 from ssl_core.config.methods import METHODS
 from ssl_core.recipes import RECIPES
@@ -18,19 +18,19 @@ router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
 
 
 @router.get("/methods", response_model=schemas.MethodList, summary="List methods")
-async def methods(caller: Known) -> Answer:
+async def methods(caller: Known) -> JSONResponse:
     """Each method with its defaults and the JSON schema of `config.method`."""
     return responses.page(_methods(), False, None)
 
 
 @router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
-async def backbones(caller: Known) -> Answer:
+async def backbones(caller: Known) -> JSONResponse:
     """Each network that `config.backbone.name` may name, with its defaults and the JSON schema of `config.backbone`."""
     return responses.page(_backbones(), False, None)
 
 
 @router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
-async def recipes(caller: Known) -> Answer:
+async def recipes(caller: Known) -> JSONResponse:
     """Complete configs that can be submitted as they stand, with source, hardware, expected time and result."""
     return responses.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
 

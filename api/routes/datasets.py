@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api import responses, schemas, serializers, uploads
-from api.deps import Caller, Config, Files, Known, Unit
-from api.idempotency import Made, OnlyOnce
+from api.deps import Caller, Known, SettingsDep, StorageDep, Unit
+from api.idempotency import Idempotent, Made
 from api.json_body import JsonRoute
-from api.responses import Answer
+from api.responses import JSONResponse
 from api.uploads import Upload
 from service import datasets
 from service.errors import Fault, InvalidRequest
@@ -38,7 +38,7 @@ _FORM = {
 }
 
 
-async def _receive(request: Request, caller: Known, config: Config, storage: Files) -> Upload:
+async def _receive(request: Request, caller: Known, config: SettingsDep, storage: StorageDep) -> Upload:
     known = [name for name in _FORM["properties"] if name != uploads.FILE]  # type: ignore[attr-defined]
     return await uploads.receive(request, storage, caller.tenant_id, known, config.max_upload_bytes)
 
@@ -53,7 +53,7 @@ Received = Annotated[Upload, Depends(_receive)]
     summary="Upload images",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
+def create(upload: Received, caller: Caller, once: Idempotent) -> JSONResponse:
     """Receive an archive, whose validation is then queued. Bytes that are ready already are ready at once."""
     name = upload.fields.get("name") or upload.filename or "dataset"
     policy, sha256, size = _policy(upload), upload.sha256, upload.size_bytes
@@ -75,16 +75,16 @@ def list_(
     after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
-) -> Answer:
+) -> JSONResponse:
     with caller.reading() as unit:
         found = datasets.list_(unit.session, unit.tenant_id, after, limit, status)
         return responses.page([serializers.dataset(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/datasets/{dataset_id}", response_model=schemas.Dataset, summary="Show a dataset")
-def show(dataset_id: DatasetId, caller: Caller) -> Answer:
+def show(dataset_id: DatasetId, caller: Caller) -> JSONResponse:
     with caller.reading() as unit:
-        return Answer(serializers.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
+        return JSONResponse(serializers.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, response_class=Response, summary="Forget a dataset")

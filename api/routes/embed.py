@@ -11,14 +11,15 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from api import embed_request
-from api.deps import Config, Known
-from api.embed_request import EmbedOrder, Room
+from api.deps import Known, SettingsDep
+from api.embed_request import EmbedRequest, Room
 from api.encoder_client import EncoderClient, Features
-from api.responses import Answer
+from api.responses import JSONResponse
 from service import models
 from service.db.session import Database
 from service.errors import LayerNotFound
 from service.settings import Settings
+from ssl_core.config.requirements import no_such_layer
 
 T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the counters
@@ -35,7 +36,7 @@ async def _with_encoder(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(lifespan=_with_encoder, tags=["embed"])
 
 
-_SCHEMA = EmbedOrder.model_json_schema()
+_SCHEMA = EmbedRequest.model_json_schema()
 _BODY = {
     "required": True,
     "content": {"multipart/form-data": {"schema": _SCHEMA}, "application/json": {"schema": _SCHEMA}},
@@ -43,7 +44,7 @@ _BODY = {
 
 
 @router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _BODY})
-async def embed(request: Request, caller: Known, settings: Config) -> Response:
+async def embed(request: Request, caller: Known, settings: SettingsDep) -> Response:
     """Return one vector for each image, by a model of yours."""
     state = request.app.state
     encoder: EncoderClient = state.encoder
@@ -60,13 +61,13 @@ class _Model:
     path: str
 
 
-def _find(database: Database, tenant_id: str, order: EmbedOrder) -> _Model:
+def _find(database: Database, tenant_id: str, order: EmbedRequest) -> _Model:
     """Look the model up in a transaction that is over before the encoder is asked."""
     with database.reading() as session:
         model = models.get(session, tenant_id, order.model)
         layers = model.card.get("layers")
         if layers is not None and order.layer not in layers:
-            raise LayerNotFound(f"The model has no layer {order.layer!r}; it has {', '.join(sorted(layers))}.")
+            raise LayerNotFound(no_such_layer(order.layer, sorted(layers)))
         return _Model(model.id, model.path)
 
 
@@ -82,7 +83,7 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | No
         gone.cancel()
 
 
-def _answer(order: EmbedOrder, model_id: str, features: Features) -> Response:
+def _answer(order: EmbedRequest, model_id: str, features: Features) -> Response:
     if order.encoding_format == "npy":
         return Response(_npy(features), media_type="application/x-npy")
     rows: list[Any]
@@ -92,7 +93,7 @@ def _answer(order: EmbedOrder, model_id: str, features: Features) -> Response:
     else:
         rows = [memoryview(features.data)[start : start + size].cast("f").tolist() for start in _starts(features)]
     data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
-    return Answer({"object": "list", "model": model_id, "dim": features.dim, "data": data})
+    return JSONResponse({"object": "list", "model": model_id, "dim": features.dim, "data": data})
 
 
 def _starts(features: Features) -> range:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api import schemas
 from api.deps import Caller
 from api.prometheus import Looked
-from api.responses import Answer
+from api.responses import JSONResponse
 from service import counts, workers
 from service.db.session import Database
 from service.errors import Fault, NotReady
@@ -22,18 +22,18 @@ _log = logging.getLogger(__name__)
 
 
 @router.get("/health/live", response_model=schemas.Health, summary="Does the process answer?")
-async def live() -> Answer:
-    return Answer({"status": "live"})
+async def live() -> JSONResponse:
+    return JSONResponse({"status": "live"})
 
 
 @router.get("/health/ready", response_model=schemas.Health, summary="Can the service do its work?")
-def ready(request: Request) -> Answer:
+def ready(request: Request) -> JSONResponse:
     """503 names what is missing: the database, the storage, or a worker seen lately."""
     state = request.app.state
     faults = [*_database(state.database, state.settings), *_storage(state.storage)]
     if faults:
         raise NotReady(" ".join(fault["detail"] for fault in faults), errors=faults, retry_after=5)
-    return Answer({"status": "ready"})
+    return JSONResponse({"status": "ready"})
 
 
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
@@ -71,7 +71,7 @@ def _storage(storage: Storage) -> list[Fault]:
     return []
 
 
-def _gauges(found: counts.Census) -> list[Looked]:
+def _gauges(found: counts.Counts) -> list[Looked]:
     return [
         ("jobs", "Jobs.", ("kind", "status"), list(found.jobs.items())),
         ("datasets", "Datasets that are not deleted.", ("status",), [((k,), n) for k, n in found.datasets.items()]),

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import responses, schemas, serializers
-from api.deps import Caller, Files, Unit
-from api.idempotency import Made, OnlyOnce
+from api.deps import Caller, StorageDep, Unit
+from api.idempotency import Idempotent, Made
 from api.json_body import JsonRoute
-from api.responses import Answer
+from api.responses import JSONResponse
 from service import jobs
 from service.errors import ArtifactNotFound, Fault, InvalidConfig, UnknownKind
 from ssl_core import config as run_config
@@ -23,7 +23,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Ask for a run")
-def submit(body: schemas.NewJob, caller: Caller, once: OnlyOnce) -> Answer:
+def submit(body: schemas.NewJob, caller: Caller, once: Idempotent) -> JSONResponse:
     """Queue a run, or let it wait for the job that makes its model. The answer shows where to look."""
     config = _config(body.kind, body.config)
 
@@ -45,7 +45,7 @@ def list_(
     status: Annotated[str | None, Query(max_length=64)] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
-) -> Answer:
+) -> JSONResponse:
     with caller.reading() as unit:
         found = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
         histories = jobs.histories(unit.session, [job.id for job in found.items])
@@ -55,21 +55,21 @@ def list_(
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-async def show(job_id: JobId, caller: Caller) -> Answer:
-    def read(unit: Unit) -> Answer:
+async def show(job_id: JobId, caller: Caller) -> JSONResponse:
+    def read(unit: Unit) -> JSONResponse:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
-        history, beside = jobs.transitions(unit.session, job.id), jobs.beside(unit.session, job)
-        return Answer(serializers.job(job, history, beside))
+        history, beside = jobs.transitions(unit.session, job.id), jobs.supervised_baselines(unit.session, job)
+        return JSONResponse(serializers.job(job, history, beside))
 
     return await caller.briefly(read)
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Stop a job")
-def cancel(job_id: JobId, caller: Caller) -> Answer:
+def cancel(job_id: JobId, caller: Caller) -> JSONResponse:
     """Ask a job to end; it keeps its checkpoint. Asking again, or for one that has ended, changes nothing."""
     with caller.writing() as unit:
         job = jobs.cancel(unit.session, unit.tenant_id, job_id)
-        return Answer(serializers.job(job, jobs.transitions(unit.session, job.id)))
+        return JSONResponse(serializers.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="What happened to a job, oldest first")
@@ -78,7 +78,7 @@ def events(
     caller: Caller,
     after: Annotated[int, Query(ge=0, lt=2**31, description="`next` of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> Answer:
+) -> JSONResponse:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.events(unit.session, job.id, after, limit)
@@ -86,7 +86,7 @@ def events(
 
 
 @router.get("/jobs/{job_id}/checkpoints", response_model=schemas.CheckpointList, summary="List a job's checkpoints")
-def checkpoints(job_id: JobId, caller: Caller) -> Answer:
+def checkpoints(job_id: JobId, caller: Caller) -> JSONResponse:
     """All that are kept, the furthest first."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
@@ -96,7 +96,7 @@ def checkpoints(job_id: JobId, caller: Caller) -> Answer:
 
 
 @router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List the files that a job left")
-def artifacts(job_id: JobId, caller: Caller) -> Answer:
+def artifacts(job_id: JobId, caller: Caller) -> JSONResponse:
     """Pictures, coordinates, curves for TensorBoard; by name."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
@@ -104,7 +104,7 @@ def artifacts(job_id: JobId, caller: Caller) -> Answer:
 
 
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Fetch a file that a job left")
-def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage: Files) -> Response:
+def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage: StorageDep) -> Response:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.artifact(unit.session, job.id, name)

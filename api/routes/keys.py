@@ -8,9 +8,9 @@ from fastapi import APIRouter, Path, Request, Response
 
 from api import responses, schemas, serializers
 from api.deps import Caller, Unit
-from api.idempotency import Made, OnlyOnce
+from api.idempotency import Idempotent, Made
 from api.json_body import JsonRoute
-from api.responses import Answer
+from api.responses import JSONResponse
 from service import keys
 
 router = APIRouter(tags=["keys"], route_class=JsonRoute)
@@ -18,7 +18,7 @@ KeyId = Annotated[str, Path(description="A `key_` id.", examples=["key_01k"])]
 
 
 @router.post("/keys", status_code=201, response_model=schemas.MadeKey, summary="Make a key")
-def create(request: Request, body: schemas.NewKey, caller: Caller, once: OnlyOnce) -> Answer:
+def create(request: Request, body: schemas.NewKey, caller: Caller, once: Idempotent) -> JSONResponse:
     """Make another key for the same owner. A repeated request shows the secret again only to the key that asked."""
     mine = request.headers["authorization"]
 
@@ -35,7 +35,7 @@ def create(request: Request, body: schemas.NewKey, caller: Caller, once: OnlyOnc
 
 
 @router.get("/keys", response_model=schemas.KeyList, summary="List keys, newest first")
-def list_(caller: Caller) -> Answer:
+def list_(caller: Caller) -> JSONResponse:
     """All keys of the owner, the revoked ones too."""
     with caller.reading() as unit:
         return responses.page([serializers.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)

@@ -10,9 +10,9 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 
 from api import schemas
-from api.deps import Bearer, Caller, Config
+from api.deps import Bearer, Caller, SettingsDep
 from api.json_body import JsonRoute
-from api.responses import Answer, unchanged
+from api.responses import JSONResponse, unchanged
 from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.models import TERMINAL
@@ -45,7 +45,7 @@ async def show(
     request: Request,
     job_id: JobId,
     caller: Caller,
-    config: Config,
+    config: SettingsDep,
     names: Names = None,
     after: Annotated[int, Query(ge=0, lt=2**63, description="`last` of an earlier answer.")] = 0,
     max_points: Annotated[
@@ -71,11 +71,11 @@ async def show(
     return await run_sync(_points, caller, asked)
 
 
-def _points(caller: Bearer, asked: _Question) -> Answer:
+def _points(caller: Bearer, asked: _Question) -> JSONResponse:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, asked.job_id)
         found = metrics.query(unit.session, job, asked.names, asked.after, asked.max_points)
-        return Answer(found, headers=_headers(asked.etag(job.last_point)))
+        return JSONResponse(found, headers=_headers(asked.etag(job.last_point)))
 
 
 def _headers(etag: str) -> dict[str, str]:

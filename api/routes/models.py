@@ -6,10 +6,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import responses, schemas, serializers, uploads
-from api.deps import Caller, Config, Files, Known, Unit
-from api.idempotency import Made, OnlyOnce
+from api.deps import Caller, Known, SettingsDep, StorageDep, Unit
+from api.idempotency import Idempotent, Made
 from api.json_body import JsonRoute
-from api.responses import Answer
+from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models
 from service.errors import Fault, InvalidConfig, ModelDamaged
@@ -49,7 +49,7 @@ _FORM: dict[str, Any] = {
 }
 
 
-async def _receive(request: Request, caller: Known, config: Config, storage: Files) -> Upload:
+async def _receive(request: Request, caller: Known, config: SettingsDep, storage: StorageDep) -> Upload:
     known = [name for name in _FORM["properties"] if name != uploads.FILE]
     return await uploads.receive(request, storage, caller.tenant_id, known, config.max_weights_bytes)
 
@@ -64,7 +64,7 @@ Received = Annotated[Upload, Depends(_receive)]
     summary="Import weights",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: Caller, once: OnlyOnce) -> Answer:
+def create(upload: Received, caller: Caller, once: Idempotent) -> JSONResponse:
     """Receive weights that were trained elsewhere. The answer is the job that makes a model of them."""
     name = upload.fields.get("name") or upload.filename or "weights"
     config, sha256, size = _config(upload), upload.sha256, upload.size_bytes
@@ -83,16 +83,16 @@ def list_(
     caller: Caller,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-) -> Answer:
+) -> JSONResponse:
     with caller.reading() as unit:
         found = models.list_(unit.session, unit.tenant_id, after, limit)
         return responses.page([serializers.model(row) for row in found.items], found.has_more, found.next)
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
-def show(model_id: ModelId, caller: Caller) -> Answer:
+def show(model_id: ModelId, caller: Caller) -> JSONResponse:
     with caller.reading() as unit:
-        return Answer(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
+        return JSONResponse(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
 
 
 @router.get("/models/{model_id}/download", response_class=Response, summary="Fetch a model's file")
@@ -100,7 +100,7 @@ def download(
     request: Request,
     model_id: ModelId,
     caller: Caller,
-    storage: Files,
+    storage: StorageDep,
     file: Annotated[Literal["weights", "heads", "card", "readme"], Query(description="Which of the four.")] = "weights",
 ) -> Response:
     """Weights and heads are safetensors, the card is JSON, the readme Markdown.

@@ -13,11 +13,10 @@ from ssl_core import rng
 from ssl_core.augment import colour, geometry
 from ssl_core.augment.parameters import BRIGHTNESS, CONTRAST, NO_JITTER, SATURATION, ViewParameters, draw, moves
 from ssl_core.config import Views
-from ssl_core.data.image_batch import Group, Pixels
+from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 
 # So many pixels, and not fewer images, pass through all steps together on a CPU: they stay in its cache.
 _CHUNK_PIXELS, _CHUNK_IMAGES = 64 * 32 * 32, 16
-_NOISE = 0x6E6F6973  # sets the noise apart from the draws that choose crop, flip and all else of the same view
 
 
 class ViewMaker:
@@ -29,13 +28,13 @@ class ViewMaker:
         self._seed = seed
 
     @torch.no_grad()
-    def __call__(self, images: Pixels, indices: Tensor, epoch: int, view: int) -> Tensor:
+    def __call__(self, images: ImageBatch, indices: Tensor, epoch: int, view: int) -> Tensor:
         """Return float32 N×3×S×S in [0, 1].
 
         indices: int64 N on the CPU, the images' rows in the dataset; view: which of the image's, from 0.
         """
         keys = rng.keys(rng.stream(self._seed, epoch, view), indices.cpu())
-        noise_keys = rng.keys(rng.stream(self._seed, epoch, view, _NOISE), indices.cpu())
+        noise_keys = rng.keys(rng.stream(self._seed, epoch, view, rng.Stream.NOISE), indices.cpu())
         parameters = draw(self._views, keys, images.sizes())
         # Neighbours want hue at the same place, so that each place is a slice and no pixel is gathered for it.
         out = torch.empty(len(images), 3, self._side, self._side, device=images.device)
@@ -47,14 +46,14 @@ class ViewMaker:
                 out.index_copy_(0, rows.to(out.device), made)
         return out
 
-    def _chunk(self, group: Group) -> int:
+    def _chunk(self, group: CanvasGroup) -> int:
         """How many images pass through all steps together."""
         if group.pixels.device.type != "cpu":
             return len(group.rows)
         _, height, width, _ = group.pixels.shape
         return max(_CHUNK_IMAGES, _CHUNK_PIXELS // max(height * width, self._side**2))
 
-    def _render(self, group: Group, local: Tensor, drawn: ViewParameters, noise_keys: Tensor) -> Tensor:
+    def _render(self, group: CanvasGroup, local: Tensor, drawn: ViewParameters, noise_keys: Tensor) -> Tensor:
         """Views of the images `local` of a group; `drawn` and `noise_keys` are on the CPU and belong to them."""
         device = group.pixels.device
         here = drawn.take(torch.arange(len(local)), device) if device.type != "cpu" else drawn

@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ResNetShape:
     """Of a ResNet: its block, how many of it in each of the four stages, a sentence, and how many times wider the 3×3
     convolutions of its bottlenecks are.
     """
@@ -21,14 +21,14 @@ class Shape:
         return 4 if self.block == "bottleneck" else 1
 
 
-RESNETS: dict[str, Shape] = {
-    "resnet10": Shape("basic", (1, 1, 1, 1), "ResNet with one basic block a stage."),
-    "resnet18": Shape("basic", (2, 2, 2, 2), "ResNet-18 (arXiv:1512.03385)."),
-    "resnet34": Shape("basic", (3, 4, 6, 3), "ResNet-34."),
-    "resnet50": Shape("bottleneck", (3, 4, 6, 3), "ResNet-50, with bottleneck blocks."),
-    "resnet101": Shape("bottleneck", (3, 4, 23, 3), "ResNet-101."),
-    "resnet152": Shape("bottleneck", (3, 8, 36, 3), "ResNet-152."),
-    "wide_resnet50_2": Shape(
+RESNETS: dict[str, ResNetShape] = {
+    "resnet10": ResNetShape("basic", (1, 1, 1, 1), "ResNet with one basic block a stage."),
+    "resnet18": ResNetShape("basic", (2, 2, 2, 2), "ResNet-18 (arXiv:1512.03385)."),
+    "resnet34": ResNetShape("basic", (3, 4, 6, 3), "ResNet-34."),
+    "resnet50": ResNetShape("bottleneck", (3, 4, 6, 3), "ResNet-50, with bottleneck blocks."),
+    "resnet101": ResNetShape("bottleneck", (3, 4, 23, 3), "ResNet-101."),
+    "resnet152": ResNetShape("bottleneck", (3, 8, 36, 3), "ResNet-152."),
+    "wide_resnet50_2": ResNetShape(
         "bottleneck", (3, 4, 6, 3), "ResNet-50 with 3×3 convolutions of twice the width.", inner=2
     ),
 }

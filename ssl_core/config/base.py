@@ -1,14 +1,34 @@
-"""What runs of several kinds share."""
+"""The kind of a run: its seed, device and precision, and what the class of each kind states about it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ssl_core.config.fields import Closed, Seed
+from ssl_core.config.requirements import Requirements
 
 
-class Seeded(Closed):
+class Kind(Closed):
+    """The config of a run. Its class variables are what the core and the service ask of a kind, whichever it is."""
+
+    title: ClassVar[str]  # as people write it
+    trains: ClassVar[bool] = False  # trains a network and leaves a model
+    needs_model: ClassVar[bool] = True  # the job has to name a model
+    learns_labels: ClassVar[bool] = False  # trains a classifier
+    model_is_teacher: ClassVar[bool] = False  # the job's model is not where training starts, but what it learns from
+    is_baseline: ClassVar[bool] = False  # its accuracies are shown beside those of other kinds
+    has_baselines: ClassVar[bool] = False  # baselines' accuracies are shown beside its own
+    checkpoint_folder: ClassVar[str] = ""  # of its checkpoints, within the run's directory
+
     kind: str
+
+    @property
+    def requirements(self) -> Requirements:
+        """What the dataset and the model have to hold for this run."""
+        return Requirements()
+
+
+class Seeded(Kind):
     seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

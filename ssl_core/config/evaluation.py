@@ -1,16 +1,20 @@
 """Evaluation: what a model's features are worth, and where they lie."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ssl_core.config.base import Layer, Run, Seeded
 from ssl_core.config.fields import Row
+from ssl_core.config.requirements import Requirements
 
 Baseline = Literal["pixels", "random"]
 
 
 class _Evaluation(Run):
+    has_baselines: ClassVar = True
+
     layer: Layer = Field(
         "backbone",
         description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it; `logits`"
@@ -27,9 +31,21 @@ class _Evaluation(Run):
         " learned from the same dataset has seen them, without their labels.",
     )
 
+    @property
+    def draws_labels(self) -> bool:
+        """Whether accuracies are means over several draws of labels."""
+        return False
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(subset=self.subset, labels="/dataset", layer=self.layer)
+
 
 class LinearEval(_Evaluation):
     """Logistic regression on the frozen encoder's features; rates and decays picked on a validation split."""
+
+    title = "Linear evaluation"
+    checkpoint_folder = "linear_eval"  # apart from the checkpoints of a training run
 
     kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
@@ -81,9 +97,19 @@ class LinearEval(_Evaluation):
             raise ValueError("give label_rows or label_fractions, not both")
         return self
 
+    @property
+    def draws_labels(self) -> bool:
+        return self.draws > 1
+
+    @property
+    def requirements(self) -> Requirements:
+        return replace(super().requirements, label_rows=self.label_rows or ())
+
 
 class KnnEval(_Evaluation):
     """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
+
+    title = "kNN evaluation"
 
     kind: Literal["knn_eval"] = Field("knn_eval", description="The job's own kind; need not be given.")
     k: int = Field(200, ge=1, le=100_000, description="Neighbours; at most the number of training images.")
@@ -95,6 +121,8 @@ Projection = Literal["tsne", "pca", "umap"]
 
 class Project(Seeded):
     """A map of the images: their features in two dimensions, as coordinates and as pictures."""
+
+    title = "Projection"
 
     kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
     layer: Layer = Field(
@@ -123,3 +151,7 @@ class Project(Seeded):
         if len(set(methods)) < len(methods):
             raise ValueError("a method is named twice")
         return methods
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(split=None if self.split == "auto" else self.split, layer=self.layer)

@@ -4,18 +4,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from ssl_core.config.base import Layer
+from ssl_core.config.base import Kind, Layer
 from ssl_core.config.fields import Auto, Closed, Fraction, Seed
 from ssl_core.config.network import Stem, known_backbone
+from ssl_core.config.requirements import Requirements
 
 ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
 
 
-class Export(Closed):
+class Export(Kind):
     """A model in formats that other programs load, each loaded back and compared with the model on real images.
 
     On the CPU in fp32, whatever trained it.
     """
+
+    title = "Export"
 
     kind: Literal["export"] = Field("export", description="The job's own kind; need not be given.")
     formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=4)] | Auto = Field(
@@ -37,6 +40,10 @@ class Export(Closed):
         le=0.1,
         description="The job fails when a feature differs by more than this share of the largest feature.",
     )
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(layer=self.layer)
 
 
 Spread = Annotated[float, Field(ge=0.001, le=1)]

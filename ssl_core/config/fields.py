@@ -1,10 +1,11 @@
 """The types of config fields: closed, frozen data and the bounds that many fields share. Imports pydantic alone."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
+T = TypeVar("T")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[int, Field(ge=1, le=16384)]
@@ -17,3 +18,9 @@ class Closed(BaseModel):
     """Frozen data: no unknown field, no coercion between types, no NaN, no infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+def known(value: T | Auto) -> T:
+    """Return a value of a resolved config, where nothing is "auto", in its own type."""
+    assert value != "auto", "the config is not resolved"
+    return value

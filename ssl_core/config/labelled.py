@@ -1,11 +1,14 @@
 """Training with labels: supervised, finetune and distill."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ssl_core.config.fields import Auto, Fraction, Row
+from ssl_core.config.methods import Recommendation
 from ssl_core.config.network import Backbone
+from ssl_core.config.requirements import Requirements
 from ssl_core.config.training import TrainingRun
 from ssl_core.config.views import Phases, PlainViews
 
@@ -17,6 +20,7 @@ class Labelled(TrainingRun):
     cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
     decays_all: ClassVar[bool] = False
     zero_init_residual: ClassVar[bool] = False
+    learns_labels: ClassVar = True
 
     phases: Phases | Auto = Field("auto", description="auto: the full size.")
     views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image.")
@@ -36,9 +40,27 @@ class Labelled(TrainingRun):
             raise ValueError("give label_fraction or label_rows, not both")
         return self
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether true labels enter the loss."""
+        return True
+
+    @property
+    def recommendation(self) -> Recommendation:
+        return self
+
+    @property
+    def requirements(self) -> Requirements:
+        rows, labels = self.label_rows or (), "/dataset" if self.uses_labels else None
+        return replace(super().requirements, labels=labels, label_rows=rows)
+
 
 class Supervised(Labelled):
     """A classifier trained from its labels alone: the baseline that stands beside every other result."""
+
+    title = "Training with labels"
+    needs_model = False
+    is_baseline = True
 
     kind: Literal["supervised"] = Field("supervised", description="The job's own kind; need not be given.")
 
@@ -49,6 +71,9 @@ class Finetune(Labelled):
     SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 3.
     """
 
+    title = "Fine-tuning"
+    has_baselines = True
+    keeps_preprocessing = True
     learning_rates: ClassVar = {"sgd": 0.05, "lars": 1.0, "adamw": 4e-3, "muon": 0.02}
 
     kind: Literal["finetune"] = Field("finetune", description="The job's own kind; need not be given.")
@@ -70,12 +95,24 @@ class Finetune(Labelled):
         " it are kept, and learn.",
     )
 
+    @property
+    def head_layers(self) -> int:
+        return self.ft_proj_selector
+
+    @property
+    def requirements(self) -> Requirements:
+        return replace(super().requirements, head_layers=self.head_layers)
+
 
 class Distill(Labelled):
     """A new network that learns a model's answers: a smaller one, or one that learns from images without labels.
 
     SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 2. The job's model is the teacher, and has a classifier.
     """
+
+    title = "Distillation"
+    has_baselines = True
+    model_is_teacher = True
 
     kind: Literal["distill"] = Field("distill", description="The job's own kind; need not be given.")
     backbone: Backbone = Field(Backbone(), description="The student: random weights, unless `weights` names others.")
@@ -86,3 +123,11 @@ class Distill(Labelled):
         0.0,
         description="Share of the loss that is cross-entropy with true labels, where they are used; 0 needs no label.",
     )
+
+    @property
+    def uses_labels(self) -> bool:
+        return self.label_weight > 0
+
+    @property
+    def requirements(self) -> Requirements:
+        return replace(super().requirements, classifier=True, backbone={})

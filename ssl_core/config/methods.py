@@ -1,12 +1,21 @@
 """The methods' configs: one class per method, which also says what `auto` becomes under it. Imports pydantic alone."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
 from pydantic import Field, model_validator
 
 from ssl_core.config.fields import Auto, Closed, Fraction, Share, Width, Widths
 
 Temperature = Annotated[float, Field(ge=0.001, le=10)]
+
+
+class Recommendation(Protocol):
+    """What the optimizer and the network become where the config leaves them open; peak rates are before scaling."""
+
+    learning_rates: ClassVar[dict[str, float]]  # by the optimizer's name
+    cpu_optimizer: ClassVar[Literal["sgd", "muon"]]
+    decays_all: ClassVar[bool]  # whether batch norm and biases decay too
+    zero_init_residual: ClassVar[bool]  # whether every residual block starts as the identity
 
 
 class MethodConfig(Closed):

@@ -1,14 +1,17 @@
 """Training: what every run has that trains a network, and pretraining."""
 
-from typing import Annotated, Literal, Self
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ssl_core.config.base import Run
 from ssl_core.config.fields import Auto, Closed
-from ssl_core.config.methods import Method
+from ssl_core.config.methods import Method, Recommendation
 from ssl_core.config.network import Backbone
 from ssl_core.config.optimisation import Optimizer, Schedule
+from ssl_core.config.requirements import Requirements
 from ssl_core.config.views import Phases, Views, ViewSets, view_sets
 
 
@@ -60,6 +63,10 @@ class EarlyStop(Closed):
 
 class TrainingRun(Run):
     """What every run that trains a network has, with labels or without."""
+
+    trains: ClassVar = True
+    keeps_preprocessing: ClassVar[bool] = False  # of the model it starts from
+    progressive_sizes: ClassVar[bool] = False  # `phases: auto` trains on smaller images first where that pays
 
     backbone: Backbone = Field(Backbone(), description="The encoder.")
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
@@ -126,9 +133,56 @@ class TrainingRun(Run):
                 raise ValueError("phases must ascend in `until` and the last must end at 1")
         return self
 
+    @property
+    @abstractmethod
+    def recommendation(self) -> Recommendation:
+        """What the method, or the kind itself, recommends for what is "auto"."""
+
+    @property
+    def method_name(self) -> str:
+        """The name of what the network learns by, as a model's card has it."""
+        return self.kind
+
+    @property
+    def heading(self) -> str:
+        """The title of a run, for its figures."""
+        return self.title
+
+    @property
+    def online_probe(self) -> OnlineEvaluation | None:
+        """Settings of the kNN vote and the linear probe that evaluate the encoder while it trains; None: neither."""
+        return None
+
+    @property
+    def stopping_rule(self) -> EarlyStop | None:
+        """When the run ends before its length; None: never."""
+        return None
+
+    @property
+    def channel_statistics(self) -> str:
+        """Which mean and deviation normalise the channels: "dataset", or the name of fixed ones."""
+        return "dataset"
+
+    @property
+    def head_layers(self) -> int:
+        """Layers of the model's head that are trained on, from below."""
+        return 0
+
+    def with_method_resolved(self, dim: int) -> Self:
+        """Return the config with the method's own "auto" resolved; dim: the backbone's number of features."""
+        return self
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(subset=self.subset, backbone=self.backbone.model_dump(mode="json"))
+
 
 class Pretrain(TrainingRun):
     """Self-supervised pretraining of an encoder; labels are never used to train it."""
+
+    title = "Pretraining"
+    needs_model = False
+    progressive_sizes = True
 
     kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
     method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
@@ -162,3 +216,36 @@ class Pretrain(TrainingRun):
         if self.subset is not None and self.batch_size > self.subset:
             raise ValueError(f"batch_size {self.batch_size} is larger than subset {self.subset}")
         return self
+
+    @property
+    def recommendation(self) -> Recommendation:
+        return self.method
+
+    @property
+    def method_name(self) -> str:
+        return self.method.name
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title} with {self.method.title}"
+
+    @property
+    def online_probe(self) -> OnlineEvaluation | None:
+        return self.evaluation
+
+    @property
+    def stopping_rule(self) -> EarlyStop | None:
+        return self.early_stop
+
+    @property
+    def channel_statistics(self) -> str:
+        return self.normalisation
+
+    def with_method_resolved(self, dim: int) -> Self:
+        return self.model_copy(update={"method": self.method.resolved(dim, self.backbone.stem)})
+
+    @property
+    def requirements(self) -> Requirements:
+        stops_by_labels = self.early_stop is not None and self.early_stop.metric == "knn"
+        labels = "/config/early_stop/metric" if stops_by_labels else None
+        return replace(super().requirements, batch_size=self.batch_size, labels=labels)

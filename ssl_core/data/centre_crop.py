@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def prepare(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Return uint8 side×side×3 of an image uint8 H×W×3."""
     height, width = image.shape[:2]
     if height == width == side:

@@ -57,6 +57,12 @@ class Dataset:
         return list(self.report["classes"])
 
     @property
+    def class_names(self) -> list[str]:
+        """A name for every label; a label beyond `classes` is named by its number."""
+        count = max(len(self.classes), int(self.labels.max(initial=-1)) + 1)
+        return [*self.classes, *map(str, range(len(self.classes), count))]
+
+    @property
     def mean(self) -> list[float]:
         return list(self.report["mean"])
 
@@ -72,7 +78,7 @@ class Dataset:
         rows = np.flatnonzero(self.splits == SPLITS.index(split))
         if subset is None or subset >= len(rows):
             return rows
-        return np.sort(rows[draw_evenly(self.labels[rows], subset, rng.stream(seed, _SUBSET))])
+        return np.sort(rows[draw_evenly(self.labels[rows], subset, rng.stream(seed, rng.Stream.SUBSET))])
 
     def labelled(self, rows: Rows) -> Rows:
         """Return those of the rows that have a label."""
@@ -84,9 +90,6 @@ class Dataset:
             return np.asarray(self.uniform[row])
         # What was packed is read: how large an image may be was for ingestion to say.
         return decode(self._encoded[row].as_py(), max_pixels=math.inf)
-
-
-_SUBSET = 0x73756273  # sets this stream apart from those of other purposes under the same seed
 
 
 def at_most(dataset: Dataset, rows: Rows, most: int, stream: int) -> Rows:

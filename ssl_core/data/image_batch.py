@@ -9,29 +9,29 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Group:
+class CanvasGroup:
     """Images of a batch that share a canvas, padded at the bottom and the right where `sizes` says so."""
 
     rows: Tensor  # int64 n, on the CPU: their places in the batch
     pixels: Tensor  # uint8 n×H×W×3
     sizes: Tensor | None = None  # int64 n×2: true heights and widths; None: all fill the canvas
 
-    def to(self, device: torch.device) -> "Group":
+    def to(self, device: torch.device) -> "CanvasGroup":
         sizes = None if self.sizes is None else self.sizes.to(device, non_blocking=True)
-        return Group(self.rows, self.pixels.to(device, non_blocking=True), sizes)
+        return CanvasGroup(self.rows, self.pixels.to(device, non_blocking=True), sizes)
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ImageBatch:
     """A batch; its images stay in groups by canvas, so that no image is padded because of another one."""
 
-    groups: Sequence[Group]
+    groups: Sequence[CanvasGroup]
     count: int
 
     @classmethod
-    def whole(cls, pixels: Tensor) -> "Pixels":
+    def whole(cls, pixels: Tensor) -> "ImageBatch":
         """A batch of one size: uint8 N×H×W×3."""
-        return cls((Group(torch.arange(len(pixels)), pixels),), len(pixels))
+        return cls((CanvasGroup(torch.arange(len(pixels)), pixels),), len(pixels))
 
     @property
     def device(self) -> torch.device:
@@ -40,10 +40,12 @@ class Pixels:
     def __len__(self) -> int:
         return self.count
 
-    def to(self, device: torch.device) -> "Pixels":
-        return self if device == self.device else Pixels(tuple(group.to(device) for group in self.groups), self.count)
+    def to(self, device: torch.device) -> "ImageBatch":
+        return (
+            self if device == self.device else ImageBatch(tuple(group.to(device) for group in self.groups), self.count)
+        )
 
-    def take(self, places: Tensor) -> "Pixels":
+    def take(self, places: Tensor) -> "ImageBatch":
         """Return the batch of the images at those places (int64 n, on the CPU)."""
         group_of, slot_of = self._where
         groups = []
@@ -52,8 +54,8 @@ class Pixels:
             if len(rows):
                 slots = slot_of[places[rows]].to(group.pixels.device)
                 sizes = None if group.sizes is None else group.sizes[slots]
-                groups.append(Group(rows, group.pixels.index_select(0, slots), sizes))
-        return Pixels(tuple(groups), len(places))
+                groups.append(CanvasGroup(rows, group.pixels.index_select(0, slots), sizes))
+        return ImageBatch(tuple(groups), len(places))
 
     def sizes(self) -> Tensor:
         """Return float32 N×2, on the CPU: each image's true height and width."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ssl_core.data.centre_crop import prepare
+from ssl_core.data.centre_crop import centre_crop
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_batch import Group, Pixels
+from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 from ssl_core.data.sampling import Rows
 
 MARGIN = 1.5  # the shorter side kept, in image sizes
@@ -27,7 +27,7 @@ _SHARE = 0.3  # of the memory, at most so much for the images
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-class Images:
+class ImageStore:
     """The images that a run trains on; `rows` are the dataset's, and no other may be asked for later."""
 
     def __init__(self, dataset: Dataset, rows: Rows, image_size: int, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class Images:
         self._sizes = dataset.sizes if dataset.uniform is not None else kept_sizes(dataset.sizes, image_size)
         self._pool = ThreadPoolExecutor(_processors(), thread_name_prefix="decode")
         size_bytes = int(self._canvases(rows).prod(1).sum()) * 3
-        self._kept: Pixels | None = None
+        self._kept: ImageBatch | None = None
         if size_bytes <= _room():
             self._keep(rows, size_bytes)
 
@@ -46,7 +46,7 @@ class Images:
         """Whether a batch costs no decoding."""
         return self._kept is not None
 
-    def batch(self, rows: Tensor) -> Pixels:
+    def batch(self, rows: Tensor) -> ImageBatch:
         """Return the images of the rows (int64 N, on the CPU) on the run's device."""
         if self._kept is None:
             return self._decode(rows.numpy()).to(self._device)
@@ -65,10 +65,10 @@ class Images:
         sizes = self._sizes[rows]
         return sizes if self._dataset.uniform is not None else -(-sizes // _GRAIN) * _GRAIN
 
-    def _decode(self, rows: Rows) -> Pixels:
+    def _decode(self, rows: Rows) -> ImageBatch:
         """Read the rows from the dataset into host memory."""
         if self._dataset.uniform is not None:
-            return Pixels.whole(torch.from_numpy(self._dataset.uniform[rows]))
+            return ImageBatch.whole(torch.from_numpy(self._dataset.uniform[rows]))
         canvases, canvas_of = np.unique(self._canvases(rows), axis=0, return_inverse=True)
         groups = []
         for number, canvas in enumerate(canvases.tolist()):
@@ -76,8 +76,8 @@ class Images:
             pixels = np.zeros((len(places), *canvas, 3), dtype=np.uint8)
             list(self._pool.map(self._read, pixels, rows[places].tolist()))
             sizes = torch.from_numpy(self._sizes[rows[places]])
-            groups.append(Group(torch.from_numpy(places), torch.from_numpy(pixels), sizes))
-        return Pixels(tuple(groups), len(rows))
+            groups.append(CanvasGroup(torch.from_numpy(places), torch.from_numpy(pixels), sizes))
+        return ImageBatch(tuple(groups), len(rows))
 
     def _read(self, canvas: NDArray[np.uint8], row: int) -> None:
         height, width = self._sizes[row].tolist()
@@ -87,16 +87,16 @@ class Images:
         canvas[:height, :width] = image
 
 
-def prepared(dataset: Dataset, rows: Rows, side: int) -> Tensor:
+def centre_crops(dataset: Dataset, rows: Rows, side: int) -> Tensor:
     """Return the rows as an encoder sees them (`ssl_core.data.centre_crop`): uint8 N×side×side×3."""
     if dataset.uniform is not None and dataset.uniform.shape[1:3] == (side, side):
         return torch.from_numpy(dataset.uniform[rows])
     out = np.empty((len(rows), side, side, 3), dtype=np.uint8)
 
     def read(canvas: NDArray[np.uint8], row: int) -> None:
-        canvas[:] = prepare(dataset.decoded(row), side)
+        canvas[:] = centre_crop(dataset.decoded(row), side)
 
-    with ThreadPoolExecutor(_processors(), thread_name_prefix="prepare") as pool:
+    with ThreadPoolExecutor(_processors(), thread_name_prefix="centre_crop") as pool:
         list(pool.map(read, out, rows.tolist()))
     return torch.from_numpy(out)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Distill, Labelled
+from ssl_core.config.requirements import no_classifier
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.label_split import Trial, draw_labelled
+from ssl_core.data.label_split import LabelSplit, draw_labelled
 from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 
@@ -18,68 +19,64 @@ HIDDEN = -1  # the label of an image whose class the run is not told
 
 
 @dataclass(frozen=True)
-class Teaching:
+class LabelBudget:
     """What judges is never trained on, with its label or without."""
 
     classes: list[str]
     rows: Rows  # to train on, ascending
     labels: Tensor  # int64, of every row of the dataset; HIDDEN where it is not told
-    trial: Trial | None  # None: nothing can judge
+    split: LabelSplit | None  # None: nothing can judge
 
     @classmethod
-    def of(cls, dataset: Dataset, resolved: Labelled, card: Mapping[str, Any] | None) -> "Teaching":
+    def of(cls, dataset: Dataset, resolved: Labelled, card: Mapping[str, Any] | None) -> "LabelBudget":
         """Choose as a resolved config says; card: the model's, where the job has one.
 
         Raises LabelsNeeded, and ConfigUnfit when the config names images that cannot teach.
         """
         if isinstance(resolved, Distill):
             return _by_teacher(dataset, resolved, (card or {}).get("classifier"))
-        trial = _told(Trial.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
-        return cls(class_names(dataset), trial.train, _labels(dataset, trial.train), trial)
+        split = _told(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
+        return cls(dataset.class_names, split.train, _labels(dataset, split.train), split)
 
 
-def class_names(dataset: Dataset) -> list[str]:
-    """Return a name for every class; one without a name has its number."""
-    names = dataset.classes
-    return names + [str(number) for number in range(len(names), int(dataset.labels.max(initial=-1)) + 1)]
-
-
-def _by_teacher(dataset: Dataset, resolved: Distill, classifier: Mapping[str, Any] | None) -> Teaching:
+def _by_teacher(dataset: Dataset, resolved: Distill, classifier: Mapping[str, Any] | None) -> LabelBudget:
     """All images teach, but those that judge; labels are told where they weigh something."""
     if not classifier:
-        raise ConfigUnfit("The model has no classifier to teach with; give one that `finetune` or `supervised` made.")
+        raise ConfigUnfit(no_classifier())
     classes, used = list(classifier["classes"]), resolved.label_weight > 0
-    trial = (
-        _told(Trial.of(dataset, resolved.subset, resolved.seed), dataset, resolved) if used else _trial(dataset, resolved)
+    split = (
+        _told(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
+        if used
+        else _distill_split(dataset, resolved)
     )
-    told = trial.train if trial and used else np.empty(0, dtype=np.int64)
-    if class_names(dataset) != classes:
+    told = split.train if split and used else np.empty(0, dtype=np.int64)
+    if dataset.class_names != classes:
         if used:
             raise ConfigUnfit("The model's classes are not those of the dataset, so its labels cannot be used.")
-        trial = None
+        split = None
     rows = dataset.indices("train", resolved.subset, resolved.seed)
-    return Teaching(classes, np.setdiff1d(rows, trial.test) if trial else rows, _labels(dataset, told), trial)
+    return LabelBudget(classes, np.setdiff1d(rows, split.test) if split else rows, _labels(dataset, told), split)
 
 
-def _trial(dataset: Dataset, resolved: Distill) -> Trial | None:
+def _distill_split(dataset: Dataset, resolved: Distill) -> LabelSplit | None:
     """As for every other run; but the images that teach need no labels here."""
     try:
-        return Trial.of(dataset, resolved.subset, resolved.seed)
+        return LabelSplit.of(dataset, resolved.subset, resolved.seed)
     except LabelsNeeded:
-        for split in ("test", "val"):
-            rows = dataset.labelled(dataset.indices(split))
+        for name in ("test", "val"):
+            rows = dataset.labelled(dataset.indices(name))
             if len(rows):
-                return Trial(rows[:0], rows[:0], rows, f"the {split} split")
+                return LabelSplit(rows[:0], rows[:0], rows, f"the {name} split")
     return None
 
 
-def _told(trial: Trial, dataset: Dataset, resolved: Labelled) -> Trial:
+def _told(split: LabelSplit, dataset: Dataset, resolved: Labelled) -> LabelSplit:
     """The trial with the labels that the config reveals, and no others."""
     if resolved.label_rows is None:
-        drawn = draw_labelled(dataset.labels[trial.train], resolved.label_fraction, resolved.seed, 0)
-        told = replace(trial, train=trial.train[drawn])
+        drawn = draw_labelled(dataset.labels[split.train], resolved.label_fraction, resolved.seed, 0)
+        told = replace(split, train=split.train[drawn])
     else:
-        told = _listed(trial, dataset, resolved, np.unique(resolved.label_rows))
+        told = _listed(split, dataset, resolved, np.unique(resolved.label_rows))
     if len(np.unique(dataset.labels[told.train])) < 2:
         raise LabelsNeeded(
             f"Of the labels, {len(told.train)} would be used, not of two classes: too few to learn from."
@@ -87,15 +84,15 @@ def _told(trial: Trial, dataset: Dataset, resolved: Labelled) -> Trial:
     return told
 
 
-def _listed(trial: Trial, dataset: Dataset, resolved: Labelled, listed: Rows) -> Trial:
+def _listed(split: LabelSplit, dataset: Dataset, resolved: Labelled, listed: Rows) -> LabelSplit:
     """Images that are listed do not judge, even where a part of the training images is held out for that."""
     usable = dataset.labelled(dataset.indices("train", resolved.subset, resolved.seed))
     if len(unusable := np.setdiff1d(listed, usable)):
         raise ConfigUnfit(f"label_rows names {unusable[0]}, which is not the number of a labelled training image.")
-    judges = np.setdiff1d(trial.test, listed)
+    judges = np.setdiff1d(split.test, listed)
     if not len(judges):
         raise ConfigUnfit("label_rows leaves no labelled image to judge with.")
-    return replace(trial, train=listed, test=judges)
+    return replace(split, train=listed, test=judges)
 
 
 def _labels(dataset: Dataset, told: Rows) -> Tensor:

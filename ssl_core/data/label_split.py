@@ -11,37 +11,41 @@ from ssl_core.data.sampling import Rows, draw_evenly, hold_out
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 
 TEST_FRACTION = 0.2
-_TEST, _DRAW = 0x74657374, 0x64726177  # set these streams apart from others under the same seed
 
 
 @dataclass(frozen=True)
-class Trial:
+class LabelSplit:
     """No row is in two of the three; all are labelled."""
 
     train: Rows
     val: Rows  # empty when the dataset has no split to pick settings with
     test: Rows
-    judge: str  # what `test` is, in words
+    test_name: str  # what `test` is, in words
+
+    @property
+    def online(self) -> Rows:
+        """The rows that are evaluated on during training: the val split where there is one, so as to spare `test`."""
+        return self.val if len(self.val) else self.test
 
     @classmethod
-    def of(cls, dataset: Dataset, subset: int | None, seed: int, test_fraction: float = TEST_FRACTION) -> "Trial":
+    def of(cls, dataset: Dataset, subset: int | None, seed: int, test_fraction: float = TEST_FRACTION) -> "LabelSplit":
         """Judge on the test split; without one on val; without either on a share of train, held out by the seed.
 
         Raises LabelsNeeded when there are not two classes to tell apart.
         """
         train = dataset.labelled(dataset.indices("train", subset, seed))
-        val, test = (dataset.labelled(dataset.indices(split)) for split in ("val", "test"))
+        val, test = (dataset.labelled(dataset.indices(name)) for name in ("val", "test"))
         if len(np.unique(dataset.labels[train])) < 2:
             raise LabelsNeeded("This needs labelled training images of at least two classes.")
         if len(test):
             return cls(train, val, test, "the test split")
         if len(val):
             return cls(train, test, val, "the val split")
-        kept = hold_out(dataset.labels[train], test_fraction, rng.stream(seed, _TEST))
+        kept = hold_out(dataset.labels[train], test_fraction, rng.stream(seed, rng.Stream.TEST))
         if len(np.unique(dataset.labels[train[~kept]])) < 2:
             raise LabelsNeeded(f"Without {100 * test_fraction:g} % of the images too few are left to learn from.")
-        judge = f"{100 * test_fraction:g} % of the train split, held out"
-        return cls(train[~kept], val, train[kept], judge)
+        test_name = f"{100 * test_fraction:g} % of the train split, held out"
+        return cls(train[~kept], val, train[kept], test_name)
 
 
 def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
@@ -49,20 +53,20 @@ def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
     count = max(1, round(fraction * len(labels)))
     if count >= len(labels):
         return np.arange(len(labels))
-    return np.sort(draw_evenly(labels, count, rng.stream(seed, _DRAW, draw)))
+    return np.sort(draw_evenly(labels, count, rng.stream(seed, rng.Stream.LABELS, draw)))
 
 
-def find_labelled(trial: Trial, rows: Sequence[int]) -> Rows:
+def find_labelled(split: LabelSplit, rows: Sequence[int]) -> Rows:
     """Return the positions in the trial's training rows of the dataset's `rows`, ascending.
 
     Raises ConfigUnfit when one of them is not among them: it is unlabelled, of another split, held out or no row.
     """
     wanted = np.array(sorted(rows), dtype=np.int64)
-    wrong = wanted[~np.isin(wanted, trial.train)]
+    wrong = wanted[~np.isin(wanted, split.train)]
     if len(wrong):
         more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         raise ConfigUnfit(
             f"label_rows holds {wrong[0]}{more}: each has to be a labelled image of the train split, within the"
             " subset, that is not held out to judge."
         )
-    return np.searchsorted(trial.train, wanted)
+    return np.searchsorted(split.train, wanted)

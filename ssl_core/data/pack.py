@@ -159,7 +159,7 @@ class Packer:
         if len(self._faults) < _FAULTS_KEPT:
             self._faults.append(fault)
 
-    def _settle(self) -> "Rows":
+    def _settle(self) -> "_SelectedImages":
         """Return the rows that stay, in order, with their splits and classes; blame the others."""
         spool = self._spool
         dropped = set(spool.same_names())
@@ -177,7 +177,7 @@ class Packer:
         labels = [None if place is None else _class_name(place[1]) for place in places]
         classes = _classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
         numbers = {name: number for number, name in enumerate(classes)}
-        return Rows(
+        return _SelectedImages(
             classes=classes,
             splits=np.array([0 if place is None else SPLITS.index(place[0]) for place in places], np.int8),
             labels=np.array([-1 if label is None else numbers.get(label, -1) for label in labels], np.int32),
@@ -205,7 +205,7 @@ class Packer:
             return f"There is not one image that can be read among {self._fault_count:,} files."
         return "There are no images."
 
-    def _report(self, rows: "Rows") -> dict[str, Any]:
+    def _report(self, rows: "_SelectedImages") -> dict[str, Any]:
         spool = self._spool
         mean, std = _mean_and_std(*spool.moments(rows.order[rows.splits[rows.order] == 0]))
         sizes = Counter(spool.shape(row) for row in rows.order.tolist())
@@ -230,7 +230,7 @@ class Packer:
         }
 
 
-class Rows:
+class _SelectedImages:
     """Which rows of a spool stay, in which order; `splits` and `labels` (−1: none) are indexed by the spool's rows."""
 
     def __init__(
@@ -305,7 +305,7 @@ def _mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list
     return mean, [math.sqrt(value) for value in variance]
 
 
-def _write_arrow(path: Path, spool: Spool, rows: Rows) -> None:
+def _write_arrow(path: Path, spool: Spool, rows: _SelectedImages) -> None:
     with path.open("wb") as file:
         with pa.ipc.new_file(file, SCHEMA) as writer:
             for batch in _batches(spool, rows.order):
@@ -326,7 +326,7 @@ def _batches(spool: Spool, order: NDArray[np.int64]) -> Iterator[list[int]]:
         yield batch
 
 
-def _record_batch(spool: Spool, rows: Rows, batch: list[int]) -> pa.RecordBatch:
+def _record_batch(spool: Spool, rows: _SelectedImages, batch: list[int]) -> pa.RecordBatch:
     labels = rows.labels[batch]
     shapes = [spool.shape(row) for row in batch]
     columns = [
@@ -341,7 +341,7 @@ def _record_batch(spool: Spool, rows: Rows, batch: list[int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _write_pixels(path: Path, spool: Spool, rows: Rows) -> None:
+def _write_pixels(path: Path, spool: Spool, rows: _SelectedImages) -> None:
     width, height = spool.shape(int(rows.order[0]))
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, 3)}
     with path.open("wb") as file:

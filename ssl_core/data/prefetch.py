@@ -14,7 +14,7 @@ class _End:
         self.error = error
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield the items in their order, at most `depth` of them made in advance; errors surface where they fall.
 
     Close the generator (leaving a `for` loop does) and the thread ends.

@@ -9,9 +9,6 @@ from ssl_core import rng
 Rows = NDArray[np.int64]
 
 
-_EPOCH = 0x65706F63
-
-
 def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
     """Return `count` positions in `labels`, as evenly from its values as they allow, in an order drawn by the stream.
 
@@ -46,4 +43,4 @@ def hold_out(labels: Rows, share: float, stream: int) -> NDArray[np.bool_]:
 
 def epoch_order(seed: int, epoch: int, length: int) -> Tensor:
     """Return int64 0 … length-1 in the epoch's order."""
-    return rng.permutation(rng.stream(seed, _EPOCH, epoch), length)
+    return rng.permutation(rng.stream(seed, rng.Stream.EPOCH, epoch), length)

@@ -9,7 +9,7 @@ _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # loaded here: after a fork is no time to load
 
 
-def die_with(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the thread that started it ends; `parent` is that thread's process id.
 
     Survives an exec. Calls nothing but prctl and getppid, so it may run between fork and exec.

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def join(network: nn.Module, device: torch.device) -> nn.Module:
+def convert(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with its batch norms made joint, its parameters and buffers the same objects."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)

@@ -16,7 +16,6 @@ from ssl_core import rng
 RESAMPLES = 1_000
 CONFUSION_CLASSES, PER_CLASS_CLASSES = 100, 1_000  # of more classes it is left out: a summary must stay small
 _TOP = 5
-_STREAM = 0x626F6F74  # sets the bootstrap apart from other draws under the same seed
 
 
 def of(logits: Tensor, labels: Tensor, classes: list[str], seed: int) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _interval(right: NDArray[np.bool_], seed: int) -> list[float]:
     """
     draws, images = right.shape
     kinds, counts = np.unique(right, axis=1, return_counts=True)  # D×K, K
-    generator = np.random.default_rng(rng.stream(seed, _STREAM))
+    generator = np.random.default_rng(rng.stream(seed, rng.Stream.BOOTSTRAP))
     drawn_images = generator.multinomial(images, counts / images, RESAMPLES)  # R×K
     drawn_draws = generator.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES)  # R×D
     means = ((drawn_draws.astype(float) @ kinds) * drawn_images).sum(1) / (draws * images)

@@ -3,21 +3,22 @@
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ssl_core.config import KnnEval, LinearEval
+from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import Dataset, labels_of
-from ssl_core.data.image_store import Images, prepared
-from ssl_core.data.label_split import Trial
+from ssl_core.data.image_store import ImageStore, centre_crops
+from ssl_core.data.label_split import LabelSplit
 from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation import accuracy
 from ssl_core.evaluation.logistic_regression import Scaling
 from ssl_core.events import Event, Metrics, Progress
+from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 
@@ -29,26 +30,13 @@ T = TypeVar("T")
 Steps = Generator[Event, None, T]
 
 
-class Inputs(Protocol):
-    """What an evaluation is given."""
-
-    @property
-    def dataset(self) -> Path: ...
-    @property
-    def model(self) -> Path | None: ...
-    @property
-    def stop(self) -> Callable[[], bool]: ...
-    @property
-    def checkpoint(self) -> Path | None: ...
-
-
-def features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = _BATCH) -> Tensor:
+def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = _BATCH) -> Tensor:
     """Return float32 N×D on the CPU of prepared images uint8 N×S×S×3."""
     return torch.cat([encoder.encode(part, layer).cpu() for part in pixels.split(batch_size)])
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """One thing that is judged: the model or a baseline."""
 
     side: int  # of its images, in pixels
@@ -77,7 +65,7 @@ class Features:
         return Features(scaling(self.train), scaling(self.val), scaling(self.test))
 
 
-class Bench:
+class Evaluation:
     """What the judging of one encoder shares, by whatever it is judged."""
 
     def __init__(self, config: KnnEval | LinearEval, inputs: Inputs) -> None:
@@ -87,14 +75,14 @@ class Bench:
         self._config = config
         self._model = inputs.model
         self._dataset = Dataset.open(inputs.dataset)
-        self.trial = Trial.of(self._dataset, config.subset, config.seed, config.test_fraction)
+        self.split = LabelSplit.of(self._dataset, config.subset, config.seed, config.test_fraction)
         self._side = saved_model.load_card(inputs.model)["preprocessing"]["image_size"]
         self._started = time.monotonic()
         self._images = 0
         self.stopped = inputs.stop
         self.sources = ("model", *dict.fromkeys(config.baselines))
-        self.classes = _names(self._dataset)
-        parts = (self.trial.train, self.trial.val, self.trial.test)
+        self.classes = self._dataset.class_names
+        parts = (self.split.train, self.split.val, self.split.test)
         labels = (labels_of(self._dataset, rows).to(config.device) for rows in parts)
         self.train_labels, self.val_labels, self.test_labels = labels
         self.done, self._skipped = 0, 0
@@ -103,7 +91,7 @@ class Bench:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What tells the judging of this model by these images from any other."""
-        rows = (self.trial.train, self.trial.val, self.trial.test)
+        rows = (self.split.train, self.split.val, self.split.test)
         images = {"images": len(self._dataset), "rows": [len(part) for part in rows], "mean": self._dataset.mean}
         return images | {"model": saved_model.digest(self._model)}
 
@@ -113,11 +101,11 @@ class Bench:
 
     def protocol(self, trained_on: str = "un-augmented images") -> str:
         """The part of the protocol that all evaluations share."""
-        drawn = " and the draws of labels" if isinstance(self._config, LinearEval) and self._config.draws > 1 else ""
+        drawn = " and the draws of labels" if self._config.draws_labels else ""
         unlike = "" if trained_on == "un-augmented images" else "un-augmented "
         text = (
             f"features of layer {self._config.layer} of {trained_on} at {self._side} px;"
-            f" {len(self.train_labels):,} labelled training images; top-1 on {self.trial.judge}"
+            f" {len(self.train_labels):,} labelled training images; top-1 on {self.split.test_name}"
             f" ({len(self.test_labels):,} {unlike}images), its 95 % interval by a bootstrap over these images{drawn}"
             f" ({accuracy.RESAMPLES:,} resamples)."
         )
@@ -125,12 +113,12 @@ class Bench:
             text += f" Raw pixels are normalised by channel, at {min(self._side, _PIXELS_SIDE)} px."
         return text
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> FeatureSource:
         """Return one of `sources`. Raises ConfigUnfit when the model has not the layer."""
         config = self._config
         if name == "pixels":
             preprocessing = Preprocessing.of_card(saved_model.load_card(self._model))
-            return Source(min(self._side, _PIXELS_SIDE), preprocessing.pixels)
+            return FeatureSource(min(self._side, _PIXELS_SIDE), preprocessing.pixels)
         if name == "random":
             encoder = saved_model.load_untrained(
                 self._model, config.device, seed=config.seed, precision=config.precision
@@ -138,26 +126,26 @@ class Bench:
         else:
             encoder = saved_model.load(self._model, config.device, precision=config.precision)
         if config.layer not in encoder.layers:
-            raise ConfigUnfit(f"The model has no layer {config.layer!r}; it has {', '.join(encoder.layers)}.")
-        return Source(self._side, lambda views: encoder.encode_views(views, config.layer))
+            raise ConfigUnfit(no_such_layer(config.layer, encoder.layers))
+        return FeatureSource(self._side, lambda views: encoder.encode_views(views, config.layer))
 
-    def represent(self, source: Source) -> Steps[Features | None]:
+    def represent(self, source: FeatureSource) -> Steps[Features | None]:
         """Compute the features of one source, on the run's device; None when the run was asked to stop."""
         parts: list[Tensor] = []
-        for rows in (self.trial.train, self.trial.val, self.trial.test):
+        for rows in (self.split.train, self.split.val, self.split.test):
             chunks = []
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                chunks.append(source.prepared(prepared(self._dataset, chunk, source.side)))
+                chunks.append(source.prepared(centre_crops(self._dataset, chunk, source.side)))
                 yield self.step(len(chunk))
                 if self.stopped():
                     return None
             parts.append(torch.cat(chunks).to(self._config.device) if chunks else parts[0][:0])
         return Features(*parts)
 
-    def images(self, rows: Rows, source: Source) -> Images:
+    def images(self, rows: Rows, source: FeatureSource) -> ImageStore:
         """Return where views of the dataset's rows at the source's side are made from."""
-        return Images(self._dataset, rows, source.side, torch.device(self._config.device))
+        return ImageStore(self._dataset, rows, source.side, torch.device(self._config.device))
 
     def step(self, images: int = 0) -> Progress:
         """Count a step, in which so many images passed, and tell."""
@@ -183,9 +171,3 @@ class Bench:
         """A metric at the present step; those of a baseline carry its name."""
         name = name if source == "model" else f"{name}_{source}"
         return Metrics(self.done, 0.0, time.time(), {name: value})
-
-
-def _names(dataset: Dataset) -> list[str]:
-    """The classes' names; a class that has none is called by its number."""
-    count = max(len(dataset.classes), int(dataset.labels.max()) + 1)
-    return dataset.classes + [str(number) for number in range(len(dataset.classes), count)]

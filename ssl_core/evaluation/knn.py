@@ -27,13 +27,6 @@ def votes(
     return torch.cat(given)
 
 
-def vote(
-    train_features: Tensor, train_labels: Tensor, features: Tensor, classes: int, k: int, temperature: float
-) -> Tensor:
-    """Return the predicted class of each row, int64 M; the arguments are those of `votes`."""
-    return votes(train_features, train_labels, features, classes, k, temperature).argmax(1)
-
-
 def top1(
     train_features: Tensor,
     train_labels: Tensor,
@@ -44,5 +37,5 @@ def top1(
     temperature: float = 0.1,
 ) -> float:
     """Return the share of rows whose vote is their label."""
-    predicted = vote(train_features, train_labels, features, classes, k, temperature)
+    predicted = votes(train_features, train_labels, features, classes, k, temperature).argmax(1)
     return (predicted == labels).double().mean().item()

@@ -13,72 +13,71 @@ from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import LinearEval, Views
 from ssl_core.data.sampling import Rows
 from ssl_core.evaluation import logistic_regression
-from ssl_core.evaluation.features import Bench, Features, Source, Steps
-from ssl_core.evaluation.linear_checkpoint import Notebook, State
-from ssl_core.evaluation.logistic_regression import Classifiers, Descent, Scaling, Setting, Training
+from ssl_core.evaluation.features import Evaluation, Features, FeatureSource, Steps
+from ssl_core.evaluation.linear_checkpoint import LinearEvalCheckpoint, State
+from ssl_core.evaluation.logistic_regression import Classifiers, GridSGD, ProbeTraining, Scaling, Setting
 from ssl_core.events import Stopped
 
 # As google-research/simclr trains its linear classifiers: SimCLR's crop and flip, and no change of colour.
 CROP_AND_FLIP = Views(crop_area=(0.08, 1.0), jitter=0.0, grey=0.0)
 _POINTS = 2_000  # about so many times a fit tells how far it is
-_STREAM = 0x70726F62  # sets these views apart from those of pretraining under the same seed
 
 
 def fit(
     config: LinearEval,
-    bench: Bench,
-    source: Source,
+    evaluation: Evaluation,
+    source: FeatureSource,
     found: Features,
     scaling: Scaling | None,
     rows: Rows,
-    notebook: Notebook,
+    checkpoint: LinearEvalCheckpoint,
 ) -> Steps[tuple[Setting, Classifiers] | None]:
     """Train on views of the labelled images; return the picked setting and its classifier, None when asked to stop.
 
     found: scaled features of the un-augmented images; rows: positions in the training images; notebook: where a fit
     that an earlier attempt began is gone on with.
     """
-    y = bench.train_labels[torch.from_numpy(rows)]
-    training = Training(len(bench.classes), config.epochs, config.batch_size, config.seed)
+    y = evaluation.train_labels[torch.from_numpy(rows)]
+    training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)
     settings = logistic_regression.grid(config.learning_rates, config.weight_decays)
     by_val = len(found.val) > 0 and len(rows) == len(found.train)
     folds = [] if by_val or len(settings) == 1 else logistic_regression.folds(y, config.validation_fraction, training)
-    cohort = _Cohort(settings, training, folds, y, found.train)
-    if state := notebook.under_way():
+    cohort = _FoldProbes(settings, training, folds, y, found.train)
+    if state := checkpoint.under_way():
         cohort.load(state)
-        bench.skip(cohort.taken)
-    lesson = _Lesson(bench, source, scaling, rows, config.seed)
+        evaluation.skip(cohort.taken)
+    lesson = _AugmentedFeatures(evaluation, source, scaling, rows, config.seed)
     batches = training.batches(len(rows))
     told_every = max(1, training.epochs * batches // _POINTS)
     for epoch in range(cohort.taken // batches, training.epochs):
         order = training.order(epoch, len(rows)).split(training.batch_size)
         for places in order[cohort.taken - epoch * batches :]:
             cohort.step(lesson(places, epoch), places.to(y.device))
-            progress = bench.step(len(places))
+            progress = evaluation.step(len(places))
             if cohort.taken % told_every == 0:
                 yield progress
-            if bench.stopped():
-                yield from notebook.save(bench.done, cohort.state)
-                yield Stopped(bench.done)
+            if evaluation.stopped():
+                yield from checkpoint.save(evaluation.done, cohort.state)
+                yield Stopped(evaluation.done)
                 return None
-            yield from notebook.keep(bench.done, cohort.state)
+            yield from checkpoint.keep(evaluation.done, cohort.state)
     made = cohort.whole.classifiers()
     if by_val:
-        setting = logistic_regression.best(settings, *made.score(found.val, bench.val_labels))
+        setting = logistic_regression.best(settings, *made.score(found.val, evaluation.val_labels))
     else:
         setting = cohort.picked(found.train[torch.from_numpy(rows)])
     return setting, made.only(settings.index(setting))
 
 
-class _Cohort:
+class _FoldProbes:
     """Those who learn together: `whole` from all labelled images, and for each fold one from all but the fold's."""
 
     def __init__(
-        self, settings: list[Setting], training: Training, folds: list[Tensor], labels: Tensor, like: Tensor
+        self, settings: list[Setting], training: ProbeTraining, folds: list[Tensor], labels: Tensor, like: Tensor
     ) -> None:
         steps = training.epochs * training.batches(len(labels))
         self.whole, *self._others = (
-            Descent(like.shape[1], settings, training.classes, steps, like) for _ in range(1 + len(folds))
+            GridSGD(like.shape[1], settings, training.classes, steps, like) for _ in range(1 + len(folds))
         )
         self._settings, self._folds, self._labels = settings, folds, labels
         self._targets = F.one_hot(labels, training.classes).to(like.dtype)
@@ -119,14 +118,16 @@ class _Cohort:
         return logistic_regression.best(self._settings, right, loss)
 
 
-class _Lesson:
+class _AugmentedFeatures:
     """Makes the features of a batch's views, scaled like those of the un-augmented images."""
 
-    def __init__(self, bench: Bench, source: Source, scaling: Scaling | None, rows: Rows, seed: int) -> None:
+    def __init__(
+        self, evaluation: Evaluation, source: FeatureSource, scaling: Scaling | None, rows: Rows, seed: int
+    ) -> None:
         self._source, self._scaling = source, scaling
-        self._rows = torch.from_numpy(bench.trial.train[rows])
-        self._images = bench.images(bench.trial.train[rows], source)
-        self._maker = ViewMaker(CROP_AND_FLIP, source.side, rng.stream(seed, _STREAM))
+        self._rows = torch.from_numpy(evaluation.split.train[rows])
+        self._images = evaluation.images(evaluation.split.train[rows], source)
+        self._maker = ViewMaker(CROP_AND_FLIP, source.side, rng.stream(seed, rng.Stream.PROBE_VIEWS))
 
     def __call__(self, places: Tensor, epoch: int) -> Tensor:
         """Return B×D of the labelled images at those places, int64 B."""

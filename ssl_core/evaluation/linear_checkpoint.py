@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ssl_core.config import LinearEval
 from ssl_core.errors import BadCheckpoint
 from ssl_core.evaluation.logistic_regression import Setting
 from ssl_core.events import Checkpoint, Log
 from ssl_core.serialization import checkpoint
 
-FOLDER = "linear_eval"  # in the run's directory, apart from the checkpoints of a training run
+FOLDER = LinearEval.checkpoint_folder
 _EVERY_SECONDS = 120.0
 _KEPT = 2
 
@@ -25,7 +26,7 @@ State = dict[str, Any]  # tensors and plain values
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FitResult:
     """What a fit came to."""
 
     setting: Setting
@@ -33,15 +34,15 @@ class Outcome:
     details: dict[str, Any]  # by class, where they are shown
 
 
-class Notebook:
+class LinearEvalCheckpoint:
     """Fits are noted in the order in which the evaluation makes them, which is always the same."""
 
     def __init__(self, directory: Path, about: Mapping[str, Any]) -> None:
         """about: what tells this evaluation from any other, as plain values."""
         self._folder = directory / FOLDER
         self._about = dict(about)
-        self._found: list[Outcome] = []
-        self._known: deque[Outcome] = deque()  # of an earlier attempt, not recalled yet
+        self._found: list[FitResult] = []
+        self._known: deque[FitResult] = deque()  # of an earlier attempt, not recalled yet
         self._under_way: State | None = None
         self._saved_at = time.monotonic()
         self.news = False  # whether there is something that no checkpoint has
@@ -58,11 +59,11 @@ class Notebook:
             checkpoint.clear(self._folder)  # or they would count as further than what is found now
             yield Log("warning", f"{fault} The evaluation starts anew.", "checkpoint_unfit")
             return
-        self._known.extend(Outcome(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
+        self._known.extend(FitResult(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
         self._under_way = saved["under_way"]
         yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
 
-    def recall(self) -> Outcome | None:
+    def recall(self) -> FitResult | None:
         """Return what the next fit came to in an earlier attempt, and note it; None when it is still to be made."""
         if not self._known:
             return None
@@ -74,7 +75,7 @@ class Notebook:
         state, self._under_way = self._under_way, None
         return state
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: FitResult) -> None:
         """Take down what a fit came to."""
         self._found.append(outcome)
         self.news = True

@@ -51,7 +51,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Training:
+class ProbeTraining:
     """How every classifier is trained."""
 
     classes: int
@@ -103,7 +103,7 @@ def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> lis
     return [Setting(rate, decay) for rate in learning_rates for decay in weight_decays]
 
 
-class Descent:
+class GridSGD:
     """The classifiers of a grid while they learn, one batch at a time: `taken` of `steps` were."""
 
     def __init__(self, dim: int, settings: Sequence[Setting], classes: int, steps: int, like: Tensor) -> None:
@@ -142,7 +142,7 @@ class Descent:
         return [self._weights, self._biases, self._velocity, self._bias_velocity]
 
 
-def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training) -> Classifiers:
+def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: ProbeTraining) -> Classifiers:
     """Train one classifier for each setting on scaled features N×D with labels int64 N."""
     count, dim = features.shape
     if count < dim:
@@ -152,7 +152,7 @@ def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training:
         return Classifiers(basis @ inner.weights, inner.biases, training.classes)
     targets = F.one_hot(labels, training.classes).to(features.dtype)
     batches = training.batches(count)
-    descent = Descent(dim, settings, training.classes, training.epochs * batches, features)
+    descent = GridSGD(dim, settings, training.classes, training.epochs * batches, features)
     for epoch in range(training.epochs):
         for rows in training.order(epoch, count).to(features.device).split(training.batch_size):
             x = features if batches == 1 else features.index_select(0, rows)
@@ -161,7 +161,9 @@ def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training:
     return descent.classifiers()
 
 
-def pick(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: Training, held_out: float) -> Setting:
+def pick(
+    features: Tensor, labels: Tensor, settings: Sequence[Setting], training: ProbeTraining, held_out: float
+) -> Setting:
     """Return the setting that does best on labelled images kept from training; ties go to the lower cross-entropy.
 
     Up to 1,000 images are cross-validated, five-fold where classes allow; of more, the share `held_out` is kept once.
@@ -179,7 +181,7 @@ def pick(features: Tensor, labels: Tensor, settings: Sequence[Setting], training
     return best(settings, right, loss) if kept_back else fallback(settings)
 
 
-def folds(labels: Tensor, held_out: float, training: Training) -> list[Tensor]:
+def folds(labels: Tensor, held_out: float, training: ProbeTraining) -> list[Tensor]:
     """Return boolean N masks of what each fold keeps back, every class spread over the folds as evenly as it can be.
 
     None at all when there are fewer than two images per class.

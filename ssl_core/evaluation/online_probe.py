@@ -1,7 +1,7 @@
-"""The monitor: labelled images, prepared once, by which an encoder is judged while it trains.
+"""The online probe: kNN and a linear classifier on an encoder's features while the encoder trains.
 
-Labels never reach the encoder. With a val split it judges there, so that the test split is not looked at before the
-end.
+The encoder never sees the labels. With a val split the accuracies are of that split, so that the test split is not used
+before the end.
 """
 
 from dataclasses import dataclass
@@ -9,89 +9,73 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ssl_core import rng
-from ssl_core.config import OnlineEvaluation, Pretrain
+from ssl_core.config import OnlineEvaluation, TrainingRun
+from ssl_core.config.fields import known
 from ssl_core.data.dataset import Dataset, at_most, labels_of
-from ssl_core.data.image_store import prepared
-from ssl_core.data.label_split import Trial
-from ssl_core.data.sampling import Rows
+from ssl_core.data.image_store import centre_crops
+from ssl_core.data.label_split import LabelSplit
 from ssl_core.errors import LabelsNeeded
-from ssl_core.evaluation import knn, linear_eval, logistic_regression, online_probe
-from ssl_core.evaluation.logistic_regression import Scaling, Setting, Training
+from ssl_core.evaluation import knn, logistic_regression
+from ssl_core.evaluation.features import extract_features
+from ssl_core.evaluation.logistic_regression import ProbeTraining, Scaling, Setting
 from ssl_core.models.encoder import Encoder
 
-_STREAM = 0x6D6F6E69  # sets the draw of images apart from other draws under the same seed
+_SETTING = Setting(learning_rate=10.0, weight_decay=1e-5)  # of the linear classifier; nothing is selected online
+_EPOCHS = 20
 
 
 @dataclass(frozen=True)
-class Monitor:
-    """Two sets of prepared images, uint8 N×S×S×3, with their labels: one teaches, the other judges."""
+class OnlineProbe:
+    """Labelled images to fit on and to evaluate on, as centre crops uint8 N×S×S×3."""
 
     train: Tensor
-    train_labels: Tensor
+    train_labels: Tensor  # int64 N
     test: Tensor
     test_labels: Tensor
     classes: int
     settings: OnlineEvaluation
 
     @classmethod
-    def of(cls, dataset: Dataset, resolved: Pretrain) -> "Monitor | None":
-        """Return the monitor of a resolved config, or None when it asks for none or the images have too few labels."""
-        if resolved.evaluation.every_epochs == 0:
+    def of(cls, dataset: Dataset, resolved: TrainingRun, settings: OnlineEvaluation) -> "OnlineProbe | None":
+        """Return the probe of a resolved config, or None when it asks for none or the images have too few labels."""
+        if settings.every_epochs == 0:
             return None
         try:
-            trial = Trial.of(dataset, resolved.subset, resolved.seed)
+            split = LabelSplit.of(dataset, resolved.subset, resolved.seed)
         except LabelsNeeded:
             return None
-        most, stream = resolved.evaluation.max_images, rng.stream(resolved.seed, _STREAM)
-        assert most != "auto"
-        train, test = (at_most(dataset, rows, most, stream) for rows in (trial.train, _judges(trial)))
-        assert resolved.image_size != "auto"
-        images = (prepared(dataset, rows, resolved.image_size) for rows in (train, test))
-        first, second = images
-        classes = max(len(dataset.classes), int(dataset.labels.max()) + 1)
-        labels = labels_of(dataset, train), labels_of(dataset, test)
-        return cls(first, labels[0], second, labels[1], classes, resolved.evaluation)
-
-    def judge(self, encoder: Encoder) -> dict[str, float]:
-        """Return `online/knn` and `online/linear`, shares from 0 to 1."""
-        features = [linear_eval.features(encoder, images) for images in (self.train, self.test)]
-        return online_probe.judge(
-            features[0],
-            self.train_labels,
-            features[1],
-            self.test_labels,
-            self.classes,
-            self.settings.knn_k,
-            self.settings.knn_temperature,
+        most, stream = known(settings.max_images), rng.stream(resolved.seed, rng.Stream.ONLINE_PROBE)
+        train, test = (at_most(dataset, rows, most, stream) for rows in (split.train, split.online))
+        size = known(resolved.image_size)
+        return cls(
+            centre_crops(dataset, train, size),
+            labels_of(dataset, train),
+            centre_crops(dataset, test, size),
+            labels_of(dataset, test),
+            len(dataset.class_names),
+            settings,
         )
 
-
-def _judges(trial: Trial) -> Rows:
-    return trial.val if len(trial.val) else trial.test
-
-
-SETTING = Setting(learning_rate=10.0, weight_decay=1e-5)
+    def evaluate(self, encoder: Encoder) -> dict[str, float]:
+        """Return `online/knn` and `online/linear`, shares from 0 to 1."""
+        train, test = (extract_features(encoder, images) for images in (self.train, self.test))
+        return evaluate_features(train, self.train_labels, test, self.test_labels, self.classes, self.settings)
 
 
-EPOCHS = 20
-
-
-def judge(
-    train_features: Tensor,
+def evaluate_features(
+    train: Tensor,
     train_labels: Tensor,
-    test_features: Tensor,
+    test: Tensor,
     test_labels: Tensor,
     classes: int,
-    k: int = 200,
-    temperature: float = 0.1,
+    settings: OnlineEvaluation,
 ) -> dict[str, float]:
-    """Return top-1, 0 to 1, of the vote as `online/knn` and of a short logistic regression as `online/linear`.
+    """Return top-1, 0 to 1, of the kNN vote as `online/knn` and of a short logistic regression as `online/linear`.
 
-    train_features: N×D, train_labels: int64 N, and the same of the images that judge. Nothing is picked: the probe's
-    settings are fixed.
+    train, test: features N×D; their labels: int64 N.
     """
-    scaling = Scaling.of(train_features)
-    probe = logistic_regression.fit(scaling(train_features), train_labels, [SETTING], Training(classes, epochs=EPOCHS))
-    right, _ = probe.score(scaling(test_features), test_labels)
-    vote = knn.top1(train_features, train_labels, test_features, test_labels, classes, k, temperature)
-    return {"online/knn": vote, "online/linear": right.item() / len(test_labels)}
+    scaling = Scaling.of(train)
+    probe = logistic_regression.fit(scaling(train), train_labels, [_SETTING], ProbeTraining(classes, epochs=_EPOCHS))
+    right, _ = probe.score(scaling(test), test_labels)
+    top1 = knn.top1(train, train_labels, test, test_labels, classes, settings.knn_k, settings.knn_temperature)
+    return {"online/knn": top1, "online/linear": right.item() / len(test_labels)}

@@ -20,20 +20,21 @@ from sklearn.manifold import TSNE
 
 from ssl_core import rng
 from ssl_core.config import Project
+from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import SPLITS, Dataset
-from ssl_core.data.image_store import prepared
+from ssl_core.data.image_store import centre_crops
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.errors import ConfigUnfit
-from ssl_core.evaluation.linear_eval import Inputs, features
+from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Event, Progress, Result, Stopped
-from ssl_core.files import leave
+from ssl_core.files import write_artifact
+from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder
 from ssl_core.reports import files, projection_map, style
 from ssl_core.serialization import model_card, saved_model
 
 FEWEST = 4  # images of which a map can be drawn
 _CHUNK = 1_024  # images that are read and encoded at a time
-_STREAM = 0x6D617073  # sets the draw of images apart from other draws under the same seed
 
 Features = NDArray[np.float32]  # N×D, unit rows
 Places = NDArray[np.float32]  # N×2
@@ -56,12 +57,12 @@ def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Ev
     rows = _rows(dataset, config, split)
     encoder = saved_model.load(inputs.model, config.device, precision=config.precision)
     if config.layer not in encoder.layers:
-        raise ConfigUnfit(f"The model has no layer {config.layer!r}; it has {', '.join(encoder.layers)}.")
+        raise ConfigUnfit(no_such_layer(config.layer, encoder.layers))
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
     steps = _Steps(len(chunks) + len(config.methods) + 1, len(rows))
     parts: list[torch.Tensor] = []
     for chunk in chunks:
-        parts.append(features(encoder, prepared(dataset, chunk, encoder.image_size), config.layer))
+        parts.append(extract_features(encoder, centre_crops(dataset, chunk, encoder.image_size), config.layer))
         yield steps.next(len(chunk))
         if inputs.stop():
             yield Stopped(steps.done)
@@ -76,7 +77,7 @@ def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Ev
             return
     about = _about(config, encoder, split, rows, flats)
     for name, data in _files(dataset, rows, flats, about, _sentence(saved_model.load_card(inputs.model), about)):
-        yield leave(directory, name, data)
+        yield write_artifact(directory, name, data)
     yield steps.next()
     yield Result(about)
 
@@ -107,7 +108,9 @@ def _rows(dataset: Dataset, config: Project, split: str) -> Rows:
         raise ConfigUnfit(f"A projection needs at least {FEWEST} images; the {split} split has {len(rows)}.")
     if len(rows) <= config.images:
         return rows
-    return np.sort(rows[draw_evenly(dataset.labels[rows], config.images, rng.stream(config.seed, _STREAM))])
+    return np.sort(
+        rows[draw_evenly(dataset.labels[rows], config.images, rng.stream(config.seed, rng.Stream.PROJECTION))]
+    )
 
 
 def _tsne(unit: Features, config: Project) -> Flat:
@@ -162,17 +165,17 @@ def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 def _files(
     dataset: Dataset, rows: Rows, flats: Mapping[str, Flat], about: Mapping[str, Any], sentence: str
-) -> files.Files:
+) -> files.NamedFiles:
     yield "coordinates.json", _coordinates(dataset, rows, flats, about)
     images = f"{len(rows):,} images of the {about['split']} split"
     labels, classes = dataset.labels[rows], dataset.classes
     first, flat = next(iter(flats.items()))
     with style.style():
         panels = {name: projection_map.Panel(flat.places, flat.about) for name, flat in flats.items()}
-        yield "projection.png", style.written(projection_map.scatter(panels, labels, classes, images, sentence), "png")
-        thumbnails = prepared(dataset, rows, projection_map.THUMBNAIL).numpy()
+        yield "projection.png", style.to_bytes(projection_map.scatter(panels, labels, classes, images, sentence), "png")
+        thumbnails = centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy()
         sheet = projection_map.sheet(first, flat.places, thumbnails, labels, classes, images, sentence)
-        yield "thumbnails.png", style.written(sheet, "png")
+        yield "thumbnails.png", style.to_bytes(sheet, "png")
 
 
 def _coordinates(dataset: Dataset, rows: Rows, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> bytes:

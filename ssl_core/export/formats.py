@@ -21,19 +21,19 @@ from torch.export import ExportedProgram
 import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before timm, which imports torchvision
 from ssl_core import rng
 from ssl_core.config import Export
+from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import prepared
+from ssl_core.data.image_store import centre_crops
 from ssl_core.errors import ConfigUnfit, ExportFailed
-from ssl_core.evaluation.features import Inputs, features
+from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Event, Log, Progress, Result, Stopped
 from ssl_core.export import graph
 from ssl_core.export.graph import Answer
-from ssl_core.files import settle
+from ssl_core.files import write_atomic
+from ssl_core.inputs import Inputs
 from ssl_core.models import other_libraries, torchvision_models
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
-
-_STREAM = 0x6578706F  # sets the draw of images apart from other draws under the same seed
 
 
 def run_export(config: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -70,7 +70,7 @@ class _Subject:
     def load(cls, folder: Path, layer: str) -> "_Subject":
         card, encoder = saved_model.load_card(folder), saved_model.load(folder)
         if layer not in encoder.layers:
-            raise ConfigUnfit(f"The model has no layer {layer!r}; it has {', '.join(encoder.layers)}.")
+            raise ConfigUnfit(no_such_layer(layer, encoder.layers))
         return cls(folder, card, encoder, layer)
 
     @property
@@ -158,8 +158,8 @@ def _formats(config: Export, subject: _Subject) -> list[str]:
 
 def _drawn(dataset: Dataset, config: Export, side: int) -> Tensor:
     """Return uint8 N×S×S×3: images of any split, as an encoder sees them."""
-    order = rng.permutation(rng.stream(config.seed, _STREAM), len(dataset))
-    return prepared(dataset, np.sort(order[: config.images].numpy()), side)
+    order = rng.permutation(rng.stream(config.seed, rng.Stream.EXPORT), len(dataset))
+    return centre_crops(dataset, np.sort(order[: config.images].numpy()), side)
 
 
 def _export(
@@ -167,9 +167,9 @@ def _export(
 ) -> tuple[dict[str, Any], Artifact]:
     """Write one format, load it back, and compare. Raises ExportFailed when it is another model then."""
     form = FORMATS[name]
-    written = settle(directory / form.file, form.write(subject))
+    written = write_atomic(directory / form.file, form.write(subject))
     answer, by = form.read(subject, written.path)
-    expected = features(subject.encoder, pixels, subject.layer if form.holds_layer else "backbone")
+    expected = extract_features(subject.encoder, pixels, subject.layer if form.holds_layer else "backbone")
     # In two batches of other sizes than the example with which a graph was traced.
     given = torch.cat([answer(part) for part in (pixels[:1], pixels[1:]) if len(part)])
     largest = expected.abs().max().item()

@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from ssl_core.config import Pretrain
 from ssl_core.methods.barlow_twins import BarlowTwins
 from ssl_core.methods.byol import BYOL
 from ssl_core.methods.dino import DINO
-from ssl_core.methods.method import Method, Moment, Output
+from ssl_core.methods.method import Method, Output, RunPosition
 from ssl_core.methods.moco_v2 import MoCoV2
 from ssl_core.methods.moco_v3 import MoCoV3
 from ssl_core.methods.simclr import SimCLR
@@ -17,7 +15,7 @@ from ssl_core.methods.simsiam import SimSiam
 from ssl_core.methods.vicreg import VICReg
 from ssl_core.models import backbones
 
-__all__ = ["METHODS", "Method", "Moment", "Output", "build"]
+__all__ = ["METHODS", "Method", "RunPosition", "Output", "build"]
 
 METHODS: dict[str, Callable[[Any, backbones.Backbone], Method]] = {
     "simclr": SimCLR,
@@ -31,7 +29,6 @@ METHODS: dict[str, Callable[[Any, backbones.Backbone], Method]] = {
 }
 
 
-def build(resolved: Pretrain, seed: int) -> Method:
-    """Return the method of a resolved config, with the random weights of `seed`."""
-    torch.manual_seed(seed)
+def build(resolved: Pretrain) -> Method:
+    """Return the method of a resolved config, with random weights from torch's global generator."""
     return METHODS[resolved.method.name](resolved.method, backbones.build(resolved.backbone))

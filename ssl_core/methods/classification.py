@@ -54,7 +54,7 @@ class Classification(Method):
         head: dict[str, nn.Module] = {"projector": self.head} if self.head is not None else {}
         return head | {"classifier": self.classifier}
 
-    def plain(self) -> Sequence[nn.Module]:
+    def excluded_from_adaptation(self) -> Sequence[nn.Module]:
         return (self.classifier,)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_core.config.methods import DINO as Config
 from ssl_core.distributed import collectives
 from ssl_core.methods.losses import distillation
-from ssl_core.methods.method import Moment, Output
+from ssl_core.methods.method import Output, RunPosition
 from ssl_core.methods.target import TargetMethod
 from ssl_core.models import ema
 from ssl_core.models.backbones import Backbone
@@ -37,7 +37,7 @@ class DINO(TargetMethod):
         projector = MLP((backbone.dim, *config.projector), hidden_norm=config.projector_batch_norm, activation="gelu")
         super().__init__(backbone, projector, start=config.momentum)
         self.prototypes = Prototypes(config.projector[-1], config.prototypes, bias=False)
-        self.target_prototypes = ema.slow_copy(self.prototypes)
+        self.target_prototypes = ema.ema_copy(self.prototypes)
         self.config = config
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self.register_buffer("teacher_temperature", torch.tensor(config.teacher_temperature[0]))
@@ -58,19 +58,21 @@ class DINO(TargetMethod):
     def heads(self) -> dict[str, nn.Module]:
         return {"projector": self.projector, "prototypes": self.prototypes}
 
-    def begin(self) -> None:
-        super().begin()
+    def on_weights_loaded(self) -> None:
+        super().on_weights_loaded()
         self.target_prototypes.load_state_dict(self.prototypes.state_dict())
 
-    def before_step(self, moment: Moment) -> None:
-        if moment.epoch < self.config.frozen_epochs:
+    def before_step(self, position: RunPosition) -> None:
+        if position.epoch < self.config.frozen_epochs:
             self.prototypes.weight.grad = None
 
-    def after_step(self, moment: Moment) -> None:
-        super().after_step(moment)
-        ema.follow(self.target_prototypes, self.prototypes, ema.rising(self.config.momentum, moment.progress))
+    def after_step(self, position: RunPosition) -> None:
+        super().after_step(position)
+        ema.ema_update(
+            self.target_prototypes, self.prototypes, ema.rising_momentum(self.config.momentum, position.progress)
+        )
         low, high = self.config.teacher_temperature
-        warm = min(1.0, moment.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
+        warm = min(1.0, position.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
         self.teacher_temperature.fill_(low + warm * (high - low))
 
     def _move_centre(self, logits: Tensor) -> None:

@@ -17,7 +17,7 @@ class Output(NamedTuple):
     z: Tensor  # M×D, detached: the projector's output, first all of view 1, then all of view 2, …
 
 
-class Moment(NamedTuple):
+class RunPosition(NamedTuple):
     """How far a run is."""
 
     step: int  # steps done
@@ -56,16 +56,16 @@ class Method(nn.Module):
         """Return the heads that are kept with a trained model."""
         return {"projector": self.projector}
 
-    def begin(self) -> None:
+    def on_weights_loaded(self) -> None:
         """Do what has to follow once the starting weights are in place, such as copying them to a slow network."""
 
-    def before_step(self, moment: Moment) -> None:
+    def before_step(self, position: RunPosition) -> None:
         """Do what has to come between the gradient and the optimizer's step, such as holding a layer still."""
 
-    def after_step(self, moment: Moment) -> None:
+    def after_step(self, position: RunPosition) -> None:
         """Do what has to follow an optimizer's step, such as moving a slow copy."""
 
-    def plain(self) -> Sequence[nn.Module]:
+    def excluded_from_adaptation(self) -> Sequence[nn.Module]:
         """Return the modules that LARS and Muon neither adapt nor decay: a classifier of labels."""
         return ()
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from ssl_core.methods.method import Method, Moment
+from ssl_core.methods.method import Method, RunPosition
 from ssl_core.models import ema
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.heads import MLP
@@ -15,19 +15,19 @@ class TargetMethod(Method):
         super().__init__()
         self.backbone = backbone
         self.projector = projector
-        self.target = nn.Sequential(ema.slow_copy(backbone), ema.slow_copy(projector))
+        self.target = nn.Sequential(ema.ema_copy(backbone), ema.ema_copy(projector))
         self._start, self._rises = start, rises
 
     def embed(self, view: Tensor) -> Tensor:
         """Return z, N×D, of a view N×3×S×S."""
         return self.projector(self.backbone(view))
 
-    def begin(self) -> None:
+    def on_weights_loaded(self) -> None:
         self.target.load_state_dict(self._followed().state_dict())
 
-    def after_step(self, moment: Moment) -> None:
-        value = ema.rising(self._start, moment.progress) if self._rises else self._start
-        ema.follow(self.target, self._followed(), value)
+    def after_step(self, position: RunPosition) -> None:
+        value = ema.rising_momentum(self._start, position.progress) if self._rises else self._start
+        ema.ema_update(self.target, self._followed(), value)
 
     def _followed(self) -> nn.Sequential:
         return nn.Sequential(self.backbone, self.projector)

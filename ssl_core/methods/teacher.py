@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssl_core.device import memory_format, precise
+from ssl_core.device import autocast, memory_format
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 
@@ -33,5 +33,5 @@ class Teacher:
             pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
         layout = memory_format(view.device, self.encoder.precision)
         images = self.encoder.preprocessing.normalise_(pixels).contiguous(memory_format=layout)
-        with precise(view.device, self.encoder.precision):
+        with autocast(view.device, self.encoder.precision):
             return self.encoder(images, "logits").float()

@@ -17,10 +17,10 @@ from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config.architectures import RESNETS
 from ssl_core.errors import ConfigUnfit, WeightsUnavailable
 from ssl_core.models.resnet import ResNet
-from ssl_core.models.torchvision_models import Torchvision, _torchvision
+from ssl_core.models.torchvision_models import TorchvisionModel, _torchvision
 
 
-class ShapesAlone(TorchFunctionMode):
+class MetaTensors(TorchFunctionMode):
     """While this mode is on, modules are built with shapes and no memory: their weights are on the meta device.
 
     What a network computes while it is built stays real, as the widths of torchvision's RegNets have to.
@@ -37,7 +37,7 @@ class ShapesAlone(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-Backbone = ResNet | Torchvision
+Backbone = ResNet | TorchvisionModel
 
 
 def build(config: BackboneConfig) -> Backbone:
@@ -51,7 +51,7 @@ def build(config: BackboneConfig) -> Backbone:
             google=config.layout == "google",
             selective_kernel=config.selective_kernel is True,
         )
-    return Torchvision(config.name.removeprefix("torchvision_"))
+    return TorchvisionModel(config.name.removeprefix("torchvision_"))
 
 
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_core.data import centre_crop
-from ssl_core.device import memory_format, precise
+from ssl_core.device import autocast, memory_format
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.heads import MLP
 
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return uint8 S×S×3 of an image uint8 H×W×3, S being `image_size`."""
-        return centre_crop.prepare(image, self.image_size)
+        return centre_crop.centre_crop(image, self.image_size)
 
     def encode(self, pixels: Tensor | NDArray[np.uint8], layer: str = "backbone") -> Tensor:
         """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×3.
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         device = self._device
         layout = memory_format(device, self.precision)
         images = self.preprocessing.normalise_(views.to(device)).contiguous(memory_format=layout)
-        with precise(device, self.precision):
+        with autocast(device, self.precision):
             features = self(images, layer)
         return features.float()
 

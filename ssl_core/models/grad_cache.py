@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def take_in_parts(backbone: nn.Module, size: int) -> None:
+def cache_gradients(backbone: nn.Module, size: int) -> None:
     """Make `backbone` take at most `size` images at a time while it trains; its parameters and names stay."""
-    backbone.forward = _InParts(backbone, backbone.forward, size)
+    backbone.forward = _GradCache(backbone, backbone.forward, size)
 
 
-class _InParts:
+class _GradCache:
     def __init__(self, backbone: nn.Module, whole: Callable[[Tensor], Tensor], size: int) -> None:
         self._backbone, self._whole, self._size = backbone, whole, size
 
@@ -31,11 +31,11 @@ class _InParts:
             [checkpoint(self._whole, part, use_reentrant=False, context_fn=self._contexts) for part in parts]
         )
 
-    def _contexts(self) -> tuple[nullcontext[None], "_StillStatistics"]:
-        return nullcontext(), _StillStatistics(self._backbone)
+    def _contexts(self) -> tuple[nullcontext[None], "_FrozenStatistics"]:
+        return nullcontext(), _FrozenStatistics(self._backbone)
 
 
-class _StillStatistics:
+class _FrozenStatistics:
     """While a part is computed again, batch norm's running statistics have seen it already."""
 
     def __init__(self, network: nn.Module) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ssl_core.config.architectures import RESNETS, TORCHVISION
 
 
-class Torchvision(nn.Module):
+class TorchvisionModel(nn.Module):
     """A classification model of torchvision's without its classifier: images N×3×S×S -> N×dim, what it classified."""
 
     def __init__(self, name: str) -> None:
@@ -40,7 +40,7 @@ def torchvisions_own(name: str) -> nn.Module:
     """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
     model = name.removeprefix("torchvision_")
     if model in TORCHVISION:
-        return Torchvision(model).body
+        return TorchvisionModel(model).body
     resnet = _torchvision().resnet
     network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
     network.fc = nn.Identity()

@@ -40,17 +40,17 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
     """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
 
     Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
-    says so; for these two, what the method calls plain is like them, and both may have a rate of their own.
+    says so; for these two, the modules that the method excludes from adaptation are treated alike, and both may have a rate of their own.
     """
     own = config.vector_lr if isinstance(config, LARSConfig | MuonConfig) else None
     vector_lr = base_lr if own is None else own * (base_lr / _rate(config))
-    constant, plain = _ids(method.constant_lr()), _ids(method.plain())
+    constant, excluded = _ids(method.constant_lr()), _ids(method.excluded_from_adaptation())
     if not isinstance(config, LARSConfig | MuonConfig):
-        plain = set()
+        excluded = set()
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for parameter in method.parameters():
         if parameter.requires_grad:
-            small = parameter.ndim <= 1 or id(parameter) in plain
+            small = parameter.ndim <= 1 or id(parameter) in excluded
             groups.setdefault((small, id(parameter) in constant), []).append(parameter)
     return [
         {

@@ -17,7 +17,7 @@ from ssl_core.config.architectures import RESNETS, TORCHVISION, TORCHVISIONS_FIR
 from ssl_core.errors import BadWeights, fault
 from ssl_core.models import backbones
 
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 
 COUNTER = "num_batches_tracked"  # of a batch norm: nothing in eval mode depends on it
 _MOST_PREFIX = 6  # parts
@@ -30,7 +30,7 @@ _COPIES = frozenset({"momentum", "target", "ema", "key", "k", "student"})
 
 
 @dataclass(frozen=True)
-class Recognised:
+class MatchedArchitecture:
     """A network of ours, and where its weights are: `names` leads from our names to those in the file."""
 
     backbone: Backbone  # with `zero_init_residual` False: it says how random weights would start
@@ -40,7 +40,9 @@ class Recognised:
     notes: tuple[str, ...]
 
 
-def recognise(shapes: Mapping[str, Shape], backbone: str | None = None, stem: str | None = None) -> Recognised:
+def match_architecture(
+    shapes: Mapping[str, TensorShape], backbone: str | None = None, stem: str | None = None
+) -> MatchedArchitecture:
     """Return the network that these weights are of; `backbone` and `stem` say what is known of it.
 
     Raises BadWeights when there is none, or when some of its weights are missing or have another shape.
@@ -65,7 +67,7 @@ class _View:
 
     prefix: str
     layout: str
-    entries: dict[str, tuple[str, Shape]]
+    entries: dict[str, tuple[str, TensorShape]]
 
 
 @dataclass(frozen=True)
@@ -102,15 +104,15 @@ class _Match:
             what = f"The weights are nearest to {self.network.name}, of which {len(faults)} do not fit"
             raise BadWeights(faults[0]["code"], f"{what}: {faults[0]['pointer']}: {faults[0]['detail']}", faults)
 
-    def recognised(self, shapes: Mapping[str, Shape], stem: str | None) -> Recognised:
+    def recognised(self, shapes: Mapping[str, TensorShape], stem: str | None) -> MatchedArchitecture:
         stem, notes = self._stem(shapes, stem)
         norms = {f"{name.removesuffix('running_mean')}{COUNTER}" for name in self.fitting if "running_mean" in name}
         names = [*self.fitting, *sorted(norms & self.view.entries.keys())]
         theirs = {name: self.view.entries[name][0] for name in names}
         network = self.network.model_copy(update={"stem": stem})
-        return Recognised(network, self.view.layout, self.view.prefix, theirs, notes)
+        return MatchedArchitecture(network, self.view.layout, self.view.prefix, theirs, notes)
 
-    def _stem(self, shapes: Mapping[str, Shape], asked: str | None) -> tuple[str, tuple[str, ...]]:
+    def _stem(self, shapes: Mapping[str, TensorShape], asked: str | None) -> tuple[str, tuple[str, ...]]:
         own = self.network.stem
         if "imagenet" in (own, asked):
             if asked not in (None, own):
@@ -156,7 +158,7 @@ LAYOUTS: dict[str, Callable[[str], str | None]] = {
 }
 
 
-def _small_stem(view: _View, shapes: Mapping[str, Shape]) -> tuple[str, str]:
+def _small_stem(view: _View, shapes: Mapping[str, TensorShape]) -> tuple[str, str]:
     """What a 3×3 stem is, as far as the names tell who made it, and why."""
     if view.layout == _LIGHTLYS_NUMBERED:  # its ReLU is a function call, which a Sequential of children leaves out
         return "cifar_no_relu", "as lightly's ResNet has it when it is numbered"
@@ -166,8 +168,8 @@ def _small_stem(view: _View, shapes: Mapping[str, Shape]) -> tuple[str, str]:
     return "cifar", "as is usual"
 
 
-def _views(shapes: Mapping[str, Shape]) -> Iterator[_View]:
-    behind: dict[str, dict[str, tuple[str, Shape]]] = defaultdict(dict)
+def _views(shapes: Mapping[str, TensorShape]) -> Iterator[_View]:
+    behind: dict[str, dict[str, tuple[str, TensorShape]]] = defaultdict(dict)
     for name, shape in shapes.items():
         parts = _unwrapped(name).split(".")
         for length in range(min(len(parts), _MOST_PREFIX + 1)):
@@ -215,14 +217,14 @@ def _torchvisions(view: _View, backbone: str | None) -> Iterator[Backbone]:
 
 
 @lru_cache
-def _shapes(network: Backbone) -> dict[str, Shape]:
+def _shapes(network: Backbone) -> dict[str, TensorShape]:
     """Return the shapes of the network's weights by name, without its counters."""
-    with backbones.ShapesAlone():
+    with backbones.MetaTensors():
         weights = backbones.build(network).body.state_dict()
     return {name: tuple(value.shape) for name, value in weights.items() if not name.endswith(COUNTER)}
 
 
-def _unknown(shapes: Mapping[str, Shape], backbone: str | None) -> BadWeights:
+def _unknown(shapes: Mapping[str, TensorShape], backbone: str | None) -> BadWeights:
     what = backbone or "any network that is known here"
     most = Counter(name.partition(".")[0] for name in shapes).most_common(5)
     seen = ", ".join(f"{name[:80]} ({count})" for name, count in most)

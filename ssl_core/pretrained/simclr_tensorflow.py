@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ssl_core.config import Backbone as BackboneConfig
-from ssl_core.config.architectures import RESNETS, Shape
+from ssl_core.config.architectures import RESNETS, ResNetShape
 from ssl_core.models import backbones
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
@@ -171,14 +171,14 @@ def _network(variables: Variables) -> BackboneConfig:
         raise CannotImport(f"{variables.path} holds no network that can be built here: {detail}.") from error
 
 
-def _forms(shape: Shape) -> list[tuple[bool, bool]]:
+def _forms(shape: ResNetShape) -> list[tuple[bool, bool]]:
     """What a ResNet of google's can be: (with selective kernels, with a stem of three convolutions)."""
     if shape.inner > 1:
         return []
     return [(False, False)] + ([(True, True), (True, False)] if shape.block == "bottleneck" else [])
 
 
-def _convolutions(shape: Shape, selective: bool, deep: bool) -> int:
+def _convolutions(shape: ResNetShape, selective: bool, deep: bool) -> int:
     in_block = 2 if shape.block == "basic" else 5 if selective else 3
     projections = len(shape.depths)
     return (3 if deep else 1) + projections + in_block * sum(shape.depths)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Import
-from ssl_core.errors import BadWeights, exhausted, fault
-from ssl_core.files import Written
+from ssl_core.errors import BadWeights, fault, is_out_of_memory
+from ssl_core.files import WrittenFile
 from ssl_core.models import backbones
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.pretrained import weights_file
-from ssl_core.pretrained.match_architecture import COUNTER, Recognised, recognise
+from ssl_core.pretrained.match_architecture import COUNTER, MatchedArchitecture, match_architecture
 from ssl_core.serialization import provenance, saved_model
 
 _MOST_NAMED = 100  # tensors that were left out
@@ -25,7 +25,7 @@ _CIFAR10 = ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
 
 def import_weights(
     file: Path, directory: Path, asked: Import, told: Mapping[str, Any] = MappingProxyType({})
-) -> tuple[Written, dict[str, Any]]:
+) -> tuple[WrittenFile, dict[str, Any]]:
     """Write the artifact of the file's weights into `directory`; return its weights file and its card.
 
     told: of its origin, for `ssl_core.serialization.provenance`.
@@ -34,7 +34,7 @@ def import_weights(
     """
     kind, tensors = weights_file.read(file)
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    found = recognise(shapes, _given(asked.backbone), _given(asked.stem))
+    found = match_architecture(shapes, _given(asked.backbone), _given(asked.stem))
     backbone = backbones.build(found.backbone)
     own = backbone.body.state_dict()
     taken = _taken(tensors, found, own)
@@ -50,7 +50,7 @@ def _given(value: str) -> str | None:
     return None if value == "auto" else value
 
 
-def _taken(tensors: dict[str, Tensor], found: Recognised, own: dict[str, Tensor]) -> dict[str, str]:
+def _taken(tensors: dict[str, Tensor], found: MatchedArchitecture, own: dict[str, Tensor]) -> dict[str, str]:
     """Our names to theirs, without counters that are none: `half()` of a whole state dict makes numbers of them."""
     fitting = {name for name, value in own.items() if name in found.names and _alike(tensors[found.names[name]], value)}
     return {name: theirs for name, theirs in found.names.items() if name in fitting or not name.endswith(COUNTER)}
@@ -80,7 +80,7 @@ def _faults(value: Tensor, own: Tensor) -> list[tuple[str, str]]:
     return []
 
 
-def _preprocessing(asked: Import, found: Recognised) -> Preprocessing:
+def _preprocessing(asked: Import, found: MatchedArchitecture) -> Preprocessing:
     large = found.backbone.stem == "imagenet"
     mean, std = _IMAGENET if large else _CIFAR10
     return Preprocessing.of(
@@ -96,7 +96,7 @@ def _try(encoder: Encoder) -> None:
     try:
         features = encoder.encode(torch.full((1, side, side, 3), 128, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
-        if exhausted(error):
+        if is_out_of_memory(error):
             raise MemoryError from error
         raise BadWeights("wrong_image_size", f"The network cannot take images of {side} pixels.") from error
     if not features.isfinite().all():
@@ -112,7 +112,7 @@ def _file(file: Path, kind: str, tensors: dict[str, Tensor], taken: dict[str, st
 
 
 def _report(
-    tensors: dict[str, Tensor], found: Recognised, taken: dict[str, str], own: dict[str, Tensor]
+    tensors: dict[str, Tensor], found: MatchedArchitecture, taken: dict[str, str], own: dict[str, Tensor]
 ) -> dict[str, Any]:
     theirs = set(taken.values())
     left_out = [name for name in tensors if name not in theirs]

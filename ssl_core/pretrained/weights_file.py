@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssl_core.errors import BadWeights, exhausted
+from ssl_core.errors import BadWeights, is_out_of_memory
 
 _MOST_TENSORS = 100_000
 _MOST_NAME = 500  # characters
@@ -94,7 +94,7 @@ def _unpickled(path: Path, *, mmap: bool) -> dict[str, Tensor]:
         )
         raise BadWeights("unsafe_pickle", f"{detail} torch.save(model.state_dict(), path).") from error
     except _DAMAGE as error:
-        raise (MemoryError if exhausted(error) else _damaged(error)) from error
+        raise (MemoryError if is_out_of_memory(error) else _damaged(error)) from error
 
 
 def _damaged(error: Exception) -> BadWeights:

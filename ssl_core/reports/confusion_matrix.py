@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, leave
+from ssl_core.files import FULL, write_artifact
 
 NAME = "confusion.png"
 _NUMBERED = 20  # classes up to which every cell shows its number
@@ -17,13 +17,13 @@ _LONGEST = 20  # letters of a class's name
 _DPI = 110
 
 
-def left(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[Artifact | Log]:
+def write(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[Artifact | Log]:
     """Write the picture of `scores.by_class`, where that has a matrix, into the directory; a full disk has none."""
     if "confusion" not in details:
         return
     names = [row["name"] for row in details["per_class"]]
     try:
-        yield leave(directory, NAME, draw(details["confusion"], names, top1))
+        yield write_artifact(directory, NAME, draw(details["confusion"], names, top1))
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, leave
+from ssl_core.files import FULL, write_artifact
 
-Files = Iterator[tuple[str, bytes]]  # names and contents
+NamedFiles = Iterator[tuple[str, bytes]]  # names and contents
 
 
-def _left(directory: Path, make: Callable[[], Files]) -> Iterator[Artifact | Log]:
+def write_reports(directory: Path, make: Callable[[], NamedFiles]) -> Iterator[Artifact | Log]:
     try:
         for name, data in make():
-            yield leave(directory, name, data)
+            yield write_artifact(directory, name, data)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, leave
+from ssl_core.files import FULL, write_artifact
 
 Row = Mapping[str, Any]  # of a linear evaluation's results
 NAMES = {"png": "labels.png", "svg": "labels.svg"}
 _STYLES = {"model": ("model", "#0b6bcb"), "pixels": ("raw pixels", "#d9622b"), "random": ("random network", "#59636e")}
 
 
-def left(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifact | Log]:
+def write(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifact | Log]:
     """Write `labels.png` and `labels.svg` into the directory, of two shares of the labels or more.
 
     judge: the images that were judged by, in words. A full disk has none.
@@ -23,7 +23,7 @@ def left(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifa
         return
     try:
         for form, data in draw(results, judge).items():
-            yield leave(directory, NAMES[form], data)
+            yield write_artifact(directory, NAMES[form], data)
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -38,7 +38,7 @@ def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
     note = f"Linear evaluation on {judge}. Bands hold 95 % of the means over resampled images"
     note += f" and draws of the labels, of which each smaller share has {draws}." if draws > 1 else "."
     with style.style():
-        sheet = style.titled(7.5, 5.2, "Accuracy over the number of labels", note)
+        sheet = style.titled_figure(7.5, 5.2, "Accuracy over the number of labels", note)
         sheet.subplots_adjust(0.1, 0.11, 0.97, 1 - 1.15 / 5.2)
         axes = sheet.add_subplot()
         for name, (label, colour) in _STYLES.items():
@@ -54,4 +54,4 @@ def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
         axes.set_xlabel("labelled training images")
         axes.set_ylabel("top-1, %")
         axes.legend(loc="lower right", frameon=True, edgecolor="none", framealpha=0.9)
-        return {form: style.written(sheet, form) for form in NAMES}
+        return {form: style.to_bytes(sheet, form) for form in NAMES}

@@ -13,7 +13,7 @@ from ssl_core.events import Event
 _SHOWN = ("train/loss", "train/std", "online/knn", "online/linear")
 
 
-class Display:
+class ProgressBar:
     """Shows events as they come."""
 
     def __init__(self, title: str, console: Console | None = None) -> None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ssl_core.data.sampling import Rows
-from ssl_core.reports.style import GREY, LINE, plain, titled
+from ssl_core.reports.style import GREY, LINE, plain_line, titled_figure
 
 THUMBNAIL = 48  # pixels: the side of an image on the sheet
 _FRAME = 3  # pixels around it, in the colour of its class
@@ -50,7 +50,7 @@ def scatter(panels: Mapping[str, Panel], labels: Rows, classes: Sequence[str], i
     names = ", ".join(_NAMES[name] for name in panels)
     side, legend = 6.0, _legend_height(groups, 0.4 + 6.2 * len(panels))
     width, height = 0.4 + (side + 0.2) * len(panels), 1.25 + side + 0.5 + legend
-    figure = titled(width, height, f"{names}: {images}", _note(sentence, groups))
+    figure = titled_figure(width, height, f"{names}: {images}", _note(sentence, groups))
     for place, (name, panel) in enumerate(panels.items()):
         left, bottom = 0.4 + place * (side + 0.2), 0.5 + legend
         axes = figure.add_axes((left / width, bottom / height, (side - 0.3) / width, side / height))
@@ -78,7 +78,7 @@ def sheet(
     note = f"{sentence} Where several images meet, one is shown."
     note += "" if _unlabelled(groups) else " Frames have the colour of the class."
     title = f"{_NAMES[method]} with the images themselves: {len(cells):,} of {images}"
-    figure = titled(width, height, title, note)
+    figure = titled_figure(width, height, title, note)
     axes = figure.add_axes((0.25 / width, (0.1 + legend) / height, side / width, side / height))
     axes.imshow(_canvas(cells, thumbnails, groups), interpolation="antialiased")
     axes.axis("off")
@@ -93,7 +93,7 @@ def _groups(labels: Rows, classes: Sequence[str]) -> Iterator[_Group]:
     for label in sorted({*labels.tolist()} - {-1}):
         name = classes[label] if label < len(classes) else str(label)
         marker = _MARKERS[label // len(_COLOURS) % len(_MARKERS)]
-        yield _Group(plain(name, 24), labels == label, _COLOURS[label % len(_COLOURS)], marker)
+        yield _Group(plain_line(name, 24), labels == label, _COLOURS[label % len(_COLOURS)], marker)
 
 
 def _note(sentence: str, groups: Sequence[_Group]) -> str:

@@ -38,7 +38,7 @@ def style() -> Any:
     return mpl.rc_context(_STYLE)
 
 
-def titled(width: float, height: float, title: str, note: str) -> Figure:
+def titled_figure(width: float, height: float, title: str, note: str) -> Figure:
     """Return an empty figure, inches wide and high, with a title and a note of one line or two below it.
 
     They take the uppermost 0.9 inches.
@@ -52,14 +52,14 @@ def titled(width: float, height: float, title: str, note: str) -> Figure:
     return figure
 
 
-def plain(text: str, most: int) -> str:
+def plain_line(text: str, most: int) -> str:
     """Return somebody's text as one line that is drawn as it stands, with at most so many characters."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     short = line if len(line) <= most else line[: most - 1] + "…"
     return short.replace("$", r"\$")
 
 
-def written(figure: Figure, form: str) -> bytes:
+def to_bytes(figure: Figure, form: str) -> bytes:
     """Return the bytes of the figure as `png` or `svg`."""
     file = io.BytesIO()
     with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssl_core.reports.history import Series
-from ssl_core.reports.style import GREY, titled
+from ssl_core.reports.style import GREY, titled_figure
 
 _COLOURS = ("#0b6bcb", "#d9622b")
 _MARKED = 30  # up to so many points each has a mark
@@ -51,7 +51,7 @@ _PANELS = (
 _ACROSS = 3  # panels in a row
 
 
-def curves(
+def draw(
     series: Mapping[str, Series], steps_per_epoch: int, sizes: Mapping[float, int], title: str, note: str
 ) -> Figure | None:
     """Draw the metrics over the epochs; None when there is nothing to draw.
@@ -64,11 +64,11 @@ def curves(
         return None
     down = -(-len(panels) // _ACROSS)
     height = 0.9 + 3.0 * down
-    figure = titled(13.0, height, title, " ".join([note, *_legend(series, sizes)]))
+    figure = titled_figure(13.0, height, title, " ".join([note, *_legend(series, sizes)]))
     figure.subplots_adjust(0.065, 0.5 / height, 0.985, 1 - 1.2 / height, wspace=0.26, hspace=0.48)
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(down, _ACROSS, place)
-        _draw(axes, panel, series, steps_per_epoch)
+        _draw_panel(axes, panel, series, steps_per_epoch)
         for epoch in sizes:
             axes.axvline(epoch, color=GREY, linewidth=0.8, linestyle=":")
     return figure
@@ -89,7 +89,7 @@ def _legend(series: Mapping[str, Series], sizes: Mapping[float, int]) -> list[st
     return told
 
 
-def _draw(axes: Axes, panel: _Panel, series: Mapping[str, Series], steps_per_epoch: int) -> None:
+def _draw_panel(axes: Axes, panel: _Panel, series: Mapping[str, Series], steps_per_epoch: int) -> None:
     present = [name for name in panel.series if name in series]
     for name, colour in zip(present, _COLOURS, strict=False):
         found = series[name]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ssl_core.reports.style import GREY, INK, plain, titled
+from ssl_core.reports.style import GREY, INK, plain_line, titled_figure
 
 Image = NDArray[Any]  # H×W×3, uint8 or floats on [0, 1]
 
@@ -22,7 +22,7 @@ _PIXELS_SHOWN = 64  # up to this side each pixel of an image is a square of its 
 
 
 @dataclass(frozen=True)
-class Sight:
+class GridRow:
     """A row of the view grid: an image, its caption, and its views of each epoch that is shown."""
 
     image: Image
@@ -30,12 +30,12 @@ class Sight:
     views: Sequence[Sequence[Image]]
 
 
-def views(rows: Sequence[Sight], epochs: Sequence[int], title: str, note: str) -> Figure:
+def draw(rows: Sequence[GridRow], epochs: Sequence[int], title: str, note: str) -> Figure:
     """Draw each image beside its views; `epochs` are those of the views, counted from 0."""
     group = len(rows[0].views[0]) * (_CELL + _GAP)
     width = max(_NARROWEST, 0.25 + _CELL + len(epochs) * (group + 0.2) + 0.25)
     height = 1.35 + len(rows) * (_CELL + _CAPTION)
-    figure = titled(width, height, title, note)
+    figure = titled_figure(width, height, title, note)
     place = _Grid(figure, width, height)
     place.heading(0.25, 0, "image")
     for column, epoch in enumerate(epochs):
@@ -78,4 +78,4 @@ class _Grid:
 
     def _text(self, left: float, top: float, text: str, size: float, colour: str) -> None:
         where = left / self._width, 1 - top / self._height
-        self._figure.text(*where, plain(text, 60), fontsize=size, color=colour, va="baseline")
+        self._figure.text(*where, plain_line(text, 60), fontsize=size, color=colour, va="baseline")

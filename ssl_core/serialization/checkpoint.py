@@ -11,21 +11,21 @@ import torch
 
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
-from ssl_core.files import FULL, Written, settle
+from ssl_core.files import FULL, WrittenFile, write_atomic
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 
 
-def save(directory: Path, step: int, state: dict[str, Any]) -> Written:
+def save(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile:
     """Write `state` (tensors and plain values) as the checkpoint of `step`; the folder need not exist."""
     directory.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
-    return settle(directory / name(step), buffer.getbuffer())
+    return write_atomic(directory / name(step), buffer.getbuffer())
 
 
-def keep(directory: Path, step: int, state: dict[str, Any], newest: int) -> Written | None:
+def keep(directory: Path, step: int, state: dict[str, Any], newest: int) -> WrittenFile | None:
     """Save, then delete all but the newest so many; None, and nothing deleted, when the storage is full."""
     try:
         written = save(directory, step, state)

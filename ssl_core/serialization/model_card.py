@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from ssl_core.config import KINDS
+from ssl_core.config.base import Kind
 from ssl_core.config.methods import METHODS
 from ssl_core.models import other_libraries
 
@@ -50,12 +52,13 @@ def _data(card: Card) -> Iterator[str]:
     data = card.get("dataset")
     if not data:
         return
+    kind = _kind(card)
     yield "## Data"
     rows = {
         "dataset": " ".join(part for part in (data.get("name"), f"(`{data['id']}`)" if "id" in data else None) if part),
         "training images": f"{data['images']:,}" if "images" in data else None,
         "classes": _classes(data.get("classes", [])),
-        "labels": "not used in training" if card.get("config", {}).get("kind") == "pretrain" else None,
+        "labels": "not used in training" if kind is not None and not kind.learns_labels else None,
         "licence": data.get("licence") or "not given",
     }
     yield _table(rows)
@@ -110,12 +113,18 @@ def _protocols(card: Card) -> Iterator[tuple[str, str, str]]:
     yield "train/rankme", "RankMe", "effective rank of the last batch's embeddings (arXiv:2210.02885)"
 
 
+def _kind(card: Card) -> type[Kind] | None:
+    """The config class of the run that made the model; None for imported weights."""
+    return KINDS.get(card.get("config", {}).get("kind", ""))
+
+
 def _origin(card: Card) -> Iterator[str]:
     lineage, versions = card.get("lineage", []), card.get("versions", {})
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
     file = card.get("imported", {}).get("file")
-    taught = card.get("config", {}).get("kind") == "distill"  # then the first ancestor gave answers, not weights
-    started = "another model's" if lineage and not taught else _WEIGHTS.get(weights, weights)
+    kind = _kind(card)
+    distilled = kind is not None and kind.model_is_teacher  # the last ancestor was the teacher
+    started = "another model's" if lineage and not distilled else _WEIGHTS.get(weights, weights)
     started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
     yield "## Where it comes from"
     yield _table(
@@ -123,7 +132,7 @@ def _origin(card: Card) -> Iterator[str]:
             "job": f"`{card['job']}`" if card.get("job") else None,
             "first weights": started,
             **{
-                "teacher" if taught and number == 1 else f"ancestor {number}": _ancestor(entry)
+                "teacher" if distilled and number == 1 else f"ancestor {number}": _ancestor(entry)
                 for number, entry in enumerate(lineage, 1)
             },
             "versions": ", ".join(f"{name} {value}" for name, value in versions.items()),

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
-from ssl_core.device import place
+from ssl_core.device import to_device
 from ssl_core.errors import BadModel
-from ssl_core.files import Written, settle
+from ssl_core.files import WrittenFile, write_atomic
 from ssl_core.models import backbones
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.encoder import Encoder, Preprocessing
@@ -38,7 +38,7 @@ def save(
     backbone: BackboneConfig,
     heads: Mapping[str, nn.Module],
     about: Mapping[str, Any],
-) -> tuple[Written, dict[str, Any]]:
+) -> tuple[WrittenFile, dict[str, Any]]:
     """Write the artifact into `directory`; return its weights file and its card, which `about` adds to.
 
     backbone: the resolved config of the encoder's; heads: all that are to be kept, the projector as `projector` and the
@@ -62,11 +62,11 @@ def save(
         **about,
     }
     kept = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
-    settle(directory / HEADS, _bytes(kept))
-    weights = settle(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
-    settle(directory / README, model_card.markdown(card).encode())
+    write_atomic(directory / HEADS, _bytes(kept))
+    weights = write_atomic(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
+    write_atomic(directory / README, model_card.markdown(card).encode())
     # The card comes last: with it the folder is a model.
-    settle(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
+    write_atomic(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card
 
 
@@ -122,7 +122,7 @@ def load_untrained(
         encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision, classifier=classifier)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise BadModel(f"The model's {CARD} does not describe an encoder of this version.") from error
-    place(encoder, torch.device(device), precision)
+    to_device(encoder, torch.device(device), precision)
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""The pace: how fast a run goes on this machine, by which a length in minutes becomes a number of epochs.
+"""The duration of a run: its steps timed on this machine, so that a length in minutes becomes a number of epochs.
 
 A few steps at each phase's image size are timed on throwaway learners, and one online evaluation. The number of epochs
 is stored with the run, so that a resume trains the same length whatever the speed then is.
@@ -9,10 +9,10 @@ import statistics
 import time
 
 from ssl_core.config import Phase, TrainingRun
-from ssl_core.config.fields import Auto
+from ssl_core.config.fields import known
 from ssl_core.training.learner import Learner
-from ssl_core.training.resolve import ONLINE_EVALUATIONS, Length
-from ssl_core.training.training_data import Material
+from ssl_core.training.resolve import ONLINE_EVALUATIONS, Length, with_length
+from ssl_core.training.training_data import TrainingData
 
 _WARM_UP_STEPS, _FEWEST_STEPS = 1, 3
 _SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
@@ -20,15 +20,18 @@ _BATCHES = 20  # different ones
 _EVALUATION_SHARE = 0.06  # of the run, at most, where their number is left open
 
 
-def length_in(minutes: float, resolved: TrainingRun, evaluation_every: int | Auto, material: Material) -> Length:
-    """Return the length that fits, this measurement and the online evaluations included; at least one epoch.
+def measure(resolved: TrainingRun, data: TrainingData) -> Length:
+    """Return the length that fits into the config's `minutes`, this measurement and the online evaluations included; at
+    least one epoch.
 
-    resolved: the config, resolved but for its length; evaluation_every: as the config was given.
+    resolved: a config that is resolved but for its length.
     """
-    began, seconds = time.perf_counter(), 60 * minutes
-    step_seconds = _step_seconds(resolved, material, min(_MOST_SECONDS, _SHARE * seconds))
-    epoch_seconds = step_seconds * max(1, len(material.rows) // resolved.batch_size)
-    evaluation_seconds = _evaluation_seconds(resolved, material)
+    assert resolved.minutes is not None
+    evaluation_every, one_epoch = resolved.evaluation.every_epochs, with_length(resolved, Length(1))
+    began, seconds = time.perf_counter(), 60 * resolved.minutes
+    step_seconds = _step_seconds(one_epoch, data, min(_MOST_SECONDS, _SHARE * seconds))
+    epoch_seconds = step_seconds * max(1, len(data.rows) // resolved.batch_size)
+    evaluation_seconds = _evaluation_seconds(one_epoch, data)
     evaluations = ONLINE_EVALUATIONS
     left = seconds - (time.perf_counter() - began)
     if evaluation_every == "auto":
@@ -39,35 +42,35 @@ def length_in(minutes: float, resolved: TrainingRun, evaluation_every: int | Aut
     return Length(max(1, min(100_000, int(left / epoch_seconds))), evaluations)
 
 
-def _step_seconds(resolved: TrainingRun, material: Material, patience: float) -> float:
-    """The mean over the run of what a step takes; `patience` seconds of each image size are looked at."""
-    assert resolved.phases != "auto"
-    starts = [0.0, *(phase.until for phase in resolved.phases)]
+def _step_seconds(resolved: TrainingRun, data: TrainingData, least_seconds: float) -> float:
+    """The mean over the run of what a step takes; each image size is timed for `least_seconds`."""
+    phases = known(resolved.phases)
+    starts = [0.0, *(phase.until for phase in phases)]
     return sum(
-        (phase.until - start) * _seconds_at(phase.image_size, resolved, material, patience)
-        for start, phase in zip(starts, resolved.phases, strict=False)
+        (phase.until - start) * _seconds_at(phase.image_size, resolved, data, least_seconds)
+        for start, phase in zip(starts, phases, strict=False)
     )
 
 
-def _seconds_at(image_size: int, resolved: TrainingRun, material: Material, patience: float) -> float:
+def _seconds_at(image_size: int, resolved: TrainingRun, data: TrainingData, least_seconds: float) -> float:
     """The mean of what steps with views of one size take, slow moments included, as the run will have them too."""
     alone = resolved.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
-    learner = Learner(alone, material)
+    learner = Learner(alone, data)
     batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))
     taken: list[float] = []
-    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or sum(taken) < patience:
+    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or sum(taken) < least_seconds:
         start = time.perf_counter()
         rows = next(batches)
-        learner.advance(material.images.batch(rows), rows, watched=True).loss.item()
+        learner.advance(data.images.batch(rows), rows, watched=True).loss.item()
         learner.step = 0  # the first epoch may be as short as one step
         taken.append(time.perf_counter() - start)
     return statistics.fmean(taken[_WARM_UP_STEPS:])
 
 
-def _evaluation_seconds(resolved: TrainingRun, material: Material) -> float:
-    if material.monitor is None:
+def _evaluation_seconds(resolved: TrainingRun, data: TrainingData) -> float:
+    if data.evaluator is None:
         return 0.0
-    encoder = Learner(resolved, material).encoder()
+    encoder = Learner(resolved, data).encoder()
     start = time.perf_counter()
-    material.monitor.judge(encoder)
+    data.evaluator.evaluate(encoder)
     return time.perf_counter() - start

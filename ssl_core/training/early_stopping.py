@@ -1,29 +1,30 @@
-"""Patience: how long a run goes on without a new best of what it is watched by."""
+"""Early stopping: a run ends when its metric has had no new best for a number of measurements."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from ssl_core.config import EarlyStop
+from ssl_core.config.requirements import knn_needs_labels
 from ssl_core.errors import LabelsNeeded
 
 METRICS = {"rankme": "train/rankme", "knn": "online/knn"}
 
 
-class Patience:
-    """What `early_stop` asks for; without it, patience never ends."""
+class EarlyStopping:
+    """The state of a config's `early_stop`; without one the run is never stopped."""
 
-    def __init__(self, settings: EarlyStop | None, *, judged: bool) -> None:
-        """judged: whether kNN is measured. Raises LabelsNeeded when the metric would never be."""
+    def __init__(self, settings: EarlyStop | None, *, evaluated: bool) -> None:
+        """evaluated: whether kNN is measured. Raises LabelsNeeded when the metric never would be."""
         self._settings = settings
         self.best: float | None = None
         self.waited = 0  # measurements since the best
-        self.over = False
-        if self._settings is not None and self._settings.metric == "knn" and not judged:
-            raise LabelsNeeded("early_stop on knn needs labelled images of at least two classes; rankme needs none.")
+        self.stopped = False
+        if self._settings is not None and self._settings.metric == "knn" and not evaluated:
+            raise LabelsNeeded(knn_needs_labels())
 
-    def heed(self, values: Mapping[str, float], epoch: float) -> None:
-        """Take in what was measured once so many epochs were done."""
+    def update(self, values: Mapping[str, float], epoch: float) -> None:
+        """Count a measurement, made after that many epochs."""
         settings = self._settings
         if settings is None or METRICS[settings.metric] not in values:
             return
@@ -32,10 +33,10 @@ class Patience:
             self.best, self.waited = value, 0
         else:
             self.waited += 1
-        self.over = self.waited >= settings.patience and epoch >= settings.min_epochs
+        self.stopped = self.waited >= settings.patience and epoch >= settings.min_epochs
 
-    def told(self, step: int) -> tuple[str, dict[str, Any]]:
-        """Return the sentence that ends a run at that step, and its evidence."""
+    def reason(self, step: int) -> tuple[str, dict[str, Any]]:
+        """Return why the run is stopped at that step, as a sentence and as data."""
         assert self._settings is not None
         metric = self._settings.metric
         best = "no number" if self.best is None else f"{self.best:.4g}"
@@ -43,8 +44,8 @@ class Patience:
         return text, {"step": step, "metric": metric, "best": self.best, "measurements": self.waited}
 
     def state(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited, "over": self.over}
+        return {"best": self.best, "waited": self.waited, "over": self.stopped}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self.best, self.waited, self.over = state["best"], state["waited"], state["over"]
+        self.best, self.waited, self.stopped = state["best"], state["waited"], state["over"]

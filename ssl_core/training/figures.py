@@ -13,43 +13,41 @@ from PIL import Image
 from torch import Tensor
 
 from ssl_core import rng
-from ssl_core.config import Pretrain, TrainingRun
+from ssl_core.config import TrainingRun
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.events import Artifact, Log
 from ssl_core.reports import view_grid
-from ssl_core.reports.files import Files, _left
+from ssl_core.reports.files import NamedFiles, write_reports
 from ssl_core.reports.history import History
 from ssl_core.training.learner import Learner
-from ssl_core.training.training_data import Material
+from ssl_core.training.training_data import TrainingData
 
 _IMAGES, _ACROSS = 6, 8  # of the view grid: images, and views of each
 _SHOWN = 320  # the longer side of a shown image, at most
-_STREAM = 0x73656573  # sets the draw of images apart from other draws under the same seed
-_LABELLED = {"supervised": "Training with labels", "finetune": "Fine-tuning", "distill": "Distillation"}
 
 
-def of_start(learner: Learner, material: Material, directory: Path) -> Iterator[Artifact | Log]:
+def write_view_grid(learner: Learner, data: TrainingData, directory: Path) -> Iterator[Artifact | Log]:
     """Leave `views.png`: some of the run's own images beside the views that it will see of them."""
-    yield from _left(directory, lambda: _views(learner, material))
+    yield from write_reports(directory, lambda: _views(learner, data))
 
 
-def of_end(learner: Learner, material: Material, history: History, directory: Path) -> Iterator[Artifact | Log]:
+def write_curves(learner: Learner, data: TrainingData, history: History, directory: Path) -> Iterator[Artifact | Log]:
     """Leave `curves.png` and `curves.svg`, and the same points for TensorBoard."""
-    yield from _left(directory, lambda: _curves(learner, material, history))
-    yield from _left(directory, lambda: _event_file(history))
+    yield from write_reports(directory, lambda: _curves(learner, data, history))
+    yield from write_reports(directory, lambda: _event_file(history))
 
 
-def _views(learner: Learner, material: Material) -> Files:
+def _views(learner: Learner, data: TrainingData) -> NamedFiles:
     from ssl_core.reports import style  # noqa: PLC0415
 
-    rows, stages = _some(material, learner.resolved), _stages(learner)
-    images = material.images.batch(torch.from_numpy(rows))
+    rows, stages = _some(data, learner.resolved), _stages(learner)
+    images = data.images.batch(torch.from_numpy(rows))
     made = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in stages.items()]
     sights = [
-        view_grid.Sight(
-            _shown(material.dataset, row),
-            _caption(material.dataset, row),
+        view_grid.GridRow(
+            _shown(data.dataset, row),
+            _caption(data.dataset, row),
             [[_pixels(view[place]) for view in views] for views in made],
         )
         for place, row in enumerate(rows.tolist())
@@ -57,32 +55,32 @@ def _views(learner: Learner, material: Material) -> Files:
     note = "Left: images of the run. Right: views of them, which it trains on"
     note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
     with style.style():
-        drawn = view_grid.views(sights, list(stages), "What the network will see", note)
-        yield "views.png", style.written(drawn, "png")
+        drawn = view_grid.draw(sights, list(stages), "What the network will see", note)
+        yield "views.png", style.to_bytes(drawn, "png")
 
 
-def _curves(learner: Learner, material: Material, history: History) -> Files:
+def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFiles:
     from ssl_core.reports import style, training_curves  # noqa: PLC0415
 
-    title, note = _about(learner.resolved, len(material.rows)), _how(learner.resolved)
+    title, note = _about(learner.resolved, len(data.rows)), _how(learner.resolved)
     with style.style():
-        drawn = training_curves.curves(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
+        drawn = training_curves.draw(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
         if drawn is not None:
-            yield "curves.png", style.written(drawn, "png")
-            yield "curves.svg", style.written(drawn, "svg")
+            yield "curves.png", style.to_bytes(drawn, "png")
+            yield "curves.svg", style.to_bytes(drawn, "svg")
 
 
-def _event_file(history: History) -> Files:
+def _event_file(history: History) -> NamedFiles:
     from ssl_core.reports import tensorboard  # noqa: PLC0415
 
     yield tensorboard.NAME, tensorboard.event_file(history)
 
 
-def _some(material: Material, resolved: TrainingRun) -> Rows:
+def _some(data: TrainingData, resolved: TrainingRun) -> Rows:
     """A few of the run's rows, evenly from its classes."""
-    labels = material.dataset.labels[material.rows]
-    places = draw_evenly(labels, _IMAGES, rng.stream(resolved.seed, _STREAM))
-    return material.rows[places[np.argsort(labels[places], kind="stable")]]
+    labels = data.dataset.labels[data.rows]
+    places = draw_evenly(labels, _IMAGES, rng.stream(resolved.seed, rng.Stream.VIEW_GRID))
+    return data.rows[places[np.argsort(labels[places], kind="stable")]]
 
 
 def _stages(learner: Learner) -> dict[int, int]:
@@ -126,8 +124,7 @@ def _caption(dataset: Dataset, row: int) -> str:
 
 def _about(resolved: TrainingRun, images: int) -> str:
     epochs = f"{resolved.epochs} epoch{'' if resolved.epochs == 1 else 's'}"
-    what = f"Pretraining with {resolved.method.title}" if isinstance(resolved, Pretrain) else _LABELLED[resolved.kind]
-    return f"{what}: {images:,} images, {epochs}"
+    return f"{resolved.heading}: {images:,} images, {epochs}"
 
 
 def _how(resolved: TrainingRun) -> str:

@@ -10,24 +10,23 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import TrainingRun, Views, view_sets
-from ssl_core.data.image_batch import Pixels
+from ssl_core.data.image_batch import ImageBatch
 from ssl_core.data.sampling import epoch_order
-from ssl_core.device import memory_format, place, precise
+from ssl_core.device import autocast, memory_format, to_device
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
-from ssl_core.methods import Moment
+from ssl_core.methods import RunPosition
 from ssl_core.models import grad_cache
 from ssl_core.models.encoder import Encoder
 from ssl_core.optim import optimizers
 from ssl_core.training import objectives
-from ssl_core.training.training_data import Material
+from ssl_core.training.training_data import TrainingData
 
 _LEAST_SIDE = 4  # pixels, of the smallest view
-_STEP_STREAM = 0x73746570  # sets what a network draws in a step apart from other draws under the same seed
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepOutput:
     """What a step showed; tensors stay on the device until somebody needs the numbers."""
 
     loss: Tensor  # scalar, of all processes' images
@@ -38,27 +37,27 @@ class Taken:
 class Learner:
     """Method, optimizer and step count; what step s does depends on them, the config and s alone."""
 
-    def __init__(self, resolved: TrainingRun, material: Material) -> None:
+    def __init__(self, resolved: TrainingRun, data: TrainingData) -> None:
         """resolved: a resolved config."""
         assert resolved.epochs is not None
         assert resolved.optimizer != "auto"
         self.resolved = resolved
-        self.preprocessing = material.preprocessing
+        self.preprocessing = data.preprocessing
         self.device = torch.device(resolved.device)
         self.format = memory_format(self.device, resolved.precision)
-        self.method = objectives.build(resolved, material)
-        place(self.method, self.device, resolved.precision)
+        self.method = objectives.build_network(resolved, data)
+        to_device(self.method, self.device, resolved.precision)
         if resolved.chunk_size is not None:
-            grad_cache.take_in_parts(self.method.backbone, resolved.chunk_size)
-        self._network = process_group.wrap(self.method, self.device)
+            grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
+        self._network = process_group.data_parallel(self.method, self.device)
         self.optimizer = optimizers.build(resolved.optimizer, self.method, optimizers.scaled_lr(resolved))
-        self.batch_size = min(resolved.batch_size, len(material.rows))  # of all processes together
+        self.batch_size = min(resolved.batch_size, len(data.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
-        self.steps_per_epoch = len(material.rows) // self.batch_size
+        self.steps_per_epoch = len(data.rows) // self.batch_size
         self.total_steps = resolved.epochs * self.steps_per_epoch
         self.step = 0  # steps done
-        self._rows = torch.from_numpy(material.rows)
-        self._labels = material.teaching.labels if material.teaching else None
+        self._rows = torch.from_numpy(data.rows)
+        self._labels = data.budget.labels if data.budget else None
         self._kinds = [kind for kind in view_sets(resolved.views) for _ in range(int(kind.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
@@ -69,7 +68,7 @@ class Learner:
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[epoch_order(self.resolved.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
-                yield collectives.part(order[batch * size : (batch + 1) * size])
+                yield collectives.local_rows(order[batch * size : (batch + 1) * size])
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of a step's whole batch, of all processes, int64 N."""
@@ -94,21 +93,21 @@ class Learner:
         assert self.resolved.phases != "auto"
         return [0, *(round(phase.until * self.total_steps) for phase in self.resolved.phases[:-1])]
 
-    def views(self, images: Pixels, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
+    def views(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
         """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
         return [
             ViewMaker(kind, _side(side, kind), self.resolved.seed)(images, rows, epoch, view)
             for view, kind in enumerate(self._kinds)
         ]
 
-    def advance(self, images: Pixels, rows: Tensor, *, watched: bool) -> Taken:
+    def advance(self, images: ImageBatch, rows: Tensor, *, watched: bool) -> StepOutput:
         """Take the next step, on the images of the rows that `batches` gave for it."""
         views = self._views(images, rows)
         # Dropout and its like draw from the global generator: from here on they too depend on the step alone.
-        torch.manual_seed(rng.stream(self.resolved.seed, _STEP_STREAM, self.step) >> 1)
+        torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
         optimizers.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
-        with precise(self.device, self.resolved.precision):
+        with autocast(self.device, self.resolved.precision):
             output = self._network(views, *self._told(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
@@ -117,7 +116,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.method.after_step(self._moment())
-        return Taken(collectives.mean(output.loss.detach()), output.z, norm)
+        return StepOutput(collectives.mean(output.loss.detach()), output.z, norm)
 
     def lr_factor(self) -> float:
         """Return the share of the peak rate at the present step."""
@@ -153,7 +152,7 @@ class Learner:
             raise BadCheckpoint("The checkpoint holds the state of another network or optimizer.") from error
         self.step = step
 
-    def _views(self, images: Pixels, rows: Tensor) -> list[Tensor]:
+    def _views(self, images: ImageBatch, rows: Tensor) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
         views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
         return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
@@ -162,8 +161,8 @@ class Learner:
         """The batch's labels, int64 N, of a run that is told any."""
         return () if self._labels is None else (self._labels[rows].to(self.device),)
 
-    def _moment(self) -> Moment:
-        return Moment(self.step, self.total_steps, self.steps_per_epoch)
+    def _moment(self) -> RunPosition:
+        return RunPosition(self.step, self.total_steps, self.steps_per_epoch)
 
     def _grad_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])

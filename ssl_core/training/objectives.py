@@ -16,39 +16,39 @@ from ssl_core.methods.teacher import Teacher
 from ssl_core.models import backbones
 from ssl_core.models.heads import MLP
 from ssl_core.serialization import saved_model
-from ssl_core.training.training_data import Material
+from ssl_core.training.training_data import TrainingData
 
 
-def build(resolved: TrainingRun, material: Material) -> Method:
+def build_network(resolved: TrainingRun, data: TrainingData) -> Method:
     """Return the network of a resolved config, with the random weights of its seed where it has no others yet."""
     torch.manual_seed(resolved.seed)
-    return OBJECTIVES[resolved.kind](resolved, material)
+    return OBJECTIVES[resolved.kind](resolved, data)
 
 
-def start(method: Method, resolved: TrainingRun, model: Path | None) -> None:
+def load_starting_weights(method: Method, resolved: TrainingRun, model: Path | None) -> None:
     """Give the backbone of a new run the weights that it starts from. Raises BadModel, WeightsUnavailable."""
-    if model is not None and not isinstance(resolved, Distill):
+    if model is not None and not resolved.model_is_teacher:
         saved_model.load_backbone(method.backbone, model)
     elif resolved.backbone.weights != "random":
         backbones.load_imagenet(method.backbone, resolved.backbone)
 
 
-def _pretrain(resolved: Pretrain, material: Material) -> Method:
-    return methods.build(resolved, resolved.seed)
+def _pretrain(resolved: Pretrain, data: TrainingData) -> Method:
+    return methods.build(resolved)
 
 
-def _supervised(resolved: Supervised, material: Material) -> Method:
-    assert material.teaching is not None
-    return Classification(backbones.build(resolved.backbone), None, len(material.teaching.classes))
+def _supervised(resolved: Supervised, data: TrainingData) -> Method:
+    assert data.budget is not None
+    return Classification(backbones.build(resolved.backbone), None, len(data.budget.classes))
 
 
-def _finetune(resolved: Finetune, material: Material) -> Method:
-    assert material.teaching is not None
-    assert material.model is not None
+def _finetune(resolved: Finetune, data: TrainingData) -> Method:
+    assert data.budget is not None
+    assert data.model is not None
     backbone = backbones.build(resolved.backbone)
-    head = _kept(saved_model.load(material.model).projector, resolved.ft_proj_selector)
+    head = _kept(saved_model.load(data.model).projector, resolved.ft_proj_selector)
     frozen = up_to_block(backbone, resolved.fine_tune_after_block)
-    method = Classification(backbone, head, len(material.teaching.classes), frozen)
+    method = Classification(backbone, head, len(data.budget.classes), frozen)
     nn.init.zeros_(method.classifier.weight)  # as google-research/simclr fine-tunes
     return method
 
@@ -59,14 +59,14 @@ def _kept(projector: MLP | None, layers: int) -> MLP | None:
     return projector.lower(layers) if projector is not None and layers > 0 else None
 
 
-def _distill(resolved: Distill, material: Material) -> Method:
-    assert material.teaching is not None
-    assert material.model is not None
-    teacher = Teacher.of(material.model, material.preprocessing, resolved.device, resolved.precision)
-    return Distillation(resolved, backbones.build(resolved.backbone), len(material.teaching.classes), teacher)
+def _distill(resolved: Distill, data: TrainingData) -> Method:
+    assert data.budget is not None
+    assert data.model is not None
+    teacher = Teacher.of(data.model, data.preprocessing, resolved.device, resolved.precision)
+    return Distillation(resolved, backbones.build(resolved.backbone), len(data.budget.classes), teacher)
 
 
-OBJECTIVES: dict[str, Callable[[Any, Material], Method]] = {
+OBJECTIVES: dict[str, Callable[[Any, TrainingData], Method]] = {
     "pretrain": _pretrain,
     "supervised": _supervised,
     "finetune": _finetune,

@@ -1,10 +1,10 @@
-"""Resolution: every `"auto"` of a config resolved from the data, the machine and the method.
+"""Resolution: every `"auto"` of a config replaced by a value, from the data, the device and the method.
 
 The result is a valid config that resolves to itself, so a run that is started again with it is the same run.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,23 +15,21 @@ from ssl_core.config import (
     SGD,
     TORCHVISIONS_OWN,
     Backbone,
-    Distill,
-    Finetune,
     KnnEval,
-    Labelled,
     LinearEval,
     Muon,
     Optimizer,
     Phase,
-    Pretrain,
     Project,
     TrainingRun,
     Views,
     is_torchvisions,
+    requirements,
     view_sets,
 )
-from ssl_core.config.methods import MethodConfig
-from ssl_core.device import Machine
+from ssl_core.config.fields import known
+from ssl_core.config.training import OnlineAccuracy
+from ssl_core.device import Device
 from ssl_core.errors import ConfigUnfit
 from ssl_core.models import backbones
 from ssl_core.serialization import saved_model
@@ -57,87 +55,83 @@ class Length:
     evaluations: int = ONLINE_EVALUATIONS
 
 
-def resolve(
-    config: Fit,
-    report: Mapping[str, Any],
-    machine: Machine,
-    *,
-    start: Mapping[str, Any] | None = None,
-    length_in: Callable[[Fit], Length] | None = None,
-) -> Fit:
+def resolve(config: Fit, report: Mapping[str, Any], device: Device, *, start: Mapping[str, Any] | None = None) -> Fit:
     """Return the config with nothing left at "auto" and its length in epochs.
 
-    report: the dataset's `dataset.json`. start: the card of the model to start from; its network is taken where the
-    config leaves it open. length_in: what a config, resolved but for its length, makes in its `minutes`.
+    A config with `minutes` keeps these, and with them what depends on the length, until `with_length`. report: the
+    dataset's `dataset.json`. start: the card of the job's model; its network is taken where the config leaves it open.
     Raises ConfigUnfit when the config cannot be run on this data.
     """
-    images = _training_images(config, report)
-    if isinstance(config, Pretrain) and images < config.batch_size:
-        raise ConfigUnfit(f"batch_size {config.batch_size} is larger than the {images} training images.")
+    _check_images(config, report)
     start = _start(config, start)
-    config = resolve_device(config, machine)
-    image_size = _image_size(config, report, machine, start)
+    config = resolve_device(config, device)
+    image_size = _image_size(config, report, device, start)
     config = _with(config, image_size=image_size)
-    config = _with(config, phases=_phases(config, machine))
-    config = _with(config, backbone=_backbone(config, image_size, machine, start.get("backbone", {})))
-    dim = _dim(config)
-    if isinstance(config, Pretrain):
-        config = _with(config, method=config.method.resolved(dim, config.backbone.stem))
-    config = _with(config, optimizer=_optimizer(config), views=_views(config))
-    if config.minutes is None:
-        return _with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
-    if length_in is None:
-        raise ConfigUnfit("A length in minutes needs the machine's speed to become a number of epochs.")
-    return _with_length(config, length_in(_with_length(config, Length(1))))
+    config = _with(config, phases=_phases(config, device))
+    config = _with(config, backbone=_backbone(config, image_size, device, start.get("backbone", {})))
+    config = config.with_method_resolved(_dim(config))
+    config = _with(config, optimizer=_optimizer(config), views=_views(config), evaluation=_evaluation(config))
+    return config if config.minutes is not None else with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
 
 
-def resolve_device(config: Run, machine: Machine) -> Run:
+def with_length(config: Fit, length: Length) -> Fit:
+    """Return a config that is resolved but for its length with this one."""
+    epochs = length.epochs
+    warmup, every = config.schedule.warmup_epochs, config.evaluation.every_epochs
+    schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
+    every = math.ceil(epochs / length.evaluations) if every == "auto" else every
+    evaluation = _with(config.evaluation, every_epochs=every)
+    return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
+
+
+def resolve_device(config: Run, device: Device) -> Run:
     """Return a config with its device and its precision resolved."""
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if machine.gains_from_bf16 else "fp32"
-    return _with(config, device=machine.device, precision=precision)
+        precision = "bf16" if device.gains_from_bf16 else "fp32"
+    return _with(config, device=device.device, precision=precision)
 
 
 def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The card of the model that the network starts from, or nothing. Raises ConfigUnfit when it does not do."""
-    if isinstance(config, Distill):
-        return {}  # whose model is the teacher
-    if isinstance(config, Finetune):
-        if model is None:
-            raise ConfigUnfit("Fine-tuning needs a model to start from.")
-        layers = saved_model.head_depth(model)
-        if config.ft_proj_selector > layers:
-            raise ConfigUnfit(f"ft_proj_selector is {config.ft_proj_selector}; the model's head has {layers} layers.")
-    return model or {}
+    """The card of the model that training starts from, or nothing. Raises ConfigUnfit when it does not fit."""
+    if config.needs_model and model is None:
+        raise ConfigUnfit(f"{config.title} needs a model.")
+    if config.model_is_teacher or model is None:
+        return {}
+    layers = saved_model.head_depth(model) if config.head_layers else 0
+    if config.head_layers > layers:
+        raise ConfigUnfit(requirements.head_too_short(config.head_layers, layers))
+    return model
 
 
-def _training_images(config: TrainingRun, report: Mapping[str, Any]) -> int:
-    images = int(report["splits"]["train"]["images"])
-    if config.subset is not None and config.subset > images:
-        raise ConfigUnfit(f"subset {config.subset} is larger than the {images} training images.")
-    return config.subset or images
+def _check_images(config: TrainingRun, report: Mapping[str, Any]) -> None:
+    """Raise ConfigUnfit when the config asks for more training images than there are."""
+    images, needed = int(report["splits"]["train"]["images"]), config.requirements
+    if needed.subset is not None and needed.subset > images:
+        raise ConfigUnfit(requirements.subset_too_large(needed.subset, images))
+    used = needed.subset or images
+    if needed.batch_size is not None and needed.batch_size > used:
+        raise ConfigUnfit(requirements.batch_too_large(needed.batch_size, used))
 
 
-def _image_size(config: TrainingRun, report: Mapping[str, Any], machine: Machine, start: Mapping[str, Any]) -> int:
+def _image_size(config: TrainingRun, report: Mapping[str, Any], device: Device, start: Mapping[str, Any]) -> int:
     if config.image_size != "auto":
         return config.image_size
-    if isinstance(config, Finetune):
+    if config.keeps_preprocessing:
         return int(start["preprocessing"]["image_size"])
     if config.backbone.name.startswith(_WHOLE_IMAGE_ONLY):
         return 224
     common = report["sizes"][0]
     side = min(int(common["width"]), int(common["height"]))
-    return max(8, side) if side <= _SMALL else _SMALL if machine.device == "cpu" else 224
+    return max(8, side) if side <= _SMALL else _SMALL if device.device == "cpu" else 224
 
 
-def _phases(config: TrainingRun, machine: Machine) -> tuple[Phase, ...]:
+def _phases(config: TrainingRun, device: Device) -> tuple[Phase, ...]:
     if config.phases != "auto":
         return config.phases
-    assert config.image_size != "auto"
-    full = config.image_size
+    full = known(config.image_size)
     # With labels a run is short; torchvision's models have a smallest image of their own.
-    if machine.device != "cpu" or isinstance(config, Labelled) or is_torchvisions(config.backbone.name):
+    if device.device != "cpu" or not config.progressive_sizes or is_torchvisions(config.backbone.name):
         return (Phase(until=1.0, image_size=full),)
     # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
     ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in _SMALLER}
@@ -145,10 +139,10 @@ def _phases(config: TrainingRun, machine: Machine) -> tuple[Phase, ...]:
     return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
 
 
-def _backbone(config: TrainingRun, image_size: int, machine: Machine, start: Mapping[str, Any]) -> Backbone:
+def _backbone(config: TrainingRun, image_size: int, device: Device, start: Mapping[str, Any]) -> Backbone:
     """The network of `start` where there is one and the config does not name another."""
     # Of these two networks only the larger has ImageNet weights.
-    small = machine.device == "cpu" and config.backbone.weights == "random"
+    small = device.device == "cpu" and config.backbone.weights == "random"
     selective = config.backbone.selective_kernel is True
     google = selective or config.backbone.layout == "google"
     defaults = {
@@ -157,7 +151,7 @@ def _backbone(config: TrainingRun, image_size: int, machine: Machine, start: Map
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
         "selective_kernel": False,
         "layout": "google" if google else "torchvision",
-        "zero_init_residual": google or (_advice(config).zero_init_residual and machine.device != "cpu"),
+        "zero_init_residual": google or (config.recommendation.zero_init_residual and device.device != "cpu"),
         **start,
     }
     name = defaults["name"] if config.backbone.name == "auto" else config.backbone.name
@@ -171,21 +165,13 @@ def _backbone(config: TrainingRun, image_size: int, machine: Machine, start: Map
         raise ConfigUnfit(f"The backbone does not go with the model to start from: {detail}.") from error
 
 
-def _advice(config: TrainingRun) -> MethodConfig | Labelled:
-    """What says the best of each optimizer and network: the method, or a kind with labels itself."""
-    if isinstance(config, Pretrain):
-        return config.method
-    assert isinstance(config, Labelled)
-    return config
-
-
 def _views(config: TrainingRun) -> Views | tuple[Views, ...]:
     sets = view_sets(config.views)
     return sets if isinstance(config.views, tuple) else sets[0]
 
 
 def _optimizer(config: TrainingRun) -> Optimizer:
-    optimizer, method = config.optimizer, _advice(config)
+    optimizer, method = config.optimizer, config.recommendation
     if optimizer == "auto":
         optimizer = Muon() if method.cpu_optimizer == "muon" and config.device == "cpu" else SGD()
     lr = method.learning_rates[optimizer.name] if optimizer.lr == "auto" else optimizer.lr
@@ -195,26 +181,19 @@ def _optimizer(config: TrainingRun) -> Optimizer:
     return _with(optimizer, lr=lr, decay_norm_and_bias=decays_all)
 
 
-def _with_length(config: Fit, length: Length) -> Fit:
-    epochs = length.epochs
-    warmup, every, most = config.schedule.warmup_epochs, config.evaluation.every_epochs, config.evaluation.max_images
-    schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
-    every = math.ceil(epochs / length.evaluations) if every == "auto" else every
-    most = ONLINE_IMAGES[config.device] if most == "auto" else most
-    evaluation = _with(config.evaluation, every_epochs=every, max_images=most)
-    return _with(config, epochs=epochs, minutes=None, schedule=schedule, evaluation=evaluation)
+def _evaluation(config: TrainingRun) -> OnlineAccuracy:
+    most = config.evaluation.max_images
+    return _with(config.evaluation, max_images=ONLINE_IMAGES[config.device] if most == "auto" else most)
 
 
 def _dim(config: TrainingRun) -> int:
     """The backbone's number of features, once it has taken images of every size of the run. Raises ConfigUnfit."""
-    assert config.phases != "auto"
-    assert config.image_size != "auto"
-    with backbones.ShapesAlone():
+    with backbones.MetaTensors():
         backbone = backbones.build(config.backbone).eval().to("meta")
     if config.backbone.layout == "torchvision" and not is_torchvisions(config.backbone.name):
         return backbone.dim  # ours take every size, and to pass one here would load torch's compiler, for seconds
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
-        for side in sorted({config.image_size, *(phase.image_size for phase in config.phases)}):
+        for side in sorted({known(config.image_size), *(phase.image_size for phase in known(config.phases))}):
             try:
                 backbone(torch.empty(2, 3, side, side))
             except (RuntimeError, AssertionError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The material of a training run: its rows, where their pixels come from, and what judges the encoder meanwhile."""
+"""The data of a training run: its rows, their pixels and labels, the preprocessing, and the online evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
-from ssl_core.config import Finetune, Labelled, Pretrain, TrainingRun
+from ssl_core.config import Labelled, TrainingRun
+from ssl_core.config.fields import known
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import Images
-from ssl_core.data.label_budget import Teaching
+from ssl_core.data.image_store import ImageStore
+from ssl_core.data.label_budget import LabelBudget
 from ssl_core.data.sampling import Rows
-from ssl_core.evaluation.online_accuracy import Examiner
-from ssl_core.evaluation.online_probe import Monitor
+from ssl_core.evaluation.online_accuracy import HeldOutAccuracy
+from ssl_core.evaluation.online_probe import OnlineProbe
 from ssl_core.models.encoder import Preprocessing
 from ssl_core.serialization import saved_model
 
@@ -26,48 +27,46 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Material:
-    """It depends on the data and the resolved config, not on the length of the run."""
+class TrainingData:
+    """Depends on the dataset and the resolved config, but not on the length of the run."""
 
     dataset: Dataset
     rows: Rows
-    images: Images
+    images: ImageStore
     preprocessing: Preprocessing
-    monitor: Monitor | Examiner | None
-    teaching: Teaching | None = None  # what a run with labels is taught
-    model: Path | None = None  # the artifact that the run has for a start, or for a teacher
+    evaluator: OnlineProbe | HeldOutAccuracy | None  # evaluates the encoder while it trains
+    budget: LabelBudget | None = None  # the labels of a run that learns by them
+    model: Path | None = None  # the saved model that training starts from, or its teacher
 
     @classmethod
-    def of(cls, dataset: Dataset, resolved: TrainingRun, model: Path | None = None) -> "Material":
+    def of(cls, dataset: Dataset, resolved: TrainingRun, model: Path | None = None) -> "TrainingData":
         """Read what the resolved config asks for; images that fit are decoded now, once. Raises RunFailure."""
-        assert resolved.phases != "auto"
         card = saved_model.load_card(model) if model is not None else None
-        teaching = Teaching.of(dataset, resolved, card) if isinstance(resolved, Labelled) else None
-        rows = teaching.rows if teaching else dataset.indices("train", resolved.subset, resolved.seed)
-        largest = max(phase.image_size for phase in resolved.phases)
+        budget = LabelBudget.of(dataset, resolved, card) if isinstance(resolved, Labelled) else None
+        rows = budget.rows if budget else dataset.indices("train", resolved.subset, resolved.seed)
+        largest = max(phase.image_size for phase in known(resolved.phases))
         return cls(
             dataset,
             rows,
-            Images(dataset, rows, largest, torch.device(resolved.device)),
+            ImageStore(dataset, rows, largest, torch.device(resolved.device)),
             _preprocessing(dataset, resolved, card),
-            _judge(dataset, resolved, teaching),
-            teaching,
+            _evaluator(dataset, resolved, budget),
+            budget,
             model,
         )
 
 
 def _preprocessing(dataset: Dataset, resolved: TrainingRun, card: Mapping[str, Any] | None) -> Preprocessing:
-    """By the dataset's channels; a model that is fine-tuned keeps those that it knows."""
-    assert resolved.image_size != "auto"
-    if isinstance(resolved, Finetune) and card is not None:
-        return replace(Preprocessing.of_card(card), image_size=resolved.image_size)
-    fixed = _FIXED.get(resolved.normalisation) if isinstance(resolved, Pretrain) else None
-    return Preprocessing.of(resolved.image_size, *(fixed or (dataset.mean, dataset.std)))
+    """By the dataset's channels, fixed ones, or those of the model that is trained on."""
+    image_size = known(resolved.image_size)
+    if resolved.keeps_preprocessing and card is not None:
+        return replace(Preprocessing.of_card(card), image_size=image_size)
+    return Preprocessing.of(image_size, *_FIXED.get(resolved.channel_statistics, (dataset.mean, dataset.std)))
 
 
-def _judge(dataset: Dataset, resolved: TrainingRun, teaching: Teaching | None) -> Monitor | Examiner | None:
-    if isinstance(resolved, Labelled):
-        assert teaching is not None
-        return Examiner.of(dataset, resolved, teaching)
-    assert isinstance(resolved, Pretrain)
-    return Monitor.of(dataset, resolved)
+def _evaluator(
+    dataset: Dataset, resolved: TrainingRun, budget: LabelBudget | None
+) -> OnlineProbe | HeldOutAccuracy | None:
+    if resolved.online_probe is not None:
+        return OnlineProbe.of(dataset, resolved, resolved.online_probe)
+    return HeldOutAccuracy.of(dataset, resolved, budget) if budget is not None else None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_request import EmbedOrder, Room
+from api.embed_request import EmbedRequest, Room
 from service import ids, keys
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
@@ -271,4 +271,4 @@ def test_while_the_encoder_is_away_it_is_503_and_then_it_serves_again(
 def test_the_schema_documents_both_forms_of_the_body(client: TestClient) -> None:
     body = client.get("/openapi.json").json()["paths"]["/embed"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
-    assert set(body["application/json"]["schema"]["properties"]) == set(EmbedOrder.model_fields)
+    assert set(body["application/json"]["schema"]["properties"]) == set(EmbedRequest.model_fields)

@@ -140,7 +140,7 @@ class Fleet:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=partial(parent_death.die_with, os.getpid()),
+                preexec_fn=partial(parent_death.die_with_parent, os.getpid()),
             )
         self._processes.append(process)
         return process

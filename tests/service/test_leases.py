@@ -29,7 +29,7 @@ def expire(database, job_id):
 
 def reaped(database, attempts=3):
     with database.writing() as session:
-        return leases.reap(session, leases.Patience(attempts))
+        return leases.reap(session, leases.RetryPolicy(attempts))
 
 
 def together(*actions):
@@ -225,7 +225,7 @@ def test_expired_leases_count_as_attempts_too(database, tenant, dataset):
 def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for pause in (60, 120):
-        given.released(database, given.claimed(database), patience=leases.Patience(seconds=60))
+        given.released(database, given.claimed(database), patience=leases.RetryPolicy(seconds=60))
         assert f"Tries again in {pause} s." in given.seen(database, job.id).status_detail
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
@@ -242,7 +242,7 @@ def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(databas
 def test_a_job_that_waits_for_something_rests_equally_long_each_time_and_is_never_given_up(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for _ in range(5):
-        claim, patience = given.claimed(database), leases.Patience(seconds=60)
+        claim, patience = given.claimed(database), leases.RetryPolicy(seconds=60)
         assert given.released(database, claim, counts=False, waits=True, patience=patience) == "queued"
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
@@ -255,7 +255,7 @@ def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tena
     claim = given.claimed(database)
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == job.id).values(status="pausing"))
-    assert given.released(database, claim, patience=leases.Patience(seconds=60)) == "paused"
+    assert given.released(database, claim, patience=leases.RetryPolicy(seconds=60)) == "paused"
     paused = given.seen(database, job.id)
     assert (paused.lease_until, paused.status_detail) == (None, "killed by signal 9")
 
@@ -263,14 +263,14 @@ def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tena
 def test_the_pause_does_not_double_for_ever(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for _ in range(8):
-        given.released(database, given.claimed(database), patience=leases.Patience(attempts=100, seconds=1))
+        given.released(database, given.claimed(database), patience=leases.RetryPolicy(attempts=100, seconds=1))
         expire(database, job.id)
     assert "Tries again in 64 s." in given.seen(database, job.id).status_detail
 
 
 def test_after_progress_or_a_stop_of_ours_there_is_no_pause(database, tenant, dataset):
     given.submitted(database, tenant, dataset)
-    patience = leases.Patience(seconds=60)
+    patience = leases.RetryPolicy(seconds=60)
     given.released(database, given.claimed(database), counts=False, patience=patience)
     claim = given.claimed(database)
     given.recorded(database, claim, given.metrics(1))

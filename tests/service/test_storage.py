@@ -6,7 +6,7 @@ import time
 import pytest
 
 from service import datasets, garbage
-from service.storage import settle
+from service.storage import make_durable
 from tests.service import given
 
 DAY = 86_400.0
@@ -38,7 +38,7 @@ def test_a_settled_file_has_its_final_name_only(storage):
     tmp = storage.new_upload()
     tmp.write_bytes(b"archive")
     final = storage.upload_path("ten_1", given.SHA)
-    settle(tmp, final)
+    make_durable(tmp, final)
     assert final.read_bytes() == b"archive"
     assert list(storage.tmp_dir.iterdir()) == []
     assert storage.relative(final) == f"uploads/ten_1/{given.SHA}"

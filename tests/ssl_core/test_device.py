@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssl_core.device import Machine
+from ssl_core.device import Device
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ def test_a_cpu_gains_from_bf16_when_it_multiplies_it_in_hardware(monkeypatch, fl
     cpuinfo = f"processor\t: 0\nmodel name\t: any\nflags\t\t: {flags}\n"
     monkeypatch.setattr(Path, "read_text", lambda self: {"/proc/cpuinfo": cpuinfo}[str(self)])
     # torch multiplies bf16 by oneDNN, which not every build of it has.
-    assert Machine.here("cpu") == Machine("cpu", gains and torch.backends.mkldnn.is_available())
+    assert Device.here("cpu") == Device("cpu", gains and torch.backends.mkldnn.is_available())
 
 
 def test_a_machine_that_does_not_tell_computes_in_fp32(monkeypatch):
@@ -30,4 +30,4 @@ def test_a_machine_that_does_not_tell_computes_in_fp32(monkeypatch):
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(Path, "read_text", missing)
-    assert Machine.here("cpu") == Machine("cpu", gains_from_bf16=False)
+    assert Device.here("cpu") == Device("cpu", gains_from_bf16=False)

@@ -20,8 +20,9 @@ from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS, simclr
 from ssl_core.run import run
 from ssl_core.serialization import checkpoint, saved_model
-from ssl_core.training import loop
-from ssl_core.training.training_data import Material
+from ssl_core.training import saving
+from ssl_core.training.learner import Learner
+from ssl_core.training.training_data import TrainingData
 from tests.ssl_core.digits import TINY, pack_digits
 
 
@@ -61,7 +62,8 @@ def test_neither_training_nor_judging_loads_torchs_compiler(digits, tmp_path):
     # It takes longer than all the rest of a start.
     code = (
         "import sys\n"
-        "from tests.ssl_core import test_labelled_runs, test_run\n"
+        "from tests.ssl_core import test_run\n"
+        "from tests.ssl_core.training import test_labelled_runs\n"
         "digits, out = map(test_run.Path, sys.argv[1:])\n"
         "for name in ('lars', 'muon'):  # torch's own do\n"
         "    test_run.go(digits, out / name, optimizer={'name': name})\n"
@@ -120,14 +122,14 @@ def test_every_metric_is_there_at_its_steps(digits, tmp_path):
 
 def test_image_sizes_change_at_the_phases_steps(digits, tmp_path, monkeypatch):
     sizes = []
-    view_maker = loop.Learner._views
+    view_maker = Learner._views
 
     def watched(self, images, rows):
         views = view_maker(self, images, rows)
         sizes.append(views[0].shape[-1])
         return views
 
-    monkeypatch.setattr(loop.Learner, "_views", watched)
+    monkeypatch.setattr(Learner, "_views", watched)
     go(digits, tmp_path)
     assert sizes == [8] * 8 + [16] * 8
 
@@ -195,7 +197,7 @@ class Full:
     def __init__(self, monkeypatch, tries):
         self.tries, self._save = tries, saved_model.save
         monkeypatch.setattr(saved_model, "save", self.save)
-        monkeypatch.setattr(loop, "_ROOM_SECONDS", 0.01)
+        monkeypatch.setattr(saving, "_RETRY_SECONDS", 0.01)
 
     def save(self, *given):
         self.tries -= 1
@@ -228,7 +230,7 @@ def test_no_room_for_anything_else_is_for_another_attempt(digits, tmp_path, monk
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(loop, "fingerprint", no_room)
+    monkeypatch.setattr(saving, "fingerprint", no_room)
     failed = go(digits, tmp_path, checkpoints={"every_steps": 1})[-1]
     assert (failed.code, failed.retry) == ("storage_full", True)
 
@@ -291,8 +293,8 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoin
 
 def learner_of(digits, resolved):
     resolved = config.parse(resolved)
-    material = Material.of(Dataset.open(digits), resolved)
-    return loop.Learner(resolved, material)
+    data = TrainingData.of(Dataset.open(digits), resolved)
+    return Learner(resolved, data)
 
 
 def rows_of_step(learner, step):

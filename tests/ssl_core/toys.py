@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import torch
+
+from ssl_core import methods
+
 SIDE = 32
 _SIZES = {"queue": 40, "prototypes": 32, "predictor_hidden": 16}
 
@@ -29,3 +33,9 @@ def shrunk_evaluation(recipe) -> dict[str, Any]:
     """The recipe's `linear_eval` on the processor, of one epoch and by enough labels for two classes."""
     fractions = [max(0.5, fraction) for fraction in recipe.evaluation.get("label_fractions", [1.0])]
     return recipe.evaluation | {"epochs": 1, "batch_size": 16, "device": "cpu", "label_fractions": fractions}
+
+
+def build_method(resolved, seed=0):
+    """The method of a resolved config with the random weights of a seed."""
+    torch.manual_seed(seed)
+    return methods.build(resolved)

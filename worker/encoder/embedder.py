@@ -16,9 +16,10 @@ import torch
 from service.errors import EncoderFailed, Fault, LayerNotFound, ModelDamaged, NotAnImage
 from service.settings import Settings
 from service.storage import Storage
+from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.decode import BadImage, decode
 from ssl_core.errors import BadModel
-from ssl_core.models import encoder
+from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
 from worker.encoder.batcher import Batcher, Counts, Features, Pixels
 from worker.encoder.model_cache import ModelCache
@@ -42,7 +43,7 @@ class Threads(NamedTuple):
 class _Lane:
     """A layer of a loaded model."""
 
-    model: encoder.Encoder
+    model: Encoder
     layer: str
 
     def __call__(self, batch: Pixels) -> Features:
@@ -103,7 +104,7 @@ class Embedder:
         """
         model = await self._models.get(model_path)
         if layer not in model.layers:
-            raise LayerNotFound(f"The model has no layer {layer!r}; it has {', '.join(sorted(model.layers))}.")
+            raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
         pixels = await self._decode(model, blobs)
         return await self._batcher.encode(_Lane(model, layer), pixels)
 
@@ -118,7 +119,7 @@ class Embedder:
         """The models that are loaded, least recently used first."""
         return self._models.names()
 
-    async def _decode(self, model: encoder.Encoder, blobs: Sequence[bytes]) -> list[Pixels]:
+    async def _decode(self, model: Encoder, blobs: Sequence[bytes]) -> list[Pixels]:
         """Decode and prepare all; when any is bad, raise for all the bad ones together."""
         loop = asyncio.get_running_loop()
         work = (loop.run_in_executor(self._decoders, self._prepare, model, blob) for blob in blobs)
@@ -132,13 +133,13 @@ class Embedder:
             raise NotAnImage(f"{faults[0]['pointer']}: {faults[0]['detail']}", errors=faults)
         return [result for result in results if not isinstance(result, BadImage)]
 
-    def _prepare(self, model: encoder.Encoder, blob: bytes) -> Pixels | BadImage:
+    def _prepare(self, model: Encoder, blob: bytes) -> Pixels | BadImage:
         try:
             return model.prepare(decode(blob, max_pixels=self._settings.max_image_pixels))
         except BadImage as bad:
             return bad
 
-    def _load(self, model_path: str) -> encoder.Encoder:
+    def _load(self, model_path: str) -> Encoder:
         folder = self._storage.absolute(model_path)
         try:
             return saved_model.load(folder, self._device, precision=self._settings.embed_precision)

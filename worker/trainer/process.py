@@ -35,7 +35,7 @@ class TrainerProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
             env=_without_secrets(os.environ),
-            preexec_fn=partial(parent_death.die_with, os.getpid()),
+            preexec_fn=partial(parent_death.die_with_parent, os.getpid()),
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None

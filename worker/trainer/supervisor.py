@@ -71,7 +71,7 @@ class _Attempt:
         self._grace_seconds = settings.grace_seconds
         held: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
         self._finish: Callable[..., object] = partial(leases.finish, **held)
-        self._release: Callable[..., object] = partial(leases.release, **held, patience=leases.Patience.of(settings))
+        self._release: Callable[..., object] = partial(leases.release, **held, patience=leases.RetryPolicy.of(settings))
         self._stopping = stopping
         self._asked: Literal["cancel", "pause", "stop"] | None = None
         self._last: Result | Failed | Stopped | None = None

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from ssl_core.data.pack import PackError
-from ssl_core.errors import BadWeights, StorageFull, exhausted
+from ssl_core.errors import BadWeights, StorageFull, is_out_of_memory
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.files import FULL
 from worker.uploads import sandbox
@@ -38,7 +38,7 @@ def guarded(events: Iterator[Event], refusal: type[PackError | BadWeights]) -> I
     except OSError as error:
         yield _disk(error)
     except Exception as error:  # noqa: BLE001 - a mistake of ours: the trace goes to the log, and another attempt is made
-        if exhausted(error):
+        if is_out_of_memory(error):
             yield Failed("out_of_memory", "Reading this upload takes more memory than the service gives.")
             return
         traceback.print_exc()

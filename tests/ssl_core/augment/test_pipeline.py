@@ -16,7 +16,7 @@ from ssl_core import rng
 from ssl_core.augment.parameters import CONTRAST, NO_JITTER, ViewParameters, draw
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
-from ssl_core.data.image_batch import Group, Pixels
+from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 
 EVERYTHING = Views(
     blur=0.5, solarize=0.3, rotation=15, shear=0.2, scale=(0.7, 1.2), translation=0.1, gamma=0.4, noise=0.1
@@ -41,10 +41,10 @@ def test_a_view_has_the_same_bytes_in_every_batch_and_with_any_threads(side, thr
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        whole = maker(Pixels.whole(pixels), rows, epoch=2, view=1)
+        whole = maker(ImageBatch.whole(pixels), rows, epoch=2, view=1)
         torch.set_num_threads(threads)
         for places in (torch.tensor([77]), torch.arange(149, -1, -1), torch.arange(3, 150, 2)):
-            part = maker(Pixels.whole(pixels[places]), rows[places], epoch=2, view=1)
+            part = maker(ImageBatch.whole(pixels[places]), rows[places], epoch=2, view=1)
             assert torch.equal(part, whole[places])
     finally:
         torch.set_num_threads(before)
@@ -55,8 +55,8 @@ def test_images_of_several_sizes_do_not_depend_on_their_batch():
     canvas = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
     for image, photo, (height, width) in zip(canvas, photos(5, 64, 64), sizes, strict=True):
         image[:height, :width] = photo[:height, :width]
-    group = Group(torch.arange(5), canvas, torch.tensor(sizes))
-    batch, maker = Pixels((group,), 5), ViewMaker(EVERYTHING, 32, seed=0)
+    group = CanvasGroup(torch.arange(5), canvas, torch.tensor(sizes))
+    batch, maker = ImageBatch((group,), 5), ViewMaker(EVERYTHING, 32, seed=0)
     whole = maker(batch, torch.arange(5), epoch=0, view=0)
     for place in range(5):
         alone = maker(batch.take(torch.tensor([place])), torch.tensor([place]), epoch=0, view=0)
@@ -66,16 +66,16 @@ def test_images_of_several_sizes_do_not_depend_on_their_batch():
 def test_seed_epoch_image_and_view_each_change_the_view():
     same = photos(1).expand(2, -1, -1, -1)
     rows = torch.tensor([0, 1])
-    first = ViewMaker(Views(), 32, 0)(Pixels.whole(same), rows, 0, 0)
+    first = ViewMaker(Views(), 32, 0)(ImageBatch.whole(same), rows, 0, 0)
     assert not torch.equal(first[0], first[1])
     for seed, epoch, view in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert not torch.equal(ViewMaker(Views(), 32, seed)(Pixels.whole(same), rows, epoch, view)[0], first[0])
+        assert not torch.equal(ViewMaker(Views(), 32, seed)(ImageBatch.whole(same), rows, epoch, view)[0], first[0])
 
 
 def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
     pixels = photos(64)
     copy = pixels.clone()
-    made = ViewMaker(EVERYTHING, 20, 0)(Pixels.whole(pixels), torch.arange(64), 0, 0)
+    made = ViewMaker(EVERYTHING, 20, 0)(ImageBatch.whole(pixels), torch.arange(64), 0, 0)
     assert made.shape == (64, 3, 20, 20)
     assert made.dtype == torch.float32
     assert made.min() >= 0
@@ -85,7 +85,7 @@ def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
 
 def test_without_any_option_a_view_is_the_image():
     pixels = photos(3)
-    made = ViewMaker(NOTHING, 32, 0)(Pixels.whole(pixels), torch.arange(3), 0, 0)
+    made = ViewMaker(NOTHING, 32, 0)(ImageBatch.whole(pixels), torch.arange(3), 0, 0)
     torch.testing.assert_close(made.permute(0, 2, 3, 1) * 255, pixels.float(), rtol=0, atol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_a_view_is_within_two_levels_of_pil_and_torchvision_with_the_same_parame
     pixels, rows = photos(60), torch.arange(60)
     parameters = draw(Views(), rng.keys(rng.stream(0, 0, 0), rows), torch.full((60, 2), 32.0))
     floats = pixels.permute(0, 3, 1, 2).float() / 255
-    made = ViewMaker(Views(), 24, 0)(Pixels.whole(pixels), rows, 0, 0)
+    made = ViewMaker(Views(), 24, 0)(ImageBatch.whole(pixels), rows, 0, 0)
     wanted = torch.stack([_reference(floats[row].numpy(), parameters, row) for row in range(60)])
     assert (made - wanted).abs().max() <= 2 / 255
 
@@ -208,14 +208,14 @@ def test_the_affine_map_undoes_shear_zoom_turn_and_shift():
 
 def test_noise_has_the_deviation_that_was_asked_for():
     grey = torch.full((50, 32, 32, 3), 128, dtype=torch.uint8)
-    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(Pixels.whole(grey), torch.arange(50), 0, 0)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(ImageBatch.whole(grey), torch.arange(50), 0, 0)
     assert abs(noisy.std() - 0.1) < 0.002
     assert abs(noisy.mean() - 128 / 255) < 0.002
 
 
 def test_noise_has_draws_of_its_own():
     grey, rows = torch.full((500, 8, 8, 3), 128, dtype=torch.uint8), torch.arange(500)
-    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(Pixels.whole(grey), rows, 0, 0)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(ImageBatch.whole(grey), rows, 0, 0)
     noise = (noisy.flatten(1) - 128 / 255) / 0.05
     half = noise.shape[1] // 2  # a pair of normals of one word is so far apart
     words = torch.exp(-(noise[:, :half].square() + noise[:, half:].square()) / 2)  # uniform again, by Box-Muller
@@ -228,14 +228,14 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    ViewMaker(EVERYTHING, 16, 0)(Pixels.whole(photos(4)), torch.arange(4), 0, 0)
+    ViewMaker(EVERYTHING, 16, 0)(ImageBatch.whole(photos(4)), torch.arange(4), 0, 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_for():
     pixels, rows = photos(200), torch.arange(200)
-    plain = ViewMaker(NOTHING, 32, 0)(Pixels.whole(pixels), rows, 0, 0)
-    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(Pixels.whole(pixels), rows, 0, 0)
+    plain = ViewMaker(NOTHING, 32, 0)(ImageBatch.whole(pixels), rows, 0, 0)
+    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(ImageBatch.whole(pixels), rows, 0, 0)
     images = [Image.fromarray(image.numpy()) for image in pixels]
     turned = torch.stack([torch.from_numpy(np.array(ImageOps.solarize(image, 128))) for image in images])
     turned = turned.permute(0, 3, 1, 2) / 255
@@ -254,7 +254,7 @@ def test_brightness_may_be_added_and_contrast_have_a_range_of_its_own():
     assert offset.min() == pytest.approx(-0.5, abs=1e-3)
     assert offset.max() == pytest.approx(0.5, abs=1e-3)
     grey = torch.full((50, 8, 8, 3), 100, dtype=torch.uint8)
-    made = ViewMaker(added, 8, 0)(Pixels.whole(grey), torch.arange(50), 0, 0)
+    made = ViewMaker(added, 8, 0)(ImageBatch.whole(grey), torch.arange(50), 0, 0)
     keys = rng.keys(rng.stream(0, 0, 0), torch.arange(50))
     wanted = draw(added, keys, torch.full((50, 2), 8.0)).offset.add(100 / 255).clamp(0, 1)
     torch.testing.assert_close(made, wanted[:, None, None, None].expand_as(made), rtol=0, atol=1e-6)

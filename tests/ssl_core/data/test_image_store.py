@@ -11,13 +11,13 @@ from PIL import Image
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
 from ssl_core.data import image_store
-from ssl_core.data.centre_crop import prepare
+from ssl_core.data.centre_crop import centre_crop
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
-from ssl_core.data.image_batch import Group, Pixels
-from ssl_core.data.image_store import Images, kept_sizes, prepared
+from ssl_core.data.image_batch import CanvasGroup, ImageBatch
+from ssl_core.data.image_store import ImageStore, centre_crops, kept_sizes
 from ssl_core.data.pack import Item, pack
-from ssl_core.data.prefetch import ahead
+from ssl_core.data.prefetch import prefetch
 
 CPU = torch.device("cpu")
 ROOMY = 2**30  # bytes
@@ -46,7 +46,7 @@ def even(tmp_path: Path) -> Dataset:
 
 def test_images_of_one_small_size_come_as_they_are(even):
     rows = np.array([2, 3, 5, 7, 8])
-    images = Images(even, rows, 16, CPU)
+    images = ImageStore(even, rows, 16, CPU)
     batch = images.batch(torch.tensor([7, 2, 8]))
     (group,) = batch.groups
     assert group.sizes is None
@@ -56,7 +56,7 @@ def test_images_of_one_small_size_come_as_they_are(even):
 @pytest.mark.parametrize("room", [ROOMY, 0])
 def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, room, monkeypatch):
     monkeypatch.setattr(image_store, "_room", lambda: room)
-    images = Images(ragged, np.arange(6), 64, CPU)
+    images = ImageStore(ragged, np.arange(6), 64, CPU)
     assert images.in_memory == (room == ROOMY)
     batch = images.batch(torch.tensor([3, 0, 4, 5]))
     assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
@@ -75,7 +75,7 @@ def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even, mo
         made = []
         for room in (ROOMY, 0):
             monkeypatch.setattr(image_store, "_room", lambda room=room: room)
-            made.append(maker(Images(dataset, rows, 24, CPU).batch(order), order, 0, 0))
+            made.append(maker(ImageStore(dataset, rows, 24, CPU).batch(order), order, 0, 0))
         assert torch.equal(*made)
 
 
@@ -85,38 +85,38 @@ def test_no_shorter_side_is_kept_above_one_and_a_half_image_sizes():
 
 
 def test_taking_from_a_batch_keeps_every_image_with_its_size():
-    first = Group(torch.tensor([0, 2]), torch.full((2, 4, 4, 3), 1, dtype=torch.uint8))
-    second = Group(torch.tensor([1]), torch.full((1, 8, 4, 3), 2, dtype=torch.uint8), torch.tensor([[7, 3]]))
-    taken = Pixels((first, second), 3).take(torch.tensor([1, 2, 1]))
+    first = CanvasGroup(torch.tensor([0, 2]), torch.full((2, 4, 4, 3), 1, dtype=torch.uint8))
+    second = CanvasGroup(torch.tensor([1]), torch.full((1, 8, 4, 3), 2, dtype=torch.uint8), torch.tensor([[7, 3]]))
+    taken = ImageBatch((first, second), 3).take(torch.tensor([1, 2, 1]))
     assert len(taken) == 3
     assert taken.sizes().tolist() == [[7, 3], [4, 4], [7, 3]]
 
 
 def test_preparation_is_the_central_square_at_the_side():
     image = photo(0, 20, 30)
-    assert np.array_equal(prepare(image, 20), image[:, 5:25])
+    assert np.array_equal(centre_crop(image, 20), image[:, 5:25])
     shrunk = np.asarray(Image.fromarray(image[:, 5:25]).resize((10, 10), Image.Resampling.BILINEAR)).astype(int)
     inner = slice(1, -1)  # at the border the crop may look at what lies beyond it
-    assert np.abs(prepare(image, 10).astype(int) - shrunk)[inner, inner].max() <= 1
-    assert prepare(image, 32).shape == (32, 32, 3)
+    assert np.abs(centre_crop(image, 10).astype(int) - shrunk)[inner, inner].max() <= 1
+    assert centre_crop(image, 32).shape == (32, 32, 3)
 
 
 def test_an_image_of_the_right_size_is_untouched():
     image = photo(0, 16, 16)
-    assert np.array_equal(prepare(image, 16), image)
+    assert np.array_equal(centre_crop(image, 16), image)
 
 
 def test_many_are_prepared_as_one_is(ragged, even):
     for dataset in (ragged, even):
         rows = np.array([4, 0, 3])
         for side in (16, 24):
-            made = prepared(dataset, rows, side).numpy()
-            assert np.array_equal(made, np.stack([prepare(dataset.decoded(row), side) for row in rows]))
-    assert prepared(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
+            made = centre_crops(dataset, rows, side).numpy()
+            assert np.array_equal(made, np.stack([centre_crop(dataset.decoded(row), side) for row in rows]))
+    assert centre_crops(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
 
 
 def test_prefetching_changes_nothing_but_the_time():
-    assert list(ahead(range(20), depth=3)) == list(range(20))
+    assert list(prefetch(range(20), depth=3)) == list(range(20))
 
 
 def test_an_error_surfaces_where_it_falls():
@@ -124,7 +124,7 @@ def test_an_error_surfaces_where_it_falls():
         yield 1
         raise KeyError("bad")
 
-    made = ahead(items())
+    made = prefetch(items())
     assert next(made) == 1
     with pytest.raises(KeyError, match="bad"):
         next(made)
@@ -132,7 +132,7 @@ def test_an_error_surfaces_where_it_falls():
 
 def test_a_reader_who_leaves_ends_the_thread():
     before = threading.active_count()
-    made = ahead(iter(int, 1), depth=1)
+    made = prefetch(iter(int, 1), depth=1)
     assert next(made) == 0
     made.close()
     assert threading.active_count() == before

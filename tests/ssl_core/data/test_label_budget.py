@@ -5,7 +5,7 @@ import pytest
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.label_budget import HIDDEN, Teaching, class_names
+from ssl_core.data.label_budget import HIDDEN, LabelBudget
 from ssl_core.data.pack import Item, pack
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 from tests.ssl_core.digits import items, pack_digits
@@ -27,31 +27,31 @@ def bare(tmp_path_factory) -> Dataset:
 
 
 def teach(dataset, kind="finetune", card=None, **fields):
-    return Teaching.of(dataset, config.parse(fields, kind), card)
+    return LabelBudget.of(dataset, config.parse(fields, kind), card)
 
 
 def teacher_of(dataset):
-    return {"classifier": {"classes": class_names(dataset)}}
+    return {"classifier": {"classes": dataset.class_names}}
 
 
-def told(teaching):
-    return np.flatnonzero(teaching.labels.numpy() != HIDDEN)
+def told(budget):
+    return np.flatnonzero(budget.labels.numpy() != HIDDEN)
 
 
 def test_all_labelled_training_images_teach_and_the_test_split_judges(digits):
-    teaching = teach(digits)
-    assert teaching.rows.tolist() == digits.indices("train").tolist() == told(teaching).tolist()
-    assert teaching.trial.test.tolist() == digits.indices("test").tolist()
-    assert teaching.labels[teaching.rows].tolist() == digits.labels[teaching.rows].tolist()
+    budget = teach(digits)
+    assert budget.rows.tolist() == digits.indices("train").tolist() == told(budget).tolist()
+    assert budget.split.test.tolist() == digits.indices("test").tolist()
+    assert budget.labels[budget.rows].tolist() == digits.labels[budget.rows].tolist()
 
 
 @pytest.mark.parametrize("kind", ["finetune", "supervised"])
 def test_a_fraction_is_drawn_by_class_and_is_the_same_for_a_seed(digits, kind):
-    teaching = teach(digits, kind, label_fraction=0.1)
-    assert np.bincount(digits.labels[teaching.rows]).tolist() == [2] * 10
-    assert teach(digits, kind, label_fraction=0.1).rows.tolist() == teaching.rows.tolist()
-    assert teach(digits, kind, label_fraction=0.1, seed=1).rows.tolist() != teaching.rows.tolist()
-    assert told(teaching).tolist() == teaching.rows.tolist()
+    budget = teach(digits, kind, label_fraction=0.1)
+    assert np.bincount(digits.labels[budget.rows]).tolist() == [2] * 10
+    assert teach(digits, kind, label_fraction=0.1).rows.tolist() == budget.rows.tolist()
+    assert teach(digits, kind, label_fraction=0.1, seed=1).rows.tolist() != budget.rows.tolist()
+    assert told(budget).tolist() == budget.rows.tolist()
 
 
 def test_supervised_and_finetune_are_told_the_same_labels(digits):
@@ -73,18 +73,18 @@ def test_a_row_that_cannot_teach_is_named(digits, bare):
 
 
 def test_without_a_test_split_what_judges_is_held_out_and_not_trained_on(no_test):
-    for teaching in (teach(no_test), teach(no_test, "distill", teacher_of(no_test))):
-        assert len(teaching.trial.test) == 20
-        assert not set(teaching.rows) & set(teaching.trial.test)
-        assert len(teaching.rows) == 80
+    for budget in (teach(no_test), teach(no_test, "distill", teacher_of(no_test))):
+        assert len(budget.split.test) == 20
+        assert not set(budget.rows) & set(budget.split.test)
+        assert len(budget.rows) == 80
 
 
 def test_images_that_are_listed_do_not_judge(no_test):
-    held_out = teach(no_test).trial.test[:5]
-    teaching = teach(no_test, label_rows=held_out.tolist())
-    assert teaching.rows.tolist() == held_out.tolist()
-    assert len(teaching.trial.test) == 15
-    assert not set(teaching.rows) & set(teaching.trial.test)
+    held_out = teach(no_test).split.test[:5]
+    budget = teach(no_test, label_rows=held_out.tolist())
+    assert budget.rows.tolist() == held_out.tolist()
+    assert len(budget.split.test) == 15
+    assert not set(budget.rows) & set(budget.split.test)
     with pytest.raises(ConfigUnfit, match="no labelled image to judge"):
         teach(no_test, label_rows=no_test.indices("train").tolist())
 
@@ -100,9 +100,9 @@ def test_labels_of_one_class_teach_nothing(digits, bare):
 
 
 def test_a_student_needs_no_labels(bare):
-    teaching = teach(bare, "distill", {"classifier": {"classes": ["a", "b"]}})
-    assert (teaching.classes, teaching.trial, told(teaching).tolist()) == (["a", "b"], None, [])
-    assert teaching.rows.tolist() == bare.indices("train").tolist()
+    budget = teach(bare, "distill", {"classifier": {"classes": ["a", "b"]}})
+    assert (budget.classes, budget.split, told(budget).tolist()) == (["a", "b"], None, [])
+    assert budget.rows.tolist() == bare.indices("train").tolist()
     with pytest.raises(LabelsNeeded):
         teach(bare, "distill", {"classifier": {"classes": ["a", "b"]}}, label_weight=0.1)
 
@@ -110,23 +110,23 @@ def test_a_student_needs_no_labels(bare):
 def test_a_student_learns_from_all_images_and_is_told_labels_where_they_weigh(digits):
     card = teacher_of(digits)
     assert told(teach(digits, "distill", card)).tolist() == []
-    teaching = teach(digits, "distill", card, label_weight=0.5, label_fraction=0.1)
-    assert len(teaching.rows) == 200
-    assert len(told(teaching)) == 20
+    budget = teach(digits, "distill", card, label_weight=0.5, label_fraction=0.1)
+    assert len(budget.rows) == 200
+    assert len(told(budget)) == 20
 
 
 def test_a_test_split_judges_a_student_that_learned_from_images_without_labels(tmp_path):
     mixed = [*items(60, 0, labels=False), *(Item(f"t{i.name}", i.data, i.label, "test") for i in items(20, 0))]
     pack(mixed, tmp_path, on_bad_file="reject")
     dataset = Dataset.open(tmp_path)
-    teaching = teach(dataset, "distill", teacher_of(dataset))
-    assert teaching.trial.test.tolist() == dataset.indices("test").tolist()
-    assert len(teaching.rows) == 60
+    budget = teach(dataset, "distill", teacher_of(dataset))
+    assert budget.split.test.tolist() == dataset.indices("test").tolist()
+    assert len(budget.rows) == 60
 
 
 def test_a_teacher_of_other_classes_teaches_and_is_not_judged_by_these_labels(digits):
     other = {"classifier": {"classes": ["cat", "dog"]}}
-    assert teach(digits, "distill", other).trial is None
+    assert teach(digits, "distill", other).split is None
     with pytest.raises(ConfigUnfit, match="classes"):
         teach(digits, "distill", other, label_weight=0.5)
 

@@ -16,15 +16,16 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - lightly imports torchvisi
 # isort: split
 from lightly import loss as lightly
 
-from ssl_core import config, methods
+from ssl_core import config
 from ssl_core.data.label_budget import HIDDEN
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.distributed import sync_batch_norm
 from ssl_core.distributed.collectives import gather
-from ssl_core.methods import METHODS, Moment, losses
+from ssl_core.methods import METHODS, RunPosition, losses
 from ssl_core.methods.distillation import Distillation
 from ssl_core.models import backbones
 from ssl_core.training.resolve import resolve
+from tests.ssl_core.toys import build_method
 
 RANKS = 2
 OWN = {"dino": {"prototypes": 12}, "moco_v2": {"queue": 20}}
@@ -57,7 +58,7 @@ def build(variant):
     shape, name = {"name": "resnet10", "width": 0.125, "stem": "cifar"}, variant.split(",")[0]
     method = {"name": name, "projector": [12, 6], **OWN.get(name, {}), **VARIANTS[variant]}
     asked = config.parse({"method": method, "backbone": shape, "batch_size": 16})
-    return methods.build(resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False)), 0).double().train()
+    return build_method(resolve(asked, REPORT, Device("cpu", gains_from_bf16=False)), 0).double().train()
 
 
 def views(step, variant=""):
@@ -78,7 +79,7 @@ def learn(network, variant, part=slice(None)):
         told.append(loss.detach())
         if step == 0:
             optimizer.step()
-        method.after_step(Moment(step + 1, total_steps=4, steps_per_epoch=2))
+        method.after_step(RunPosition(step + 1, total_steps=4, steps_per_epoch=2))
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     return torch.stack(told), gradients, method.state_dict()
 
@@ -103,12 +104,12 @@ def half(rank, port, folder):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
     found = {}
     for name in VARIANTS:
-        method = sync_batch_norm.join(build(name), CPU)
+        method = sync_batch_norm.convert(build(name), CPU)
         network = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
         told, gradients, state = learn(network, name, slice(4 * rank, 4 * rank + 4))
         dist.all_reduce(told)
         found[name] = told / RANKS, gradients, state
-    network = nn.parallel.DistributedDataParallel(sync_batch_norm.join(student(), CPU), broadcast_buffers=False)
+    network = nn.parallel.DistributedDataParallel(sync_batch_norm.convert(student(), CPU), broadcast_buffers=False)
     loss, gradients = taught(network, slice(4 * rank, 4 * rank + 4))
     dist.all_reduce(loss)
     found["distill"] = loss / RANKS, gradients

@@ -13,30 +13,30 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from ssl_core import config, methods
-from ssl_core.config import KnnEval, LinearEval, Pretrain, Views
+from ssl_core import config
+from ssl_core.config import KnnEval, LinearEval, OnlineEvaluation, Pretrain, Views
 from ssl_core.data.dataset import Dataset, labels_of
 from ssl_core.data.decode import encode_png
-from ssl_core.data.image_store import prepared
-from ssl_core.data.label_split import Trial, draw_labelled
+from ssl_core.data.image_store import centre_crops
+from ssl_core.data.label_split import LabelSplit, draw_labelled
 from ssl_core.data.pack import Item, pack
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.errors import LabelsNeeded
 from ssl_core.evaluation import (
     linear_augmented,
     linear_checkpoint,
-    linear_eval,
     logistic_regression,
     online_probe,
 )
-from ssl_core.evaluation.logistic_regression import Setting, Training
+from ssl_core.evaluation.features import extract_features
+from ssl_core.evaluation.logistic_regression import ProbeTraining, Setting
 from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Progress, Resolved, Result, Stopped, to_line
 from ssl_core.inputs import Inputs
-from ssl_core.models import encoder
-from ssl_core.models.encoder import Preprocessing
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.run import run
 from ssl_core.serialization import checkpoint, saved_model
 from ssl_core.training.resolve import resolve
+from tests.ssl_core.toys import build_method
 
 CLASSES = ("dark", "light", "red")
 CPU = {"device": "cpu", "precision": "fp32"}
@@ -72,11 +72,11 @@ def model(dataset: Path, tmp_path_factory) -> Path:
     parsed = config.parse(asked)
     assert isinstance(parsed, Pretrain)
     report = Dataset.open(dataset).report
-    resolved = resolve(parsed, report, Machine.here("cpu"))
+    resolved = resolve(parsed, report, Device.here("cpu"))
     assert isinstance(resolved.image_size, int)
     preprocessing = Preprocessing.of(resolved.image_size, report["mean"], report["std"])
-    method = methods.build(resolved, 0)
-    encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
+    method = build_method(resolved, 0)
+    encoder = Encoder(method.backbone, method.projector, preprocessing)
     saved_model.save(folder, encoder, resolved.backbone, method.heads(), {})
     return folder
 
@@ -209,8 +209,8 @@ def test_a_published_protocol_runs_on_features_as_they_are(dataset, model):
     summary = events_of({**asked, "epochs": 20}, dataset, model)[-1].summary
     opened, encoder = Dataset.open(dataset), saved_model.load(model)
     train, test = opened.indices("train"), opened.indices("test")
-    x, tested = (linear_eval.features(encoder, prepared(opened, rows, 12)) for rows in (train, test))
-    made = logistic_regression.fit(x, labels_of(opened, train), [Setting(0.1, 0.0)], Training(3, epochs=20))
+    x, tested = (extract_features(encoder, centre_crops(opened, rows, 12)) for rows in (train, test))
+    made = logistic_regression.fit(x, labels_of(opened, train), [Setting(0.1, 0.0)], ProbeTraining(3, epochs=20))
     right, _ = made.score(tested, labels_of(opened, test))
     assert summary["top1"] == pytest.approx(right.item() / 60)
     assert "features as they are" in summary["protocol"]
@@ -267,23 +267,23 @@ def test_votes_that_nobody_gave_are_no_guess(tmp_path, model):
 
 
 def test_the_trial_judges_on_test_then_val_then_a_share_of_train(tmp_path):
-    whole = Trial.of(Dataset.open(packed(tmp_path / "a", train=30, val=12, test=9)), None, 0)
+    whole = LabelSplit.of(Dataset.open(packed(tmp_path / "a", train=30, val=12, test=9)), None, 0)
     assert [len(rows) for rows in (whole.train, whole.val, whole.test)] == [30, 12, 9]
-    by_val = Trial.of(Dataset.open(packed(tmp_path / "b", train=30, val=12)), None, 0)
+    by_val = LabelSplit.of(Dataset.open(packed(tmp_path / "b", train=30, val=12)), None, 0)
     assert [len(rows) for rows in (by_val.train, by_val.val, by_val.test)] == [30, 0, 12]
     held_out = Dataset.open(packed(tmp_path / "c", train=30))
-    trial = Trial.of(held_out, None, 0)
-    assert [len(rows) for rows in (trial.train, trial.val, trial.test)] == [24, 0, 6]
-    assert not set(trial.train) & set(trial.test)
-    assert Counter(held_out.labels[trial.test].tolist()) == {0: 2, 1: 2, 2: 2}
-    assert "20 % of the train split" in trial.judge
+    split = LabelSplit.of(held_out, None, 0)
+    assert [len(rows) for rows in (split.train, split.val, split.test)] == [24, 0, 6]
+    assert not set(split.train) & set(split.test)
+    assert Counter(held_out.labels[split.test].tolist()) == {0: 2, 1: 2, 2: 2}
+    assert "20 % of the train split" in split.test_name
 
 
 def test_one_class_cannot_be_judged(tmp_path):
     items = [Item(f"{n}.png", encode_png(photo(n, 0)), "dark", "train") for n in range(4)]
     pack(items, tmp_path / "one", on_bad_file="reject")
     with pytest.raises(LabelsNeeded):
-        Trial.of(Dataset.open(tmp_path / "one"), None, 0)
+        LabelSplit.of(Dataset.open(tmp_path / "one"), None, 0)
 
 
 def test_few_labels_are_drawn_evenly_and_differ_between_draws():
@@ -301,19 +301,21 @@ def test_the_online_evaluation_tells_good_features_from_noise():
     noise = torch.randn(600, 16, generator=generator)
     good = torch.nn.functional.one_hot(labels, 16) * 3 + noise
     train, test = slice(0, 400), slice(400, 600)
-    judged = online_probe.judge(good[train], labels[train], good[test], labels[test], 5, k=20)
+    judged = online_probe.evaluate_features(
+        good[train], labels[train], good[test], labels[test], 5, OnlineEvaluation(knn_k=20)
+    )
     assert judged.keys() == {"online/knn", "online/linear"}
     assert min(judged.values()) > 0.8
-    guessed = online_probe.judge(noise[train], labels[train], noise[test], labels[test], 5, k=20)
+    guessed = online_probe.evaluate_features(
+        noise[train], labels[train], noise[test], labels[test], 5, OnlineEvaluation(knn_k=20)
+    )
     assert max(guessed.values()) < 0.35
 
 
 def test_features_do_not_depend_on_the_batch(dataset, model):
     encoder = saved_model.load(model)
     pixels = torch.from_numpy(np.stack([photo(n, n % 3) for n in range(20)]))
-    torch.testing.assert_close(
-        linear_eval.features(encoder, pixels, batch_size=7), linear_eval.features(encoder, pixels)
-    )
+    torch.testing.assert_close(extract_features(encoder, pixels, batch_size=7), extract_features(encoder, pixels))
 
 
 def goes_on(config_asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:
@@ -414,7 +416,7 @@ def test_a_full_disk_ends_no_evaluation(dataset, model, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "settle", full)
+    monkeypatch.setattr(checkpoint, "write_atomic", full)
     events = goes_on(LONG, dataset, model, tmp_path / "out", None)
     assert [event.code for event in events if isinstance(event, Log)] == ["storage_full"] * 6
     assert isinstance(events[-1], Result)

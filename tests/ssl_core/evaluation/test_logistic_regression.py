@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_core.evaluation import logistic_regression
-from ssl_core.evaluation.logistic_regression import Scaling, Setting, Training
+from ssl_core.evaluation.logistic_regression import ProbeTraining, Scaling, Setting
 
 
 def blobs(count: int, dim: int = 12, classes: int = 4, spread: float = 0.7) -> tuple[Tensor, Tensor]:
@@ -19,7 +19,7 @@ def blobs(count: int, dim: int = 12, classes: int = 4, spread: float = 0.7) -> t
     return centres[labels] + spread * torch.randn(count, dim, generator=generator), labels
 
 
-def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: Training) -> tuple[Tensor, Tensor]:
+def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: ProbeTraining) -> tuple[Tensor, Tensor]:
     """The same full-batch training with torch's own loss, gradient, optimizer and schedule."""
     layer = torch.nn.Linear(x.shape[1], training.classes)
     torch.nn.init.zeros_(layer.weight)
@@ -39,7 +39,7 @@ def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: Training) -> t
 def test_every_setting_of_a_grid_is_trained_as_by_itself(count):
     x, y = blobs(count)
     settings = logistic_regression.grid((0.1, 1.0), (0.0, 0.01))
-    training = Training(classes=4, epochs=30)
+    training = ProbeTraining(classes=4, epochs=30)
     made = logistic_regression.fit(x, y, settings, training)
     for place, setting in enumerate(settings):
         weights, biases = by_autograd(x, y, setting, training)
@@ -50,7 +50,7 @@ def test_every_setting_of_a_grid_is_trained_as_by_itself(count):
 
 def test_minibatches_learn_and_are_the_same_every_time():
     (x, y), (test_x, test_y) = blobs(1500), blobs(400)
-    scaling, training = Scaling.of(x), Training(classes=4, epochs=5, batch_size=64, seed=1)
+    scaling, training = Scaling.of(x), ProbeTraining(classes=4, epochs=5, batch_size=64, seed=1)
     first, second = (logistic_regression.fit(scaling(x), y, [Setting(3.0, 0.0)], training) for _ in range(2))
     assert torch.equal(first.weights, second.weights)
     right, loss = first.score(scaling(test_x), test_y)
@@ -76,14 +76,14 @@ def test_constant_features_are_scaled_to_nothing_rather_than_to_nan():
 def test_the_setting_that_generalises_is_picked(count):
     x, y = blobs(count, spread=1.5)
     useless, good = Setting(1e-9, 1.0), Setting(3.0, 1e-4)
-    training = Training(classes=4, epochs=10)
+    training = ProbeTraining(classes=4, epochs=10)
     assert logistic_regression.pick(Scaling.of(x)(x), y, [useless, good], training, held_out=0.1) == good
 
 
 def test_one_label_per_class_takes_the_middle_of_the_grid():
     x, y = blobs(4)
     settings = logistic_regression.grid((0.01, 0.1, 1.0), (0.0, 1e-3))
-    assert logistic_regression.pick(x, y, settings, Training(4), held_out=0.1) == Setting(0.1, 1e-3)
+    assert logistic_regression.pick(x, y, settings, ProbeTraining(4), held_out=0.1) == Setting(0.1, 1e-3)
 
 
 def test_ties_go_to_the_lower_loss_and_nan_never_wins():
@@ -100,7 +100,7 @@ def test_ties_go_to_the_lower_loss_and_nan_never_wins():
 @pytest.mark.parametrize("count", [50, 1200])
 def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
     labels = torch.arange(count) % 5
-    folds = logistic_regression.folds(labels, 0.1, Training(classes=5))
+    folds = logistic_regression.folds(labels, 0.1, ProbeTraining(classes=5))
     for kept in folds:
         assert 0 < kept.sum() < count
         assert len(labels[kept].unique()) == 5
@@ -114,12 +114,14 @@ def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
 
 def test_one_setting_alone_needs_no_picking():
     x, y = blobs(60)
-    assert logistic_regression.pick(x, y, [Setting(7.0, 0.5)], Training(4, epochs=1), held_out=0.1) == Setting(7.0, 0.5)
+    assert logistic_regression.pick(x, y, [Setting(7.0, 0.5)], ProbeTraining(4, epochs=1), held_out=0.1) == Setting(
+        7.0, 0.5
+    )
 
 
 def test_one_of_a_grid_is_taken_by_its_place():
     x, y = blobs(60)
-    settings, training = logistic_regression.grid((0.1, 1.0), (0.0, 0.01)), Training(classes=4, epochs=3)
+    settings, training = logistic_regression.grid((0.1, 1.0), (0.0, 0.01)), ProbeTraining(classes=4, epochs=3)
     whole = logistic_regression.fit(x, y, settings, training)
     for place in range(4):
         torch.testing.assert_close(whole.only(place).logits(x)[:, :, 0], whole.logits(x)[:, :, place])

@@ -12,9 +12,9 @@ from sklearn.decomposition import PCA
 from ssl_core import config
 from ssl_core.config import Project
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import prepared
+from ssl_core.data.image_store import centre_crops
 from ssl_core.evaluation import projection
-from ssl_core.evaluation.linear_eval import features
+from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Failed, Progress, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
 from ssl_core.reports import projection_map, style
@@ -84,7 +84,7 @@ def test_the_pictures_name_the_model_as_people_call_it(method, named):
 def test_the_first_components_are_those_of_the_models_unit_features(digits, model, tmp_path):
     go(digits, model, tmp_path, **FAST, layer="projection", precision="fp32")
     dataset, encoder = Dataset.open(digits), saved_model.load(model)
-    found = features(encoder, prepared(dataset, dataset.indices("test"), 16), "projection").double().numpy()
+    found = extract_features(encoder, centre_crops(dataset, dataset.indices("test"), 16), "projection").double().numpy()
     unit = found / np.linalg.norm(found, axis=1, keepdims=True)
     expected = (unit - unit.mean(0)) @ np.linalg.svd(unit - unit.mean(0), full_matrices=False)[2][:2].T
     got = np.array([point["pca"] for point in coordinates(tmp_path)["points"]])
@@ -167,7 +167,7 @@ def test_what_cannot_be_drawn_fails_in_a_sentence(fields, words, digits, model, 
 
 
 def test_a_layer_that_the_model_lacks_is_refused(digits, model, tmp_path):
-    assert "no layer 'head5'" in go(digits, model, tmp_path, layer="head5")[-1].message
+    assert "no layer head5" in go(digits, model, tmp_path, layer="head5")[-1].message
 
 
 def test_a_projection_needs_a_model(digits, tmp_path):
@@ -190,7 +190,7 @@ def test_any_number_of_classes_can_be_drawn(classes):
         drawn = projection_map.scatter(
             {"tsne": projection_map.Panel(places, {"perplexity": 30.0})}, labels, names, "300 images", "A model."
         )
-        assert Image.open(io.BytesIO(style.written(drawn, "png"))).format == "PNG"
+        assert Image.open(io.BytesIO(style.to_bytes(drawn, "png"))).format == "PNG"
     told = [text.get_text() for text in drawn.legends[0].get_texts()]
     here = len(set(labels.tolist()))
     assert len(told) == min(here, projection_map._MOST_NAMED)

@@ -20,10 +20,10 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchv
 import timm
 import torchvision
 
-from ssl_core import config, methods
+from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import prepared
-from ssl_core.device import Machine
+from ssl_core.data.image_store import centre_crops
+from ssl_core.device import Device
 from ssl_core.errors import ExportFailed
 from ssl_core.events import Artifact, Failed, Log, Resolved, Stopped, from_line
 from ssl_core.export import formats, graph
@@ -34,6 +34,7 @@ from ssl_core.run import run
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
 from tests.ssl_core.digits import pack_digits
+from tests.ssl_core.toys import build_method
 
 SMALL = {"name": "resnet10", "width": 0.125, "stem": "cifar"}
 ROOT = Path(__file__).parents[2]
@@ -48,8 +49,8 @@ def saved(folder: Path, side: int = 16, **backbone) -> Encoder:
     """A model on disk whose batch norms are not at their start, and the encoder that it was."""
     asked = config.parse({"method": {"name": "simclr"}, "backbone": backbone, "batch_size": 2, "image_size": side})
     report = {"splits": {"train": {"images": 64}}, "sizes": [{"width": side, "height": side, "images": 64}]}
-    resolved = resolve(asked, report, Machine("cpu", gains_from_bf16=False))
-    network = methods.build(resolved, 1)
+    resolved = resolve(asked, report, Device("cpu", gains_from_bf16=False))
+    network = build_method(resolved, 1)
     generator = torch.Generator().manual_seed(2)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
@@ -84,7 +85,7 @@ def small(digits, model, tmp_path_factory) -> tuple[Path, list]:
 
 def pixels(digits: Path, count: int, side: int = 16) -> torch.Tensor:
     dataset = Dataset.open(digits)
-    return prepared(dataset, dataset.indices("test")[:count], side)
+    return centre_crops(dataset, dataset.indices("test")[:count], side)
 
 
 def test_every_format_is_written_checked_and_told(small):

@@ -11,7 +11,7 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - lightly imports torchvisi
 # isort: split
 from lightly import loss as lightly
 
-from ssl_core.methods import Moment, losses
+from ssl_core.methods import RunPosition, losses
 from tests.ssl_core.methods.test_methods import build, views
 
 SHAPES = [(8, 16), (5, 3), (32, 64)]
@@ -120,5 +120,5 @@ def test_dino_over_steps_with_four_views_a_centre_that_moves_and_a_teacher_that_
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(gradients(loss, method), gradients(expected, method))
         torch.testing.assert_close(method.centre, theirs.center[0, 0])
-        method.after_step(Moment(step + 1, total_steps=8, steps_per_epoch=2))
+        method.after_step(RunPosition(step + 1, total_steps=8, steps_per_epoch=2))
     assert method.teacher_temperature == pytest.approx(0.07)

@@ -5,8 +5,8 @@ import torch
 
 from ssl_core import config
 from ssl_core.config import methods as method_configs
-from ssl_core.device import Machine
-from ssl_core.methods import METHODS, Moment, losses
+from ssl_core.device import Device
+from ssl_core.methods import METHODS, RunPosition, losses
 from ssl_core.methods.target import TargetMethod
 from ssl_core.models import backbones, ema
 from ssl_core.training.resolve import resolve
@@ -19,7 +19,7 @@ def build(name, **changes):
     """The method with its own defaults, but for the changes, on a small network."""
     torch.manual_seed(0)
     asked = config.Pretrain(method=method_configs.METHODS[name](**changes), backbone=SHAPE, image_size=16)
-    resolved = resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
+    resolved = resolve(asked, REPORT, Device("cpu", gains_from_bf16=False))
     return METHODS[name](resolved.method, backbones.build(SHAPE))
 
 
@@ -139,7 +139,7 @@ def test_a_target_gets_no_gradient_and_follows_after_each_step(name):
     assert all(p.grad is None for p in method.target.parameters())
     for p in method.backbone.parameters():
         p.data += 1
-    method.after_step(Moment(step=0, total_steps=10, steps_per_epoch=5))
+    method.after_step(RunPosition(step=0, total_steps=10, steps_per_epoch=5))
     for old, new in zip(before, method.target.parameters(), strict=True):
         assert new.sub(old).max() <= 0.011  # a hundredth of the way
     assert any(not torch.equal(old, new) for old, new in zip(before, method.target.parameters(), strict=True))
@@ -150,7 +150,7 @@ def test_a_target_begins_as_the_network_that_the_run_starts_from(name):
     method = build(name)
     for p in method.backbone.parameters():
         p.data.fill_(0.5)
-    method.begin()
+    method.on_weights_loaded()
     assert all(bool((p == 0.5).all()) for p in method.target[0].parameters())
 
 
@@ -210,17 +210,17 @@ def test_dino_centres_sharpens_and_holds_its_prototypes_still():
     assert not method.centre.any()
     method(views()).loss.backward()
     assert method.centre.any()
-    method.before_step(Moment(step=4, total_steps=40, steps_per_epoch=5))
+    method.before_step(RunPosition(step=4, total_steps=40, steps_per_epoch=5))
     assert method.prototypes.weight.grad is None
     method(views()).loss.backward()
-    method.before_step(Moment(step=5, total_steps=40, steps_per_epoch=5))
+    method.before_step(RunPosition(step=5, total_steps=40, steps_per_epoch=5))
     assert method.prototypes.weight.grad is not None
     warm = []
     for step in (10, 20, 30):
-        method.after_step(Moment(step, total_steps=40, steps_per_epoch=5))
+        method.after_step(RunPosition(step, total_steps=40, steps_per_epoch=5))
         warm.append(method.teacher_temperature.item())
     assert warm == pytest.approx([0.055, 0.07, 0.07])
 
 
 def test_momentum_rises_by_a_cosine_from_its_start_to_one():
-    assert [ema.rising(0.99, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])
+    assert [ema.rising_momentum(0.99, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_core import config, methods
-from ssl_core.device import Machine
+from ssl_core import config
+from ssl_core.device import Device
 from ssl_core.methods import METHODS
 from ssl_core.models import grad_cache
 from ssl_core.training.resolve import resolve
+from tests.ssl_core.toys import build_method
 
 REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height": 16, "images": 64}]}
 
@@ -18,7 +19,7 @@ REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height":
 def build(name):
     shape = {"name": "resnet10", "width": 0.125, "stem": "cifar"}
     asked = config.parse({"method": {"name": name, "projector": [32, 16]}, "backbone": shape, "batch_size": 16})
-    return methods.build(resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False)), 0).double()
+    return build_method(resolve(asked, REPORT, Device("cpu", gains_from_bf16=False)), 0).double()
 
 
 def views(n=12):
@@ -34,7 +35,7 @@ def test_parts_give_the_gradient_of_the_whole_batch_where_no_batch_norm_mixes_im
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # so that it looks at no batch
     parted = copy.deepcopy(whole)
-    grad_cache.take_in_parts(parted.backbone, 5)
+    grad_cache.cache_gradients(parted.backbone, 5)
     losses = [method(views()).loss for method in (whole, parted)]
     for loss in losses:
         loss.backward()
@@ -45,7 +46,7 @@ def test_parts_give_the_gradient_of_the_whole_batch_where_no_batch_norm_mixes_im
 
 def test_batch_norm_counts_each_part_once():
     parted, by_hand = build("simclr"), build("simclr")
-    grad_cache.take_in_parts(parted.backbone, 8)
+    grad_cache.cache_gradients(parted.backbone, 8)
     parted(views()).loss.backward()
     with torch.no_grad():
         for part in torch.cat(views()).split(8):
@@ -64,14 +65,14 @@ def held(method):
 
 def test_the_activations_of_the_whole_batch_are_not_held():
     parted = build("simclr")
-    grad_cache.take_in_parts(parted.backbone, 4)
+    grad_cache.cache_gradients(parted.backbone, 4)
     assert held(parted) < held(build("simclr")) / 4
 
 
 def test_a_smaller_batch_and_an_evaluation_pass_whole():
     method, seen = build("simclr"), []
     method.backbone.conv1.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    grad_cache.take_in_parts(method.backbone, 30)
+    grad_cache.cache_gradients(method.backbone, 30)
     method(views())
     with torch.no_grad():
         method.backbone(torch.rand(50, 3, 16, 16, dtype=torch.float64))

@@ -182,7 +182,7 @@ def test_norms_and_biases_decay_only_when_told(decays_all):
 @pytest.mark.parametrize(("name", "plain"), [("sgd", False), ("adamw", False), ("lars", True), ("muon", True)])
 def test_a_classifier_is_neither_adapted_nor_decayed_by_lars_and_muon(name, plain):
     method = Tiny()
-    method.plain = lambda: (method.predictor,)
+    method.excluded_from_adaptation = lambda: (method.predictor,)
     config = Pretrain(
         method={"name": "simclr"},
         optimizer={"name": name, "lr": 1.0, "weight_decay": 0.1, "decay_norm_and_bias": False},

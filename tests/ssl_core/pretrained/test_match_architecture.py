@@ -18,8 +18,9 @@ import torchvision.models
 
 from ssl_core.config.architectures import TORCHVISION, TORCHVISIONS_FIRST
 from ssl_core.errors import BadWeights
-from ssl_core.models import backbones, resnet, torchvision_models
-from ssl_core.pretrained.match_architecture import recognise
+from ssl_core.models import backbones, torchvision_models
+from ssl_core.models.resnet import ResNet
+from ssl_core.pretrained.match_architecture import match_architecture
 from tests.ssl_core.foreign import lightly_resnet, lightly_sequential, randomised, timm_resnet
 
 
@@ -40,7 +41,7 @@ def pictures(side):
 
 
 def recognised(weights, **known):
-    return recognise({name: tuple(value.shape) for name, value in weights.items()}, **known)
+    return match_architecture({name: tuple(value.shape) for name, value in weights.items()}, **known)
 
 
 def rebuilt(weights, found):
@@ -152,8 +153,8 @@ def test_torchvisions_other_networks_are_told_by_their_weights(name):
 @pytest.mark.parametrize("family", TORCHVISIONS_FIRST)
 def test_every_family_of_torchvision_begins_with_the_weight_that_it_is_known_by(family):
     name = next(name for name in TORCHVISION if name.startswith(family))
-    with backbones.ShapesAlone():
-        assert TORCHVISIONS_FIRST[family] in torchvision_models.Torchvision(name).body.state_dict()
+    with backbones.MetaTensors():
+        assert TORCHVISIONS_FIRST[family] in torchvision_models.TorchvisionModel(name).body.state_dict()
 
 
 def test_every_network_of_torchvision_is_of_a_family():
@@ -161,8 +162,8 @@ def test_every_network_of_torchvision_is_of_a_family():
 
 
 def test_width_is_told_by_the_first_convolution():
-    with backbones.ShapesAlone():
-        weights = resnet.ResNet("resnet34", width=0.25, stem="cifar").state_dict()
+    with backbones.MetaTensors():
+        weights = ResNet("resnet34", width=0.25, stem="cifar").state_dict()
     found = recognised(weights)
     assert (found.backbone.name, found.backbone.width) == ("resnet34", 0.25)
 

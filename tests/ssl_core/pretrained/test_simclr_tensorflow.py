@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_core import config, methods
+from ssl_core import config
 from ssl_core.__main__ import main
-from ssl_core.device import Machine
+from ssl_core.device import Device
+from ssl_core.models.encoder import Preprocessing
 from ssl_core.models.resnet import BLOCKS
 from ssl_core.pretrained import simclr_tensorflow
 from ssl_core.pretrained.simclr_tensorflow import CannotImport
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
 from tests.ssl_core.google_network import GoogleNetwork
+from tests.ssl_core.toys import build_method
 
 SIDE = 16
 
@@ -134,7 +136,7 @@ def test_the_transcription_has_the_names_and_shapes_of_googles_variables(size, m
 def test_an_imported_model_wants_its_images_unscaled(cifar, size, tmp_path):
     simclr_tensorflow.import_simclr(packed(tmp_path, made(cifar=cifar).variables), tmp_path / "model")
     encoder = saved_model.load(tmp_path / "model")
-    assert encoder.preprocessing == encoder.Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert encoder.preprocessing == Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     pixels = np.full((1, size, size, 3), 51, dtype=np.uint8)
     with torch.inference_mode():
         expected = encoder.backbone(torch.full((1, 3, size, size), 0.2))
@@ -147,8 +149,8 @@ def test_training_may_start_from_an_imported_model(tmp_path):
     card = saved_model.load_card(tmp_path / "model")
     asked = config.parse({"method": {"name": "simclr"}, "batch_size": 16, "image_size": 32})
     report = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 32, "height": 32, "images": 64}]}
-    resolved = resolve(asked, report, Machine("cpu", gains_from_bf16=False), start=card)
-    network = methods.build(resolved, seed=1).backbone
+    resolved = resolve(asked, report, Device("cpu", gains_from_bf16=False), start=card)
+    network = build_method(resolved, seed=1).backbone
     saved_model.load_backbone(network, tmp_path / "model")
     torch.testing.assert_close(network.body.state_dict(), saved_model.load(tmp_path / "model").backbone.state_dict())
 

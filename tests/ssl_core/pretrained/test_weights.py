@@ -132,7 +132,7 @@ def test_weights_that_no_network_can_have_are_refused_and_nothing_is_left(tmp_pa
 
 
 def test_a_size_that_the_network_cannot_take_is_refused(tmp_path):
-    torch.save(torchvision_models.Torchvision("squeezenet1_1").body.state_dict(), tmp_path / "weights.pt")
+    torch.save(torchvision_models.TorchvisionModel("squeezenet1_1").body.state_dict(), tmp_path / "weights.pt")
     asked = Import(backbone="torchvision_squeezenet1_1", image_size=8)
     with pytest.raises(BadWeights, match="cannot take images of 8 pixels"):
         import_weights(tmp_path / "weights.pt", tmp_path / "model", asked)

@@ -31,7 +31,7 @@ def test_names_are_drawn_whatever_they_hold():
 
 
 def test_without_a_matrix_there_is_no_picture(tmp_path):
-    assert list(confusion_matrix.left({"per_class": []}, 0.5, tmp_path)) == []
+    assert list(confusion_matrix.write({"per_class": []}, 0.5, tmp_path)) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -39,8 +39,8 @@ def test_a_full_disk_costs_the_picture_alone(tmp_path, monkeypatch):
     def no_room(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "settle", no_room)
+    monkeypatch.setattr(files, "write_atomic", no_room)
     details = {"confusion": [[1]], "per_class": [{"name": "x"}]}
-    (told,) = confusion_matrix.left(details, 1.0, tmp_path)
+    (told,) = confusion_matrix.write(details, 1.0, tmp_path)
     assert isinstance(told, Log)
     assert told.code == "storage_full"

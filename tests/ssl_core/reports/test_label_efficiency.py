@@ -54,11 +54,11 @@ def test_what_it_is_judged_beside_is_in_the_svg_by_name():
 
 
 def test_one_share_makes_no_curve(tmp_path):
-    assert list(label_efficiency.left(rows((0.2, 0.5, 0.9))[:1], "", tmp_path)) == []
+    assert list(label_efficiency.write(rows((0.2, 0.5, 0.9))[:1], "", tmp_path)) == []
 
 
 def test_both_files_are_left_and_a_full_disk_costs_the_pictures_alone(tmp_path, monkeypatch):
-    left = list(label_efficiency.left(rows((0.2, 0.5, 0.9)), "", tmp_path))
+    left = list(label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path))
     assert [(event.name, event.media_type) for event in left if isinstance(event, Artifact)] == [
         ("labels.png", "image/png"),
         ("labels.svg", "image/svg+xml"),
@@ -68,10 +68,10 @@ def test_both_files_are_left_and_a_full_disk_costs_the_pictures_alone(tmp_path, 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "settle", full)
-    (told,) = label_efficiency.left(rows((0.2, 0.5, 0.9)), "", tmp_path)
+    monkeypatch.setattr(files, "write_atomic", full)
+    (told,) = label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path)
     assert isinstance(told, Log)
     assert told.code == "storage_full"
-    monkeypatch.setattr(files, "settle", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    monkeypatch.setattr(files, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
-        list(label_efficiency.left(rows((0.2, 0.5, 0.9)), "", tmp_path))
+        list(label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path))

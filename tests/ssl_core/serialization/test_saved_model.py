@@ -12,13 +12,13 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchv
 # isort: split
 import torchvision.models
 
-from ssl_core import config, methods
-from ssl_core.device import Machine
+from ssl_core import config
+from ssl_core.device import Device
 from ssl_core.errors import BadModel
-from ssl_core.models import encoder
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
+from tests.ssl_core.toys import build_method
 
 REPORT = {"splits": {"train": {"images": 64}}, "sizes": [{"width": 16, "height": 16, "images": 64}]}
 PREPROCESSING = Preprocessing.of(16, [0.5, 0.4, 0.3], [0.2, 0.0, 0.3])
@@ -28,13 +28,13 @@ def resolved(method="simclr", **backbone):
     shape = backbone if "name" in backbone else {"name": "resnet10", "width": 0.125, "stem": "cifar"} | backbone
     method = {"name": method} if isinstance(method, str) else method
     asked = config.parse({"method": method, "backbone": shape, "batch_size": 16})
-    return resolve(asked, REPORT, Machine("cpu", gains_from_bf16=False))
+    return resolve(asked, REPORT, Device("cpu", gains_from_bf16=False))
 
 
 def saved(directory, method="simclr", seed=1, **backbone):
     """An artifact on disk, and the encoder that it was."""
     run = resolved(method, **backbone)
-    network = methods.build(run, seed)
+    network = build_method(run, seed)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
             buffer.uniform_(-0.1, 0.1)  # as after training
@@ -142,7 +142,7 @@ def test_models_of_the_first_format_are_still_read(tmp_path, method):
 
 
 def test_an_encoder_may_have_no_projector(tmp_path):
-    network = methods.build(resolved(), 1)
+    network = build_method(resolved(), 1)
     encoder = Encoder(network.backbone, None, PREPROCESSING)
     saved_model.save(tmp_path, encoder, resolved().backbone, {}, {})
     loaded = saved_model.load(tmp_path)
@@ -202,11 +202,11 @@ def test_a_damaged_artifact_is_refused_in_a_sentence(tmp_path, file, damage):
 def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
     saved(tmp_path)
     with pytest.raises(BadModel, match="another shape"):
-        saved_model.load_backbone(methods.build(resolved(width=0.25), 0).backbone, tmp_path)
+        saved_model.load_backbone(build_method(resolved(width=0.25), 0).backbone, tmp_path)
 
 
 def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():
-    preprocessing = encoder.Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
+    preprocessing = Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
     image = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     expected = torch.tensor([1.0, -1.0, 0.2]).repeat_interleave(4)
     torch.testing.assert_close(preprocessing.pixels(image), expected[None])

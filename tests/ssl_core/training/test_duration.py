@@ -4,10 +4,10 @@ import pytest
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.training import duration
 from ssl_core.training.resolve import Length, resolve
-from ssl_core.training.training_data import Material
+from ssl_core.training.training_data import TrainingData
 from tests.ssl_core.digits import TINY, pack_digits
 
 
@@ -15,8 +15,8 @@ from tests.ssl_core.digits import TINY, pack_digits
 def run(tmp_path_factory):
     """A resolved config, and its images: ten steps make an epoch."""
     digits = Dataset.open(pack_digits(tmp_path_factory.mktemp("digits"), train=160))
-    resolved = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Machine("cpu", False))
-    return resolved, Material.of(digits, resolved)
+    resolved = resolve(config.parse({"method": {"name": "simclr"}, **TINY}), digits.report, Device("cpu", False))
+    return resolved, TrainingData.of(digits, resolved)
 
 
 class Clock:
@@ -28,12 +28,12 @@ class Clock:
         monkeypatch.setattr(duration, "_step_seconds", self.steps)
         monkeypatch.setattr(duration, "_evaluation_seconds", self.evaluation)
 
-    def steps(self, resolved, material, patience):
+    def steps(self, resolved, data, patience):
         self.patience.append(patience)
         self.now += 4.0
         return self._step
 
-    def evaluation(self, resolved, material):
+    def evaluation(self, resolved, data):
         self.now += self._evaluation
         return self._evaluation
 

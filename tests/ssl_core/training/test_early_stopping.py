@@ -5,20 +5,20 @@ import pytest
 from ssl_core import config
 from ssl_core.config import Pretrain
 from ssl_core.errors import LabelsNeeded
-from ssl_core.training.early_stopping import Patience
+from ssl_core.training.early_stopping import EarlyStopping
 
 
-def patience(**fields) -> Patience:
+def patience(**fields) -> EarlyStopping:
     asked = config.parse({"method": {"name": "simclr"}, "early_stop": fields})
     assert isinstance(asked, Pretrain)
-    return Patience(asked.early_stop, judged=False)
+    return EarlyStopping(asked.early_stop, evaluated=False)
 
 
-def lasts(found: Patience, *values: float) -> int | None:
+def lasts(found: EarlyStopping, *values: float) -> int | None:
     """After how many measurements, one an epoch, it is over."""
     for epoch, value in enumerate(values, 1):
-        found.heed({"train/rankme": value, "train/loss": 1.0}, epoch)
-        if found.over:
+        found.update({"train/rankme": value, "train/loss": 1.0}, epoch)
+        if found.stopped:
             return epoch
     return None
 
@@ -40,14 +40,14 @@ def test_a_rise_that_is_too_small_is_none():
 def test_what_is_no_number_is_no_best():
     found = patience(patience=2)
     assert lasts(found, float("nan"), float("inf"), 1) == 2
-    assert found.told(7)[1]["best"] is None
+    assert found.reason(7)[1]["best"] is None
 
 
-def test_other_metrics_are_not_heeded():
+def test_other_metrics_are_not_counted():
     found = patience(patience=1)
     for epoch in range(5):
-        found.heed({"train/loss": 1.0, "online/knn": 0.1}, epoch)
-    assert not found.over
+        found.update({"train/loss": 1.0, "online/knn": 0.1}, epoch)
+    assert not found.stopped
 
 
 def test_it_goes_on_from_where_it_was():
@@ -60,7 +60,7 @@ def test_it_goes_on_from_where_it_was():
 def test_without_early_stop_it_never_ends():
     asked = config.parse({"method": {"name": "simclr"}})
     assert isinstance(asked, Pretrain)
-    assert lasts(Patience(asked.early_stop, judged=False), *([1.0] * 100)) is None
+    assert lasts(EarlyStopping(asked.early_stop, evaluated=False), *([1.0] * 100)) is None
 
 
 def test_knn_needs_labels():

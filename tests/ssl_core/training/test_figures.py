@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_core import config, files
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.events import Artifact, Checkpoint, Log, Model, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
 from ssl_core.reports import style, tensorboard, training_curves, view_grid
@@ -20,7 +20,7 @@ from ssl_core.run import run
 from ssl_core.training import figures
 from ssl_core.training.learner import Learner
 from ssl_core.training.resolve import resolve
-from ssl_core.training.training_data import Material
+from ssl_core.training.training_data import TrainingData
 from tests.ssl_core.digits import TINY, pack_digits
 from tests.ssl_core.test_run import kinds
 
@@ -50,7 +50,7 @@ def go(digits, directory, inputs=None, **fields):
 @pytest.fixture
 def drawn(monkeypatch):
     """The series of every curves that are drawn."""
-    seen, draw = [], training_curves.curves
+    seen, draw = [], training_curves.draw
 
     def watched(series, *given):
         seen.append({name: (one.step, one.value) for name, one in series.items()})
@@ -62,9 +62,9 @@ def drawn(monkeypatch):
 
 def learner(digits, **fields):
     dataset = Dataset.open(digits)
-    resolved = resolve(asked(**fields), dataset.report, Machine("cpu", False))
-    material = Material.of(dataset, resolved)
-    return Learner(resolved, material), material
+    resolved = resolve(asked(**fields), dataset.report, Device("cpu", False))
+    data = TrainingData.of(dataset, resolved)
+    return Learner(resolved, data), data
 
 
 def test_a_run_leaves_views_at_its_start_and_curves_before_its_model(digits, tmp_path):
@@ -118,14 +118,14 @@ def test_a_run_that_diverges_leaves_the_curves_that_lead_there(digits, tmp_path,
 
 @pytest.mark.parametrize("name", START + END[1:])
 def test_a_full_disk_costs_a_picture_and_not_the_run(name, digits, tmp_path, monkeypatch):
-    settle = files.settle
+    write = files.write_atomic
 
     def full(path, data):
         if path.name == name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return settle(path, data)
+        return write(path, data)
 
-    monkeypatch.setattr(files, "settle", full)
+    monkeypatch.setattr(files, "write_atomic", full)
     events = go(digits, tmp_path, epochs=1)
     assert [event.code for event in kinds(events, Log)] == ["storage_full"]
     assert name not in [event.name for event in kinds(events, Artifact)]
@@ -148,20 +148,20 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
     shown = {}
     monkeypatch.setattr(training_curves, "views", lambda rows, epochs, *_: shown.update(rows=rows, epochs=epochs))
     monkeypatch.setattr(style, "written", lambda *_: b"png")
-    it, material = learner(digits, epochs=4)
-    assert dict(figures._views(it, material)) == {"views.png": b"png"}
+    it, data = learner(digits, epochs=4)
+    assert dict(figures._views(it, data)) == {"views.png": b"png"}
     assert shown["epochs"] == [0, 1, 2, 3]
     assert [views[0].shape for views in shown["rows"][0].views] == [(8, 8, 3), (8, 8, 3), (16, 16, 3), (16, 16, 3)]
     seen = {}
     for rows in it.batches():
         seen |= {
-            (it.step // it.steps_per_epoch, row): [view[place] for view in it._views(material.images.batch(rows), rows)]
+            (it.step // it.steps_per_epoch, row): [view[place] for view in it._views(data.images.batch(rows), rows)]
             for place, row in enumerate(rows.tolist())
         }
         it.step += 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (it.preprocessing.mean, it.preprocessing.std))
     compared = 0
-    for row, sight in zip(figures._some(material, it.resolved).tolist(), shown["rows"], strict=True):
+    for row, sight in zip(figures._some(data, it.resolved).tolist(), shown["rows"], strict=True):
         for epoch, views in zip(shown["epochs"], sight.views, strict=True):
             for picture, tensor in zip(views, seen.get((epoch, row), ()), strict=False):
                 pixels = (tensor * std + mean).permute(1, 2, 0).mul(255).numpy()
@@ -203,8 +203,8 @@ def histories():
 @pytest.mark.parametrize("case", histories())
 def test_no_panel_is_empty(case):
     with style.style():
-        drawn = training_curves.curves(histories()[case].series, 10, {0.0: 8, 10.0: 16}, "A run", "A note.")
-        style.written(drawn, "png")
+        drawn = training_curves.draw(histories()[case].series, 10, {0.0: 8, 10.0: 16}, "A run", "A note.")
+        style.to_bytes(drawn, "png")
     assert drawn.axes
     for axes in drawn.axes:
         assert axes.get_title(loc="left")
@@ -214,13 +214,13 @@ def test_no_panel_is_empty(case):
 
 
 def test_a_run_without_points_has_no_curves():
-    assert training_curves.curves({}, 10, {}, "A run", "A note.") is None
+    assert training_curves.draw({}, 10, {}, "A run", "A note.") is None
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "a\nb\x00c", "猫", "_hidden", "x" * 99, ""])
 def test_a_class_may_have_any_name(name):
     image = np.zeros((8, 8, 3), np.uint8)
     with style.style():
-        drawn = view_grid.views([view_grid.Sight(image, name, [[image, image]])], [0], "Views", "A note.")
-        data = style.written(drawn, "png")
+        drawn = view_grid.draw([view_grid.GridRow(image, name, [[image, image]])], [0], "Views", "A note.")
+        data = style.to_bytes(drawn, "png")
     assert Image.open(io.BytesIO(data)).format == "PNG"

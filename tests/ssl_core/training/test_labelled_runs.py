@@ -7,8 +7,8 @@ import torch
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset, labels_of
-from ssl_core.data.image_store import prepared
-from ssl_core.evaluation import linear_eval
+from ssl_core.data.image_store import centre_crops
+from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
 from ssl_core.run import run
@@ -78,7 +78,7 @@ def test_the_summary_is_what_the_loaded_model_gets_right(kind, digits, models, t
     summary = go(kind, digits, tmp_path, models.get(KINDS[kind]))[-1].summary
     dataset, encoder = Dataset.open(digits), saved_model.load(tmp_path / "model")
     rows = dataset.indices("test")
-    guesses = linear_eval.features(encoder, prepared(dataset, rows, 8), "logits").argmax(1)
+    guesses = extract_features(encoder, centre_crops(dataset, rows, 8), "logits").argmax(1)
     assert summary["top1"] == (guesses == labels_of(dataset, rows)).double().mean().item()
 
 
@@ -110,9 +110,9 @@ def test_a_student_learns_what_its_teacher_knows_from_images_without_labels(digi
     events = go("distill", plain, tmp_path / "out", models["classifier"], epochs=12)
     assert "top1" not in events[-1].summary
     dataset, rows = Dataset.open(plain), Dataset.open(plain).indices("test")
-    images = prepared(dataset, rows, 8)
+    images = centre_crops(dataset, rows, 8)
     teacher, student = (
-        linear_eval.features(saved_model.load(folder), images, "logits").argmax(1)
+        extract_features(saved_model.load(folder), images, "logits").argmax(1)
         for folder in (models["classifier"], tmp_path / "out" / "model")
     )
     assert (teacher == student).float().mean() > 0.5

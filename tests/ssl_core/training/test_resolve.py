@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from ssl_core import config
-from ssl_core.device import Machine
+from ssl_core.device import Device
 from ssl_core.errors import ConfigUnfit
 from ssl_core.methods import METHODS
 from ssl_core.models import backbones
 from ssl_core.recipes import RECIPES
-from ssl_core.training.resolve import Length, resolve, resolve_device
+from ssl_core.training.resolve import Length, resolve, resolve_device, with_length
 
-CPU, BF16, GPU = Machine("cpu", False), Machine("cpu", True), Machine("cuda", True)
+CPU, BF16, GPU = Device("cpu", False), Device("cpu", True), Device("cuda", True)
 
 
 def report(width=32, height=32, images=1000):
@@ -22,7 +22,7 @@ def report(width=32, height=32, images=1000):
     return {"splits": {"train": {"images": images}}, "sizes": sizes}
 
 
-def settle(machine=CPU, data=None, **fields):
+def resolved_from(machine=CPU, data=None, **fields):
     return resolve(config.parse({"method": {"name": "simclr"}} | fields), data or report(), machine)
 
 
@@ -30,7 +30,7 @@ def settle(machine=CPU, data=None, **fields):
 @pytest.mark.parametrize("machine", [CPU, BF16, GPU])
 @pytest.mark.parametrize("side", [8, 28, 32, 300])
 def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, side):
-    resolved = settle(machine, report(side, side), method={"name": name})
+    resolved = resolved_from(machine, report(side, side), method={"name": name})
     text = resolved.model_dump_json()
     assert '"auto"' not in text
     assert resolve(resolved, report(64, 64), CPU if machine == GPU else GPU) == resolved.model_copy(
@@ -42,7 +42,9 @@ def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
 def test_every_recipe_resolves(name):
     asked = config.parse(RECIPES[name].config)
-    resolved = resolve(asked, report(images=50_000), CPU, length_in=lambda _: Length(7))
+    resolved = resolve(asked, report(images=50_000), CPU)
+    if asked.minutes is not None:
+        resolved = with_length(resolved, Length(7))
     assert '"auto"' not in resolved.model_dump_json()
     assert resolved.epochs == (asked.epochs or 7)
 
@@ -50,18 +52,18 @@ def test_every_recipe_resolves(name):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_learn_by_muon_on_a_cpu_and_by_sgd_on_a_gpu(method):
     asked = {"name": method}
-    assert settle(CPU, method=asked).optimizer.name == settle(BF16, method=asked).optimizer.name == "muon"
-    assert settle(GPU, method=asked).optimizer.name == "sgd"
-    assert settle(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
+    assert resolved_from(CPU, method=asked).optimizer.name == resolved_from(BF16, method=asked).optimizer.name == "muon"
+    assert resolved_from(GPU, method=asked).optimizer.name == "sgd"
+    assert resolved_from(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
 
 
 def test_network_and_precision_follow_the_device():
-    cpu, bf16, gpu = settle(CPU), settle(BF16), settle(GPU)
+    cpu, bf16, gpu = resolved_from(CPU), resolved_from(BF16), resolved_from(GPU)
     assert (cpu.backbone.name, cpu.backbone.width, cpu.precision) == ("resnet10", 0.5, "fp32")
     assert (bf16.device, bf16.precision) == ("cpu", "bf16")
     assert (gpu.backbone.name, gpu.backbone.width, gpu.precision, gpu.device) == ("resnet18", 1, "bf16", "cuda")
     assert (cpu.evaluation.max_images, gpu.evaluation.max_images) == (2500, 5000)
-    assert settle(CPU, evaluation={"max_images": 70}).evaluation.max_images == 70
+    assert resolved_from(CPU, evaluation={"max_images": 70}).evaluation.max_images == 70
 
 
 @pytest.mark.parametrize(
@@ -75,27 +77,27 @@ def test_network_and_precision_follow_the_device():
     ],
 )
 def test_image_size_is_the_images_own_up_to_64(machine, width, height, size, stem):
-    resolved = settle(machine, report(width, height))
+    resolved = resolved_from(machine, report(width, height))
     assert (resolved.image_size, resolved.backbone.stem) == (size, stem)
 
 
 def test_phases_are_half_and_three_quarters_first_on_a_cpu():
-    assert [(phase.until, phase.image_size) for phase in settle().phases] == [
+    assert [(phase.until, phase.image_size) for phase in resolved_from().phases] == [
         (0.5, 16),
         (0.8, 20),
         (0.95, 24),
         (1, 32),
     ]
-    assert [(phase.until, phase.image_size) for phase in settle(GPU).phases] == [(1, 32)]
-    assert [(phase.until, phase.image_size) for phase in settle(data=report(8, 8)).phases] == [(1, 8)]
-    assert [phase.image_size for phase in settle(data=report(16, 16)).phases] == [8, 12, 16]
-    assert [phase.image_size for phase in settle(data=report(12, 12)).phases] == [8, 12]
-    vgg = settle(backbone={"name": "torchvision_vgg11"})  # which takes 32 pixels, and no fewer
+    assert [(phase.until, phase.image_size) for phase in resolved_from(GPU).phases] == [(1, 32)]
+    assert [(phase.until, phase.image_size) for phase in resolved_from(data=report(8, 8)).phases] == [(1, 8)]
+    assert [phase.image_size for phase in resolved_from(data=report(16, 16)).phases] == [8, 12, 16]
+    assert [phase.image_size for phase in resolved_from(data=report(12, 12)).phases] == [8, 12]
+    vgg = resolved_from(backbone={"name": "torchvision_vgg11"})  # which takes 32 pixels, and no fewer
     assert [phase.image_size for phase in vgg.phases] == [32]
 
 
 def test_what_a_method_wants_is_its_own():
-    simclr, simsiam = settle(GPU), settle(GPU, method={"name": "simsiam"}, backbone={"width": 0.5})
+    simclr, simsiam = resolved_from(GPU), resolved_from(GPU, method={"name": "simsiam"}, backbone={"width": 0.5})
     assert simclr.method.projector == (512, 128)
     assert (simclr.optimizer.lr, simclr.optimizer.decay_norm_and_bias) == (0.12, False)
     assert not simclr.backbone.zero_init_residual
@@ -103,16 +105,16 @@ def test_what_a_method_wants_is_its_own():
     assert simsiam.method.predictor_hidden == 256
     assert simsiam.optimizer.decay_norm_and_bias
     assert simsiam.backbone.zero_init_residual
-    assert settle(GPU, method={"name": "vicreg"}).backbone.zero_init_residual
-    assert not settle(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
-    muon = settle(method={"name": "simsiam"}, optimizer={"name": "muon"})
+    assert resolved_from(GPU, method={"name": "vicreg"}).backbone.zero_init_residual
+    assert not resolved_from(CPU, method={"name": "simsiam"}).backbone.zero_init_residual  # whose runs are short
+    muon = resolved_from(method={"name": "simsiam"}, optimizer={"name": "muon"})
     assert not muon.optimizer.decay_norm_and_bias
-    large = settle(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
+    large = resolved_from(GPU, report(300, 300), method={"name": "simsiam"}, backbone={"name": "resnet50"})
     assert large.method.projector == (2048, 2048, 2048)
 
 
 def test_what_is_given_stays():
-    resolved = settle(
+    resolved = resolved_from(
         method={"name": "simsiam", "projector": [64, 32], "predictor_hidden": 5},
         optimizer={"name": "adamw", "lr": 0.5, "decay_norm_and_bias": False},
         schedule={"warmup_epochs": 3.0},
@@ -134,24 +136,29 @@ def test_what_is_given_stays():
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars", "muon"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_rate_for_every_optimizer(name, method):
-    assert settle(method={"name": method}, optimizer={"name": name}).optimizer.lr > 0
+    assert resolved_from(method={"name": method}, optimizer={"name": name}).optimizer.lr > 0
 
 
 def test_length_is_given_or_measured_or_a_hundred_epochs():
-    assert settle().epochs == 100
+    assert resolved_from().epochs == 100
     asked = config.parse({"method": {"name": "simclr"}, "minutes": 3.0})
-    seen = []
-    resolved = resolve(asked, report(), CPU, length_in=lambda ready: seen.append(ready) or Length(40))
+    without_length = resolve(asked, report(), CPU)
+    assert (without_length.epochs, without_length.minutes) == (None, 3.0)
+    resolved = with_length(without_length, Length(40))
     assert (resolved.epochs, resolved.minutes) == (40, None)
     assert (resolved.schedule.warmup_epochs, resolved.evaluation.every_epochs) == (2, 5)
-    assert '"auto"' not in seen[0].model_dump_json()
+    assert '"auto"' not in resolved.model_dump_json()
 
 
 def test_the_network_of_the_starting_model_is_taken():
     card = {"backbone": {"name": "resnet34", "width": 0.25, "stem": "cifar_stride2"}}
     asked = config.parse({"method": {"name": "simclr"}})
     resolved = resolve(asked, report(), CPU, start=card)
-    assert (resolved.backbone.name, resolved.backbone.width, resolved.backbone.stem) == ("resnet34", 0.25, "cifar_stride2")
+    assert (resolved.backbone.name, resolved.backbone.width, resolved.backbone.stem) == (
+        "resnet34",
+        0.25,
+        "cifar_stride2",
+    )
 
 
 def test_a_network_that_does_not_go_with_the_starting_model_is_told():
@@ -164,22 +171,22 @@ def test_a_network_that_does_not_go_with_the_starting_model_is_told():
 
 
 def test_selective_kernels_choose_the_smallest_network_that_has_them_in_googles_layout():
-    resolved = settle(backbone={"selective_kernel": True, "width": 0.125})
+    resolved = resolved_from(backbone={"selective_kernel": True, "width": 0.125})
     assert (resolved.backbone.name, resolved.backbone.layout) == ("resnet50", "google")
     assert resolved.backbone.zero_init_residual
-    assert not settle().backbone.selective_kernel
-    assert settle().backbone.layout == "torchvision"
+    assert not resolved_from().backbone.selective_kernel
+    assert resolved_from().backbone.layout == "torchvision"
 
 
 def test_imagenet_weights_choose_a_network_that_has_them():
-    resolved = settle(backbone={"weights": "imagenet"})
+    resolved = resolved_from(backbone={"weights": "imagenet"})
     assert (resolved.backbone.name, resolved.backbone.width) == ("resnet18", 1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_torchvisions_models_are_taken_as_they_are(method):
     asked = {"name": "torchvision_mobilenet_v3_small"}
-    resolved = settle(method={"name": method}, backbone=asked)
+    resolved = resolved_from(method={"name": method}, backbone=asked)
     assert resolved.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
     assert resolve(resolved, report(), CPU) == resolved
     card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
@@ -188,7 +195,7 @@ def test_torchvisions_models_are_taken_as_they_are(method):
 
 
 def test_models_made_for_one_size_get_it():
-    resolved = settle(backbone={"name": "torchvision_vit_b_16"})
+    resolved = resolved_from(backbone={"name": "torchvision_vit_b_16"})
     assert resolved.image_size == 224
     assert len(resolved.phases) == 1
 
@@ -196,16 +203,16 @@ def test_models_made_for_one_size_get_it():
 @pytest.mark.parametrize(
     ("fields", "images", "words"),
     [
-        ({"batch_size": 256}, 100, "batch_size 256"),
-        ({"subset": 500}, 300, "subset 500"),
+        ({"batch_size": 256}, 100, "batch_size is 256"),
+        ({"subset": 500}, 300, "subset is 500"),
     ],
 )
 def test_what_cannot_be_run_is_said(fields, images, words):
     with pytest.raises(ConfigUnfit, match=words):
-        settle(data=report(images=images), **fields)
+        resolved_from(data=report(images=images), **fields)
 
 
-def test_evaluations_settle_their_machine_alone():
+def test_evaluations_resolve_their_device_alone():
     resolved = resolve_device(config.parse({}, "knn_eval"), BF16)
     assert (resolved.device, resolved.precision) == ("cpu", "bf16")
 
@@ -213,23 +220,23 @@ def test_evaluations_settle_their_machine_alone():
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigUnfit, match="no GPU"):
-        Machine.here("cuda")
-    assert Machine.here("auto").device == "cpu"
+        Device.here("cuda")
+    assert Device.here("auto").device == "cpu"
 
 
 def test_torchvisions_regnets_whose_widths_are_computed_can_be_trained():
-    resolved = settle(backbone={"name": "torchvision_regnet_x_400mf"})
+    resolved = resolved_from(backbone={"name": "torchvision_regnet_x_400mf"})
     assert resolved.method.projector == (400, 128)
 
 
-def test_a_run_is_settled_without_loading_torchs_compiler():
+def test_a_run_is_resolved_without_loading_torchs_compiler():
     code = (
         "import sys; from ssl_core import config\n"
-        "from ssl_core.device import Machine\n"
+        "from ssl_core.device import Device\n"
         "from ssl_core.training.resolve import resolve\n"
         "report = {'splits': {'train': {'images': 300}}, 'sizes': [{'width': 32, 'height': 32, 'images': 300}]}\n"
         "asked = config.parse({'method': {'name': 'simclr'}})\n"
-        "resolved = resolve(asked, report, Machine('cpu', gains_from_bf16=False))\n"
+        "resolved = resolve(asked, report, Device('cpu', gains_from_bf16=False))\n"
         "print(resolved.method.projector[0], 'torch._dynamo' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

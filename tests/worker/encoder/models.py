@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from ssl_core import config, methods
-from ssl_core.models import encoder
+from ssl_core import config
+from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
+from tests.ssl_core.toys import build_method
 
 IMAGE_SIZE = 32
 
@@ -20,12 +21,12 @@ def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: floa
             "backbone": {"name": backbone, "width": width, "stem": "cifar_stride2", "zero_init_residual": False},
         }
     )
-    method = methods.build(resolved, seed)
+    method = build_method(resolved, seed)
     method.train()
     with torch.no_grad():
         images = torch.randn(16, 3, IMAGE_SIZE, IMAGE_SIZE, generator=torch.Generator().manual_seed(seed))
         for _ in range(20):
             method.projector(method.backbone(images))
-    preprocessing = encoder.Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
-    encoder = encoder.Encoder(method.backbone, method.projector, preprocessing)
+    preprocessing = Preprocessing.of(IMAGE_SIZE, [0.5, 0.45, 0.4], [0.25, 0.24, 0.26])
+    encoder = Encoder(method.backbone, method.projector, preprocessing)
     return saved_model.save(folder, encoder, resolved.backbone, method.heads(), {"method": "simclr"})[1]

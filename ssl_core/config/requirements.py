@@ -1,0 +1,47 @@
+"""Requirements: what a run asks of its dataset and its model, and the sentences for what they lack.
+
+The API checks them before a job is queued; the core checks them again when it reads the data and the model.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a config says about the dataset and the model that it can be run with."""
+
+    subset: int | None = None  # training images, at least
+    batch_size: int | None = None  # training images of one whole batch
+    labels: str | None = None  # JSON pointer of what needs two labelled classes: "/dataset" or a field of the config
+    label_rows: tuple[int, ...] = ()  # rows of the dataset
+    split: str | None = None  # a split that must have images
+    layer: str | None = None  # of the model
+    classifier: bool = False  # the model must have one
+    head_layers: int = 0  # of the model's head, at least
+    backbone: Mapping[str, Any] = field(default_factory=dict)  # fields that must equal the model's, or be "auto"
+
+
+def subset_too_large(subset: int, images: int) -> str:
+    return f"subset is {subset}, but there are {images} training images."
+
+
+def batch_too_large(batch_size: int, images: int) -> str:
+    return f"batch_size is {batch_size}, but there are {images} training images."
+
+
+def no_such_layer(layer: str, layers: Iterable[str]) -> str:
+    return f"The model has no layer {layer}; it has {', '.join(layers)}."
+
+
+def head_too_short(selector: int, layers: int) -> str:
+    return f"ft_proj_selector is {selector}; the model's head has {layers} layers."
+
+
+def no_classifier() -> str:
+    return "The model has no classifier to teach with; name one that finetune or supervised made."
+
+
+def knn_needs_labels() -> str:
+    return "early_stop on knn needs labelled training images of at least two classes; rankme needs none."
