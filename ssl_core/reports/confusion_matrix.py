@@ -1,7 +1,5 @@
-"""The picture of a confusion matrix: what was taken for what, as `confusion.png`."""
+"""The confusion matrix: how often each class was predicted for each true class, as `confusion.png`."""
 
-import io
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,57 +7,41 @@ from typing import Any
 import numpy as np
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, write_artifact
+from ssl_core.reports.files import write_reports
 
 NAME = "confusion.png"
 _NUMBERED = 20  # classes up to which every cell shows its number
 _LONGEST = 20  # letters of a class's name
-_DPI = 110
+_HEADER = 0.9  # inches, of the title and the note
 
 
 def write(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[Artifact | Log]:
-    """Write the picture of `scores.by_class`, where that has a matrix, into the directory; a full disk has none."""
-    if "confusion" not in details:
-        return
-    names = [row["name"] for row in details["per_class"]]
-    try:
-        yield write_artifact(directory, NAME, draw(details["confusion"], names, top1))
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        yield Log("warning", f"The storage is full: there is no {NAME}.", "storage_full")
+    """Write the figure of `accuracy.by_class` into the directory, where that has a matrix."""
+    if "confusion" in details:
+        names = [row["name"] for row in details["per_class"]]
+        yield from write_reports(directory, lambda: iter([(NAME, draw(details["confusion"], names, top1))]))
 
 
 def draw(confusion: Sequence[Sequence[int]], names: Sequence[str], top1: float) -> bytes:
-    """Return a PNG. confusion: C×C, rows: true class, in shares of which the cells are coloured."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - it takes a second to load
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    """Return a PNG. confusion: C×C counts, a row for each true class; cells are coloured by their share of the row."""
+    from ssl_core.reports import style  # noqa: PLC0415 - matplotlib takes a second to load
 
     counts = np.asarray(confusion)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(14.0, 3.0 + 0.45 * len(names))
-    figure = Figure(figsize=(side, side), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_title(f"Confusion matrix: {top1:.1%} right")
-    axes.set_xlabel("guessed")
-    axes.set_ylabel("true")
-    ticks, size = range(len(names)), min(10.0, 400 / len(names))
-    axes.set_xticks(ticks, [_plain(name) for name in names], rotation=90, fontsize=size)
-    axes.set_yticks(ticks, [_plain(name) for name in names], fontsize=size)
-    for (row, column), count in np.ndenumerate(counts) if len(names) <= _NUMBERED else ():
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks: they are drawn as boxes
-        figure.savefig(file, format="png")
-    return file.getvalue()
-
-
-def _plain(name: str) -> str:
-    """A class's name as one short line that is drawn as it stands."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
-    short = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return short.replace("$", r"\$")
+    with style.style():
+        figure = style.titled_figure(side, side + _HEADER, "Confusion matrix", f"Top-1 {top1:.1%}; shares of each row.")
+        figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - _HEADER / (side + _HEADER)))
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.grid(visible=False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        ticks, size = range(len(names)), min(10.0, 400 / len(names))
+        labels = [style.plain_line(name, _LONGEST) for name in names]
+        axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
+        axes.set_yticks(ticks, labels, fontsize=size)
+        for (row, column), count in np.ndenumerate(counts) if len(names) <= _NUMBERED else ():
+            colour = style.PAPER if shares[row, column] > 0.5 else style.INK
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
+        return style.to_bytes(figure, "png")

@@ -1,4 +1,7 @@
-"""Files of reports: written into the run's directory, or a warning where there is no room."""
+"""Files of reports: written into the run's directory, each with its event.
+
+A run does not fail because of a report: on a full disk, or when a report cannot be made, there is a warning instead.
+"""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,6 +14,7 @@ NamedFiles = Iterator[tuple[str, bytes]]  # names and contents
 
 
 def write_reports(directory: Path, make: Callable[[], NamedFiles]) -> Iterator[Artifact | Log]:
+    """Write every file that `make` yields and yield its event; an OSError other than a full disk is raised."""
     try:
         for name, data in make():
             yield write_artifact(directory, name, data)

@@ -1,4 +1,4 @@
-"""The label curve: accuracy over the number of labels, of the model and of what it is judged beside."""
+"""Label efficiency: accuracy over the number of labels, of the model and of its baselines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -7,35 +7,28 @@ from typing import Any
 import numpy as np
 
 from ssl_core.events import Artifact, Log
-from ssl_core.files import FULL, write_artifact
+from ssl_core.reports.files import NamedFiles, write_reports
 
 Row = Mapping[str, Any]  # of a linear evaluation's results
 NAMES = {"png": "labels.png", "svg": "labels.svg"}
 _STYLES = {"model": ("model", "#0b6bcb"), "pixels": ("raw pixels", "#d9622b"), "random": ("random network", "#59636e")}
 
 
-def write(results: Sequence[Row], judge: str, directory: Path) -> Iterator[Artifact | Log]:
+def write(results: Sequence[Row], test_name: str, directory: Path) -> Iterator[Artifact | Log]:
     """Write `labels.png` and `labels.svg` into the directory, of two shares of the labels or more.
 
-    judge: the images that were judged by, in words. A full disk has none.
+    test_name: the images that the accuracies are of, in words.
     """
-    if len({row["label_fraction"] for row in results}) < 2:
-        return
-    try:
-        for form, data in draw(results, judge).items():
-            yield write_artifact(directory, NAMES[form], data)
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        yield Log("warning", "The storage is full: there is no picture of the accuracy over labels.", "storage_full")
+    if len({row["label_fraction"] for row in results}) >= 2:
+        yield from write_reports(directory, lambda: _files(results, test_name))
 
 
-def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
+def draw(results: Sequence[Row], test_name: str) -> dict[str, bytes]:
     """Return a PNG and an SVG."""
     from ssl_core.reports import style  # noqa: PLC0415 - matplotlib takes a second to load
 
     draws = max(row["draws"] for row in results)
-    note = f"Linear evaluation on {judge}. Bands hold 95 % of the means over resampled images"
+    note = f"Linear evaluation on {test_name}. Bands hold 95 % of the means over resampled images"
     note += f" and draws of the labels, of which each smaller share has {draws}." if draws > 1 else "."
     with style.style():
         sheet = style.titled_figure(7.5, 5.2, "Accuracy over the number of labels", note)
@@ -55,3 +48,8 @@ def draw(results: Sequence[Row], judge: str) -> dict[str, bytes]:
         axes.set_ylabel("top-1, %")
         axes.legend(loc="lower right", frameon=True, edgecolor="none", framealpha=0.9)
         return {form: style.to_bytes(sheet, form) for form in NAMES}
+
+
+def _files(results: Sequence[Row], test_name: str) -> NamedFiles:
+    for form, data in draw(results, test_name).items():
+        yield NAMES[form], data

@@ -198,7 +198,7 @@ class TestAlone:
     def test_a_run_that_cannot_be_done_fails_with_its_sentence(self, digits, tmp_path, capsys):
         settings = write_config(tmp_path, batch_size=500)
         assert main(["run", str(settings), "--data", str(digits), "--out", str(tmp_path / "out")]) == 1
-        assert "batch_size 500" in capsys.readouterr().out
+        assert "batch_size is 500" in capsys.readouterr().out
 
     def test_what_is_out_of_reach_is_told_and_may_be_tried_again(self, digits, tmp_path, capsys):
         asked = ["run", str(write_config(tmp_path)), "--data", str(digits), "--out", str(tmp_path / "out")]

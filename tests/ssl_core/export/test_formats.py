@@ -37,7 +37,7 @@ from tests.ssl_core.digits import pack_digits
 from tests.ssl_core.toys import build_method
 
 SMALL = {"name": "resnet10", "width": 0.125, "stem": "cifar"}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def drawn(monkeypatch):
         seen.append({name: (one.step, one.value) for name, one in series.items()})
         return draw(series, *given)
 
-    monkeypatch.setattr(training_curves, "curves", watched)
+    monkeypatch.setattr(training_curves, "draw", watched)
     return seen
 
 
@@ -136,7 +136,7 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(digits, tmp_path, m
     def broken(*_):
         raise ValueError("no such font")
 
-    monkeypatch.setattr(style, "written", broken)
+    monkeypatch.setattr(style, "to_bytes", broken)
     events = go(digits, tmp_path, epochs=1)
     assert [event.code for event in kinds(events, Log)] == ["picture_failed"] * 2
     assert [event.name for event in kinds(events, Artifact)] == [tensorboard.NAME]
@@ -146,8 +146,8 @@ def test_a_picture_that_cannot_be_drawn_does_not_end_the_run(digits, tmp_path, m
 
 def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
     shown = {}
-    monkeypatch.setattr(training_curves, "views", lambda rows, epochs, *_: shown.update(rows=rows, epochs=epochs))
-    monkeypatch.setattr(style, "written", lambda *_: b"png")
+    monkeypatch.setattr(view_grid, "draw", lambda rows, epochs, *_: shown.update(rows=rows, epochs=epochs))
+    monkeypatch.setattr(style, "to_bytes", lambda *_: b"png")
     it, data = learner(digits, epochs=4)
     assert dict(figures._views(it, data)) == {"views.png": b"png"}
     assert shown["epochs"] == [0, 1, 2, 3]

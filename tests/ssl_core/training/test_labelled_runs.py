@@ -174,7 +174,7 @@ def test_a_classifiers_logits_are_a_layer_like_any_other(digits, models, tmp_pat
         ("finetune", "classifier", {"ft_proj_selector": 1}, "has 0 layers"),
         ("finetune", None, {}, "needs a model"),
         ("distill", "pretrained", {}, "no classifier"),
-        ("distill", None, {}, "no classifier"),
+        ("distill", None, {}, "needs a model"),
         ("supervised", None, {"label_rows": [0, 10_000]}, "label_rows names 10000"),
     ],
 )

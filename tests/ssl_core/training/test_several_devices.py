@@ -143,6 +143,6 @@ def test_more_devices_than_there_are_are_refused_before_anything_is_started(devi
 
 
 def test_a_run_of_several_devices_is_not_one_process(monkeypatch):
-    monkeypatch.setattr(process_group, "there", lambda device: 2)
+    monkeypatch.setattr(process_group, "available_devices", lambda device: 2)
     with pytest.raises(ConfigUnfit, match="a process for each"), process_group.process_group(2, "cpu"):
         pass

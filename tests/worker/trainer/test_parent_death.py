@@ -8,7 +8,7 @@ from pathlib import Path
 
 SUPERVISOR = """
 import os
-from worker.trainer_process import TrainerProcess
+from worker.trainer.process import TrainerProcess
 print(TrainerProcess(["sleep", "600"]).pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -23,7 +23,7 @@ def test_a_trainer_dies_with_its_supervisor():
 
 
 def test_a_child_whose_parent_is_gone_does_not_start():
-    code = "import os; from worker import parent; parent.die_with(os.getppid() + 1); print(1)"
+    code = "import os; from ssl_core.distributed.parent_death import die_with_parent; die_with_parent(os.getppid() + 1); print(1)"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (child.returncode, child.stdout) == (-signal.SIGKILL, b"")
 
