@@ -19,7 +19,6 @@ from service.errors import (
     BadRequest,
     EncoderBusy,
     Error,
-    Fault,
     ImageTooLarge,
     InvalidRequest,
     TooLarge,
@@ -27,6 +26,7 @@ from service.errors import (
     UnsupportedMedia,
 )
 from service.settings import Settings
+from ssl_core.errors import Fault
 
 MAX_FIELD_BYTES = 1000  # of model, layer and the like, in multipart
 

@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
 from api.problems import unknown
-from service.errors import BadRequest, Fault, InvalidRequest, TooLarge, UnsupportedMedia
+from service.errors import BadRequest, InvalidRequest, TooLarge, UnsupportedMedia
+from ssl_core.errors import Fault
 
 MAX_DEPTH = 32
 _PAGING = ("after", "limit")  # taken everywhere: whoever reads a list need not know that it has one page

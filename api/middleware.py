@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
 from api.prometheus import RequestMetrics
-from service import ids
+from service.db import ids
 from service.errors import BadRequest, Unavailable
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

@@ -16,7 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.db.session import away, full
-from service.errors import BadRequest, DatabaseFull, Error, Fault, InvalidRequest, Unavailable
+from service.errors import BadRequest, DatabaseFull, Error, InvalidRequest, Unavailable
+from ssl_core.errors import Fault, json_pointer
 
 MEDIA_TYPE = "application/problem+json"
 _STATUSES = frozenset(HTTPStatus)
@@ -119,7 +120,7 @@ def _fault(item: dict[str, Any], known: list[str]) -> Fault:
     """A pydantic error as a fault: its place is a pointer into the body, or the name of a parameter."""
     where, *path = item["loc"]
     if where == "body":
-        pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+        pointer = json_pointer(*path)
     else:
         pointer = str(path[0]) if path else where
     detail = str(item["msg"]).removeprefix("Value error, ")

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api import problems
-from service import ids
+from service.db import ids
 
 MAX_HEAD_BYTES = 64 * 1024  # beyond the first read, which may also hold the end of the request before
 

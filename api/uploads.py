@@ -18,16 +18,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.problems import unknown
 from service import text
-from service.errors import (
-    BadRequest,
-    EmptyUpload,
-    Fault,
-    InvalidRequest,
-    StorageAway,
-    TooLarge,
-    UnsupportedMedia,
-)
+from service.errors import BadRequest, EmptyUpload, InvalidRequest, StorageAway, TooLarge, UnsupportedMedia
 from service.storage import Storage, make_durable
+from ssl_core.errors import Fault, json_pointer
 
 FILE = "file"
 CHUNK_BYTES = 1 << 20
@@ -209,7 +202,7 @@ def doubled(name: str) -> InvalidRequest:
 
 
 def _invalid(name: str, code: str, detail: str) -> InvalidRequest:
-    pointer = "/" + name[:64].replace("~", "~0").replace("/", "~1")
+    pointer = json_pointer(name[:64])
     return InvalidRequest(detail, errors=[Fault(pointer=pointer, code=code, detail=detail)])
 
 

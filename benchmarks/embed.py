@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from service import ids, keys
-from service.db import migrate
+from service import keys
+from service.db import ids, migrate
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings

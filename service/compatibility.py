@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from service.db.models import Dataset
-from service.errors import BatchTooLarge, Fault, InvalidConfig, LabelsNeeded
+from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded
 from ssl_core.config import RunConfig, requirements
 from ssl_core.config.requirements import Requirements
+from ssl_core.errors import Fault
 
 
 def check_dataset(dataset: Dataset, config: RunConfig) -> None:

@@ -5,11 +5,12 @@ from typing import Literal
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, select
 from sqlalchemy.orm import Session
 
-from service import ids, lifecycle, text
+from service import lifecycle, text
+from service.db import ids
 from service.db.models import TERMINAL, Dataset, Job
+from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.errors import DatasetInUse, DatasetNotFound
-from service.pagination import Page, newest_first
 
 OnBadFile = Literal["reject", "skip"]
 

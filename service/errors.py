@@ -8,15 +8,9 @@ The class name in snake case is the `code`; its docstring is the default `detail
 """
 
 import re
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
-
-class Fault(TypedDict):
-    """One thing that is wrong with a request: where (RFC 6901 pointer, or header/query name), a code, a sentence."""
-
-    pointer: str
-    code: str
-    detail: str
+from ssl_core.errors import Fault
 
 
 class Error(Exception):

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
-from service import compatibility, datasets, ids, lifecycle, models, text
+from service import compatibility, datasets, lifecycle, models, text
+from service.db import ids
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
+from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.errors import (
     ArtifactNotFound,
     DatasetFailed,
     DatasetNotReady,
-    Fault,
     InvalidConfig,
     JobNotFound,
     ModelNeeded,
     UnknownKind,
 )
-from service.pagination import Page, newest_first
 from ssl_core.config import KINDS, RunConfig
+from ssl_core.errors import Fault
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 

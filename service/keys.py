@@ -9,7 +9,8 @@ from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from service import ids, text
+from service import text
+from service.db import ids
 from service.db.models import Key, Tenant
 from service.db.session import now
 from service.errors import NoSuchKey, WrongKey

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session
 
-from service import ids, lifecycle, text
+from service import lifecycle, text
+from service.db import ids
 from service.db.models import TERMINAL, Job, Json, Model
+from service.db.pagination import Page, newest_first
 from service.db.session import clock
-from service.errors import Fault, ModelNotFound, ModelNotReady, ParentFailed
-from service.pagination import Page, newest_first
+from service.errors import ModelNotFound, ModelNotReady, ParentFailed
 from ssl_core.config import KINDS, Import
+from ssl_core.errors import Fault
 
 IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such
 # The kinds of job that make a model.

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from service import ids, lifecycle, metrics, text
+from service import lifecycle, metrics, text
+from service.db import ids
 from service.db.models import Artifact, Checkpoint, Job, Model
 from service.db.session import clock
 from ssl_core import events as ev

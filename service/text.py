@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from service.errors import Fault, InvalidRequest
+from service.errors import InvalidRequest
+from ssl_core.errors import Fault, json_pointer
 
 MAX_LINE = 200
 MAX_CLEANED = 65_536
@@ -77,4 +78,4 @@ def _fault(value: object, pointer: str, most: int) -> Fault | None:
 
 
 def _join(pointer: str, key: str) -> str:
-    return pointer + "/" + key.encode("utf-8", "replace").decode().replace("~", "~0").replace("/", "~1")
+    return pointer + json_pointer(key.encode("utf-8", "replace").decode())

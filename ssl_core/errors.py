@@ -1,22 +1,27 @@
-"""Why a run cannot go on: one class per reason, which becomes the run's `Failed` event."""
+"""Errors: why a run cannot go on, one class per reason, which becomes the run's `Failed` event. Imports no torch."""
 
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
-MOST_FAULTS = 100  # that are told of one file
+MOST_FAULTS = 100  # listed of one file
 
 
 class Fault(TypedDict):
-    """One thing that is wrong with a file of weights: at which tensor (RFC 6901), a code, a sentence."""
+    """One thing that is wrong with a config, a request or a file: where (a JSON pointer), a code, a sentence."""
 
     pointer: str
     code: str
     detail: str
 
 
-def fault(name: str, code: str, detail: str) -> Fault:
-    """Return the fault of the tensor of that name."""
-    return Fault(pointer="/tensors/" + name.replace("~", "~0").replace("/", "~1"), code=code, detail=detail)
+def json_pointer(*parts: str | int) -> str:
+    """Return the JSON pointer (RFC 6901) of a place, given from the root on; that of the root is empty."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def tensor_fault(name: str, code: str, detail: str) -> Fault:
+    """Return the fault of the tensor of that name in a file of weights."""
+    return Fault(pointer=json_pointer("tensors", name), code=code, detail=detail)
 
 
 def is_out_of_memory(error: Exception) -> bool:

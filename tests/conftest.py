@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from service import ids, keys
-from service.db import migrate
+from service import keys
+from service.db import ids, migrate
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage

@@ -31,7 +31,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.s
 MOST_FILES = 20  # of a folder
 MOST_LINES = 200  # of a class
 # Free of torch and numpy.
-PLAIN = frozenset({"ssl_core.config", "ssl_core.events", "ssl_core.recipes"})
+PLAIN = frozenset({"ssl_core.config", "ssl_core.errors", "ssl_core.events", "ssl_core.recipes"})
 MAY_IMPORT = {
     "ssl_core": frozenset(),
     "service": PLAIN,

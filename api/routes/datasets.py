@@ -11,7 +11,8 @@ from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import datasets
-from service.errors import Fault, InvalidRequest
+from service.errors import InvalidRequest
+from ssl_core.errors import Fault
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 DatasetId = Annotated[str, Path(description="A `ds_` id.", examples=["ds_01k"])]

@@ -12,9 +12,10 @@ from api.prometheus import Looked
 from api.responses import JSONResponse
 from service import counts, workers
 from service.db.session import Database
-from service.errors import Fault, NotReady
+from service.errors import NotReady
 from service.settings import Settings
 from service.storage import Storage
+from ssl_core.errors import Fault
 
 router = APIRouter(tags=["health"])
 _PROBE_BYTES = 4096  # a full disk takes an empty file, and no block

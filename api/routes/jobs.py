@@ -12,9 +12,10 @@ from api.idempotency import Idempotent, Made
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from service import jobs
-from service.errors import ArtifactNotFound, Fault, InvalidConfig, UnknownKind
+from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
 from ssl_core import config as run_config
 from ssl_core.config import KINDS, RunConfig
+from ssl_core.errors import Fault
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 JobId = Annotated[str, Path(description="A `job_` id.", examples=["job_01k"])]

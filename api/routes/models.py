@@ -12,9 +12,10 @@ from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models
-from service.errors import Fault, InvalidConfig, ModelDamaged
+from service.errors import InvalidConfig, ModelDamaged
 from ssl_core import config as run_config
 from ssl_core.config import Import
+from ssl_core.errors import Fault
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
 ModelId = Annotated[str, Path(description="A `mdl_` id, or the `job_` id of the run that made it.")]

@@ -8,17 +8,18 @@ from pydantic_core import ErrorDetails
 
 from ssl_core.config.exchange import Import
 from ssl_core.config.kinds import KINDS
+from ssl_core.errors import Fault, json_pointer
 
 MAX_FAULTS = 100
 _MAX_NAME = 64  # characters of a field's name that are told back
 
 
-def faults(error: ValidationError, kind: str | None) -> list[dict[str, str]]:
+def faults(error: ValidationError, kind: str | None) -> list[Fault]:
     """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config.
 
     `kind`: of the run that was to be; None for an Import.
     """
-    found: dict[str, dict[str, str]] = {}
+    found: dict[str, Fault] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         fault = _fault(item, KINDS[kind] if kind is not None else Import)
         found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
@@ -28,7 +29,7 @@ def faults(error: ValidationError, kind: str | None) -> list[dict[str, str]]:
     return [fault for place, fault in found.items() if not any(other.startswith(place + "/") for other in found)]
 
 
-def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:
+def _fault(item: ErrorDetails, root: type[BaseModel]) -> Fault:
     unknown = item["type"] == "extra_forbidden"
     place, model = _walk(item["loc"][:-1] if unknown else item["loc"], root)
     detail = item["msg"].removeprefix("Value error, ")
@@ -36,8 +37,7 @@ def _fault(item: ErrorDetails, root: type[BaseModel]) -> dict[str, str]:
         place.append(str(item["loc"][-1])[:_MAX_NAME])
         names = difflib.get_close_matches(str(place[-1]), list(model.model_fields), n=1)
         detail = f"There is no field `{place[-1]}` here" + (f"; did you mean `{names[0]}`?" if names else ".")
-    pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
-    return {"pointer": pointer, "code": item["type"], "detail": detail}
+    return Fault(pointer=json_pointer(*place), code=item["type"], detail=detail)
 
 
 def _walk(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[int | str], type[BaseModel]]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ssl_core.data import decode, folder_layout
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.spool import Look, Spool, look
+from ssl_core.errors import Fault, json_pointer
 
 OnBadFile = Literal["reject", "skip"]
 FORMAT = 1
@@ -56,7 +57,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class BadFile:
     """A file that cannot be part of the dataset, and why."""
 
     name: str
@@ -67,15 +68,15 @@ class Fault:
 class PackError(Exception):
     """This cannot become a dataset; `errors` holds `{pointer, code, detail}` of up to 100 files."""
 
-    def __init__(self, code: str, detail: str, faults: Iterable[Fault] = ()) -> None:
+    def __init__(self, code: str, detail: str, faults: Iterable[BadFile] = ()) -> None:
         self.code = code
         self.detail = detail
-        self.errors = [_error(fault) for fault in faults]
+        self.errors = [_fault(fault) for fault in faults]
         super().__init__(detail)
 
 
 def pack(
-    items: Iterable[Item | Fault],
+    items: Iterable[Item | BadFile],
     directory: Path,
     *,
     on_bad_file: OnBadFile = "reject",
@@ -104,7 +105,7 @@ class Packer:
         self._max_images = max_images
         self._max_pixels = max_pixels
         self._spool = Spool(directory)
-        self._faults: list[Fault] = []
+        self._faults: list[BadFile] = []
         self._fault_count = 0
         self._ignored = 0
 
@@ -114,18 +115,18 @@ class Packer:
     def __exit__(self, *_: object) -> None:
         self._spool.close()
 
-    def add(self, item: Item | Fault) -> None:
+    def add(self, item: Item | BadFile) -> None:
         """Decode the image and keep it. Raises PackError when there are too many."""
         if folder_layout.is_junk(item.name):
             self._ignored += 1
             return
-        if isinstance(item, Fault):
+        if isinstance(item, BadFile):
             self._blame(item)
             return
         try:
             seen = look(item.data, self._max_pixels)
         except decode.BadImage as error:
-            self._blame(Fault(item.name, error.code, error.detail))
+            self._blame(BadFile(item.name, error.code, error.detail))
             return
         self._keep(item, seen)
 
@@ -151,7 +152,7 @@ class Packer:
             raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
         self._spool.append(item.name, item.label, item.split, item.data, seen)
 
-    def _blame(self, fault: Fault) -> None:
+    def _blame(self, fault: BadFile) -> None:
         if folder_layout.is_document(fault.name):
             self._ignored += 1
             return
@@ -165,14 +166,14 @@ class Packer:
         dropped = set(spool.same_names())
         for row in sorted(dropped):
             self._blame(
-                Fault(spool.names[row], "duplicate_name", "Another file has this name, but for case or accents.")
+                BadFile(spool.names[row], "duplicate_name", "Another file has this name, but for case or accents.")
             )
         places = self._places()
         for row, place in enumerate(places):
             if place is None and row not in dropped:
                 dropped.add(row)
                 self._blame(
-                    Fault(spool.names[row], "misplaced", "The file stands beside the train, val and test folders.")
+                    BadFile(spool.names[row], "misplaced", "The file stands beside the train, val and test folders.")
                 )
         labels = [None if place is None else _class_name(place[1]) for place in places]
         classes = _classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
@@ -260,7 +261,7 @@ class _SelectedImages:
         }
 
 
-def _files(folder: Path) -> Iterator[Item | Fault]:
+def _files(folder: Path) -> Iterator[Item | BadFile]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not folder_layout.is_junk(name))
         for name in sorted(files):
@@ -268,10 +269,10 @@ def _files(folder: Path) -> Iterator[Item | Fault]:
             try:
                 relative = folder_layout.clean_path(path.relative_to(folder).as_posix())
             except folder_layout.UnsafePath as error:
-                yield Fault(str(error), "unsafe_path", "The file's name reads like an absolute path.")
+                yield BadFile(str(error), "unsafe_path", "The file's name reads like an absolute path.")
                 continue
             if not path.is_file():  # nor a link to one
-                yield Fault(relative, "not_a_file", "The entry is no plain file, or a link that leads nowhere.")
+                yield BadFile(relative, "not_a_file", "The entry is no plain file, or a link that leads nowhere.")
                 continue
             yield Item(relative, path.read_bytes())
 
@@ -369,7 +370,5 @@ def _sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _error(fault: Fault) -> dict[str, str]:
-    """Return the fault as an error of a problem document; the pointer is an RFC 6901 one."""
-    name = fault.name.replace("~", "~0").replace("/", "~1")
-    return {"pointer": f"/files/{name}", "code": fault.code, "detail": fault.detail}
+def _fault(bad: BadFile) -> Fault:
+    return Fault(pointer=json_pointer("files", bad.name), code=bad.code, detail=bad.detail)

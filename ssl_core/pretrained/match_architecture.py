@@ -14,7 +14,7 @@ from typing import Any
 
 from ssl_core.config import TORCHVISIONS_OWN, Backbone, Stem
 from ssl_core.config.architectures import RESNETS, TORCHVISION, TORCHVISIONS_FIRST
-from ssl_core.errors import BadWeights, fault
+from ssl_core.errors import BadWeights, tensor_fault
 from ssl_core.models import backbones
 
 TensorShape = tuple[int, ...]
@@ -94,9 +94,9 @@ class _Match:
         """Raise BadWeights, which names them, when weights of the network are missing or have another shape."""
         own, entries = _shapes(self.network), self.view.entries
         faults = [
-            fault(self.view.prefix + name, "missing_weights", f"{self.network.name} needs it, {list(shape)}.")
+            tensor_fault(self.view.prefix + name, "missing_weights", f"{self.network.name} needs it, {list(shape)}.")
             if name not in entries
-            else fault(entries[name][0], "wrong_shape", f"Is {list(entries[name][1])}; {list(shape)} is needed.")
+            else tensor_fault(entries[name][0], "wrong_shape", f"Is {list(entries[name][1])}; {list(shape)} is needed.")
             for name, shape in own.items()
             if name not in self.fitting
         ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Import
-from ssl_core.errors import BadWeights, fault, is_out_of_memory
+from ssl_core.errors import BadWeights, is_out_of_memory, tensor_fault
 from ssl_core.files import WrittenFile
 from ssl_core.models import backbones
 from ssl_core.models.encoder import Encoder, Preprocessing
@@ -63,7 +63,7 @@ def _alike(value: Tensor, own: Tensor) -> bool:
 def _weights(tensors: dict[str, Tensor], taken: dict[str, str], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's weights, in its own types. Raises BadWeights for those that are no finite numbers."""
     faults = [
-        fault(theirs, code, detail)
+        tensor_fault(theirs, code, detail)
         for name, theirs in taken.items()
         for code, detail in _faults(tensors[theirs], own[name])
     ]

@@ -11,7 +11,8 @@ import pytest
 
 from api.app import create
 from api.embed_request import EmbedRequest, Room
-from service import ids, keys
+from service import keys
+from service.db import ids
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
 from service.settings import Settings

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import redis
 
-from service import ids
+from service.db import ids
 from service.doorbell import Doorbell
 from service.settings import Settings
 from ssl_core.distributed import parent_death

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from service.errors import EncoderFailed, Fault, LayerNotFound, ModelDamaged, NotAnImage
+from service.errors import EncoderFailed, LayerNotFound, ModelDamaged, NotAnImage
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.decode import BadImage, decode
-from ssl_core.errors import BadModel
+from ssl_core.errors import BadModel, Fault
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
 from worker.encoder.batcher import Batcher, Counts, Features, Pixels

@@ -18,11 +18,11 @@ from typing import IO
 import zstandard
 
 from ssl_core.data import folder_layout
-from ssl_core.data.pack import Fault, Item, PackError
+from ssl_core.data.pack import BadFile, Item, PackError
 from worker.uploads import npz, parquet, tar
 from worker.uploads.limits import Limits, Meter
 
-Reader = Callable[[IO[bytes], Meter], Iterator[Item | Fault]]
+Reader = Callable[[IO[bytes], Meter], Iterator[Item | BadFile]]
 
 _KNOWN = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet are read"
 _CHUNK = 2**20
@@ -31,15 +31,15 @@ _ZIP_ENCRYPTED = 0x1 | 0x40 | 0x2000
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others without a bound on the output
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 _ZIP_TYPES = {
-    stat.S_IFLNK: Fault("", "symlink", "The entry is a symbolic link."),
-    stat.S_IFCHR: Fault("", "device", "The entry is a device."),
-    stat.S_IFBLK: Fault("", "device", "The entry is a device."),
-    stat.S_IFIFO: Fault("", "fifo", "The entry is a named pipe."),
-    stat.S_IFSOCK: Fault("", "device", "The entry is a socket."),
+    stat.S_IFLNK: BadFile("", "symlink", "The entry is a symbolic link."),
+    stat.S_IFCHR: BadFile("", "device", "The entry is a device."),
+    stat.S_IFBLK: BadFile("", "device", "The entry is a device."),
+    stat.S_IFIFO: BadFile("", "fifo", "The entry is a named pipe."),
+    stat.S_IFSOCK: BadFile("", "device", "The entry is a socket."),
 }
 
 
-def read(file: IO[bytes], limits: Limits) -> Iterator[Item | Fault]:
+def read(file: IO[bytes], limits: Limits) -> Iterator[Item | BadFile]:
     """Yield the upload's files in the order in which they stand. Raises PackError."""
     meter = Meter(limits, os.fstat(file.fileno()).st_size)
     head = file.read(512)
@@ -52,7 +52,7 @@ def read(file: IO[bytes], limits: Limits) -> Iterator[Item | Fault]:
     raise PackError("not_an_archive", f"The file is not an archive of a known kind: {_KNOWN}.")
 
 
-def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a zip archive, or the images of an npz one."""
     with _open_zip(file) as archive:
         entries = _zip_entries(archive, file)
@@ -67,19 +67,19 @@ def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
                 yield _zip_entry(archive, entry, name, meter)
 
 
-def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a gzipped tar archive."""
     with gzip.GzipFile(fileobj=file, mode="rb") as stream:
         yield from _guarded(stream, meter, (gzip.BadGzipFile, zlib.error))
 
 
-def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a tar archive packed with xz."""
     with lzma.LZMAFile(file) as stream:
         yield from _guarded(stream, meter, (lzma.LZMAError,))
 
 
-def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a tar archive packed with zstd."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as stream:
@@ -96,7 +96,7 @@ READERS: dict[bytes, Reader] = {
 }
 
 
-def _guarded(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | Fault]:
+def _guarded(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | BadFile]:
     try:
         yield from tar.read(stream, meter)
     except EOFError as error:
@@ -130,22 +130,22 @@ def _zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipI
     raise PackError("corrupt_archive", "The zip archive is damaged: it says that files stand outside of it.")
 
 
-def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | Fault:
+def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | BadFile:
     fault = _ZIP_TYPES.get(stat.S_IFMT(entry.external_attr >> 16))
     if fault is not None:
-        return Fault(name, fault.code, fault.detail)
+        return BadFile(name, fault.code, fault.detail)
     if entry.flag_bits & _ZIP_ENCRYPTED:
         raise PackError("encrypted", "The archive is encrypted; pack the images without a password.")
     if entry.compress_type not in _ZIP_METHODS:
-        return Fault(name, "unsupported_compression", "The entry is neither stored nor deflated.")
+        return BadFile(name, "unsupported_compression", "The entry is neither stored nor deflated.")
     try:
         data = _zip_data(archive, entry, meter)
     except _ZIP_DAMAGE as error:
-        return Fault(name, "corrupt_entry", f"The entry is damaged: {folder_layout.clean_text(str(error))}.")
+        return BadFile(name, "corrupt_entry", f"The entry is damaged: {folder_layout.clean_text(str(error))}.")
     if len(data) > meter.limits.image_bytes:
         return tar.too_large(name, meter)
     if len(data) < entry.file_size:
-        return Fault(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive says.")
+        return BadFile(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive says.")
     return Item(name, data)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_core.data.folder_layout import SPLIT_NAMES, Split
-from ssl_core.data.pack import Fault, Item, PackError
+from ssl_core.data.pack import BadFile, Item, PackError
 from worker.uploads.limits import Meter
 
 _ROWS_AT_ONCE = 32
@@ -19,7 +19,7 @@ _IMAGE_NAMES = ("image", "img", "images")
 _LABEL_NAMES = ("label", "labels", "class")
 
 
-def read(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield an image for each row. Raises PackError."""
     pa.set_memory_pool(pa.system_memory_pool())  # the others reserve far more address space than they use
     try:
@@ -33,7 +33,7 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
         raise PackError("corrupt_archive", "A column of text holds bytes that are not UTF-8.") from error
 
 
-def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
+def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     table = pq.ParquetFile(file, pre_buffer=False)
     schema = table.schema_arrow
     if table.metadata.num_rows > meter.limits.images:
@@ -58,13 +58,13 @@ def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | Fault]:
             number += 1
 
 
-def _item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | Fault:
+def _item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
     if not data.is_valid:
-        return Fault(name, "empty", "The row has no image.")
+        return BadFile(name, "empty", "The row has no image.")
     view = data.as_buffer()
     meter.add_bytes(view.size)
     if view.size > meter.limits.image_bytes:
-        return Fault(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
+        return BadFile(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
     return Item(name, view.to_pybytes(), label, split)
 
 

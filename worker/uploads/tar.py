@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ssl_core.data import folder_layout
-from ssl_core.data.pack import Fault, Item, PackError
+from ssl_core.data.pack import BadFile, Item, PackError
 from worker.uploads.limits import Meter
 
 _BLOCK = 512
@@ -18,11 +18,11 @@ _CHUNK = 2**20
 _MAX_EXTENSION = 2**20
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _EMPTY_TYPES = {
-    tarfile.LNKTYPE: Fault("", "hardlink", "The entry is a hard link."),
-    tarfile.SYMTYPE: Fault("", "symlink", "The entry is a symbolic link."),
-    tarfile.CHRTYPE: Fault("", "device", "The entry is a device."),
-    tarfile.BLKTYPE: Fault("", "device", "The entry is a device."),
-    tarfile.FIFOTYPE: Fault("", "fifo", "The entry is a named pipe."),
+    tarfile.LNKTYPE: BadFile("", "hardlink", "The entry is a hard link."),
+    tarfile.SYMTYPE: BadFile("", "symlink", "The entry is a symbolic link."),
+    tarfile.CHRTYPE: BadFile("", "device", "The entry is a device."),
+    tarfile.BLKTYPE: BadFile("", "device", "The entry is a device."),
+    tarfile.FIFOTYPE: BadFile("", "fifo", "The entry is a named pipe."),
 }
 
 
@@ -43,7 +43,7 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def read(stream: Stream, meter: Meter) -> Iterator[Item | Fault]:
+def read(stream: Stream, meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of the archive. Raises PackError, and what the stream itself raises."""
     blocks = _Blocks(stream, meter)
     extension = _Extension()
@@ -70,8 +70,8 @@ def safe_path(raw: str) -> str:
         raise PackError("unsafe_path", f"The archive holds a path that leads out of it: {error}.") from error
 
 
-def too_large(name: str, meter: Meter) -> Fault:
-    return Fault(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
+def too_large(name: str, meter: Meter) -> BadFile:
+    return BadFile(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
 
 
 def truncated() -> PackError:
@@ -98,12 +98,12 @@ class _Extension:
         )
 
 
-def _entry(header: tarfile.TarInfo, extension: _Extension, blocks: "_Blocks", meter: Meter) -> Item | Fault | None:
+def _entry(header: tarfile.TarInfo, extension: _Extension, blocks: "_Blocks", meter: Meter) -> Item | BadFile | None:
     raw = header.name if extension.path is None else extension.path
     name = safe_path(raw)
     empty = _EMPTY_TYPES.get(header.type)
     if empty is not None:
-        return Fault(name, empty.code, empty.detail)
+        return BadFile(name, empty.code, empty.detail)
     if header.type == tarfile.DIRTYPE:
         return None
     if header.type == tarfile.GNUTYPE_SPARSE:  # blocks of a map follow, which only GNU tar can say how many
@@ -111,7 +111,7 @@ def _entry(header: tarfile.TarInfo, extension: _Extension, blocks: "_Blocks", me
     size = header.size if extension.size is None else extension.size
     if extension.sparse or header.type not in _REGULAR:
         blocks.skip(size)
-        return Fault(name, "unsupported_entry", "The entry is not a plain file.")
+        return BadFile(name, "unsupported_entry", "The entry is not a plain file.")
     if size > meter.limits.image_bytes:
         blocks.skip(size)
         return too_large(name, meter)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssl_core.data import folder_layout
 from ssl_core.data.decode import decode
-from ssl_core.data.pack import Fault, Item, PackError, pack, pack_folder
+from ssl_core.data.pack import BadFile, Item, PackError, pack, pack_folder
 from tests.pictures import encoded, jpeg, pixels, png
 
 NOTHING_CONVERTED = dict.fromkeys(("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey"), 0)
@@ -237,7 +237,7 @@ def test_a_file_beside_the_splits_is_a_bad_file(tmp_path):
 
 
 def test_a_reader_may_report_a_file_as_bad(tmp_path):
-    report = pack([Fault("a", "symlink", "No."), Item("b.png", png())], tmp_path, on_bad_file="skip")
+    report = pack([BadFile("a", "symlink", "No."), Item("b.png", png())], tmp_path, on_bad_file="skip")
     assert report["skipped"] == [{"name": "a", "code": "symlink", "detail": "No."}]
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from ssl_core.data.decode import decode
-from ssl_core.data.pack import Fault, Item, PackError
+from ssl_core.data.pack import BadFile, Item, PackError
 from tests.pictures import jpeg, pixels, png
 from tests.worker.uploads import archives_given
 from worker.uploads import archives
@@ -310,7 +310,7 @@ def test_zip_sizes_that_lie_are_found_out(tmp_path, declared):
     place = data.index(b"PK\x01\x02") + 24
     data[place : place + 4] = struct.pack("<I", declared)
     (found,) = read(tmp_path, bytes(data))
-    assert isinstance(found, Fault)
+    assert isinstance(found, BadFile)
     assert found.code == "corrupt_entry"
 
 

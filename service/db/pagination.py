@@ -7,8 +7,9 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from service import ids
-from service.errors import Fault, InvalidRequest
+from service.db import ids
+from service.errors import InvalidRequest
+from ssl_core.errors import Fault
 
 T = TypeVar("T")
 
