@@ -34,7 +34,7 @@ from ssl_core.config import Backbone, Import, Schedule
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.models.backbones import build
-from ssl_core.optim.optimizers import lr_factor
+from ssl_core.optim.optimizers import compute_lr_factor
 from ssl_core.pretrained.weights import import_weights
 
 BATCH = 256
@@ -134,7 +134,7 @@ def train(options: argparse.Namespace, name: str, seed: int) -> nn.Module:
     )
     for epoch in range(options.epochs):
         for step, views in enumerate(loader, epoch * len(loader)):
-            optimizer.param_groups[0]["lr"] = RATES[name] * lr_factor(
+            optimizer.param_groups[0]["lr"] = RATES[name] * compute_lr_factor(
                 schedule, step, options.epochs * len(loader), len(loader)
             )
             model(*(view.to(memory_format=torch.channels_last) for view in views)).backward()

@@ -55,7 +55,7 @@ def theirs(pixels: np.ndarray) -> Callable[[int], int]:
 
 def ours(pixels: np.ndarray) -> Callable[[int], int]:
     maker = ViewMaker(Views(crop_area=(0.08, 1.0)), SIDE, seed=0)
-    batch, rows = ImageBatch.whole(torch.from_numpy(pixels)), torch.arange(BATCH)
+    batch, rows = ImageBatch.of_pixels(torch.from_numpy(pixels)), torch.arange(BATCH)
 
     def make(epoch: int) -> int:
         return sum(len(maker(batch, rows, epoch, view)) for view in range(2))
@@ -78,7 +78,7 @@ def interleave(makers: dict[str, Callable[[int], int]]) -> dict[str, list[float]
 def levels_from_pil(pixels: np.ndarray) -> float:
     """The greatest difference of a crop from PIL's with the same box."""
     keys = rng.keys(rng.stream(0, 0, 0), torch.arange(BATCH))
-    drawn = parameters.draw(Views(flip=0), keys, torch.full((BATCH, 2), float(SIDE)))
+    drawn = parameters.draw_parameters(Views(flip=0), keys, torch.full((BATCH, 2), float(SIDE)))
     made = geometry.crop(torch.from_numpy(pixels), drawn.box, drawn.mirror, SIDE).permute(0, 2, 3, 1) * 255
     worst = 0.0
     for image, view, (top, left, height, width) in zip(pixels, made, drawn.box.tolist(), strict=True):

@@ -30,7 +30,7 @@ class Device:
             raise ConfigUnfit('The config asks for device "cuda", and this machine has no GPU that torch can use.')
         if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
             return cls("cuda", torch.cuda.is_bf16_supported(including_emulation=False))
-        return cls("cpu", _multiplies_bf16())
+        return cls("cpu", _has_bf16_instructions())
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _multiplies_bf16() -> bool:
+def _has_bf16_instructions() -> bool:
     """Whether the processor multiplies bf16 numbers in hardware; without, bf16 is slower than fp32 on a CPU."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())

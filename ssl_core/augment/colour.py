@@ -10,7 +10,7 @@ from torch import Tensor
 _RED, _GREEN, _BLUE = 0.299, 0.587, 0.114  # ITU-R 601, as PIL and torchvision
 
 
-def grey(images: Tensor) -> Tensor:
+def compute_luma(images: Tensor) -> Tensor:
     """Return the luma, N×H×W."""
     red, green, blue = images.unbind(1)
     return (red * _RED).add_(green * _GREEN).add_(blue * _BLUE)
@@ -22,13 +22,13 @@ def blend_(images: Tensor, keep: Tensor, mean_share: Tensor, grey_share: Tensor)
     (f, 0, 0) is brightness, (f, 1-f, 0) contrast and (f, 0, 1-f) saturation, so that a batch whose samples each want
     a different one of the three is a single pass.
     """
-    luma = grey(images)
+    luma = compute_luma(images)
     mean = luma.sum(2).sum(1).div_(luma[0].numel())  # in two steps: rows, then the image, whatever the threads
     other = luma.mul_(grey_share[:, None, None]).add_((mean * mean_share)[:, None, None])
     return images.mul_(keep[:, None, None, None]).add_(other[:, None]).clamp_(0, 1)
 
 
-def hue_(images: Tensor, turns: Tensor) -> Tensor:
+def adjust_hue_(images: Tensor, turns: Tensor) -> Tensor:
     """Turn the hue in HSV by `turns` (N; 1 is the full circle); value and saturation stay.
 
     The textbook's six cases, without a branch. With value V, minimum m and chroma C = V - m, the hue's distance from
@@ -52,6 +52,6 @@ def hue_(images: Tensor, turns: Tensor) -> Tensor:
     return images
 
 
-def gamma_(images: Tensor, exponent: Tensor) -> Tensor:
+def adjust_gamma_(images: Tensor, exponent: Tensor) -> Tensor:
     """Raise to the exponent (N)."""
     return images.log_().mul_(exponent[:, None, None, None]).exp_()

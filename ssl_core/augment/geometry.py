@@ -17,8 +17,8 @@ def crop(pixels: Tensor, box: Tensor, mirror: Tensor, side: int, sizes: Tensor |
     """
     count, height, width, _ = pixels.shape
     top, left, tall, wide = box.unbind(1)
-    rows = _filters(top, tall, side, height, None if sizes is None else sizes[:, 0], total=1 / 255)
-    columns = _filters(left, wide, side, width, None if sizes is None else sizes[:, 1], mirror)
+    rows = _triangle_filters(top, tall, side, height, None if sizes is None else sizes[:, 0], total=1 / 255)
+    columns = _triangle_filters(left, wide, side, width, None if sizes is None else sizes[:, 1], mirror)
     image = torch.bmm(rows, pixels.reshape(count, height, width * 3).float())  # N×S×(W·3)
     image = image.view(count, side, width, 3).permute(0, 3, 1, 2).reshape(count, 3 * side, width)
     return torch.bmm(image, columns.transpose(1, 2)).view(count, 3, side, side)
@@ -31,8 +31,8 @@ def affine(images: Tensor, matrix: Tensor) -> Tensor:
     """
     count, _, height, width = images.shape
     a, b, c, d, e, f = (column[:, None, None] for column in matrix.unbind(1))
-    y = _centres(height, images.device)[:, None]
-    x = _centres(width, images.device)[None, :]
+    y = _pixel_centres(height, images.device)[:, None]
+    x = _pixel_centres(width, images.device)[None, :]
     grid = images.new_empty(count, height, width, 2)
     grid[..., 0] = a * x + b * y + c
     grid[..., 1] = d * x + e * y + f
@@ -45,10 +45,10 @@ def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     weights = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
     weights = weights / weights.sum(1, keepdim=True)  # N×taps
     padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
-    return _slide(_slide(padded, weights, 2), weights, 3)
+    return _correlate(_correlate(padded, weights, 2), weights, 3)
 
 
-def _filters(
+def _triangle_filters(
     start: Tensor,
     length: Tensor,
     side: int,
@@ -72,7 +72,7 @@ def _filters(
     return weights.div_(weights.sum(2, keepdim=True).div_(total))
 
 
-def _slide(images: Tensor, weights: Tensor, dim: int) -> Tensor:
+def _correlate(images: Tensor, weights: Tensor, dim: int) -> Tensor:
     """Correlate along `dim` without padding; weights: N×taps."""
     taps = weights.shape[1]
     length = images.shape[dim] - taps + 1
@@ -82,6 +82,6 @@ def _slide(images: Tensor, weights: Tensor, dim: int) -> Tensor:
     return total
 
 
-def _centres(size: int, device: torch.device) -> Tensor:
+def _pixel_centres(size: int, device: torch.device) -> Tensor:
     """Pixel centres on [-1, 1]."""
     return (torch.arange(size, device=device, dtype=torch.float32) * 2 + 1) / size - 1

@@ -15,7 +15,7 @@ from ssl_core.config import Views
 
 ATTEMPTS = 10  # at a crop that fits, as torchvision's RandomResizedCrop
 _AREAS, _RATIOS = slice(0, 10), slice(10, 20)
-_TOP, _LEFT, _FLIP, _JITTER, _GREY, _BLUR, _SIGMA, _GAMMA, _FACTORS, _HUE, _ORDER, _PLACE = (
+_TOP, _LEFT, _FLIP, _JITTER, _GREY, _BLUR, _SIGMA, _GAMMA, _FACTORS, _HUE, _ORDER, _HUE_POSITION = (
     20, 21, 22, 23, 24, 25, 26, 27, slice(28, 31), 31, 32, 33,
 )  # fmt: skip
 _ROTATION, _SHEAR, _SCALE, _SHIFT, _SOLARIZE, _DRAWS = 34, 35, 36, slice(37, 39), 39, 40
@@ -27,11 +27,13 @@ NO_JITTER = 4
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """One row per sample; float32 but for `hue_place`."""
+    """One row per sample; float32 but for `hue_position`."""
 
     box: Tensor  # N×4: top, left, height, width of the crop, in pixels, fractions too
     mirror: Tensor  # N: 1 flips left and right
-    hue_place: Tensor  # int64 N: how many of brightness, contrast, saturation precede hue; NO_JITTER: none of the four
+    hue_position: (
+        Tensor  # int64 N: how many of brightness, contrast, saturation precede hue; NO_JITTER: none of the four
+    )
     hue: Tensor  # N, in turns
     order: Tensor  # int64 N×3: BRIGHTNESS, CONTRAST, SATURATION as they follow each other
     factors: Tensor  # N×3: of the first, second, third in that order
@@ -48,39 +50,39 @@ class ViewParameters:
         return ViewParameters(*(getattr(self, field.name)[rows].to(device or "cpu") for field in fields(self)))
 
 
-def draw(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
+def draw_parameters(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:
     """Return the parameters for each key (int64 N); sizes: N×2, the images' heights and widths in pixels."""
     u = rng.uniforms(keys, _DRAWS)
     order = ORDERS[(u[:, _ORDER] * len(ORDERS)).long()]
-    low, high = _factor_bounds(views)
+    low, high = _compute_factor_bounds(views)
     factors = low + u[:, _FACTORS] * (high - low)
     added = views.jitter_strength * views.brightness if views.brightness_added else 0.0
     hue = min(views.jitter_strength * views.hue, 0.5)
     jittered = u[:, _JITTER] < views.jitter
     sigma_low, sigma_high = views.blur_sigma
     return ViewParameters(
-        box=_boxes(views, u, sizes.double()).float(),
+        box=_draw_boxes(views, u, sizes.double()).float(),
         mirror=(u[:, _FLIP] < views.flip).float(),
-        hue_place=torch.where(jittered, (u[:, _PLACE] * 4).long(), NO_JITTER),
-        hue=_around(u[:, _HUE], hue).float(),
+        hue_position=torch.where(jittered, (u[:, _HUE_POSITION] * 4).long(), NO_JITTER),
+        hue=_spread(u[:, _HUE], hue).float(),
         order=order,
         factors=factors.gather(1, order).float(),
-        offset=_around(u[:, _FACTORS][:, BRIGHTNESS], added).float(),
+        offset=_spread(u[:, _FACTORS][:, BRIGHTNESS], added).float(),
         grey=(u[:, _GREY] < views.grey).float(),
         blur=(u[:, _BLUR] < views.blur).float(),
         sigma=(sigma_low + u[:, _SIGMA] * (sigma_high - sigma_low)).float(),
         solarize=(u[:, _SOLARIZE] < views.solarize).float(),
-        gamma=torch.exp(_around(u[:, _GAMMA], views.gamma)).float(),
-        affine=_affine(views, u).float(),
+        gamma=torch.exp(_spread(u[:, _GAMMA], views.gamma)).float(),
+        affine=_draw_affine(views, u).float(),
     )
 
 
-def moves(views: Views) -> bool:
+def has_affine(views: Views) -> bool:
     """Whether any view is rotated, sheared, zoomed or shifted."""
     return bool(views.rotation or views.shear or views.translation) or views.scale != (1.0, 1.0)
 
 
-def _factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
+def _compute_factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
     """The least and the greatest factor of brightness, contrast and saturation, 3 each."""
     spread = views.jitter_strength * torch.tensor([views.brightness, views.contrast, views.saturation]).double()
     low, high = (1 - spread).clamp_min(0), 1 + spread
@@ -91,12 +93,12 @@ def _factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _around(u: Tensor, spread: float) -> Tensor:
+def _spread(u: Tensor, spread: float) -> Tensor:
     """Uniform on ±spread."""
     return (u * 2 - 1) * spread
 
 
-def _boxes(views: Views, u: Tensor, sizes: Tensor) -> Tensor:
+def _draw_boxes(views: Views, u: Tensor, sizes: Tensor) -> Tensor:
     """The first of ten crops that fits; else the largest central one with a permitted ratio. N×4."""
     height, width = sizes.unbind(1)
     if views.crop_area is None:
@@ -118,12 +120,12 @@ def _boxes(views: Views, u: Tensor, sizes: Tensor) -> Tensor:
     return torch.stack([top, left, tall, wide], 1)
 
 
-def _affine(views: Views, u: Tensor) -> Tensor:
+def _draw_affine(views: Views, u: Tensor) -> Tensor:
     """The inverse of: shear, then zoom, then rotate about the centre, then shift. N×6."""
-    angle = _around(u[:, _ROTATION], math.radians(views.rotation))
-    shear = _around(u[:, _SHEAR], views.shear)
+    angle = _spread(u[:, _ROTATION], math.radians(views.rotation))
+    shear = _spread(u[:, _SHEAR], views.shear)
     zoom = views.scale[0] + u[:, _SCALE] * (views.scale[1] - views.scale[0])
-    x, y = (_around(u[:, _SHIFT], views.translation) * -2).unbind(1)  # the side is 2 long here
+    x, y = (_spread(u[:, _SHIFT], views.translation) * -2).unbind(1)  # the side is 2 long here
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
     # Turn back, zoom back, then shear back.
     a, b = cos - shear * -sin, sin - shear * cos

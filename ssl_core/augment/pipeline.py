@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ssl_core import rng
 from ssl_core.augment import colour, geometry
-from ssl_core.augment.parameters import BRIGHTNESS, CONTRAST, NO_JITTER, SATURATION, ViewParameters, draw, moves
+from ssl_core.augment.parameters import (
+    BRIGHTNESS,
+    CONTRAST,
+    NO_JITTER,
+    SATURATION,
+    ViewParameters,
+    draw_parameters,
+    has_affine,
+)
 from ssl_core.config import Views
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 
@@ -35,11 +43,11 @@ class ViewMaker:
         """
         keys = rng.keys(rng.stream(self._seed, epoch, view), indices.cpu())
         noise_keys = rng.keys(rng.stream(self._seed, epoch, view, rng.Stream.NOISE), indices.cpu())
-        parameters = draw(self._views, keys, images.sizes())
+        parameters = draw_parameters(self._views, keys, images.sizes())
         # Neighbours want hue at the same place, so that each place is a slice and no pixel is gathered for it.
         out = torch.empty(len(images), 3, self._side, self._side, device=images.device)
         for group in images.groups:
-            order = torch.argsort(parameters.hue_place[group.rows], stable=True)
+            order = torch.argsort(parameters.hue_position[group.rows], stable=True)
             for local in order.split(self._chunk(group)):
                 rows = group.rows[local]
                 made = self._render(group, local, parameters.take(rows), noise_keys[rows])
@@ -60,15 +68,15 @@ class ViewMaker:
         where = local.to(device)
         sizes = None if group.sizes is None else group.sizes[where]
         images = geometry.crop(group.pixels.index_select(0, where), here.box, here.mirror, self._side, sizes)
-        if moves(self._views):
+        if has_affine(self._views):
             images = geometry.affine(images, here.affine)
         if self._views.jitter > 0:
-            self._jitter_(images, drawn.hue_place, here)
+            self._jitter_(images, drawn.hue_position, here)
         self._drop_colour_(images, drawn.grey)
         self._blur_(images, drawn.blur, here.sigma)
         self._solarize_(images, drawn.solarize)
         if self._views.gamma > 0:
-            images = colour.gamma_(images, here.gamma)
+            images = colour.adjust_gamma_(images, here.gamma)
         if self._views.noise > 0:
             noise = rng.normals(noise_keys.to(device), images[0].numel())
             images.add_(noise.view_as(images).mul_(self._views.noise)).clamp_(0, 1)
@@ -84,7 +92,7 @@ class ViewMaker:
         for place in range(NO_JITTER):
             start, end = end, end + counts[place]
             if end > start and self._views.hue * self._views.jitter_strength > 0:
-                colour.hue_(images[start:end], here.hue[start:end])
+                colour.adjust_hue_(images[start:end], here.hue[start:end])
             if place < 3 and jittered:
                 if self._views.brightness_added:
                     added = here.offset * (here.order[:, place] == BRIGHTNESS)
@@ -95,7 +103,7 @@ class ViewMaker:
     def _drop_colour_(self, images: Tensor, chosen: Tensor) -> None:
         rows = chosen.nonzero()[:, 0].to(images.device)
         if len(rows):
-            luma = colour.grey(images[rows])
+            luma = colour.compute_luma(images[rows])
             images.index_copy_(0, rows, luma[:, None].expand(-1, 3, -1, -1))
 
     def _blur_(self, images: Tensor, chosen: Tensor, sigma: Tensor) -> None:

@@ -80,11 +80,11 @@ class Dataset:
             return rows
         return np.sort(rows[draw_evenly(self.labels[rows], subset, rng.stream(seed, rng.Stream.SUBSET))])
 
-    def labelled(self, rows: Rows) -> Rows:
+    def select_labelled(self, rows: Rows) -> Rows:
         """Return those of the rows that have a label."""
         return rows[self.labels[rows] >= 0]
 
-    def decoded(self, row: int) -> NDArray[np.uint8]:
+    def read_image(self, row: int) -> NDArray[np.uint8]:
         """Return the image, uint8 H×W×3."""
         if self.uniform is not None:
             return np.asarray(self.uniform[row])
@@ -92,11 +92,11 @@ class Dataset:
         return decode(self._encoded[row].as_py(), max_pixels=math.inf)
 
 
-def at_most(dataset: Dataset, rows: Rows, most: int, stream: int) -> Rows:
+def sample_rows(dataset: Dataset, rows: Rows, most: int, stream: int) -> Rows:
     """Return the rows, or `most` of them drawn evenly from the classes."""
     return rows if len(rows) <= most else rows[draw_evenly(dataset.labels[rows], most, stream)]
 
 
-def labels_of(dataset: Dataset, rows: Rows) -> Tensor:
+def select_labels(dataset: Dataset, rows: Rows) -> Tensor:
     """Return the rows' labels as int64 N."""
     return torch.from_numpy(dataset.labels[rows])

@@ -18,7 +18,7 @@ NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey"
 # that Pillow meets inside a file (tiles, frames).
 Image.MAX_IMAGE_PIXELS = 2**28
 
-_TURNS = {
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,12 +49,12 @@ def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDAr
     """Return the image as RGB, uint8 H×W×3, and which of NOTES were true of the file. Raises BadImage."""
     image = _open(data, max_pixels)
     try:
-        image, notes = _upright(image)
-        return _rgb(image, notes), notes
+        image, notes = _load_upright(image)
+        return _convert_to_rgb(image, notes), notes
     except (MemoryError, BadImage):
         raise
     except Exception as error:  # a decoder fed with damage raises nearly anything
-        raise _damaged(error) from error
+        raise _corrupt(error) from error
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -76,7 +76,7 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_many_pixels", f"The image has more than {max_pixels:,} pixels.") from error
     except Exception as error:  # as above
-        raise _damaged(error) from error
+        raise _corrupt(error) from error
     width, height = image.size
     if width < 1 or height < 1:
         raise BadImage("no_pixels", "The image has no pixels.")
@@ -87,7 +87,7 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
+def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
     """Return the first frame, decoded and the right way up, and what was noted on the way."""
     notes = set()
     # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
@@ -95,17 +95,17 @@ def _upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
         notes.add("animated")
     if image.mode in _GREY:
         notes.add("grey")
-    before = _orientation(image)
+    before = _read_orientation(image)
     image.load()
-    after = _orientation(image)  # gone if Pillow has turned the image itself (TIFF); a PNG may tell it only now
-    if before in _TURNS or after in _TURNS:
+    after = _read_orientation(image)  # gone if Pillow has turned the image itself (TIFF); a PNG may tell it only now
+    if before in _TRANSPOSES or after in _TRANSPOSES:
         notes.add("orientation")
-    if after in _TURNS:
-        image = _transposed(image, after)
+    if after in _TRANSPOSES:
+        image = _transpose(image, after)
     return image, notes
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
@@ -114,21 +114,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _transposed(image: Image.Image, orientation: int) -> Image.Image:
+def _transpose(image: Image.Image, orientation: int) -> Image.Image:
     info = image.info
-    image = image.transpose(_TURNS[orientation])
+    image = image.transpose(_TRANSPOSES[orientation])
     image.info = info  # the transparent colour, if any, is kept there
     return image
 
 
-def _rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
+def _convert_to_rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
     if image.mode == "CMYK":
         notes.add("cmyk")
     if image.mode in ("P", "PA"):
         notes.add("palette")
     if image.mode in _GREY16 or image.mode == "I":
         notes.add("grey16")
-        return _grey16(image)
+        return _convert_grey16(image)
     if image.mode == "F":
         raise BadImage("unsupported_depth", "The image has floating-point pixels; 8 or 16 bits are read.")
     if image.has_transparency_data:
@@ -139,7 +139,7 @@ def _rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _grey16(image: Image.Image) -> NDArray[np.uint8]:
+def _convert_grey16(image: Image.Image) -> NDArray[np.uint8]:
     values = np.array(image)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("unsupported_depth", "The image has 32 bits per pixel; 8 or 16 are read.")
@@ -147,6 +147,6 @@ def _grey16(image: Image.Image) -> NDArray[np.uint8]:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def _damaged(error: Exception) -> BadImage:
+def _corrupt(error: Exception) -> BadImage:
     reason = str(error)[:200].strip(" .") or type(error).__name__
     return BadImage("corrupt", f"The image is damaged or cut short: {reason}.")

@@ -19,7 +19,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-Place = tuple[Split, str | None]
+SplitAndClass = tuple[Split, str | None]
 
 _MAX_NAME = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -52,12 +52,12 @@ def clean_path(raw: str) -> str:
 
 def clean_text(raw: str) -> str:
     """Return the text in NFC, of bounded length, with surrogates and control characters as visible escapes."""
-    text = raw[: 4 * _MAX_NAME].encode("utf-8", "surrogateescape" if _only_escapes(raw) else "backslashreplace")
+    text = raw[: 4 * _MAX_NAME].encode("utf-8", "surrogateescape" if _has_only_escapes(raw) else "backslashreplace")
     clean = unicodedata.normalize("NFC", text.decode("utf-8", "backslashreplace"))
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", clean)[:_MAX_NAME]
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """Return what names that differ only in case or in Unicode form have in common."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
@@ -72,26 +72,26 @@ def is_document(path: str) -> bool:
     return _DOCUMENT.search(path) is not None
 
 
-def places(paths: Sequence[str]) -> list[Place | None]:
+def parse_paths(paths: Sequence[str]) -> list[SplitAndClass | None]:
     """Return the split and the class of each path; None where it stands outside the splits that there are.
 
     Raises NoTrainingSplit.
     """
-    depth = _wrappers(paths)
-    tops = {top for path in paths if (top := _part(path, depth)) is not None}
+    depth = _count_wrapping_folders(paths)
+    tops = {top for path in paths if (top := _folder_at(path, depth)) is not None}
     splits = {SPLIT_NAMES.get(top.casefold()) for top in tops}
     if "train" in splits:
-        return [_place_in_split(path.split("/")[depth:]) for path in paths]
-    if splits and None not in splits and not any(_part(path, depth) is None for path in paths):
+        return [_parse_split_path(path.split("/")[depth:]) for path in paths]
+    if splits and None not in splits and not any(_folder_at(path, depth) is None for path in paths):
         raise NoTrainingSplit(str(NoTrainingSplit.__doc__))
-    return [("train", _part(path, depth)) for path in paths]
+    return [("train", _folder_at(path, depth)) for path in paths]
 
 
-def _only_escapes(raw: str) -> bool:
+def _has_only_escapes(raw: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" and not "\udc80" <= letter <= "\udcff" for letter in raw)
 
 
-def _wrappers(paths: Sequence[str]) -> int:
+def _count_wrapping_folders(paths: Sequence[str]) -> int:
     """Return how many folders, from the top, hold everything and are no split."""
     if not paths:
         return 0
@@ -104,13 +104,13 @@ def _wrappers(paths: Sequence[str]) -> int:
     return depth
 
 
-def _part(path: str, depth: int) -> str | None:
+def _folder_at(path: str, depth: int) -> str | None:
     """Return the folder at that depth, or None where the path has none."""
     parts = path.split("/", depth + 1)
     return parts[depth] if len(parts) > depth + 1 else None
 
 
-def _place_in_split(parts: list[str]) -> Place | None:
+def _parse_split_path(parts: list[str]) -> SplitAndClass | None:
     split = SPLIT_NAMES.get(parts[0].casefold()) if len(parts) > 1 else None
     if split is None:
         return None

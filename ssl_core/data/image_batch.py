@@ -29,7 +29,7 @@ class ImageBatch:
     count: int
 
     @classmethod
-    def whole(cls, pixels: Tensor) -> "ImageBatch":
+    def of_pixels(cls, pixels: Tensor) -> "ImageBatch":
         """A batch of one size: uint8 N×H×W×3."""
         return cls((CanvasGroup(torch.arange(len(pixels)), pixels),), len(pixels))
 

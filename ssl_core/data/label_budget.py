@@ -15,7 +15,7 @@ from ssl_core.data.label_split import LabelSplit, draw_labelled
 from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 
-HIDDEN = -1  # the label of an image whose class the run is not told
+UNLABELLED = -1  # the label of an image whose class the run is not told
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class LabelBudget:
         Raises LabelsNeeded, and ConfigUnfit when the config names images that cannot teach.
         """
         if isinstance(resolved, Distill):
-            return _by_teacher(dataset, resolved, (card or {}).get("classifier"))
-        split = _told(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
-        return cls(dataset.class_names, split.train, _labels(dataset, split.train), split)
+            return _budget_for_distillation(dataset, resolved, (card or {}).get("classifier"))
+        split = _limit_labels(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
+        return cls(dataset.class_names, split.train, _mask_labels(dataset, split.train), split)
 
 
-def _by_teacher(dataset: Dataset, resolved: Distill, classifier: Mapping[str, Any] | None) -> LabelBudget:
+def _budget_for_distillation(dataset: Dataset, resolved: Distill, classifier: Mapping[str, Any] | None) -> LabelBudget:
     """All images teach, but those that judge; labels are told where they weigh something."""
     if not classifier:
         raise ConfigUnfit(no_classifier())
     classes, used = list(classifier["classes"]), resolved.label_weight > 0
     split = (
-        _told(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
+        _limit_labels(LabelSplit.of(dataset, resolved.subset, resolved.seed), dataset, resolved)
         if used
-        else _distill_split(dataset, resolved)
+        else _split_for_distillation(dataset, resolved)
     )
     told = split.train if split and used else np.empty(0, dtype=np.int64)
     if dataset.class_names != classes:
@@ -55,28 +55,28 @@ def _by_teacher(dataset: Dataset, resolved: Distill, classifier: Mapping[str, An
             raise ConfigUnfit("The model's classes are not those of the dataset, so its labels cannot be used.")
         split = None
     rows = dataset.indices("train", resolved.subset, resolved.seed)
-    return LabelBudget(classes, np.setdiff1d(rows, split.test) if split else rows, _labels(dataset, told), split)
+    return LabelBudget(classes, np.setdiff1d(rows, split.test) if split else rows, _mask_labels(dataset, told), split)
 
 
-def _distill_split(dataset: Dataset, resolved: Distill) -> LabelSplit | None:
+def _split_for_distillation(dataset: Dataset, resolved: Distill) -> LabelSplit | None:
     """As for every other run; but the images that teach need no labels here."""
     try:
         return LabelSplit.of(dataset, resolved.subset, resolved.seed)
     except LabelsNeeded:
         for name in ("test", "val"):
-            rows = dataset.labelled(dataset.indices(name))
+            rows = dataset.select_labelled(dataset.indices(name))
             if len(rows):
                 return LabelSplit(rows[:0], rows[:0], rows, f"the {name} split")
     return None
 
 
-def _told(split: LabelSplit, dataset: Dataset, resolved: Labelled) -> LabelSplit:
+def _limit_labels(split: LabelSplit, dataset: Dataset, resolved: Labelled) -> LabelSplit:
     """The trial with the labels that the config reveals, and no others."""
     if resolved.label_rows is None:
         drawn = draw_labelled(dataset.labels[split.train], resolved.label_fraction, resolved.seed, 0)
         told = replace(split, train=split.train[drawn])
     else:
-        told = _listed(split, dataset, resolved, np.unique(resolved.label_rows))
+        told = _select_listed(split, dataset, resolved, np.unique(resolved.label_rows))
     if len(np.unique(dataset.labels[told.train])) < 2:
         raise LabelsNeeded(
             f"Of the labels, {len(told.train)} would be used, not of two classes: too few to learn from."
@@ -84,9 +84,9 @@ def _told(split: LabelSplit, dataset: Dataset, resolved: Labelled) -> LabelSplit
     return told
 
 
-def _listed(split: LabelSplit, dataset: Dataset, resolved: Labelled, listed: Rows) -> LabelSplit:
+def _select_listed(split: LabelSplit, dataset: Dataset, resolved: Labelled, listed: Rows) -> LabelSplit:
     """Images that are listed do not judge, even where a part of the training images is held out for that."""
-    usable = dataset.labelled(dataset.indices("train", resolved.subset, resolved.seed))
+    usable = dataset.select_labelled(dataset.indices("train", resolved.subset, resolved.seed))
     if len(unusable := np.setdiff1d(listed, usable)):
         raise ConfigUnfit(f"label_rows names {unusable[0]}, which is not the number of a labelled training image.")
     judges = np.setdiff1d(split.test, listed)
@@ -95,7 +95,7 @@ def _listed(split: LabelSplit, dataset: Dataset, resolved: Labelled, listed: Row
     return replace(split, train=listed, test=judges)
 
 
-def _labels(dataset: Dataset, told: Rows) -> Tensor:
-    labels = np.full(len(dataset), HIDDEN, dtype=np.int64)
+def _mask_labels(dataset: Dataset, told: Rows) -> Tensor:
+    labels = np.full(len(dataset), UNLABELLED, dtype=np.int64)
     labels[told] = dataset.labels[told]
     return torch.from_numpy(labels)

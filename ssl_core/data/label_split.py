@@ -23,7 +23,7 @@ class LabelSplit:
     test_name: str  # what `test` is, in words
 
     @property
-    def online(self) -> Rows:
+    def online_eval(self) -> Rows:
         """The rows that are evaluated on during training: the val split where there is one, so as to spare `test`."""
         return self.val if len(self.val) else self.test
 
@@ -33,8 +33,8 @@ class LabelSplit:
 
         Raises LabelsNeeded when there are not two classes to tell apart.
         """
-        train = dataset.labelled(dataset.indices("train", subset, seed))
-        val, test = (dataset.labelled(dataset.indices(name)) for name in ("val", "test"))
+        train = dataset.select_labelled(dataset.indices("train", subset, seed))
+        val, test = (dataset.select_labelled(dataset.indices(name)) for name in ("val", "test"))
         if len(np.unique(dataset.labels[train])) < 2:
             raise LabelsNeeded("This needs labelled training images of at least two classes.")
         if len(test):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
 from ssl_core.data.folder_layout import SPLITS, Split
-from ssl_core.data.spool import Look, Spool, look
+from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.errors import Fault, json_pointer
 
 OnBadFile = Literal["reject", "skip"]
@@ -37,9 +37,9 @@ SCHEMA = pa.schema(
         pa.field("name", pa.string(), nullable=False),
     ]
 )
-_FAULTS_KEPT = 1000
+_FAULTS_REPORTED = 1000
 _FAULTS_IN_ERROR = 100
-_SIZES_KEPT = 50
+_SIZES_REPORTED = 50
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 16 * 2**20
 
@@ -71,7 +71,7 @@ class PackError(Exception):
     def __init__(self, code: str, detail: str, faults: Iterable[BadFile] = ()) -> None:
         self.code = code
         self.detail = detail
-        self.errors = [_fault(fault) for fault in faults]
+        self.errors = [_to_fault(fault) for fault in faults]
         super().__init__(detail)
 
 
@@ -92,7 +92,7 @@ def pack(
 
 def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reject") -> dict[str, Any]:
     """Pack a plain folder of images. Raises PackError."""
-    return pack(_files(folder), directory, on_bad_file=on_bad_file)
+    return pack(_read_folder(folder), directory, on_bad_file=on_bad_file)
 
 
 class Packer:
@@ -104,7 +104,7 @@ class Packer:
         self._on_bad_file = on_bad_file
         self._max_images = max_images
         self._max_pixels = max_pixels
-        self._spool = Spool(directory)
+        self._spool = ImageSpool(directory)
         self._faults: list[BadFile] = []
         self._fault_count = 0
         self._ignored = 0
@@ -121,22 +121,22 @@ class Packer:
             self._ignored += 1
             return
         if isinstance(item, BadFile):
-            self._blame(item)
+            self._record_bad_file(item)
             return
         try:
-            seen = look(item.data, self._max_pixels)
+            facts = inspect_image(item.data, self._max_pixels)
         except decode.BadImage as error:
-            self._blame(BadFile(item.name, error.code, error.detail))
+            self._record_bad_file(BadFile(item.name, error.code, error.detail))
             return
-        self._keep(item, seen)
+        self._append(item, facts)
 
     def finish(self) -> dict[str, Any]:
         """Write the dataset and return its report. Raises PackError."""
-        rows = self._settle()
+        rows = self._select_images()
         if self._fault_count and self._on_bad_file == "reject":
-            raise self._rejection()
+            raise self._bad_files_error()
         if not rows.order.size:
-            raise PackError("no_images", self._no_images(), self._faults[:_FAULTS_IN_ERROR])
+            raise PackError("no_images", self._explain_no_images(), self._faults[:_FAULTS_IN_ERROR])
         if not np.any(rows.splits == 0):
             raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
         self._spool.flush()
@@ -147,36 +147,36 @@ class Packer:
         _write_json(self._directory / "dataset.json", report)
         return report
 
-    def _keep(self, item: Item, seen: Look) -> None:
+    def _append(self, item: Item, facts: ImageFacts) -> None:
         if len(self._spool) >= self._max_images:
             raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
-        self._spool.append(item.name, item.label, item.split, item.data, seen)
+        self._spool.append(item.name, item.label, item.split, item.data, facts)
 
-    def _blame(self, fault: BadFile) -> None:
+    def _record_bad_file(self, fault: BadFile) -> None:
         if folder_layout.is_document(fault.name):
             self._ignored += 1
             return
         self._fault_count += 1
-        if len(self._faults) < _FAULTS_KEPT:
+        if len(self._faults) < _FAULTS_REPORTED:
             self._faults.append(fault)
 
-    def _settle(self) -> "_SelectedImages":
+    def _select_images(self) -> "_SelectedImages":
         """Return the rows that stay, in order, with their splits and classes; blame the others."""
         spool = self._spool
-        dropped = set(spool.same_names())
+        dropped = set(spool.find_duplicate_names())
         for row in sorted(dropped):
-            self._blame(
+            self._record_bad_file(
                 BadFile(spool.names[row], "duplicate_name", "Another file has this name, but for case or accents.")
             )
         places = self._places()
         for row, place in enumerate(places):
             if place is None and row not in dropped:
                 dropped.add(row)
-                self._blame(
+                self._record_bad_file(
                     BadFile(spool.names[row], "misplaced", "The file stands beside the train, val and test folders.")
                 )
-        labels = [None if place is None else _class_name(place[1]) for place in places]
-        classes = _classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
+        labels = [None if place is None else _clean_class_name(place[1]) for place in places]
+        classes = _sort_classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
         numbers = {name: number for number, name in enumerate(classes)}
         return _SelectedImages(
             classes=classes,
@@ -191,24 +191,24 @@ class Packer:
         if None not in spool.splits:
             return [(split or "train", label) for split, label in zip(spool.splits, spool.labels, strict=True)]
         try:
-            return list(folder_layout.places(spool.names))
+            return list(folder_layout.parse_paths(spool.names))
         except folder_layout.NoTrainingSplit as error:
             raise PackError("no_training_images", str(error)) from error
 
-    def _rejection(self) -> PackError:
+    def _bad_files_error(self) -> PackError:
         first = self._faults[0]
         count = f"{self._fault_count:,} files" if self._fault_count > 1 else "One file"
         detail = f"{count} cannot be part of the dataset, first {first.name}: {first.detail}"
         return PackError("bad_files", detail, self._faults[:_FAULTS_IN_ERROR])
 
-    def _no_images(self) -> str:
+    def _explain_no_images(self) -> str:
         if self._fault_count:
             return f"There is not one image that can be read among {self._fault_count:,} files."
         return "There are no images."
 
     def _report(self, rows: "_SelectedImages") -> dict[str, Any]:
         spool = self._spool
-        mean, std = _mean_and_std(*spool.moments(rows.order[rows.splits[rows.order] == 0]))
+        mean, std = _compute_mean_and_std(*spool.sum_moments(rows.order[rows.splits[rows.order] == 0]))
         sizes = Counter(spool.shape(row) for row in rows.order.tolist())
         small = spool.small_size
         shape = [len(rows.order), small[1], small[0], 3] if small else None
@@ -220,13 +220,15 @@ class Packer:
             "std": std,
             "sizes": [
                 {"width": width, "height": height, "images": count}
-                for (width, height), count in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:_SIZES_KEPT]
+                for (width, height), count in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[
+                    :_SIZES_REPORTED
+                ]
             ],
             "skipped": [asdict(fault) for fault in self._faults],
             "skipped_count": self._fault_count,
             "ignored": self._ignored,
-            "converted": spool.notes(rows.order),
-            "duplicates": len(rows.order) - spool.distinct(rows.order),
+            "converted": spool.count_notes(rows.order),
+            "duplicates": len(rows.order) - spool.count_distinct(rows.order),
             "pixels": {"file": "pixels.npy", "shape": shape} if shape else None,
         }
 
@@ -261,7 +263,7 @@ class _SelectedImages:
         }
 
 
-def _files(folder: Path) -> Iterator[Item | BadFile]:
+def _read_folder(folder: Path) -> Iterator[Item | BadFile]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not folder_layout.is_junk(name))
         for name in sorted(files):
@@ -277,27 +279,27 @@ def _files(folder: Path) -> Iterator[Item | BadFile]:
             yield Item(relative, path.read_bytes())
 
 
-def _class_name(label: str | int | None) -> str | None:
+def _clean_class_name(label: str | int | None) -> str | None:
     if label is None or (isinstance(label, int) and label < 0):
         return None
     return folder_layout.clean_text(str(label)) or None
 
 
-def _classes(names: set[str]) -> list[str]:
+def _sort_classes(names: set[str]) -> list[str]:
     """Return the class names in order: numbers by value, anything else as text."""
     if len(names) > MAX_CLASSES:
         raise PackError("too_many_classes", f"There are {len(names):,} classes; at most {MAX_CLASSES:,} are taken.")
     numeric = all(name.isascii() and name.isdigit() and len(name) < 20 for name in names)
     ordered = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
-    seen: dict[str, str] = {}
+    facts: dict[str, str] = {}
     for name in ordered:
-        other = seen.setdefault(folder_layout.folded(name), name)
+        other = facts.setdefault(folder_layout.fold_name(name), name)
         if other != name:
             raise PackError("duplicate_class", f"The classes {other} and {name} differ only in case or in their form.")
     return ordered
 
 
-def _mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list[float], list[float]]:
+def _compute_mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of each channel on [0, 1]; integers until the last division."""
     mean = [total / (255 * count) for total in sums]
     variance = [
@@ -306,15 +308,15 @@ def _mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list
     return mean, [math.sqrt(value) for value in variance]
 
 
-def _write_arrow(path: Path, spool: Spool, rows: _SelectedImages) -> None:
+def _write_arrow(path: Path, spool: ImageSpool, rows: _SelectedImages) -> None:
     with path.open("wb") as file:
         with pa.ipc.new_file(file, SCHEMA) as writer:
-            for batch in _batches(spool, rows.order):
-                writer.write_batch(_record_batch(spool, rows, batch))
-        _sync(file)
+            for batch in _split_into_batches(spool, rows.order):
+                writer.write_batch(_make_record_batch(spool, rows, batch))
+        _flush_to_disk(file)
 
 
-def _batches(spool: Spool, order: NDArray[np.int64]) -> Iterator[list[int]]:
+def _split_into_batches(spool: ImageSpool, order: NDArray[np.int64]) -> Iterator[list[int]]:
     batch: list[int] = []
     size = 0
     for row in order.tolist():
@@ -327,11 +329,11 @@ def _batches(spool: Spool, order: NDArray[np.int64]) -> Iterator[list[int]]:
         yield batch
 
 
-def _record_batch(spool: Spool, rows: _SelectedImages, batch: list[int]) -> pa.RecordBatch:
+def _make_record_batch(spool: ImageSpool, rows: _SelectedImages, batch: list[int]) -> pa.RecordBatch:
     labels = rows.labels[batch]
     shapes = [spool.shape(row) for row in batch]
     columns = [
-        pa.array([spool.image(row) for row in batch], pa.large_binary()),
+        pa.array([spool.read_image(row) for row in batch], pa.large_binary()),
         pa.array(labels, pa.int32(), mask=labels < 0),
         pa.array(rows.splits[batch], pa.int8()),
         pa.array([width for width, _ in shapes], pa.int32()),
@@ -342,21 +344,21 @@ def _record_batch(spool: Spool, rows: _SelectedImages, batch: list[int]) -> pa.R
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _write_pixels(path: Path, spool: Spool, rows: _SelectedImages) -> None:
+def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> None:
     width, height = spool.shape(int(rows.order[0]))
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, 3)}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for row in rows.order.tolist():
-            file.write(spool.small_image(row))
-        _sync(file)
+            file.write(spool.read_small_image(row))
+        _flush_to_disk(file)
 
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(report, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        _sync(file)
+        _flush_to_disk(file)
     os.replace(temporary, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -365,10 +367,10 @@ def _write_json(path: Path, report: dict[str, Any]) -> None:
         os.close(folder)
 
 
-def _sync(file: IO[Any]) -> None:
+def _flush_to_disk(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
 
 
-def _fault(bad: BadFile) -> Fault:
+def _to_fault(bad: BadFile) -> Fault:
     return Fault(pointer=json_pointer("files", bad.name), code=bad.code, detail=bad.detail)

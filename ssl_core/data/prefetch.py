@@ -21,7 +21,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
     """
     ready: queue.Queue[T | _End] = queue.Queue(depth)
     over = threading.Event()
-    thread = threading.Thread(target=_make, args=(items, ready, over), name="prefetch", daemon=True)
+    thread = threading.Thread(target=_produce, args=(items, ready, over), name="prefetch", daemon=True)
     thread.start()
     try:
         while not isinstance(item := ready.get(), _End):
@@ -33,7 +33,7 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
         thread.join()
 
 
-def _make(items: Iterable[T], ready: "queue.Queue[T | _End]", over: threading.Event) -> None:
+def _produce(items: Iterable[T], ready: "queue.Queue[T | _End]", over: threading.Event) -> None:
     error: BaseException | None = None
     try:
         for item in items:

@@ -26,7 +26,7 @@ def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
     return shuffled[order[:count]]
 
 
-def by_class(labels: Rows, stream: int) -> Rows:
+def order_by_class(labels: Rows, stream: int) -> Rows:
     """Return all positions in `labels`, class after class, in an order drawn by the stream within each."""
     shuffled = rng.permutation(stream, len(labels)).numpy()
     return shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -37,10 +37,10 @@ def hold_out(labels: Rows, share: float, stream: int) -> NDArray[np.bool_]:
     count = len(labels)
     kept = np.zeros(count, dtype=np.bool_)
     steps = np.floor(np.arange(count + 1) * max(share, 1 / count) + 0.5)
-    kept[by_class(labels, stream)[np.diff(steps) > 0]] = True
+    kept[order_by_class(labels, stream)[np.diff(steps) > 0]] = True
     return kept
 
 
-def epoch_order(seed: int, epoch: int, length: int) -> Tensor:
+def shuffle_epoch(seed: int, epoch: int, length: int) -> Tensor:
     """Return int64 0 … length-1 in the epoch's order."""
     return rng.permutation(rng.stream(seed, rng.Stream.EPOCH, epoch), length)

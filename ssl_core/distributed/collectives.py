@@ -7,12 +7,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def local_rows(rows: Tensor) -> Tensor:
+def select_local_rows(rows: Tensor) -> Tensor:
     """Return this process's rows of a batch; its size is a multiple of the number of processes."""
     return rows.chunk(world_size())[rank()]
 
 
-def decided_by_first(decision: bool) -> bool:
+def broadcast_decision(decision: bool) -> bool:
     """Return what the first process has decided."""
     if world_size() == 1:
         return decision

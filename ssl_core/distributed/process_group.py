@@ -28,13 +28,13 @@ def launch(devices: int, device: str) -> None:
 
     With one device, or fewer than are asked for, there is nothing to start. device: as the config has it.
     """
-    if devices == 1 or is_launched() or devices > available_devices(device):
+    if devices == 1 or is_launched() or devices > count_devices(device):
         return
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     os.execv(sys.executable, [*torchrun, "-m", "ssl_core", *sys.argv[1:]])
 
 
-def available_devices(device: str) -> int:
+def count_devices(device: str) -> int:
     """Return how many processes this machine has a GPU for or, on a CPU, a processor."""
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
         return torch.cuda.device_count()
@@ -57,7 +57,7 @@ def process_group(devices: int, device: str) -> Iterator[None]:
     if devices == 1:
         yield
         return
-    if devices > (most := available_devices(device)):
+    if devices > (most := count_devices(device)):
         what = "GPUs" if device == "cuda" else "processors"
         raise ConfigUnfit(f"The config asks for {devices} devices; of {what} this machine has {most}.")
     if int(os.environ.get("WORLD_SIZE", "1")) != devices:

@@ -16,12 +16,12 @@ def convert(network: nn.Module, device: torch.device) -> nn.Module:
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return converted
     for module in network.modules():
-        if type(module) in _JOINT:
-            module.__class__ = _JOINT[type(module)]
+        if type(module) in _SYNCHRONISED:
+            module.__class__ = _SYNCHRONISED[type(module)]
     return network
 
 
-class _Joint(nn.modules.batchnorm._BatchNorm):
+class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Return N×C or N×C×H×W, every channel normalised over all processes' N; they all have the same N."""
         if not self.training:
@@ -29,9 +29,9 @@ class _Joint(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         values = x if x.dtype == torch.float64 else x.float()
-        mean = _mean(values.mean(dims))
+        mean = _mean_over_processes(values.mean(dims))
         centred = values - mean.view(shape)
-        variance = _mean(centred.pow(2).mean(dims))
+        variance = _mean_over_processes(centred.pow(2).mean(dims))
         self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size())
         out = centred * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
@@ -50,22 +50,22 @@ class _Joint(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), self.momentum)
 
 
-class _Joint1d(_Joint, nn.BatchNorm1d):
+class _SyncBatchNorm1d(_SyncBatchNorm, nn.BatchNorm1d):
     pass
 
 
-class _Joint2d(_Joint, nn.BatchNorm2d):
+class _SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
     pass
 
 
-_JOINT: dict[type[nn.Module], Any] = {nn.BatchNorm1d: _Joint1d, nn.BatchNorm2d: _Joint2d}
+_SYNCHRONISED: dict[type[nn.Module], Any] = {nn.BatchNorm1d: _SyncBatchNorm1d, nn.BatchNorm2d: _SyncBatchNorm2d}
 
 
-def _mean(value: Tensor) -> Tensor:
-    return _Sum.apply(value) / dist.get_world_size()
+def _mean_over_processes(value: Tensor) -> Tensor:
+    return _AllReduceSum.apply(value) / dist.get_world_size()
 
 
-class _Sum(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """The sum over the processes, whose gradient is the sum of theirs."""
 
     @staticmethod

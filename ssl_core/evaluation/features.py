@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ssl_core.config import KnnEval, LinearEval
 from ssl_core.config.requirements import no_such_layer
-from ssl_core.data.dataset import Dataset, labels_of
-from ssl_core.data.image_store import ImageStore, centre_crops
+from ssl_core.data.dataset import Dataset, select_labels
+from ssl_core.data.image_store import ImageStore, read_centre_crops
 from ssl_core.data.label_split import LabelSplit
 from ssl_core.data.sampling import Rows
 from ssl_core.errors import ConfigUnfit
@@ -83,7 +83,7 @@ class Evaluation:
         self.sources = ("model", *dict.fromkeys(config.baselines))
         self.classes = self._dataset.class_names
         parts = (self.split.train, self.split.val, self.split.test)
-        labels = (labels_of(self._dataset, rows).to(config.device) for rows in parts)
+        labels = (select_labels(self._dataset, rows).to(config.device) for rows in parts)
         self.train_labels, self.val_labels, self.test_labels = labels
         self.done, self._skipped = 0, 0
         self.total = len(self.sources) * sum(-(-len(rows) // _CHUNK) for rows in parts)
@@ -118,7 +118,7 @@ class Evaluation:
         config = self._config
         if name == "pixels":
             preprocessing = Preprocessing.of_card(saved_model.load_card(self._model))
-            return FeatureSource(min(self._side, _PIXELS_SIDE), preprocessing.pixels)
+            return FeatureSource(min(self._side, _PIXELS_SIDE), preprocessing.flatten)
         if name == "random":
             encoder = saved_model.load_untrained(
                 self._model, config.device, seed=config.seed, precision=config.precision
@@ -136,7 +136,7 @@ class Evaluation:
             chunks = []
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                chunks.append(source.prepared(centre_crops(self._dataset, chunk, source.side)))
+                chunks.append(source.prepared(read_centre_crops(self._dataset, chunk, source.side)))
                 yield self.step(len(chunk))
                 if self.stopped():
                     return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core import rng
-from ssl_core.data.sampling import by_class, hold_out
+from ssl_core.data.sampling import hold_out, order_by_class
 
 MOMENTUM = 0.9
 FOLDS = 5
@@ -192,7 +192,7 @@ def folds(labels: Tensor, held_out: float, training: ProbeTraining) -> list[Tens
     if len(labels) > CROSS_VALIDATED:
         return [torch.from_numpy(hold_out(known, held_out, stream)).to(labels.device)]
     fold = torch.empty(len(labels), dtype=torch.int64)
-    fold[torch.from_numpy(by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
+    fold[torch.from_numpy(order_by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
     return [(fold == number).to(labels.device) for number in range(FOLDS) if (fold == number).any()]
 
 

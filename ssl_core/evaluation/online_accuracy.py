@@ -9,8 +9,8 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.config import TrainingRun
 from ssl_core.config.fields import known
-from ssl_core.data.dataset import Dataset, at_most, labels_of
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.dataset import Dataset, sample_rows, select_labels
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.label_budget import LabelBudget
 from ssl_core.data.label_split import LabelSplit
 from ssl_core.evaluation import accuracy
@@ -38,10 +38,10 @@ class HeldOutAccuracy:
         if (split := budget.split) is None:
             return None
         stream = rng.stream(resolved.seed, rng.Stream.ONLINE_ACCURACY)
-        rows = at_most(dataset, split.online, known(resolved.evaluation.max_images), stream)
+        rows = sample_rows(dataset, split.online_eval, known(resolved.evaluation.max_images), stream)
         labels = int((budget.labels >= 0).sum())
-        images = centre_crops(dataset, rows, known(resolved.image_size))
-        return cls(dataset, budget.classes, split, labels, resolved.seed, images, labels_of(dataset, rows))
+        images = read_centre_crops(dataset, rows, known(resolved.image_size))
+        return cls(dataset, budget.classes, split, labels, resolved.seed, images, select_labels(dataset, rows))
 
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
         """Return the classifier's own top-1 as `online/top1`, a share from 0 to 1."""
@@ -51,11 +51,11 @@ class HeldOutAccuracy:
     def final(self, encoder: Encoder) -> dict[str, Any]:
         """Return the classifier's accuracies on all test images, and the protocol."""
         chunks = torch.from_numpy(self.split.test).split(_CHUNK)
-        images = (centre_crops(self.dataset, rows.numpy(), encoder.image_size) for rows in chunks)
+        images = (read_centre_crops(self.dataset, rows.numpy(), encoder.image_size) for rows in chunks)
         logits = torch.cat([extract_features(encoder, pixels, "logits") for pixels in images])
         protocol = (
             f"The network's own classifier after its last step, taught {self.labels:,} labels; un-augmented images at"
             f" {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
         )
-        found = accuracy.of(logits, labels_of(self.dataset, self.split.test), self.classes, self.seed)
+        found = accuracy.of(logits, select_labels(self.dataset, self.split.test), self.classes, self.seed)
         return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **found}

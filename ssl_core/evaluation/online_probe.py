@@ -11,8 +11,8 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.config import OnlineEvaluation, TrainingRun
 from ssl_core.config.fields import known
-from ssl_core.data.dataset import Dataset, at_most, labels_of
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.dataset import Dataset, sample_rows, select_labels
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.label_split import LabelSplit
 from ssl_core.errors import LabelsNeeded
 from ssl_core.evaluation import knn, logistic_regression
@@ -45,13 +45,13 @@ class OnlineProbe:
         except LabelsNeeded:
             return None
         most, stream = known(settings.max_images), rng.stream(resolved.seed, rng.Stream.ONLINE_PROBE)
-        train, test = (at_most(dataset, rows, most, stream) for rows in (split.train, split.online))
+        train, test = (sample_rows(dataset, rows, most, stream) for rows in (split.train, split.online_eval))
         size = known(resolved.image_size)
         return cls(
-            centre_crops(dataset, train, size),
-            labels_of(dataset, train),
-            centre_crops(dataset, test, size),
-            labels_of(dataset, test),
+            read_centre_crops(dataset, train, size),
+            select_labels(dataset, train),
+            read_centre_crops(dataset, test, size),
+            select_labels(dataset, test),
             len(dataset.class_names),
             settings,
         )

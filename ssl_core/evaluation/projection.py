@@ -22,7 +22,7 @@ from ssl_core import rng
 from ssl_core.config import Project
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import SPLITS, Dataset
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation.features import extract_features
@@ -62,7 +62,7 @@ def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Ev
     steps = _Steps(len(chunks) + len(config.methods) + 1, len(rows))
     parts: list[torch.Tensor] = []
     for chunk in chunks:
-        parts.append(extract_features(encoder, centre_crops(dataset, chunk, encoder.image_size), config.layer))
+        parts.append(extract_features(encoder, read_centre_crops(dataset, chunk, encoder.image_size), config.layer))
         yield steps.next(len(chunk))
         if inputs.stop():
             yield Stopped(steps.done)
@@ -173,7 +173,7 @@ def _files(
     with style.style():
         panels = {name: projection_map.Panel(flat.places, flat.about) for name, flat in flats.items()}
         yield "projection.png", style.to_bytes(projection_map.scatter(panels, labels, classes, images, sentence), "png")
-        thumbnails = centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy()
+        thumbnails = read_centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy()
         sheet = projection_map.sheet(first, flat.places, thumbnails, labels, classes, images, sentence)
         yield "thumbnails.png", style.to_bytes(sheet, "png")
 

@@ -23,7 +23,7 @@ from ssl_core import rng
 from ssl_core.config import Export
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.errors import ConfigUnfit, ExportFailed
 from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Event, Log, Progress, Result, Stopped
@@ -118,7 +118,7 @@ def _read_timm(subject: _Subject, path: Path) -> tuple[Answer, str]:
         import timm  # noqa: PLC0415 - there for those who use it
     except ImportError:  # whose networks are torchvision's here, and whose names are the same
         return _read_torchvision(subject, path)
-    arguments = other_libraries.timm_arguments(subject.backbone)
+    arguments = other_libraries.get_timm_arguments(subject.backbone)
     assert arguments is not None
     network = timm.create_model(**arguments)
     return subject.loaded_into(_with_stem(network, subject.backbone), path), f"timm {timm.__version__}"
@@ -145,7 +145,7 @@ FORMATS: dict[str, _Format] = {
 
 def _formats(config: Export, subject: _Subject) -> list[str]:
     """What is to be written, each once. Raises ConfigUnfit and PackageMissing before anything is."""
-    in_timm = other_libraries.timm_arguments(subject.backbone) is not None
+    in_timm = other_libraries.get_timm_arguments(subject.backbone) is not None
     asked = list(FORMATS if config.formats == "auto" else dict.fromkeys(config.formats))
     if not in_timm and config.formats == "auto":
         asked.remove("timm")
@@ -159,7 +159,7 @@ def _formats(config: Export, subject: _Subject) -> list[str]:
 def _drawn(dataset: Dataset, config: Export, side: int) -> Tensor:
     """Return uint8 N×S×S×3: images of any split, as an encoder sees them."""
     order = rng.permutation(rng.stream(config.seed, rng.Stream.EXPORT), len(dataset))
-    return centre_crops(dataset, np.sort(order[: config.images].numpy()), side)
+    return read_centre_crops(dataset, np.sort(order[: config.images].numpy()), side)
 
 
 def _export(
@@ -194,10 +194,10 @@ def _export(
 def _torchvisions(subject: _Subject) -> tuple[nn.Module, str]:
     """torchvision's own network where it has this one, else a new one of ours."""
     backbone = subject.backbone
-    if other_libraries.in_torchvision(backbone, "") is None:
+    if other_libraries.write_torchvision_code(backbone, "") is None:
         fresh = saved_model.load_untrained(subject.folder, seed=1).backbone
         return fresh.body, "Twoviews: torchvision has no such network"
-    network = torchvision_models.torchvisions_own(backbone["name"])
+    network = torchvision_models.build_torchvision_network(backbone["name"])
     return _with_stem(network, backbone), f"torchvision {version('torchvision')}"
 
 
@@ -217,7 +217,7 @@ def _progress(done: int, total: int, images: int, seconds: float) -> Progress:
 
 def _summary(config: Export, subject: _Subject, rows: list[dict[str, Any]], images: int) -> dict[str, Any]:
     backbone = subject.backbone
-    shown = {"torchvision": other_libraries.in_torchvision, "timm": other_libraries.in_timm}
+    shown = {"torchvision": other_libraries.write_torchvision_code, "timm": other_libraries.write_timm_code}
     lines = {row["format"]: shown[row["format"]](backbone, row["file"]) for row in rows if row["format"] in shown}
     return {
         "protocol": f"Largest difference between the model's features and those of each file, loaded back, on {images}"
@@ -227,6 +227,6 @@ def _summary(config: Export, subject: _Subject, rows: list[dict[str, Any]], imag
         "images": images,
         "difference": max(row["difference"] for row in rows),
         "results": rows,
-        "create_model": other_libraries.timm_arguments(backbone) if "timm" in lines else None,
+        "create_model": other_libraries.get_timm_arguments(backbone) if "timm" in lines else None,
         "load": lines,
     }

@@ -37,7 +37,7 @@ class DINO(TargetMethod):
         projector = MLP((backbone.dim, *config.projector), hidden_norm=config.projector_batch_norm, activation="gelu")
         super().__init__(backbone, projector, start=config.momentum)
         self.prototypes = Prototypes(config.projector[-1], config.prototypes, bias=False)
-        self.target_prototypes = ema.ema_copy(self.prototypes)
+        self.target_prototypes = ema.make_ema_copy(self.prototypes)
         self.config = config
         self.register_buffer("centre", torch.zeros(config.prototypes))
         self.register_buffer("teacher_temperature", torch.tensor(config.teacher_temperature[0]))
@@ -68,8 +68,8 @@ class DINO(TargetMethod):
 
     def after_step(self, position: RunPosition) -> None:
         super().after_step(position)
-        ema.ema_update(
-            self.target_prototypes, self.prototypes, ema.rising_momentum(self.config.momentum, position.progress)
+        ema.update_ema(
+            self.target_prototypes, self.prototypes, ema.compute_momentum(self.config.momentum, position.progress)
         )
         low, high = self.config.teacher_temperature
         warm = min(1.0, position.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core.config import Distill
-from ssl_core.data.label_budget import HIDDEN
+from ssl_core.data.label_budget import UNLABELLED
 from ssl_core.distributed import collectives
 from ssl_core.methods.classification import Classification
 from ssl_core.methods.losses import soft_cross_entropy
@@ -31,7 +31,7 @@ class Distillation(Classification):
         if self.label_weight > 0:
             assert labels is not None
             # Labelled images of a process, on average.
-            told = collectives.mean((labels != HIDDEN).sum().float()).clamp(min=1e-9)
-            own = F.cross_entropy(logits.float(), labels, ignore_index=HIDDEN, reduction="sum") / told
+            told = collectives.mean((labels != UNLABELLED).sum().float()).clamp(min=1e-9)
+            own = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum") / told
             loss = (1 - self.label_weight) * loss + self.label_weight * own
         return Output(loss, h.detach())

@@ -15,7 +15,7 @@ class TargetMethod(Method):
         super().__init__()
         self.backbone = backbone
         self.projector = projector
-        self.target = nn.Sequential(ema.ema_copy(backbone), ema.ema_copy(projector))
+        self.target = nn.Sequential(ema.make_ema_copy(backbone), ema.make_ema_copy(projector))
         self._start, self._rises = start, rises
 
     def embed(self, view: Tensor) -> Tensor:
@@ -26,8 +26,8 @@ class TargetMethod(Method):
         self.target.load_state_dict(self._followed().state_dict())
 
     def after_step(self, position: RunPosition) -> None:
-        value = ema.rising_momentum(self._start, position.progress) if self._rises else self._start
-        ema.ema_update(self.target, self._followed(), value)
+        value = ema.compute_momentum(self._start, position.progress) if self._rises else self._start
+        ema.update_ema(self.target, self._followed(), value)
 
     def _followed(self) -> nn.Sequential:
         return nn.Sequential(self.backbone, self.projector)

@@ -28,7 +28,7 @@ class Teacher:
     def __call__(self, view: Tensor) -> Tensor:
         """Return the logits N×C of a student's view N×3×S×S, seen at the teacher's own size and normalisation."""
         side = self.encoder.image_size
-        pixels = self.student.restore(view.float())
+        pixels = self.student.denormalise(view.float())
         if pixels.shape[-1] != side:
             pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
         layout = memory_format(view.device, self.encoder.precision)

@@ -17,7 +17,7 @@ from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config.architectures import RESNETS
 from ssl_core.errors import ConfigUnfit, WeightsUnavailable
 from ssl_core.models.resnet import ResNet
-from ssl_core.models.torchvision_models import TorchvisionModel, _torchvision
+from ssl_core.models.torchvision_models import TorchvisionModel, import_torchvision_models
 
 
 class MetaTensors(TorchFunctionMode):
@@ -63,7 +63,7 @@ def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
     """
     name = config.name.removeprefix("torchvision_")
     try:
-        known = _torchvision().get_model_weights(name)
+        known = import_torchvision_models().get_model_weights(name)
         asked = known.DEFAULT if config.weights == "imagenet" else known["IMAGENET1K_V1"]
         weights = asked.get_state_dict(progress=False, check_hash=True)
     except (URLError, OSError, RuntimeError) as error:

@@ -48,10 +48,10 @@ class _SmallConv(torch.autograd.Function):
         (grad,) = grads
         geometry = [ctx.stride] * 2, [ctx.padding] * 2, [1, 1], False, [0, 0], 1
         x_grad, *_ = torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, [True, False, False])
-        return x_grad, _weight_grad(grad, x, weight.shape, ctx.stride, ctx.padding), None, None
+        return x_grad, _compute_weight_grad(grad, x, weight.shape, ctx.stride, ctx.padding), None, None
 
 
-def _weight_grad(grad: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
+def _compute_weight_grad(grad: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
     """Output gradients N×Co×H'×W' times the patches that each was made from: Co×Ci×K×K."""
     outputs, inputs, size, _ = shape
     n, _, height, width = grad.shape

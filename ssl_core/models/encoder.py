@@ -34,11 +34,11 @@ class Preprocessing:
         shape = card["preprocessing"]
         return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
 
-    def pixels(self, views: Tensor) -> Tensor:
+    def flatten(self, views: Tensor) -> Tensor:
         """Return float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place: what an encoder has to beat."""
         return self.normalise_(views).flatten(1)
 
-    def restore(self, images: Tensor) -> Tensor:
+    def denormalise(self, images: Tensor) -> Tensor:
         """Return what `normalise_` was given."""
         mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
         return images * std + mean
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         self.classifier = classifier
         self.preprocessing = preprocessing
         self.precision = precision
-        self.layers = layers(backbone, projector, classifier)  # name -> width
+        self.layers = compute_layer_widths(backbone, projector, classifier)  # name -> width
         self.dim = backbone.dim
         self.image_size = preprocessing.image_size
         self.eval()
@@ -119,19 +119,21 @@ class Encoder(nn.Module):
             return self._logits(h)
         if self.projector is None or layer == "backbone":
             return h
-        return dict(zip(_head_names(self.projector), self.projector.layers(h), strict=True))[layer]
+        return dict(zip(_name_head_layers(self.projector), self.projector.layers(h), strict=True))[layer]
 
     def _logits(self, h: Tensor) -> Tensor:
         assert self.classifier is not None
         return self.classifier(h if self.projector is None else self.projector(h))
 
 
-def layers(backbone: Backbone, projector: MLP | None, classifier: nn.Linear | None = None) -> dict[str, int]:
+def compute_layer_widths(
+    backbone: Backbone, projector: MLP | None, classifier: nn.Linear | None = None
+) -> dict[str, int]:
     """Return the widths of all layers that an encoder gives: features, those of the head from below, logits, blocks."""
-    head = dict(zip(_head_names(projector), projector.widths, strict=True)) if projector is not None else {}
+    head = dict(zip(_name_head_layers(projector), projector.widths, strict=True)) if projector is not None else {}
     logits = {"logits": classifier.out_features} if classifier is not None else {}
     return {"backbone": backbone.dim, **head, **logits, **backbone.block_dims}
 
 
-def _head_names(projector: MLP) -> list[str]:
+def _name_head_layers(projector: MLP) -> list[str]:
     return [f"head{number}" for number in range(1, len(projector.widths))] + ["projection"]

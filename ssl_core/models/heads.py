@@ -45,7 +45,7 @@ class MLP(nn.Sequential):
             return
         self.append(nn.Linear(widths[-2], widths[-1], bias=last_norm == "none"))
         if last_norm != "none":
-            self.append(_last_norm(widths[-1], scale=last_norm == "scale"))
+            self.append(_build_last_norm(widths[-1], scale=last_norm == "scale"))
 
     @property
     def widths(self) -> list[int]:
@@ -72,7 +72,7 @@ class MLP(nn.Sequential):
         return outputs
 
 
-def _last_norm(width: int, *, scale: bool) -> nn.BatchNorm1d:
+def _build_last_norm(width: int, *, scale: bool) -> nn.BatchNorm1d:
     norm = nn.BatchNorm1d(width, affine=scale)
     norm.register_parameter("bias", None)
     return norm

@@ -22,51 +22,51 @@ SAME_IN_TIMM = frozenset(
 SMALL_STEMS = {"cifar": (1, 1), "cifar_stride2": (2, 1), "cifar_padding2": (1, 2)}
 
 
-def is_plain(backbone: Mapping[str, Any]) -> bool:
+def is_plain_resnet(backbone: Mapping[str, Any]) -> bool:
     """Return whether the backbone is a ResNet of ours that torchvision's class makes too, but for the stem."""
     plain_layout = backbone.get("layout", "torchvision") == "torchvision" and not backbone.get("selective_kernel")
     plain_stem = backbone.get("stem") in ("imagenet", *SMALL_STEMS)
     return backbone["name"] in RESNETS and backbone["width"] == 1 and plain_layout and plain_stem
 
 
-def timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
+def get_timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of the `timm.create_model` that takes the weights; None where there is none."""
     name = backbone["name"]
     if is_torchvisions(name):
         model = name.removeprefix("torchvision_")
         return {"model_name": model, "num_classes": 0} if model in SAME_IN_TIMM else None
-    if not is_plain(backbone):
+    if not is_plain_resnet(backbone):
         return None
     if name not in TORCHVISION:  # nor in timm, which makes it by its depths
         return {"model_name": "resnet18", "num_classes": 0, "layers": list(RESNETS[name].depths)}
     return {"model_name": name, "num_classes": 0}
 
 
-def in_timm(backbone: Mapping[str, Any], file: str) -> str | None:
+def write_timm_code(backbone: Mapping[str, Any], file: str) -> str | None:
     """Return the lines that make `network`, timm's, of the weights in `file`; None where timm has no such network."""
-    arguments = timm_arguments(backbone)
+    arguments = get_timm_arguments(backbone)
     if arguments is None:
         return None
     given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return _lines("timm", [f"network = timm.create_model({given})", *_stem(backbone)], file)
+    return _write_code("timm", [f"network = timm.create_model({given})", *_write_stem_code(backbone)], file)
 
 
-def in_torchvision(backbone: Mapping[str, Any], file: str) -> str | None:
+def write_torchvision_code(backbone: Mapping[str, Any], file: str) -> str | None:
     """Return the lines that make `network`, torchvision's, of the weights in `file`; None where it has no such one."""
     name = backbone["name"]
     if is_torchvisions(name):
         made = f'network = torchvision.models.get_model("{name.removeprefix("torchvision_")}")'
-        return _lines("torchvision", [made], file, "strict=False", "  # the classifier stays as it was")
-    if not is_plain(backbone):
+        return _write_code("torchvision", [made], file, "strict=False", "  # the classifier stays as it was")
+    if not is_plain_resnet(backbone):
         return None
     made = f"network = torchvision.models.{name}()"
     if name not in TORCHVISION:
         resnet = "torchvision.models.resnet"
         made = f"network = {resnet}.ResNet({resnet}.BasicBlock, {list(RESNETS[name].depths)})"
-    return _lines("torchvision", [made, "network.fc = torch.nn.Identity()", *_stem(backbone)], file)
+    return _write_code("torchvision", [made, "network.fc = torch.nn.Identity()", *_write_stem_code(backbone)], file)
 
 
-def _stem(backbone: Mapping[str, Any]) -> list[str]:
+def _write_stem_code(backbone: Mapping[str, Any]) -> list[str]:
     if backbone.get("stem") not in SMALL_STEMS:
         return []
     stride, padding = SMALL_STEMS[backbone["stem"]]
@@ -76,7 +76,7 @@ def _stem(backbone: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lines(library: str, made: list[str], file: str, option: str = "", remark: str = "") -> str:
+def _write_code(library: str, made: list[str], file: str, option: str = "", remark: str = "") -> str:
     imports = ["import torch"] * any("torch.nn" in line for line in made) + [f"import {library}"]
     loaded = ", ".join(part for part in (f'load_file("{file}")', option) if part)
     last = [f"network.load_state_dict({loaded}){remark}", "network.eval()"]

@@ -19,7 +19,7 @@ Shortcut = Callable[[int, int, int], nn.Sequential | None]  # inputs, outputs, s
 Block = Callable[[int, int, int, Shortcut], nn.Module]  # inputs, planes, stride, shortcut
 
 
-class Basic(nn.Module):
+class BasicBlock(nn.Module):
     """Two 3×3 convolutions around a shortcut."""
 
     def __init__(self, inputs: int, planes: int, stride: int, shortcut: Shortcut) -> None:
@@ -85,21 +85,21 @@ class ResNet(nn.Module):
         super().__init__()
         shape = RESNETS[name]
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
-        self.conv1 = _stem(planes[0], stem, deep=selective_kernel)
+        self.conv1 = _build_stem(planes[0], stem, deep=selective_kernel)
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.Identity() if stem == "cifar_no_relu" else nn.ReLU(inplace=True)
-        self.maxpool = _stem_pool(stem, same=google)
+        self.maxpool = _build_stem_pool(stem, same=google)
         bottleneck = partial(Bottleneck, inner=shape.inner, selective=selective_kernel)
-        block: Block = Basic if shape.block == "basic" else bottleneck
-        shortcut = _pooled_projection if selective_kernel else _projection if google else _where_needed
+        block: Block = BasicBlock if shape.block == "basic" else bottleneck
+        shortcut = _pooled_projection if selective_kernel else _projection if google else _identity_or_projection
         dims = [width_ * shape.expansion for width_ in planes]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
-            _stage(block, *sizes, shortcut)
+            _build_stage(block, *sizes, shortcut)
             for sizes in zip([planes[0], *dims[:3]], dims, planes, shape.depths, (1, 2, 2, 2), strict=True)
         )
         self.dim = dims[-1]
         self.block_dims = dict(zip(BLOCKS, dims, strict=True))
-        _initialise(self, zero_init_residual)
+        _initialise_weights(self, zero_init_residual)
 
     def forward(self, images: Tensor) -> Tensor:
         *_, last = self._stages(images)
@@ -129,7 +129,7 @@ _SMALL_STEMS: dict[str, dict[str, int]] = {
 }
 
 
-def _stem(width: int, stem: str, *, deep: bool) -> nn.Module:
+def _build_stem(width: int, stem: str, *, deep: bool) -> nn.Module:
     if stem != "imagenet":
         return Conv(3, width, 3, **_SMALL_STEMS[stem])
     if not deep:
@@ -142,20 +142,20 @@ def _stem(width: int, stem: str, *, deep: bool) -> nn.Module:
     return nn.Sequential(*first, *second, Conv(half, width, 3))
 
 
-def _stem_pool(stem: str, *, same: bool) -> nn.Module:
+def _build_stem_pool(stem: str, *, same: bool) -> nn.Module:
     if stem != "imagenet":
         return nn.Identity()
     return SameMaxPool() if same else nn.MaxPool2d(3, 2, 1)
 
 
-def _stage(
+def _build_stage(
     block: Block, inputs: int, outputs: int, planes: int, depth: int, stride: int, shortcut: Shortcut
 ) -> nn.Sequential:
     first = block(inputs, planes, stride, shortcut)
-    return nn.Sequential(first, *(block(outputs, planes, 1, _where_needed) for _ in range(depth - 1)))
+    return nn.Sequential(first, *(block(outputs, planes, 1, _identity_or_projection) for _ in range(depth - 1)))
 
 
-def _where_needed(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+def _identity_or_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return None if stride == 1 and inputs == outputs else _projection(inputs, outputs, stride)
 
 
@@ -167,9 +167,9 @@ def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(AveragePool(stride), *_projection(inputs, outputs, 1))
 
 
-def _initialise(network: ResNet, zero_init_residual: bool) -> None:
+def _initialise_weights(network: ResNet, zero_init_residual: bool) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where a draw loads all of torch's compiler
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if zero_init_residual and isinstance(module, Basic | Bottleneck):
+        if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
             nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)

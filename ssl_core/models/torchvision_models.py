@@ -12,9 +12,9 @@ class TorchvisionModel(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        model = _torchvision().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
+        model = import_torchvision_models().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
         self.model = model
-        self.dim = _behead(model)
+        self.dim = _remove_classifier(model)
         self.block_dims: dict[str, int] = {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -36,18 +36,18 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def torchvisions_own(name: str) -> nn.Module:
+def build_torchvision_network(name: str) -> nn.Module:
     """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
     model = name.removeprefix("torchvision_")
     if model in TORCHVISION:
         return TorchvisionModel(model).body
-    resnet = _torchvision().resnet
+    resnet = import_torchvision_models().resnet
     network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
     network.fc = nn.Identity()
     return network
 
 
-def _torchvision() -> Any:
+def import_torchvision_models() -> Any:
     """torchvision.models, imported when asked for: it takes seconds and 100 MB, and our networks need none of it."""
     import ssl_core.models.torchvision_ops  # noqa: PLC0415 - has to come before torchvision
 
@@ -57,7 +57,7 @@ def _torchvision() -> Any:
     return torchvision.models
 
 
-def _behead(model: nn.Module) -> int:
+def _remove_classifier(model: nn.Module) -> int:
     """Replace the layer that gives the 1,000 class scores by the identity; return how many features it took."""
     name, last = [
         (name, module)

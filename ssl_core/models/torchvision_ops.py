@@ -19,7 +19,7 @@ _SIGNATURES = {
 _declared: list[torch.library.Library] = []  # a declaration lives as long as its Library does
 
 
-def declare() -> None:
+def declare_operators() -> None:
     """Declare the operators that are missing; does nothing a second time."""
     if _declared or _extension_loads():
         return
@@ -46,4 +46,4 @@ def _extension_loads() -> bool:
     return False
 
 
-declare()
+declare_operators()

@@ -33,19 +33,19 @@ class LARS(MomentumOptimizer):
             params, defaults | {"classic_momentum": classic_momentum, "nesterov": nesterov, "adapt": adapt}
         )
 
-    def move(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
         decayed, momentum, lr = g.add(w, alpha=group["weight_decay"]), group["momentum"], group["lr"]
         if group["classic_momentum"]:
-            scaled = decayed * (lr * _trust_ratio(w, decayed, group))
+            scaled = decayed * (lr * _compute_trust_ratio(w, decayed, group))
             v.mul_(momentum).add_(scaled)
             w.sub_(scaled.add(v, alpha=momentum) if group["nesterov"] else v)
         else:
             v.mul_(momentum).add_(decayed)
             update = decayed.add(v, alpha=momentum) if group["nesterov"] else v
-            w.sub_(update * (lr * _trust_ratio(w, update, group)))
+            w.sub_(update * (lr * _compute_trust_ratio(w, update, group)))
 
 
-def _trust_ratio(w: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor | float:
+def _compute_trust_ratio(w: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor | float:
     if not group["adapt"]:
         return 1.0
     w_norm, norm = w.norm(), update.norm()

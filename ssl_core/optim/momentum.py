@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class MomentumOptimizer(Optimizer, ABC):
-    """Moves each tensor that has a gradient by `move`; the buffer starts at zero and is kept as `momentum_buffer`."""
+    """Moves each tensor that has a gradient by `update_parameter`; the buffer starts at zero and is kept as `momentum_buffer`."""
 
     # Torch keeps its compiler away from these four, and loads all of it to say so: 1.4 s at the start of every run.
     # Nothing here is compiled, so they stand as they were before they were wrapped. Torch's own SGD and AdamW load
@@ -22,7 +22,7 @@ class MomentumOptimizer(Optimizer, ABC):
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     @abstractmethod
-    def move(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
         """Move the tensor `w` in place by its gradient `g`, which stays as it is, and its buffer `v`."""
 
     @overload
@@ -41,5 +41,5 @@ class MomentumOptimizer(Optimizer, ABC):
                     state = self.state[w]
                     if "momentum_buffer" not in state:
                         state["momentum_buffer"] = torch.zeros_like(w)
-                    self.move(w, w.grad, state["momentum_buffer"], group)
+                    self.update_parameter(w, w.grad, state["momentum_buffer"], group)
         return loss

@@ -33,7 +33,7 @@ class Muon(MomentumOptimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, defaults | {"steps": steps, "adapt": adapt})
 
-    def move(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
         v.mul_(group["momentum"]).add_(g)
         update, lr = g.add(v, alpha=group["momentum"]) if group["nesterov"] else v, group["lr"]
         w.mul_(1 - lr * group["weight_decay"])
@@ -42,10 +42,10 @@ class Muon(MomentumOptimizer):
             return
         rows = update.reshape(len(update), -1)
         stretch = max(1.0, rows.shape[0] / rows.shape[1]) ** 0.5
-        w.sub_(orthogonalised(rows, group["steps"]).reshape(w.shape), alpha=lr * stretch)
+        w.sub_(orthogonalise(rows, group["steps"]).reshape(w.shape), alpha=lr * stretch)
 
 
-def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
+def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
     """Return the matrix M×N (of any shape, in fp32) with every singular value brought near 1, between 0.7 and 1.2.
 
     Newton–Schulz on the smaller Gram matrix: the polynomials of all steps are multiplied there and applied at the end,
@@ -53,18 +53,18 @@ def orthogonalised(matrix: Tensor, steps: int) -> Tensor:
     stay small.
     """
     if len(matrix) > matrix.shape[1]:
-        return orthogonalised(matrix.T, steps).T
+        return orthogonalise(matrix.T, steps).T
     x = matrix / (matrix.norm() + _EPSILON)  # M×N, no singular value above 1
     gram = x @ x.T  # M×M, and so is all that follows until the end
-    product = polynomial = _polynomial(gram)
+    product = polynomial = _apply_polynomial(gram)
     for _ in range(steps - 1):
         gram = polynomial @ gram @ polynomial
-        polynomial = _polynomial(gram)
+        polynomial = _apply_polynomial(gram)
         product = polynomial @ product
     return product @ x
 
 
-def _polynomial(gram: Tensor) -> Tensor:
+def _apply_polynomial(gram: Tensor) -> Tensor:
     polynomial = torch.addmm(gram, gram, gram, beta=_B, alpha=_C)
     polynomial.diagonal().add_(_A)
     return polynomial

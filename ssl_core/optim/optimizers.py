@@ -18,7 +18,7 @@ from ssl_core.optim.muon import Muon
 
 def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.optim.Optimizer:
     """Return the optimizer of a resolved config over the method's parameters; `base_lr` is the scaled peak rate."""
-    groups = parameter_groups(method, config, base_lr)
+    groups = make_parameter_groups(method, config, base_lr)
     if isinstance(config, LARSConfig):
         return LARS(
             groups,
@@ -36,15 +36,15 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
     return torch.optim.SGD(groups, lr=base_lr, momentum=config.momentum, nesterov=nesterov, foreach=True)
 
 
-def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:
+def make_parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:
     """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
 
     Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
     says so; for these two, the modules that the method excludes from adaptation are treated alike, and both may have a rate of their own.
     """
     own = config.vector_lr if isinstance(config, LARSConfig | MuonConfig) else None
-    vector_lr = base_lr if own is None else own * (base_lr / _rate(config))
-    constant, excluded = _ids(method.constant_lr()), _ids(method.excluded_from_adaptation())
+    vector_lr = base_lr if own is None else own * (base_lr / _base_lr(config))
+    constant, excluded = _parameter_ids(method.constant_lr()), _parameter_ids(method.excluded_from_adaptation())
     if not isinstance(config, LARSConfig | MuonConfig):
         excluded = set()
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
@@ -64,23 +64,23 @@ def parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) ->
     ]
 
 
-def _ids(modules: Sequence[nn.Module]) -> set[int]:
+def _parameter_ids(modules: Sequence[nn.Module]) -> set[int]:
     return {id(p) for module in modules for p in module.parameters()}
 
 
-def scaled_lr(config: TrainingRun) -> float:
+def compute_peak_lr(config: TrainingRun) -> float:
     """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
     assert config.optimizer != "auto"
     factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
-    return _rate(config.optimizer) * factors[config.schedule.lr_scaling]
+    return _base_lr(config.optimizer) * factors[config.schedule.lr_scaling]
 
 
-def _rate(config: OptimizerConfig) -> float:
+def _base_lr(config: OptimizerConfig) -> float:
     assert config.lr != "auto"
     return config.lr
 
 
-def lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
+def compute_lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
     """Return the share of the peak rate at `step`, from 0: linear warm-up to 1, then cosine towards 0 at `total_steps`.
 
     The warm-up starts at 1/warm-up steps rather than at 0, so that no step is spent on standing still. With

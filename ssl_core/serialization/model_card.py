@@ -152,12 +152,12 @@ def _loading(card: Card) -> Iterator[str]:
         f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; a layer's name may follow"
     )
     shape = card.get("backbone", {"name": ""})
-    if (lines := other_libraries.in_torchvision(shape, "weights.safetensors")) is not None:
+    if (lines := other_libraries.write_torchvision_code(shape, "weights.safetensors")) is not None:
         yield "The backbone alone, with torchvision:"
         yield _python(lines)
         yield "Its images want the preprocessing at the top of this page:"
         yield _python(_transform(card["preprocessing"]))
-    if (lines := other_libraries.in_timm(shape, "weights.safetensors")) is not None:
+    if (lines := other_libraries.write_timm_code(shape, "weights.safetensors")) is not None:
         yield "With timm:"
         yield _python(lines)
     yield "A job of kind `export` makes ONNX and `torch.export` files, with the preprocessing inside."

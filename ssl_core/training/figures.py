@@ -105,7 +105,7 @@ def _sizes(learner: Learner) -> dict[float, int]:
 
 
 def _shown(dataset: Dataset, row: int) -> np.ndarray:
-    image = Image.fromarray(dataset.decoded(row))
+    image = Image.fromarray(dataset.read_image(row))
     image.thumbnail((_SHOWN, _SHOWN))  # leaves a smaller one as it is
     return np.asarray(image)
 

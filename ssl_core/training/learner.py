@@ -11,7 +11,7 @@ from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import TrainingRun, Views, view_sets
 from ssl_core.data.image_batch import ImageBatch
-from ssl_core.data.sampling import epoch_order
+from ssl_core.data.sampling import shuffle_epoch
 from ssl_core.device import autocast, memory_format, to_device
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
@@ -50,7 +50,7 @@ class Learner:
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
         self._network = process_group.data_parallel(self.method, self.device)
-        self.optimizer = optimizers.build(resolved.optimizer, self.method, optimizers.scaled_lr(resolved))
+        self.optimizer = optimizers.build(resolved.optimizer, self.method, optimizers.compute_peak_lr(resolved))
         self.batch_size = min(resolved.batch_size, len(data.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(data.rows) // self.batch_size
@@ -66,14 +66,14 @@ class Learner:
         """
         size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
         for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
-            order = self._rows[epoch_order(self.resolved.seed, epoch, len(self._rows))]
+            order = self._rows[shuffle_epoch(self.resolved.seed, epoch, len(self._rows))]
             for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
-                yield collectives.local_rows(order[batch * size : (batch + 1) * size])
+                yield collectives.select_local_rows(order[batch * size : (batch + 1) * size])
 
     def rows(self, step: int) -> Tensor:
         """Return the rows of a step's whole batch, of all processes, int64 N."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        order = self._rows[epoch_order(self.resolved.seed, epoch, len(self._rows))]
+        order = self._rows[shuffle_epoch(self.resolved.seed, epoch, len(self._rows))]
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def image_size(self, step: int) -> int:
@@ -120,7 +120,7 @@ class Learner:
 
     def lr_factor(self) -> float:
         """Return the share of the peak rate at the present step."""
-        return optimizers.lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
+        return optimizers.compute_lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
 
     def steps_left(self) -> float:
         """Return the steps still to take, each counted by its number of pixels relative to the present one's."""

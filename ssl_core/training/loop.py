@@ -95,14 +95,14 @@ class Training:
         """Whether there is a next step; the first process decides for all."""
         if self._learner.step == self._learner.total_steps:
             return False
-        return collectives.decided_by_first(not self._reporter.early_stopping.stopped and not self._stop())
+        return collectives.broadcast_decision(not self._reporter.early_stopping.stopped and not self._stop())
 
     def _batches(self) -> Generator[tuple[ImageBatch, Tensor], None, None]:
         """The images and rows of every step to come."""
         images = self._data.images
         batches = ((images.batch(rows), rows) for rows in self._learner.batches())
         # A thread that only copies from memory would gain nothing, and take processors from the step.
-        return batches if images.in_memory else prefetch(batches)
+        return batches if images.is_in_memory else prefetch(batches)
 
     def _after_step(self, output: StepOutput) -> Iterator[Event]:
         """A step's metrics, then those of an online evaluation, then a checkpoint, each when it is due."""

@@ -79,30 +79,30 @@ def test_hue_equals_torchvision_on_floats(pixels):
     wanted = torch.stack(
         [reference.adjust_hue(image, turn) for image, turn in zip(images, TURNS.tolist(), strict=True)]
     )
-    torch.testing.assert_close(colour.hue_(images.clone(), TURNS), wanted, rtol=0, atol=2e-5)
+    torch.testing.assert_close(colour.adjust_hue_(images.clone(), TURNS), wanted, rtol=0, atol=2e-5)
 
 
 def test_hue_keeps_value_and_chroma(pixels):
     images = floats(pixels)
-    turned = colour.hue_(images.clone(), TURNS)
+    turned = colour.adjust_hue_(images.clone(), TURNS)
     torch.testing.assert_close(turned.amax(1), images.amax(1), rtol=0, atol=1e-6)
     torch.testing.assert_close(turned.amin(1), images.amin(1), rtol=0, atol=1e-6)
 
 
 def test_a_third_of_a_turn_takes_red_to_green():
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
-    green = colour.hue_(red.clone(), torch.tensor([1 / 3]))
+    green = colour.adjust_hue_(red.clone(), torch.tensor([1 / 3]))
     torch.testing.assert_close(green.flatten(), torch.tensor([0.0, 1.0, 0.0]), rtol=0, atol=1e-6)
 
 
 def test_grey_is_within_a_level_of_pil(pixels):
-    made = colour.grey(floats(pixels))[:, None].expand(-1, 3, -1, -1)
+    made = colour.compute_luma(floats(pixels))[:, None].expand(-1, 3, -1, -1)
     assert levels_apart(made, [Image.fromarray(image).convert("L").convert("RGB") for image in pixels]) <= 1
 
 
 def test_gamma_is_a_power_and_keeps_black():
     images = torch.tensor([0.0, 0.25, 1.0]).expand(2, 3, 1, 3).clone()
-    made = colour.gamma_(images, torch.tensor([0.5, 2.0]))
+    made = colour.adjust_gamma_(images, torch.tensor([0.5, 2.0]))
     torch.testing.assert_close(made[:, 0, 0], torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0625, 1.0]]))
 
 

@@ -13,7 +13,7 @@ import torchvision.transforms.functional as reference
 from torchvision.transforms import RandomResizedCrop
 
 from ssl_core import rng
-from ssl_core.augment.parameters import CONTRAST, NO_JITTER, ViewParameters, draw
+from ssl_core.augment.parameters import CONTRAST, NO_JITTER, ViewParameters, draw_parameters
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch
@@ -31,7 +31,7 @@ def photos(count: int, height: int = 32, width: int = 32) -> Tensor:
 
 def drawn(views: Views, count: int = 20_000, size: tuple[int, int] = (32, 32)) -> ViewParameters:
     keys = rng.keys(rng.stream(0, 0, 0), torch.arange(count))
-    return draw(views, keys, torch.tensor([size]).float().expand(count, 2))
+    return draw_parameters(views, keys, torch.tensor([size]).float().expand(count, 2))
 
 
 @pytest.mark.parametrize(("side", "threads"), [(8, 1), (16, 2), (24, 1), (32, 1), (32, 2)])
@@ -41,10 +41,10 @@ def test_a_view_has_the_same_bytes_in_every_batch_and_with_any_threads(side, thr
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        whole = maker(ImageBatch.whole(pixels), rows, epoch=2, view=1)
+        whole = maker(ImageBatch.of_pixels(pixels), rows, epoch=2, view=1)
         torch.set_num_threads(threads)
         for places in (torch.tensor([77]), torch.arange(149, -1, -1), torch.arange(3, 150, 2)):
-            part = maker(ImageBatch.whole(pixels[places]), rows[places], epoch=2, view=1)
+            part = maker(ImageBatch.of_pixels(pixels[places]), rows[places], epoch=2, view=1)
             assert torch.equal(part, whole[places])
     finally:
         torch.set_num_threads(before)
@@ -66,16 +66,16 @@ def test_images_of_several_sizes_do_not_depend_on_their_batch():
 def test_seed_epoch_image_and_view_each_change_the_view():
     same = photos(1).expand(2, -1, -1, -1)
     rows = torch.tensor([0, 1])
-    first = ViewMaker(Views(), 32, 0)(ImageBatch.whole(same), rows, 0, 0)
+    first = ViewMaker(Views(), 32, 0)(ImageBatch.of_pixels(same), rows, 0, 0)
     assert not torch.equal(first[0], first[1])
     for seed, epoch, view in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-        assert not torch.equal(ViewMaker(Views(), 32, seed)(ImageBatch.whole(same), rows, epoch, view)[0], first[0])
+        assert not torch.equal(ViewMaker(Views(), 32, seed)(ImageBatch.of_pixels(same), rows, epoch, view)[0], first[0])
 
 
 def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
     pixels = photos(64)
     copy = pixels.clone()
-    made = ViewMaker(EVERYTHING, 20, 0)(ImageBatch.whole(pixels), torch.arange(64), 0, 0)
+    made = ViewMaker(EVERYTHING, 20, 0)(ImageBatch.of_pixels(pixels), torch.arange(64), 0, 0)
     assert made.shape == (64, 3, 20, 20)
     assert made.dtype == torch.float32
     assert made.min() >= 0
@@ -85,15 +85,15 @@ def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
 
 def test_without_any_option_a_view_is_the_image():
     pixels = photos(3)
-    made = ViewMaker(NOTHING, 32, 0)(ImageBatch.whole(pixels), torch.arange(3), 0, 0)
+    made = ViewMaker(NOTHING, 32, 0)(ImageBatch.of_pixels(pixels), torch.arange(3), 0, 0)
     torch.testing.assert_close(made.permute(0, 2, 3, 1) * 255, pixels.float(), rtol=0, atol=1e-4)
 
 
 def test_a_view_is_within_two_levels_of_pil_and_torchvision_with_the_same_parameters():
     pixels, rows = photos(60), torch.arange(60)
-    parameters = draw(Views(), rng.keys(rng.stream(0, 0, 0), rows), torch.full((60, 2), 32.0))
+    parameters = draw_parameters(Views(), rng.keys(rng.stream(0, 0, 0), rows), torch.full((60, 2), 32.0))
     floats = pixels.permute(0, 3, 1, 2).float() / 255
-    made = ViewMaker(Views(), 24, 0)(ImageBatch.whole(pixels), rows, 0, 0)
+    made = ViewMaker(Views(), 24, 0)(ImageBatch.of_pixels(pixels), rows, 0, 0)
     wanted = torch.stack([_reference(floats[row].numpy(), parameters, row) for row in range(60)])
     assert (made - wanted).abs().max() <= 2 / 255
 
@@ -106,7 +106,7 @@ def _reference(pixels: np.ndarray, parameters: ViewParameters, row: int) -> Tens
     image = torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 1)
     if parameters.mirror[row]:
         image = image.flip(2)
-    if (place := int(parameters.hue_place[row])) != NO_JITTER:
+    if (place := int(parameters.hue_position[row])) != NO_JITTER:
         blends = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
         steps = [
             (blends[which], factor)
@@ -158,14 +158,14 @@ def test_a_crop_that_cannot_fit_is_the_largest_central_one():
 
 def test_flip_jitter_grey_and_blur_happen_as_often_as_asked():
     parameters = drawn(Views(flip=0.5, jitter=0.8, grey=0.2, blur=0.3))
-    rates = (parameters.mirror, (parameters.hue_place != NO_JITTER).float(), parameters.grey, parameters.blur)
+    rates = (parameters.mirror, (parameters.hue_position != NO_JITTER).float(), parameters.grey, parameters.blur)
     for rate, wanted in zip(rates, (0.5, 0.8, 0.2, 0.3), strict=True):
         assert abs(rate.mean() - wanted) < 0.012
 
 
 def test_all_24_orders_of_the_jitter_are_equally_likely():
     parameters = drawn(Views(jitter=1))
-    code = parameters.hue_place * 100 + (parameters.order * torch.tensor([9, 3, 1])).sum(1)
+    code = parameters.hue_position * 100 + (parameters.order * torch.tensor([9, 3, 1])).sum(1)
     _, counts = code.unique(return_counts=True)
     assert len(counts) == 24
     assert (counts / len(code) * 24 - 1).abs().max() < 0.15
@@ -208,14 +208,16 @@ def test_the_affine_map_undoes_shear_zoom_turn_and_shift():
 
 def test_noise_has_the_deviation_that_was_asked_for():
     grey = torch.full((50, 32, 32, 3), 128, dtype=torch.uint8)
-    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(ImageBatch.whole(grey), torch.arange(50), 0, 0)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(
+        ImageBatch.of_pixels(grey), torch.arange(50), 0, 0
+    )
     assert abs(noisy.std() - 0.1) < 0.002
     assert abs(noisy.mean() - 128 / 255) < 0.002
 
 
 def test_noise_has_draws_of_its_own():
     grey, rows = torch.full((500, 8, 8, 3), 128, dtype=torch.uint8), torch.arange(500)
-    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(ImageBatch.whole(grey), rows, 0, 0)
+    noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(ImageBatch.of_pixels(grey), rows, 0, 0)
     noise = (noisy.flatten(1) - 128 / 255) / 0.05
     half = noise.shape[1] // 2  # a pair of normals of one word is so far apart
     words = torch.exp(-(noise[:, :half].square() + noise[:, half:].square()) / 2)  # uniform again, by Box-Muller
@@ -228,14 +230,14 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    ViewMaker(EVERYTHING, 16, 0)(ImageBatch.whole(photos(4)), torch.arange(4), 0, 0)
+    ViewMaker(EVERYTHING, 16, 0)(ImageBatch.of_pixels(photos(4)), torch.arange(4), 0, 0)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_for():
     pixels, rows = photos(200), torch.arange(200)
-    plain = ViewMaker(NOTHING, 32, 0)(ImageBatch.whole(pixels), rows, 0, 0)
-    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(ImageBatch.whole(pixels), rows, 0, 0)
+    plain = ViewMaker(NOTHING, 32, 0)(ImageBatch.of_pixels(pixels), rows, 0, 0)
+    made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(ImageBatch.of_pixels(pixels), rows, 0, 0)
     images = [Image.fromarray(image.numpy()) for image in pixels]
     turned = torch.stack([torch.from_numpy(np.array(ImageOps.solarize(image, 128))) for image in images])
     turned = turned.permute(0, 3, 1, 2) / 255
@@ -254,9 +256,9 @@ def test_brightness_may_be_added_and_contrast_have_a_range_of_its_own():
     assert offset.min() == pytest.approx(-0.5, abs=1e-3)
     assert offset.max() == pytest.approx(0.5, abs=1e-3)
     grey = torch.full((50, 8, 8, 3), 100, dtype=torch.uint8)
-    made = ViewMaker(added, 8, 0)(ImageBatch.whole(grey), torch.arange(50), 0, 0)
+    made = ViewMaker(added, 8, 0)(ImageBatch.of_pixels(grey), torch.arange(50), 0, 0)
     keys = rng.keys(rng.stream(0, 0, 0), torch.arange(50))
-    wanted = draw(added, keys, torch.full((50, 2), 8.0)).offset.add(100 / 255).clamp(0, 1)
+    wanted = draw_parameters(added, keys, torch.full((50, 2), 8.0)).offset.add(100 / 255).clamp(0, 1)
     torch.testing.assert_close(made, wanted[:, None, None, None].expand_as(made), rtol=0, atol=1e-6)
 
     ranged = NOTHING.model_copy(update={"jitter": 1.0, "jitter_strength": 0.1, "contrast_range": (0.1, 0.9)})

@@ -9,7 +9,7 @@ from ssl_core.data import decode
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
 from ssl_core.data.pack import Item, pack
-from ssl_core.data.sampling import by_class, draw_evenly, epoch_order, hold_out
+from ssl_core.data.sampling import draw_evenly, hold_out, order_by_class, shuffle_epoch
 
 
 def photo(seed: int, height: int = 12, width: int = 12) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_labels_splits_and_classes_are_those_that_were_packed(folder):
     assert len(dataset.indices("val")) == 0
     assert np.bincount(dataset.labels[dataset.indices("test")], minlength=3).tolist() == [3, 0, 3]
     assert (dataset.labels[dataset.indices("train")] == -1).sum() == 5
-    assert len(dataset.labelled(dataset.indices("train"))) == 30
+    assert len(dataset.select_labelled(dataset.indices("train"))) == 30
     assert len(dataset.mean) == len(dataset.std) == 3
 
 
@@ -45,14 +45,14 @@ def test_the_array_and_the_files_hold_the_same_images(folder):
     decoding = Dataset.open(folder)
     assert decoding.uniform is None
     for row in (0, 17, 40):
-        assert np.array_equal(dataset.decoded(row), decoding.decoded(row))
+        assert np.array_equal(dataset.read_image(row), decoding.read_image(row))
 
 
 def test_what_was_packed_is_decoded_whatever_its_size(tmp_path, monkeypatch):
     sides = (70, 80)
     pack([Item(f"{side}.png", encode_png(photo(side, side, side))) for side in sides], tmp_path, max_pixels=10_000)
     monkeypatch.setattr(decode.decode, "__defaults__", (100,))
-    assert [Dataset.open(tmp_path).decoded(row).shape for row in (0, 1)] == [(side, side, 3) for side in sides]
+    assert [Dataset.open(tmp_path).read_image(row).shape for row in (0, 1)] == [(side, side, 3) for side in sides]
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):
@@ -88,10 +88,10 @@ def test_what_does_not_divide_goes_to_classes_by_chance():
 
 def test_by_class_is_a_permutation_sorted_by_class():
     labels = np.arange(50) % 7
-    order = by_class(labels, 3)
+    order = order_by_class(labels, 3)
     assert sorted(order) == list(range(50))
     assert (np.diff(labels[order]) >= 0).all()
-    assert order.tolist() != by_class(labels, 4).tolist()
+    assert order.tolist() != order_by_class(labels, 4).tolist()
 
 
 def test_holding_out_keeps_the_share_of_every_class():
@@ -102,8 +102,8 @@ def test_holding_out_keeps_the_share_of_every_class():
 
 
 def test_every_epoch_has_an_order_of_its_own_that_a_resume_finds_again():
-    first, second = epoch_order(0, 0, 100), epoch_order(0, 1, 100)
+    first, second = shuffle_epoch(0, 0, 100), shuffle_epoch(0, 1, 100)
     assert sorted(first.tolist()) == list(range(100))
     assert first.tolist() != second.tolist()
-    assert first.tolist() == epoch_order(0, 0, 100).tolist()
-    assert first.tolist() != epoch_order(1, 0, 100).tolist()
+    assert first.tolist() == shuffle_epoch(0, 0, 100).tolist()
+    assert first.tolist() != shuffle_epoch(1, 0, 100).tolist()

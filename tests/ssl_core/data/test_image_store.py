@@ -15,7 +15,7 @@ from ssl_core.data.centre_crop import centre_crop
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch
-from ssl_core.data.image_store import ImageStore, centre_crops, kept_sizes
+from ssl_core.data.image_store import ImageStore, limit_sizes, read_centre_crops
 from ssl_core.data.pack import Item, pack
 from ssl_core.data.prefetch import prefetch
 
@@ -50,21 +50,21 @@ def test_images_of_one_small_size_come_as_they_are(even):
     batch = images.batch(torch.tensor([7, 2, 8]))
     (group,) = batch.groups
     assert group.sizes is None
-    assert np.array_equal(group.pixels.numpy(), np.stack([even.decoded(row) for row in (7, 2, 8)]))
+    assert np.array_equal(group.pixels.numpy(), np.stack([even.read_image(row) for row in (7, 2, 8)]))
 
 
 @pytest.mark.parametrize("room", [ROOMY, 0])
 def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, room, monkeypatch):
-    monkeypatch.setattr(image_store, "_room", lambda: room)
+    monkeypatch.setattr(image_store, "_memory_budget", lambda: room)
     images = ImageStore(ragged, np.arange(6), 64, CPU)
-    assert images.in_memory == (room == ROOMY)
+    assert images.is_in_memory == (room == ROOMY)
     batch = images.batch(torch.tensor([3, 0, 4, 5]))
     assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
     for group in batch.groups:
         for place, canvas, (height, width) in zip(group.rows.tolist(), group.pixels, group.sizes.tolist(), strict=True):
             row = (3, 0, 4, 5)[place]
             if row != 3:  # the one that is made smaller
-                assert np.array_equal(canvas[:height, :width].numpy(), ragged.decoded(row))
+                assert np.array_equal(canvas[:height, :width].numpy(), ragged.read_image(row))
             assert canvas[height:].sum() == canvas[:, width:].sum() == 0
 
 
@@ -74,14 +74,14 @@ def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even, mo
         maker = ViewMaker(Views(), 24, 0)
         made = []
         for room in (ROOMY, 0):
-            monkeypatch.setattr(image_store, "_room", lambda room=room: room)
+            monkeypatch.setattr(image_store, "_memory_budget", lambda room=room: room)
             made.append(maker(ImageStore(dataset, rows, 24, CPU).batch(order), order, 0, 0))
         assert torch.equal(*made)
 
 
 def test_no_shorter_side_is_kept_above_one_and_a_half_image_sizes():
     sizes = np.array([[300, 400], [90, 1000], [50, 60]])
-    assert kept_sizes(sizes, 64).tolist() == [[96, 128], [90, 1000], [50, 60]]
+    assert limit_sizes(sizes, 64).tolist() == [[96, 128], [90, 1000], [50, 60]]
 
 
 def test_taking_from_a_batch_keeps_every_image_with_its_size():
@@ -110,9 +110,9 @@ def test_many_are_prepared_as_one_is(ragged, even):
     for dataset in (ragged, even):
         rows = np.array([4, 0, 3])
         for side in (16, 24):
-            made = centre_crops(dataset, rows, side).numpy()
-            assert np.array_equal(made, np.stack([centre_crop(dataset.decoded(row), side) for row in rows]))
-    assert centre_crops(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
+            made = read_centre_crops(dataset, rows, side).numpy()
+            assert np.array_equal(made, np.stack([centre_crop(dataset.read_image(row), side) for row in rows]))
+    assert read_centre_crops(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
 
 
 def test_prefetching_changes_nothing_but_the_time():

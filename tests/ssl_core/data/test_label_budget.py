@@ -5,7 +5,7 @@ import pytest
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.label_budget import HIDDEN, LabelBudget
+from ssl_core.data.label_budget import UNLABELLED, LabelBudget
 from ssl_core.data.pack import Item, pack
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 from tests.ssl_core.digits import items, pack_digits
@@ -35,7 +35,7 @@ def teacher_of(dataset):
 
 
 def told(budget):
-    return np.flatnonzero(budget.labels.numpy() != HIDDEN)
+    return np.flatnonzero(budget.labels.numpy() != UNLABELLED)
 
 
 def test_all_labelled_training_images_teach_and_the_test_split_judges(digits):

@@ -146,7 +146,7 @@ def test_labels_and_splits_that_are_given_are_taken(tmp_path):
     ],
 )
 def test_layouts(paths, expected):
-    assert folder_layout.places(paths) == expected
+    assert folder_layout.parse_paths(paths) == expected
 
 
 @pytest.mark.parametrize("paths", [["test/a.png"], ["val/a/1.png", "test/a/1.png"]])

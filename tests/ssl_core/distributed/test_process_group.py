@@ -17,7 +17,7 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - lightly imports torchvisi
 from lightly import loss as lightly
 
 from ssl_core import config
-from ssl_core.data.label_budget import HIDDEN
+from ssl_core.data.label_budget import UNLABELLED
 from ssl_core.device import Device
 from ssl_core.distributed import sync_batch_norm
 from ssl_core.distributed.collectives import gather
@@ -51,7 +51,9 @@ CPU = torch.device("cpu")
 SHAPE = config.Backbone(
     name="resnet10", width=0.125, stem="cifar", selective_kernel=False, layout="torchvision", zero_init_residual=False
 )
-LABELS = torch.tensor([0, 1, HIDDEN, 2, HIDDEN, HIDDEN, HIDDEN, 1])  # three in the first half, one in the second
+LABELS = torch.tensor(
+    [0, 1, UNLABELLED, 2, UNLABELLED, UNLABELLED, UNLABELLED, 1]
+)  # three in the first half, one in the second
 
 
 def build(variant):

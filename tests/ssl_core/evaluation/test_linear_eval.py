@@ -15,9 +15,9 @@ from PIL import Image
 
 from ssl_core import config
 from ssl_core.config import KnnEval, LinearEval, OnlineEvaluation, Pretrain, Views
-from ssl_core.data.dataset import Dataset, labels_of
+from ssl_core.data.dataset import Dataset, select_labels
 from ssl_core.data.decode import encode_png
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.label_split import LabelSplit, draw_labelled
 from ssl_core.data.pack import Item, pack
 from ssl_core.device import Device
@@ -209,9 +209,9 @@ def test_a_published_protocol_runs_on_features_as_they_are(dataset, model):
     summary = events_of({**asked, "epochs": 20}, dataset, model)[-1].summary
     opened, encoder = Dataset.open(dataset), saved_model.load(model)
     train, test = opened.indices("train"), opened.indices("test")
-    x, tested = (extract_features(encoder, centre_crops(opened, rows, 12)) for rows in (train, test))
-    made = logistic_regression.fit(x, labels_of(opened, train), [Setting(0.1, 0.0)], ProbeTraining(3, epochs=20))
-    right, _ = made.score(tested, labels_of(opened, test))
+    x, tested = (extract_features(encoder, read_centre_crops(opened, rows, 12)) for rows in (train, test))
+    made = logistic_regression.fit(x, select_labels(opened, train), [Setting(0.1, 0.0)], ProbeTraining(3, epochs=20))
+    right, _ = made.score(tested, select_labels(opened, test))
     assert summary["top1"] == pytest.approx(right.item() / 60)
     assert "features as they are" in summary["protocol"]
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from ssl_core import config
 from ssl_core.config import Project
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.evaluation import projection
 from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Failed, Progress, Resolved, Result, Stopped
@@ -84,7 +84,11 @@ def test_the_pictures_name_the_model_as_people_call_it(method, named):
 def test_the_first_components_are_those_of_the_models_unit_features(digits, model, tmp_path):
     go(digits, model, tmp_path, **FAST, layer="projection", precision="fp32")
     dataset, encoder = Dataset.open(digits), saved_model.load(model)
-    found = extract_features(encoder, centre_crops(dataset, dataset.indices("test"), 16), "projection").double().numpy()
+    found = (
+        extract_features(encoder, read_centre_crops(dataset, dataset.indices("test"), 16), "projection")
+        .double()
+        .numpy()
+    )
     unit = found / np.linalg.norm(found, axis=1, keepdims=True)
     expected = (unit - unit.mean(0)) @ np.linalg.svd(unit - unit.mean(0), full_matrices=False)[2][:2].T
     got = np.array([point["pca"] for point in coordinates(tmp_path)["points"]])

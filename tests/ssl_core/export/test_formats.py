@@ -22,7 +22,7 @@ import torchvision
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.device import Device
 from ssl_core.errors import ExportFailed
 from ssl_core.events import Artifact, Failed, Log, Resolved, Stopped, from_line
@@ -85,7 +85,7 @@ def small(digits, model, tmp_path_factory) -> tuple[Path, list]:
 
 def pixels(digits: Path, count: int, side: int = 16) -> torch.Tensor:
     dataset = Dataset.open(digits)
-    return centre_crops(dataset, dataset.indices("test")[:count], side)
+    return read_centre_crops(dataset, dataset.indices("test")[:count], side)
 
 
 def test_every_format_is_written_checked_and_told(small):

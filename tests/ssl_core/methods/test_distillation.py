@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssl_core import config
-from ssl_core.data.label_budget import HIDDEN
+from ssl_core.data.label_budget import UNLABELLED
 from ssl_core.methods.distillation import Distillation
 from ssl_core.methods.losses import soft_cross_entropy
 from ssl_core.methods.teacher import Teacher
@@ -54,7 +54,7 @@ def test_the_gradient_is_least_where_student_and_teacher_agree():
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_labels_weigh_what_they_are_told_to_weigh(weight):
-    learner, labels = student(weight), torch.tensor([2, HIDDEN, 0, HIDDEN])
+    learner, labels = student(weight), torch.tensor([2, UNLABELLED, 0, UNLABELLED])
     logits = learner.classifier(learner.backbone(VIEW)).detach().double()
     own = -(logits[0].log_softmax(0)[2] + logits[2].log_softmax(0)[0]) / 2  # the labelled images alone
     expected = (1 - weight) * slow_distillation(logits, TEACHER, 2.0) + weight * own.item()
@@ -62,7 +62,7 @@ def test_labels_weigh_what_they_are_told_to_weigh(weight):
 
 
 def test_a_batch_without_labels_is_learned_from_the_teacher_alone():
-    hidden = torch.full((4,), HIDDEN)
+    hidden = torch.full((4,), UNLABELLED)
     alone, mixed = student(0.0)([VIEW], hidden).loss, student(0.5)([VIEW], hidden).loss
     torch.testing.assert_close(mixed, alone / 2)
 
@@ -95,6 +95,6 @@ def test_the_teacher_is_not_the_students_to_learn_or_to_keep():
     learner = student(0.0, teacher=Teacher(encoder, encoder.preprocessing)).train()
     assert not any("teacher" in name for name in learner.state_dict())
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    learner([VIEW], torch.full((4,), HIDDEN)).loss.backward()
+    learner([VIEW], torch.full((4,), UNLABELLED)).loss.backward()
     assert all(p.grad is None for p in encoder.parameters())
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())

@@ -223,4 +223,4 @@ def test_dino_centres_sharpens_and_holds_its_prototypes_still():
 
 
 def test_momentum_rises_by_a_cosine_from_its_start_to_one():
-    assert [ema.rising_momentum(0.99, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])
+    assert [ema.compute_momentum(0.99, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])

@@ -11,7 +11,7 @@ from ssl_core.config import SGD, AdamW, Backbone, Pretrain, Schedule
 from ssl_core.methods.method import Method
 from ssl_core.optim import optimizers
 from ssl_core.optim.lars import LARS
-from ssl_core.optim.muon import Muon, orthogonalised
+from ssl_core.optim.muon import Muon, orthogonalise
 
 
 class Tiny(Method):
@@ -64,7 +64,7 @@ def test_lars_is_googles_for_fifty_steps_with_warm_up(classic, nesterov, adapt, 
     group = {"params": [parameter], "base_lr": 0.3, "constant_lr": False}
     lars = LARS([group], lr=0.3, weight_decay=decay, classic_momentum=classic, **settings)
     for step, grad in enumerate(grads):
-        optimizers.set_lr(lars, optimizers.lr_factor(Schedule(warmup_epochs=2.0), step, 50, steps_per_epoch=5))
+        optimizers.set_lr(lars, optimizers.compute_lr_factor(Schedule(warmup_epochs=2.0), step, 50, steps_per_epoch=5))
         parameter.grad = grad.clone()
         lars.step()
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-10)
@@ -84,11 +84,11 @@ def plain_newton_schulz(x, steps):
 def test_a_matrix_is_orthogonalised_as_published_whatever_its_shape(shape, steps):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = plain_newton_schulz(matrix.numpy(), steps)
-    np.testing.assert_allclose(orthogonalised(matrix, steps).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(orthogonalise(matrix, steps).numpy(), expected, atol=1e-6)
 
 
 def test_five_steps_bring_every_singular_value_near_one():
-    found = torch.linalg.svdvals(orthogonalised(torch.randn(64, 576, generator=torch.Generator().manual_seed(0)), 5))
+    found = torch.linalg.svdvals(orthogonalise(torch.randn(64, 576, generator=torch.Generator().manual_seed(0)), 5))
     assert 0.65 < found.min() <= found.max() < 1.25
 
 
@@ -124,7 +124,7 @@ def test_lars_may_give_norms_and_biases_a_rate_of_their_own(given, expected):
     asked = {"name": "lars", "lr": 0.05, "vector_lr": given, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
-    lars = optimizers.build(config.optimizer, method, optimizers.scaled_lr(config))
+    lars = optimizers.build(config.optimizer, method, optimizers.compute_peak_lr(config))
     rates = {id(p): group["base_lr"] for group in lars.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
     assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {expected}
@@ -134,7 +134,7 @@ def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
     asked = {"name": "muon", "lr": 0.05, "vector_lr": 0.2, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
-    muon = optimizers.build(config.optimizer, method, optimizers.scaled_lr(config))
+    muon = optimizers.build(config.optimizer, method, optimizers.compute_peak_lr(config))
     rates = {id(p): group["base_lr"] for group in muon.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
     assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {0.4}
@@ -172,7 +172,7 @@ def test_lars_makes_its_buffers_once(monkeypatch):
 
 @pytest.mark.parametrize("decays_all", [True, False])
 def test_norms_and_biases_decay_only_when_told(decays_all):
-    groups = optimizers.parameter_groups(Tiny(), SGD(weight_decay=0.1, decay_norm_and_bias=decays_all), 1.0)
+    groups = optimizers.make_parameter_groups(Tiny(), SGD(weight_decay=0.1, decay_norm_and_bias=decays_all), 1.0)
     decay = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
     small = 0.1 if decays_all else 0.0
     assert decay == {(4, 3): 0.1, (2, 4): 0.1, (4,): small, (2,): small}
@@ -187,7 +187,7 @@ def test_a_classifier_is_neither_adapted_nor_decayed_by_lars_and_muon(name, plai
         method={"name": "simclr"},
         optimizer={"name": name, "lr": 1.0, "weight_decay": 0.1, "decay_norm_and_bias": False},
     ).optimizer
-    groups = {id(p): group for group in optimizers.parameter_groups(method, config, 1.0) for p in group["params"]}
+    groups = {id(p): group for group in optimizers.make_parameter_groups(method, config, 1.0) for p in group["params"]}
     classifier, other = groups[id(method.predictor.weight)], groups[id(method.backbone.weight)]
     assert (classifier["adapt"], classifier["weight_decay"]) == (not plain, 0.0 if plain else 0.1)
     assert (other["adapt"], other["weight_decay"]) == (True, 0.1)
@@ -197,7 +197,7 @@ def test_every_parameter_is_in_exactly_one_group():
     method = Tiny()
     found = [
         id(p)
-        for group in optimizers.parameter_groups(method, SGD(decay_norm_and_bias=False), 1.0)
+        for group in optimizers.make_parameter_groups(method, SGD(decay_norm_and_bias=False), 1.0)
         for p in group["params"]
     ]
     assert sorted(found) == sorted(id(p) for p in method.parameters())
@@ -222,12 +222,12 @@ def test_learning_rate_scales_with_the_batch(scaling, expected):
         optimizer=SGD(lr=0.1),
         schedule=Schedule(lr_scaling=scaling),
     )
-    assert optimizers.scaled_lr(config) == pytest.approx(expected)
+    assert optimizers.compute_peak_lr(config) == pytest.approx(expected)
 
 
 def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
     schedule, total = Schedule(warmup_epochs=2.0), 100
-    factors = [optimizers.lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
+    factors = [optimizers.compute_lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1
     assert factors[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * step / 90) for step in range(91)])
@@ -236,12 +236,12 @@ def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
 
 def test_a_cosine_of_fewer_steps_than_the_run_stays_at_zero():
     schedule = Schedule(warmup_epochs=0, decay_steps=40)
-    factors = [optimizers.lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
+    factors = [optimizers.compute_lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
     assert factors == pytest.approx([1, 0.5, 0, 0, 0])
 
 
 def test_schedule_may_stay_at_its_peak_or_never_reach_it():
-    assert optimizers.lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
+    assert optimizers.compute_lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
     assert (
-        optimizers.lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1
+        optimizers.compute_lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1
     )  # a warm-up longer than the run ends with it

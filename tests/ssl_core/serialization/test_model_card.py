@@ -105,9 +105,11 @@ def test_only_networks_that_a_library_has_come_with_its_lines():
     assert "timm.create_model(model_name=" in model_card.markdown({**BARE, "backbone": own})
     for other in ({"width": 0.5}, {"layout": "google"}, {"selective_kernel": True}):
         shape = {**own, **other}
-        assert other_libraries.in_torchvision(shape, "x") is None
+        assert other_libraries.write_torchvision_code(shape, "x") is None
         assert "torchvision.models" not in model_card.markdown({**BARE, "backbone": shape})
-    assert other_libraries.in_timm({"name": "torchvision_vit_b_16", "width": 1.0, "stem": "imagenet"}, "x") is None
+    assert (
+        other_libraries.write_timm_code({"name": "torchvision_vit_b_16", "width": 1.0, "stem": "imagenet"}, "x") is None
+    )
 
 
 def test_a_distilled_models_teacher_gave_answers_and_no_weights():

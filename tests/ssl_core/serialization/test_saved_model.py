@@ -209,4 +209,4 @@ def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input(
     preprocessing = Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
     image = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     expected = torch.tensor([1.0, -1.0, 0.2]).repeat_interleave(4)
-    torch.testing.assert_close(preprocessing.pixels(image), expected[None])
+    torch.testing.assert_close(preprocessing.flatten(image), expected[None])

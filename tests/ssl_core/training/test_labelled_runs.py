@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ssl_core import config
-from ssl_core.data.dataset import Dataset, labels_of
-from ssl_core.data.image_store import centre_crops
+from ssl_core.data.dataset import Dataset, select_labels
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Checkpoint, Failed, Metrics, Model, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
@@ -78,8 +78,8 @@ def test_the_summary_is_what_the_loaded_model_gets_right(kind, digits, models, t
     summary = go(kind, digits, tmp_path, models.get(KINDS[kind]))[-1].summary
     dataset, encoder = Dataset.open(digits), saved_model.load(tmp_path / "model")
     rows = dataset.indices("test")
-    guesses = extract_features(encoder, centre_crops(dataset, rows, 8), "logits").argmax(1)
-    assert summary["top1"] == (guesses == labels_of(dataset, rows)).double().mean().item()
+    guesses = extract_features(encoder, read_centre_crops(dataset, rows, 8), "logits").argmax(1)
+    assert summary["top1"] == (guesses == select_labels(dataset, rows)).double().mean().item()
 
 
 @every_kind
@@ -110,7 +110,7 @@ def test_a_student_learns_what_its_teacher_knows_from_images_without_labels(digi
     events = go("distill", plain, tmp_path / "out", models["classifier"], epochs=12)
     assert "top1" not in events[-1].summary
     dataset, rows = Dataset.open(plain), Dataset.open(plain).indices("test")
-    images = centre_crops(dataset, rows, 8)
+    images = read_centre_crops(dataset, rows, 8)
     teacher, student = (
         extract_features(saved_model.load(folder), images, "logits").argmax(1)
         for folder in (models["classifier"], tmp_path / "out" / "model")

@@ -54,7 +54,9 @@ def test_a_run_that_stops_at_five_points_leaves_the_bytes_of_one_that_does_not(n
     whole = trained(asked, digits, tmp_path / "whole")
     for folder in ("in memory", "ahead"):
         if folder == "ahead":
-            monkeypatch.setattr(image_store, "_room", lambda: 0.0)  # a thread decodes ahead of the step from here on
+            monkeypatch.setattr(
+                image_store, "_memory_budget", lambda: 0.0
+            )  # a thread decodes ahead of the step from here on
         for point in POINTS:
             assert trained(asked, digits, tmp_path / folder, until=point) is None
         assert trained(asked, digits, tmp_path / folder) == whole

@@ -136,13 +136,13 @@ def running(mark: bytes) -> list[int]:
 
 @pytest.mark.parametrize(("device", "what"), [("cuda", "GPUs"), ("cpu", "processors")])
 def test_more_devices_than_there_are_are_refused_before_anything_is_started(device, what):
-    count = process_group.available_devices(device) + 1
+    count = process_group.count_devices(device) + 1
     with pytest.raises(ConfigUnfit, match=what), process_group.process_group(max(2, count), device):
         pass
     assert process_group.launch(max(2, count), device) is None  # and has not become torchrun
 
 
 def test_a_run_of_several_devices_is_not_one_process(monkeypatch):
-    monkeypatch.setattr(process_group, "available_devices", lambda device: 2)
+    monkeypatch.setattr(process_group, "count_devices", lambda device: 2)
     with pytest.raises(ConfigUnfit, match="a process for each"), process_group.process_group(2, "cpu"):
         pass

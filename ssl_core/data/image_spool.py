@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from ssl_core.data import decode, folder_layout
 
 SMALL_SIDE = 64  # sets whose images share one size up to this get a pixel array
-_PIXELS_AT_ONCE = 2**18
+_PIXELS_PER_SUM = 2**18
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageFacts:
     """What one full decode of an image gives. `sums`: of the values and of their squares, for each channel."""
 
     width: int
@@ -32,22 +32,22 @@ class Look:
     pixels: bytes | None  # H×W×3 when small
 
 
-def look(data: bytes, max_pixels: int) -> Look:
+def inspect_image(data: bytes, max_pixels: int) -> ImageFacts:
     """Decode the image. Raises BadImage."""
     pixels, notes = decode.decode_with_notes(data, max_pixels)
     height, width, _ = pixels.shape
     small = height <= SMALL_SIDE and width <= SMALL_SIDE
-    return Look(
+    return ImageFacts(
         width,
         height,
         frozenset(notes),
-        _sums(pixels),
+        _sum_channels(pixels),
         hashlib.sha256(data).digest(),
         pixels.tobytes() if small else None,
     )
 
 
-class Spool:
+class ImageSpool:
     """Rows in order of arrival. Its files have no name: they are gone with the process, however it ends."""
 
     def __init__(self, directory: Path) -> None:
@@ -69,19 +69,19 @@ class Spool:
         return len(self.names)
 
     def append(
-        self, name: str, label: str | int | None, split: folder_layout.Split | None, data: bytes, seen: Look
+        self, name: str, label: str | int | None, split: folder_layout.Split | None, data: bytes, facts: ImageFacts
     ) -> None:
         self.names.append(name)
         self.labels.append(label)
         self.splits.append(split)
         self._bytes.write(data)
         self._ends.append(self._ends[-1] + len(data))
-        self._shapes.extend((seen.width, seen.height))
-        self._sums.extend(seen.sums)
-        self._sha256 += seen.sha256
-        self._folded += hashlib.blake2b(folder_layout.folded(name).encode(), digest_size=16).digest()
-        self._notes.append(sum(1 << bit for bit, note in enumerate(decode.NOTES) if note in seen.notes))
-        self._append_pixels(seen)
+        self._shapes.extend((facts.width, facts.height))
+        self._sums.extend(facts.sums)
+        self._sha256 += facts.sha256
+        self._folded += hashlib.blake2b(folder_layout.fold_name(name).encode(), digest_size=16).digest()
+        self._notes.append(sum(1 << bit for bit, note in enumerate(decode.NOTES) if note in facts.notes))
+        self._append_pixels(facts)
 
     def close(self) -> None:
         try:
@@ -90,7 +90,7 @@ class Spool:
             self._pixels.close()
 
     def flush(self) -> None:
-        """Make what was appended readable by `image` and `small_image`."""
+        """Make what was appended readable by `read_image` and `read_small_image`."""
         self._bytes.flush()
         self._pixels.flush()
 
@@ -99,17 +99,17 @@ class Spool:
         """The width and height that all images share, when both are small."""
         return next(iter(self.sizes)) if self._uniform and self.sizes else None
 
-    def image(self, row: int) -> bytes:
+    def read_image(self, row: int) -> bytes:
         start, end = self._ends[row], self._ends[row + 1]
-        return _read(self._bytes.fileno(), start, end - start)
+        return _read_exactly(self._bytes.fileno(), start, end - start)
 
     def image_bytes(self, row: int) -> int:
         return self._ends[row + 1] - self._ends[row]
 
-    def small_image(self, row: int) -> bytes:
+    def read_small_image(self, row: int) -> bytes:
         """Return the pixels, H×W×3; only when there is a `small_size`."""
         width, height = self.shape(row)
-        return _read(self._pixels.fileno(), row * width * height * 3, width * height * 3)
+        return _read_exactly(self._pixels.fileno(), row * width * height * 3, width * height * 3)
 
     def shape(self, row: int) -> tuple[int, int]:
         """Return width and height."""
@@ -118,53 +118,53 @@ class Spool:
     def sha256(self, row: int) -> bytes:
         return bytes(self._sha256[32 * row : 32 * row + 32])
 
-    def notes(self, rows: NDArray[np.int64]) -> dict[str, int]:
+    def count_notes(self, rows: NDArray[np.int64]) -> dict[str, int]:
         """Return how many of the rows have each note."""
         bits = np.frombuffer(self._notes, np.uint8)[rows]
         return {note: int(np.count_nonzero(bits & (1 << bit))) for bit, note in enumerate(decode.NOTES)}
 
-    def moments(self, rows: NDArray[np.int64]) -> tuple[int, list[int], list[int]]:
+    def sum_moments(self, rows: NDArray[np.int64]) -> tuple[int, list[int], list[int]]:
         """Return over all pixels of the rows: how many, and for each channel the sum and the sum of squares. Exact."""
         shapes = np.frombuffer(self._shapes, np.uint32).reshape(-1, 2)[rows].astype(np.uint64)
         sums = np.frombuffer(self._sums, np.uint64).reshape(-1, 6)[rows].sum(axis=0)
         return int((shapes[:, 0] * shapes[:, 1]).sum()), [int(s) for s in sums[:3]], [int(s) for s in sums[3:]]
 
-    def distinct(self, rows: NDArray[np.int64]) -> int:
+    def count_distinct(self, rows: NDArray[np.int64]) -> int:
         """Return how many of the rows differ in their bytes."""
         digests = np.frombuffer(self._sha256, "S1").reshape(-1, 32)[rows]
         return len(np.unique(np.ascontiguousarray(digests).view("V32")))
 
-    def same_names(self) -> list[int]:
+    def find_duplicate_names(self) -> list[int]:
         """Return the rows whose name, folded, stands in an earlier row."""
         digests = np.frombuffer(self._folded, np.uint64).reshape(-1, 2)
         order = np.lexsort((np.arange(len(digests)), digests[:, 1], digests[:, 0]))
         same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
         return sorted(int(row) for row in order[1:][same])
 
-    def _append_pixels(self, seen: Look) -> None:
-        self.sizes[seen.width, seen.height] += 1
+    def _append_pixels(self, facts: ImageFacts) -> None:
+        self.sizes[facts.width, facts.height] += 1
         if not self._uniform:
             return
-        if seen.pixels is None or len(self.sizes) > 1:
+        if facts.pixels is None or len(self.sizes) > 1:
             self._uniform = False
             self._pixels.seek(0)
             self._pixels.truncate()
             return
-        self._pixels.write(seen.pixels)
+        self._pixels.write(facts.pixels)
 
 
-def _sums(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
+def _sum_channels(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
     flat = pixels.reshape(-1, 3)
     total = np.zeros(6, np.uint64)
-    for start in range(0, len(flat), _PIXELS_AT_ONCE):
+    for start in range(0, len(flat), _PIXELS_PER_SUM):
         # Channel by channel: adding along the long axis is several times faster.
-        values = np.ascontiguousarray(flat[start : start + _PIXELS_AT_ONCE].T).astype(np.uint32)
+        values = np.ascontiguousarray(flat[start : start + _PIXELS_PER_SUM].T).astype(np.uint32)
         total[:3] += values.sum(axis=1, dtype=np.uint64)
         total[3:] += (values * values).sum(axis=1, dtype=np.uint64)
     return tuple(int(value) for value in total)
 
 
-def _read(file: int, start: int, size: int) -> bytes:
+def _read_exactly(file: int, start: int, size: int) -> bytes:
     data = os.pread(file, size, start)
     if len(data) != size:
         raise OSError(f"the spool gave {len(data)} of {size} bytes")
