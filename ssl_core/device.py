@@ -1,6 +1,7 @@
-"""The machine: which device a run gets, and whether it gains from bf16."""
+"""Devices: CPU and GPU selection, their number, bf16 autocast and memory formats."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,14 +19,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 @dataclass(frozen=True)
 class Device:
-    """What a config's `device` and `precision` settle to here."""
+    """The device of a run on this machine, and whether bf16 is faster than fp32 on it."""
 
     device: Literal["cpu", "cuda"]
     gains_from_bf16: bool
 
     @classmethod
     def here(cls, asked: Literal["auto", "cpu", "cuda"] = "auto") -> "Device":
-        """Look at this machine. Raises ConfigUnfit when a GPU is asked for and there is none."""
+        """Return this machine's device. Raises ConfigUnfit when a GPU is asked for and there is none."""
         if asked == "cuda" and not torch.cuda.is_available():
             raise ConfigUnfit('The config asks for device "cuda", and this machine has no GPU that torch can use.')
         if asked == "cuda" or (asked == "auto" and torch.cuda.is_available()):
@@ -33,15 +34,27 @@ class Device:
         return cls("cpu", _has_bf16_instructions())
 
 
+def count_devices(device: str) -> int:
+    """Return the number of processes that can train here: one per GPU or, on a CPU, one per processor."""
+    if device == "cuda" or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.device_count()
+    return count_processors()
+
+
+def count_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def autocast(device: torch.device, precision: str) -> Iterator[None]:
-    """Run the block in a resolved config's precision: as it is, or in bf16 autocast."""
+    """Run the block in a resolved config's precision, "fp32" or "bf16" autocast."""
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         yield
 
 
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """Return the layout of images and convolution weights; bf16 kernels want the channels last, and so does any CPU."""
+    """Return the layout of images and convolution weights: channels last on a CPU and for bf16 kernels."""
     return torch.channels_last if device.type == "cpu" or precision == "bf16" else torch.contiguous_format
 
 
@@ -54,16 +67,16 @@ def to_device(network: nn.Module, device: torch.device, precision: str) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next step, rather than have them paged in anew each time."""
+    """Make the C library reuse large freed blocks rather than return them to the kernel after every step."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _has_bf16_instructions() -> bool:
-    """Whether the processor multiplies bf16 numbers in hardware; without, bf16 is slower than fp32 on a CPU."""
+    """Whether the processor multiplies bf16 numbers in hardware; otherwise bf16 is slower than fp32 on a CPU."""
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:  # not Linux, where no such processor is used
+    except OSError:  # not Linux
         return False
     return torch.backends.mkldnn.is_available() and (flags >= {"amx_tile", "amx_bf16"} or "avx512_bf16" in flags)

@@ -1,4 +1,4 @@
-"""A file that becomes real in one step: whoever sees its name sees all of it, also after a power cut."""
+"""Atomic file writes: a file appears under its name only when complete, also after a power failure."""
 
 import errno
 import hashlib
@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile
 
 from ssl_core.events import Artifact
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # an OSError's numbers when there is no room
+FULL = (errno.ENOSPC, errno.EDQUOT)  # `errno` of an OSError on a full disk or quota
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class WrittenFile:
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> WrittenFile:
-    """Write `data` under a temporary name beside `path`, make it durable, and give it its name."""
+    """Write `data` under a temporary name beside `path`, fsync it, and rename it. Raises OSError."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(data)
@@ -41,7 +41,7 @@ def write_atomic(path: Path, data: bytes | memoryview) -> WrittenFile:
 
 
 def write_artifact(directory: Path, name: str, data: bytes) -> Artifact:
-    """Write a file that is worth showing and return the event that tells of it. Raises OSError."""
+    """Write a file that a job leaves and return its event. Raises OSError."""
     file = write_atomic(directory / name, data)
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Artifact(name, name, media_type, file.sha256, file.size_bytes)

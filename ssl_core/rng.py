@@ -1,7 +1,7 @@
-"""Random numbers that are counted, not consumed: pure functions of (seed, epoch, image, view, number of the draw).
+"""Counter-based random numbers: pure functions of (seed, epoch, image, view, number of the draw).
 
 SplitMix64 (Steele, Lea & Flood 2014) in torch's wrapping 64-bit integers: the same numbers on every device, in every
-order, and whatever else is in the batch. Nothing here touches a global generator.
+order and in every batch. No global generator is used.
 """
 
 import math
@@ -16,17 +16,17 @@ _WORD = (1 << 64) - 1
 
 
 class Stream(IntEnum):
-    """What a draw is for. As a part of a stream's key it keeps draws for different purposes apart under one seed.
+    """The purpose of a draw. As a part of a stream's key it makes draws for different purposes independent.
 
-    The values never change: runs that are resumed and figures that are repeated depend on them.
+    The values are fixed: resumed runs and reproduced results depend on them.
     """
 
     SUBSET = 0x73756273  # the images of a config's `subset`
     EPOCH = 0x65706F63  # the order of the images in an epoch
     TEST = 0x74657374  # the labelled images held out of the train split
-    LABELS = 0x64726177  # the labels of a fraction
-    NOISE = 0x6E6F6973  # a view's noise, apart from its crop, flip and colours
-    STEP = 0x73746570  # dropout and the like in a training step
+    LABELS = 0x64726177  # the labelled images of a `label_fraction`
+    NOISE = 0x6E6F6973  # a view's noise, as distinct from its crop, flip and colours
+    STEP = 0x73746570  # dropout and other draws of torch in a training step
     ONLINE_PROBE = 0x6D6F6E69  # the images of the online probe
     ONLINE_ACCURACY = 0x6578616D  # the images on which a classifier is evaluated while it trains
     PROBE_VIEWS = 0x70726F62  # the views of an augmented linear evaluation
@@ -37,7 +37,7 @@ class Stream(IntEnum):
 
 
 def stream(*names: int) -> int:
-    """Return a 64-bit key for a list of integers, such as (seed, epoch, view); another list gives another key."""
+    """Return a 64-bit key for a sequence of integers, such as (seed, epoch, view)."""
     key = 0
     for name in names:
         key = _mix_int((key + _GOLDEN + _mix_int(name & _WORD)) & _WORD)
@@ -63,12 +63,12 @@ def normals(keys: Tensor, count: int) -> Tensor:
 
 
 def permutation(base: int, length: int) -> Tensor:
-    """Return int64 0 … length-1 in an order that depends on the `stream` alone."""
+    """Return int64 0 … length-1 in a random order, a function of the `stream`."""
     return torch.sort(keys(base, torch.arange(length)), stable=True).indices
 
 
 def _words(keys: Tensor, count: int) -> Tensor:
-    """N×count random 64-bit words."""
+    """Random 64-bit words, N×count."""
     steps = torch.arange(1, count + 1, device=keys.device) * _signed(_GOLDEN)
     return _mix(keys[:, None] + steps)
 
@@ -86,7 +86,7 @@ def _mix_int(word: int) -> int:
 
 
 def _shift(word: Tensor, bits: int) -> Tensor:
-    """Shift right and fill with zeros; torch's own shift repeats the sign."""
+    """Shift right and fill with zeros; torch's `>>` repeats the sign."""
     return (word >> bits) & ((1 << (64 - bits)) - 1)
 
 

@@ -1,1 +1,1 @@
-"""An upload's images -> a packed dataset -> uint8 batches; which labels may be used."""
+"""Datasets: packing, decoding, sampling, label splits and uint8 batches."""

@@ -1,6 +1,6 @@
-"""Preparation of an image for an encoder: the largest central square, at the encoder's side.
+"""Centre crop: the largest central square of an image, resized to the encoder's image size.
 
-Evaluation, the encoder server and the export all prepare here. It equals resizing the shorter side and cropping the
+Used by evaluation, the encoder server and the export. It equals resizing the shorter side and cropping the
 centre, in one antialiased step.
 """
 

@@ -1,7 +1,7 @@
-"""One image: from the bytes of a file to RGB pixels.
+"""Image decoding: from the bytes of a file to RGB pixels.
 
-Ingestion, training and the encoder all decode here, so all see the same pixels: first frame, orientation applied,
-transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB. The format is told from the bytes.
+Ingestion, training and the encoder server share it, so they get the same pixels: first frame, EXIF orientation applied,
+transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB. The format is detected from the bytes.
 """
 
 import io
@@ -14,8 +14,8 @@ MAX_PIXELS = 100_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey")
 
-# `max_pixels` below is the guard. Pillow's own, which only warns at its default, is kept far above it for the sizes
-# that Pillow meets inside a file (tiles, frames).
+# `max_pixels` below is the limit. Pillow's own, which only warns at its default, is set far above it for the sizes
+# that Pillow reads inside a file (tiles, frames).
 Image.MAX_IMAGE_PIXELS = 2**28
 
 _TRANSPOSES = {
@@ -32,7 +32,7 @@ _GREY = ("1", "L", "LA", "La", "I", *_GREY16)
 
 
 class BadImage(Exception):
-    """These bytes are not an image that can be read; `code` and `detail` say why."""
+    """Raised for bytes that cannot be decoded as an image; `code` and `detail` give the reason."""
 
     def __init__(self, code: str, detail: str) -> None:
         self.code = code
@@ -46,14 +46,14 @@ def decode(data: bytes, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDArray[np.uint8], set[str]]:
-    """Return the image as RGB, uint8 H×W×3, and which of NOTES were true of the file. Raises BadImage."""
+    """Return the image as RGB, uint8 H×W×3, and the NOTES that apply to the file. Raises BadImage."""
     image = _open(data, max_pixels)
     try:
         image, notes = _load_upright(image)
         return _convert_to_rgb(image, notes), notes
     except (MemoryError, BadImage):
         raise
-    except Exception as error:  # a decoder fed with damage raises nearly anything
+    except Exception as error:  # decoders raise nearly any exception on damaged data
         raise _corrupt(error) from error
 
 
@@ -75,7 +75,7 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
         raise BadImage("not_an_image", "The file is not an image of a known format.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_many_pixels", f"The image has more than {max_pixels:,} pixels.") from error
-    except Exception as error:  # as above
+    except Exception as error:  # as in decode_with_notes
         raise _corrupt(error) from error
     width, height = image.size
     if width < 1 or height < 1:
@@ -88,7 +88,7 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
 
 
 def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
-    """Return the first frame, decoded and the right way up, and what was noted on the way."""
+    """Return the first frame, decoded and with its orientation applied, and its notes."""
     notes = set()
     # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
@@ -97,7 +97,9 @@ def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
         notes.add("grey")
     before = _read_orientation(image)
     image.load()
-    after = _read_orientation(image)  # gone if Pillow has turned the image itself (TIFF); a PNG may tell it only now
+    after = _read_orientation(
+        image
+    )  # absent if Pillow has transposed the image itself (TIFF); read from a PNG only after `load`
     if before in _TRANSPOSES or after in _TRANSPOSES:
         notes.add("orientation")
     if after in _TRANSPOSES:
@@ -110,14 +112,14 @@ def _read_orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - damaged metadata is no reason to refuse the pixels
+    except Exception:  # noqa: BLE001 - damaged metadata does not affect the pixels
         return 1
 
 
 def _transpose(image: Image.Image, orientation: int) -> Image.Image:
     info = image.info
     image = image.transpose(_TRANSPOSES[orientation])
-    image.info = info  # the transparent colour, if any, is kept there
+    image.info = info  # holds the transparent colour, if any
     return image
 
 

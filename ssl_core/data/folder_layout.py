@@ -1,7 +1,7 @@
-"""Layout: from the paths of a dataset's files to their splits and classes.
+"""Folder layout: from the paths of a dataset's files to their splits and classes.
 
-Understood are `<file>` (no labels), `<class>/…`, and `<split>/<class>/…` or `<split>/<file>`. Splits are recognised
-where a folder for training stands at the top. Folders that hold everything else are looked through.
+Supported are `<file>` (no labels), `<class>/…`, and `<split>/<class>/…` or `<split>/<file>`. Splits are recognised
+when a training folder stands at the top level. Folders that wrap all files are stripped.
 """
 
 import re
@@ -19,7 +19,7 @@ SPLIT_NAMES: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-SplitAndClass = tuple[Split, str | None]
+SplitAndClass = tuple[Split, str | None]  # None: no label
 
 _MAX_NAME = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -35,11 +35,11 @@ class UnsafePath(ValueError):
 
 
 class NoTrainingSplit(ValueError):
-    """All images stand in val or test folders: there is nothing to train on."""
+    """All images are in val or test folders: there is no training split."""
 
 
 def clean_path(raw: str) -> str:
-    """Return the path with `/` between its parts and nothing in it that a database or a terminal could choke on.
+    """Return the path with `/` as the separator and no character that a database or a terminal cannot store or print.
 
     Undecodable bytes and control characters become visible escapes. Raises UnsafePath.
     """
@@ -58,22 +58,22 @@ def clean_text(raw: str) -> str:
 
 
 def fold_name(name: str) -> str:
-    """Return what names that differ only in case or in Unicode form have in common."""
+    """Return the name case-folded and in NFKC, equal for names that differ only in case or Unicode form."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def is_junk(path: str) -> bool:
-    """Tell whether the path is something that an operating system left there: dotfiles, `__MACOSX`, Thumbs.db."""
+    """Return whether the path is a file of the operating system: dotfiles, `__MACOSX`, Thumbs.db."""
     return any(part.startswith(".") or part in ("__MACOSX", "Thumbs.db", "desktop.ini") for part in path.split("/"))
 
 
 def is_document(path: str) -> bool:
-    """Tell whether the path is named like something that goes with images and is none."""
+    """Return whether the path has the name of a document, such as a README or a label file."""
     return _DOCUMENT.search(path) is not None
 
 
 def parse_paths(paths: Sequence[str]) -> list[SplitAndClass | None]:
-    """Return the split and the class of each path; None where it stands outside the splits that there are.
+    """Return the split and the class of each path; None where it lies outside the split folders.
 
     Raises NoTrainingSplit.
     """
@@ -92,7 +92,7 @@ def _has_only_escapes(raw: str) -> bool:
 
 
 def _count_wrapping_folders(paths: Sequence[str]) -> int:
-    """Return how many folders, from the top, hold everything and are no split."""
+    """Return the number of top-level folders that contain all paths and are not splits."""
     if not paths:
         return 0
     first, last = min(paths).split("/")[:-1], max(paths).split("/")[:-1]
@@ -105,7 +105,7 @@ def _count_wrapping_folders(paths: Sequence[str]) -> int:
 
 
 def _folder_at(path: str, depth: int) -> str | None:
-    """Return the folder at that depth, or None where the path has none."""
+    """Return the path's folder at that depth, or None."""
     parts = path.split("/", depth + 1)
     return parts[depth] if len(parts) > depth + 1 else None
 

@@ -1,6 +1,6 @@
-"""The spool: images in the order they arrive, their bytes in a nameless file and what is known of them in memory.
+"""Image spool: images in order of arrival, their bytes in an unnamed temporary file and their facts in memory.
 
-About 250 bytes of memory for each image, so that millions fit; to sort is to read the file in another order.
+Takes about 250 bytes of memory per image, so that millions fit; sorting reads the file in another order.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
 
-SMALL_SIDE = 64  # sets whose images share one size up to this get a pixel array
+SMALL_SIDE = 64  # a dataset of one image size up to this gets a pixel array
 _PIXELS_PER_SUM = 2**18
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What one full decode of an image gives. `sums`: of the values and of their squares, for each channel."""
+    """The results of decoding an image. `sums`: of the values and of their squares, per channel."""
 
     width: int
     height: int
@@ -33,7 +33,7 @@ class ImageFacts:
 
 
 def inspect_image(data: bytes, max_pixels: int) -> ImageFacts:
-    """Decode the image. Raises BadImage."""
+    """Decode an image and return its facts. Raises BadImage."""
     pixels, notes = decode.decode_with_notes(data, max_pixels)
     height, width, _ = pixels.shape
     small = height <= SMALL_SIDE and width <= SMALL_SIDE
@@ -48,7 +48,7 @@ def inspect_image(data: bytes, max_pixels: int) -> ImageFacts:
 
 
 class ImageSpool:
-    """Rows in order of arrival. Its files have no name: they are gone with the process, however it ends."""
+    """Rows in order of arrival. Its files have no name, so that they vanish with the process."""
 
     def __init__(self, directory: Path) -> None:
         self._bytes = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - both live until `close`
@@ -86,11 +86,11 @@ class ImageSpool:
     def close(self) -> None:
         try:
             self._bytes.close()
-        finally:  # closing one writes what it still holds, and fails on a full disk
+        finally:  # closing flushes, and fails on a full disk
             self._pixels.close()
 
     def flush(self) -> None:
-        """Make what was appended readable by `read_image` and `read_small_image`."""
+        """Make the appended rows readable by `read_image` and `read_small_image`."""
         self._bytes.flush()
         self._pixels.flush()
 
@@ -107,7 +107,7 @@ class ImageSpool:
         return self._ends[row + 1] - self._ends[row]
 
     def read_small_image(self, row: int) -> bytes:
-        """Return the pixels, H×W×3; only when there is a `small_size`."""
+        """Return the pixels, H×W×3; valid only when there is a `small_size`."""
         width, height = self.shape(row)
         return _read_exactly(self._pixels.fileno(), row * width * height * 3, width * height * 3)
 
@@ -119,23 +119,23 @@ class ImageSpool:
         return bytes(self._sha256[32 * row : 32 * row + 32])
 
     def count_notes(self, rows: NDArray[np.int64]) -> dict[str, int]:
-        """Return how many of the rows have each note."""
+        """Return the number of the rows with each note."""
         bits = np.frombuffer(self._notes, np.uint8)[rows]
         return {note: int(np.count_nonzero(bits & (1 << bit))) for bit, note in enumerate(decode.NOTES)}
 
     def sum_moments(self, rows: NDArray[np.int64]) -> tuple[int, list[int], list[int]]:
-        """Return over all pixels of the rows: how many, and for each channel the sum and the sum of squares. Exact."""
+        """Return, over all pixels of the rows, their number and each channel's sum and sum of squares. Exact."""
         shapes = np.frombuffer(self._shapes, np.uint32).reshape(-1, 2)[rows].astype(np.uint64)
         sums = np.frombuffer(self._sums, np.uint64).reshape(-1, 6)[rows].sum(axis=0)
         return int((shapes[:, 0] * shapes[:, 1]).sum()), [int(s) for s in sums[:3]], [int(s) for s in sums[3:]]
 
     def count_distinct(self, rows: NDArray[np.int64]) -> int:
-        """Return how many of the rows differ in their bytes."""
+        """Return the number of distinct images among the rows, by SHA-256."""
         digests = np.frombuffer(self._sha256, "S1").reshape(-1, 32)[rows]
         return len(np.unique(np.ascontiguousarray(digests).view("V32")))
 
     def find_duplicate_names(self) -> list[int]:
-        """Return the rows whose name, folded, stands in an earlier row."""
+        """Return the rows whose folded name is that of an earlier row."""
         digests = np.frombuffer(self._folded, np.uint64).reshape(-1, 2)
         order = np.lexsort((np.arange(len(digests)), digests[:, 1], digests[:, 0]))
         same = (digests[order[1:]] == digests[order[:-1]]).all(axis=1)
@@ -167,5 +167,5 @@ def _sum_channels(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
 def _read_exactly(file: int, start: int, size: int) -> bytes:
     data = os.pread(file, size, start)
     if len(data) != size:
-        raise OSError(f"the spool gave {len(data)} of {size} bytes")
+        raise OSError(f"read {len(data)} of {size} bytes of the spool")
     return data

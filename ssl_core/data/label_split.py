@@ -1,4 +1,4 @@
-"""A trial: which labelled rows of a dataset teach a classifier, which pick its settings, and which judge it."""
+"""Label splits: the labelled rows of a dataset that train, select and test a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ TEST_FRACTION = 0.2
 
 @dataclass(frozen=True)
 class LabelSplit:
-    """No row is in two of the three; all are labelled."""
+    """Three disjoint sets of labelled rows."""
 
     train: Rows
-    val: Rows  # empty when the dataset has no split to pick settings with
+    val: Rows  # for hyper-parameter selection; empty when the dataset has none to spare
     test: Rows
-    test_name: str  # what `test` is, in words
+    test_name: str  # for reports and logs, such as "the val split"
 
     @property
     def online_eval(self) -> Rows:
-        """The rows that are evaluated on during training: the val split where there is one, so as to spare `test`."""
+        """The rows of online evaluation: `val` where there is one, so that training never sees `test`."""
         return self.val if len(self.val) else self.test
 
     @classmethod
     def of(cls, dataset: Dataset, subset: int | None, seed: int, test_fraction: float = TEST_FRACTION) -> "LabelSplit":
-        """Judge on the test split; without one on val; without either on a share of train, held out by the seed.
+        """Test on the test split; without one on val; without either on a fraction of train, held out by the seed.
 
-        Raises LabelsNeeded when there are not two classes to tell apart.
+        Raises LabelsNeeded when fewer than two classes have labelled training images.
         """
         train = dataset.select_labelled(dataset.indices("train", subset, seed))
         val, test = (dataset.select_labelled(dataset.indices(name)) for name in ("val", "test"))
@@ -41,15 +41,15 @@ class LabelSplit:
             return cls(train, val, test, "the test split")
         if len(val):
             return cls(train, test, val, "the val split")
-        kept = hold_out(dataset.labels[train], test_fraction, rng.stream(seed, rng.Stream.TEST))
-        if len(np.unique(dataset.labels[train[~kept]])) < 2:
-            raise LabelsNeeded(f"Without {100 * test_fraction:g} % of the images too few are left to learn from.")
+        held_out = hold_out(dataset.labels[train], test_fraction, rng.stream(seed, rng.Stream.TEST))
+        if len(np.unique(dataset.labels[train[~held_out]])) < 2:
+            raise LabelsNeeded(f"Holding out {100 * test_fraction:g} % of the images leaves fewer than two classes.")
         test_name = f"{100 * test_fraction:g} % of the train split, held out"
-        return cls(train[~kept], val, train[kept], test_name)
+        return cls(train[~held_out], val, train[held_out], test_name)
 
 
 def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
-    """Return the positions in `labels` whose labels a draw reveals: the fraction of them, evenly from the classes."""
+    """Return positions in `labels`, ascending: a fraction drawn evenly from the classes; `draw` numbers the draws."""
     count = max(1, round(fraction * len(labels)))
     if count >= len(labels):
         return np.arange(len(labels))
@@ -57,9 +57,9 @@ def draw_labelled(labels: Rows, fraction: float, seed: int, draw: int) -> Rows:
 
 
 def find_labelled(split: LabelSplit, rows: Sequence[int]) -> Rows:
-    """Return the positions in the trial's training rows of the dataset's `rows`, ascending.
+    """Return the positions of the dataset's `rows` in the split's training rows, ascending.
 
-    Raises ConfigUnfit when one of them is not among them: it is unlabelled, of another split, held out or no row.
+    Raises ConfigUnfit for a row that is not among them: unlabelled, of another split, held out or out of range.
     """
     wanted = np.array(sorted(rows), dtype=np.int64)
     wrong = wanted[~np.isin(wanted, split.train)]
@@ -67,6 +67,6 @@ def find_labelled(split: LabelSplit, rows: Sequence[int]) -> Rows:
         more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         raise ConfigUnfit(
             f"label_rows holds {wrong[0]}{more}: each has to be a labelled image of the train split, within the"
-            " subset, that is not held out to judge."
+            " subset, that is not held out for testing."
         )
     return np.searchsorted(split.train, wanted)

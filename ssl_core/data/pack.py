@@ -1,8 +1,7 @@
-"""Packing: from a stream of images to the packed dataset that training reads.
+"""Dataset packing: from a stream of images to the packed dataset that training reads.
 
-The folder gets `images.arrow` (one row for each image, sorted by split, class and name), `pixels.npy` when all images
-share one small size, and, last of all, `dataset.json`: where it stands, the dataset is complete. The same images give
-the same bytes.
+The folder gets `images.arrow` (one row per image, sorted by split, class and name), `pixels.npy` when all images share
+one small size, and last `dataset.json`, which marks the dataset as complete. The same images give the same bytes.
 """
 
 import json
@@ -22,6 +21,7 @@ from ssl_core.data import decode, folder_layout
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.errors import Fault, json_pointer
+from ssl_core.files import write_atomic
 
 OnBadFile = Literal["reject", "skip"]
 FORMAT = 1
@@ -46,8 +46,8 @@ _BATCH_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file of a dataset. `name` is its clean path (`layout.clean_path`); without a `split`, split and label come
-    from the path. A label that is None, empty or negative is no label.
+    """One file of a dataset. `name` is its clean path (`folder_layout.clean_path`); without a `split`, split and label
+    are parsed from the path. A label that is None, empty or negative means unlabelled.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class BadFile:
-    """A file that cannot be part of the dataset, and why."""
+    """A file that cannot be part of the dataset, with the reason."""
 
     name: str
     code: str
@@ -66,7 +66,7 @@ class BadFile:
 
 
 class PackError(Exception):
-    """This cannot become a dataset; `errors` holds `{pointer, code, detail}` of up to 100 files."""
+    """Raised when the files cannot be packed; `errors` holds `{pointer, code, detail}` of up to 100 files."""
 
     def __init__(self, code: str, detail: str, faults: Iterable[BadFile] = ()) -> None:
         self.code = code
@@ -91,12 +91,12 @@ def pack(
 
 
 def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reject") -> dict[str, Any]:
-    """Pack a plain folder of images. Raises PackError."""
+    """Pack a folder of image files. Raises PackError."""
     return pack(_read_folder(folder), directory, on_bad_file=on_bad_file)
 
 
 class Packer:
-    """A dataset in the making: `add` every image, then `finish`."""
+    """Builds a packed dataset: `add` every image, then `finish`."""
 
     def __init__(self, directory: Path, *, on_bad_file: OnBadFile, max_images: int, max_pixels: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ class Packer:
         self._spool.close()
 
     def add(self, item: Item | BadFile) -> None:
-        """Decode the image and keep it. Raises PackError when there are too many."""
+        """Decode an image and append it to the spool. Raises PackError when there are too many."""
         if folder_layout.is_junk(item.name):
             self._ignored += 1
             return
@@ -144,7 +144,8 @@ class Packer:
         report = self._report(rows)
         if report["pixels"]:
             _write_pixels(self._directory / report["pixels"]["file"], self._spool, rows)
-        _write_json(self._directory / "dataset.json", report)
+        text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        write_atomic(self._directory / "dataset.json", text.encode())
         return report
 
     def _append(self, item: Item, facts: ImageFacts) -> None:
@@ -161,32 +162,32 @@ class Packer:
             self._faults.append(fault)
 
     def _select_images(self) -> "_SelectedImages":
-        """Return the rows that stay, in order, with their splits and classes; blame the others."""
+        """Return the rows to write, in order, with their splits and classes; record the others as bad files."""
         spool = self._spool
         dropped = set(spool.find_duplicate_names())
         for row in sorted(dropped):
             self._record_bad_file(
-                BadFile(spool.names[row], "duplicate_name", "Another file has this name, but for case or accents.")
+                BadFile(spool.names[row], "duplicate_name", "Another file has this name, up to case or Unicode form.")
             )
-        places = self._places()
-        for row, place in enumerate(places):
-            if place is None and row not in dropped:
+        assigned = self._assign_splits()
+        for row, pair in enumerate(assigned):
+            if pair is None and row not in dropped:
                 dropped.add(row)
                 self._record_bad_file(
-                    BadFile(spool.names[row], "misplaced", "The file stands beside the train, val and test folders.")
+                    BadFile(spool.names[row], "misplaced", "The file lies outside the train, val and test folders.")
                 )
-        labels = [None if place is None else _clean_class_name(place[1]) for place in places]
+        labels = [None if pair is None else _clean_class_name(pair[1]) for pair in assigned]
         classes = _sort_classes({label for row, label in enumerate(labels) if label is not None and row not in dropped})
         numbers = {name: number for number, name in enumerate(classes)}
         return _SelectedImages(
             classes=classes,
-            splits=np.array([0 if place is None else SPLITS.index(place[0]) for place in places], np.int8),
+            splits=np.array([0 if pair is None else SPLITS.index(pair[0]) for pair in assigned], np.int8),
             labels=np.array([-1 if label is None else numbers.get(label, -1) for label in labels], np.int32),
             names=spool.names,
             dropped=dropped,
         )
 
-    def _places(self) -> list[tuple[Split, str | int | None] | None]:
+    def _assign_splits(self) -> list[tuple[Split, str | int | None] | None]:
         spool = self._spool
         if None not in spool.splits:
             return [(split or "train", label) for split, label in zip(spool.splits, spool.labels, strict=True)]
@@ -203,7 +204,7 @@ class Packer:
 
     def _explain_no_images(self) -> str:
         if self._fault_count:
-            return f"There is not one image that can be read among {self._fault_count:,} files."
+            return f"None of the {self._fault_count:,} files is a readable image."
         return "There are no images."
 
     def _report(self, rows: "_SelectedImages") -> dict[str, Any]:
@@ -234,7 +235,7 @@ class Packer:
 
 
 class _SelectedImages:
-    """Which rows of a spool stay, in which order; `splits` and `labels` (−1: none) are indexed by the spool's rows."""
+    """The rows of a spool to write, in order; `splits` and `labels` (−1: none) are indexed by the spool's rows."""
 
     def __init__(
         self,
@@ -271,10 +272,10 @@ def _read_folder(folder: Path) -> Iterator[Item | BadFile]:
             try:
                 relative = folder_layout.clean_path(path.relative_to(folder).as_posix())
             except folder_layout.UnsafePath as error:
-                yield BadFile(str(error), "unsafe_path", "The file's name reads like an absolute path.")
+                yield BadFile(str(error), "unsafe_path", "The file's name looks like an absolute path.")
                 continue
-            if not path.is_file():  # nor a link to one
-                yield BadFile(relative, "not_a_file", "The entry is no plain file, or a link that leads nowhere.")
+            if not path.is_file():  # or a link to one
+                yield BadFile(relative, "not_a_file", "The entry is not a regular file, or is a broken link.")
                 continue
             yield Item(relative, path.read_bytes())
 
@@ -288,19 +289,19 @@ def _clean_class_name(label: str | int | None) -> str | None:
 def _sort_classes(names: set[str]) -> list[str]:
     """Return the class names in order: numbers by value, anything else as text."""
     if len(names) > MAX_CLASSES:
-        raise PackError("too_many_classes", f"There are {len(names):,} classes; at most {MAX_CLASSES:,} are taken.")
+        raise PackError("too_many_classes", f"There are {len(names):,} classes; at most {MAX_CLASSES:,} are allowed.")
     numeric = all(name.isascii() and name.isdigit() and len(name) < 20 for name in names)
     ordered = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
-    facts: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for name in ordered:
-        other = facts.setdefault(folder_layout.fold_name(name), name)
+        other = seen.setdefault(folder_layout.fold_name(name), name)
         if other != name:
-            raise PackError("duplicate_class", f"The classes {other} and {name} differ only in case or in their form.")
+            raise PackError("duplicate_class", f"The classes {other} and {name} differ only in case or Unicode form.")
     return ordered
 
 
 def _compute_mean_and_std(count: int, sums: list[int], squares: list[int]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel on [0, 1]; integers until the last division."""
+    """Return mean and standard deviation of each channel on [0, 1]; exact up to the last division."""
     mean = [total / (255 * count) for total in sums]
     variance = [
         (count * square - total * total) / (255 * count) ** 2 for total, square in zip(sums, squares, strict=True)
@@ -352,19 +353,6 @@ def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> None:
         for row in rows.order.tolist():
             file.write(spool.read_small_image(row))
         _flush_to_disk(file)
-
-
-def _write_json(path: Path, report: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(report, file, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        _flush_to_disk(file)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _flush_to_disk(file: IO[Any]) -> None:

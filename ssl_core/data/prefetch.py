@@ -1,4 +1,4 @@
-"""Prefetching: the next items of an iterator are made by a thread while the present one is used."""
+"""Prefetching: a background thread computes the next items of an iterator."""
 
 import queue
 import threading
@@ -15,13 +15,13 @@ class _End:
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield the items in their order, at most `depth` of them made in advance; errors surface where they fall.
+    """Yield the items in order, at most `depth` of them computed in advance; an error is raised in place of its item.
 
-    Close the generator (leaving a `for` loop does) and the thread ends.
+    Closing the generator, as leaving a `for` loop does, ends the thread.
     """
     ready: queue.Queue[T | _End] = queue.Queue(depth)
-    over = threading.Event()
-    thread = threading.Thread(target=_produce, args=(items, ready, over), name="prefetch", daemon=True)
+    closed = threading.Event()
+    thread = threading.Thread(target=_produce, args=(items, ready, closed), name="prefetch", daemon=True)
     thread.start()
     try:
         while not isinstance(item := ready.get(), _End):
@@ -29,24 +29,24 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Generator[T, None, None]:
         if item.error:
             raise item.error
     finally:
-        over.set()
+        closed.set()
         thread.join()
 
 
-def _produce(items: Iterable[T], ready: "queue.Queue[T | _End]", over: threading.Event) -> None:
+def _produce(items: Iterable[T], ready: "queue.Queue[T | _End]", closed: threading.Event) -> None:
     error: BaseException | None = None
     try:
         for item in items:
-            if not _put(ready, item, over):
+            if not _put(ready, item, closed):
                 return
-    except BaseException as caught:  # noqa: BLE001 - it is raised again by the reader
+    except BaseException as caught:  # noqa: BLE001 - `prefetch` raises it again
         error = caught
-    _put(ready, _End(error), over)
+    _put(ready, _End(error), closed)
 
 
-def _put(ready: "queue.Queue[T | _End]", item: "T | _End", over: threading.Event) -> bool:
-    """Hand the item over; False when nobody reads any more."""
-    while not over.is_set():
+def _put(ready: "queue.Queue[T | _End]", item: "T | _End", closed: threading.Event) -> bool:
+    """Queue an item; return False when the generator has been closed."""
+    while not closed.is_set():
         try:
             ready.put(item, timeout=_POLL_SECONDS)
         except queue.Full:

@@ -1,4 +1,4 @@
-"""Sampling: rows of a dataset chosen by counter-based random numbers, from a seed."""
+"""Sampling: stratified draws, hold-out sets and epoch order, by counter-based random numbers."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +10,17 @@ Rows = NDArray[np.int64]
 
 
 def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
-    """Return `count` positions in `labels`, as evenly from its values as they allow, in an order drawn by the stream.
+    """Return `count` positions in `labels`, as evenly from its classes as they allow, in an order drawn by the stream.
 
-    A value with too few gives all it has; what does not divide goes to values drawn at random.
+    A class with too few gives all of them; a remainder goes to classes drawn at random.
     """
     shuffled = rng.permutation(stream, len(labels)).numpy()
     drawn = labels[shuffled]
-    rank = np.empty(len(labels), dtype=np.int64)  # how many of the same value come before
+    rank = np.empty(len(labels), dtype=np.int64)  # the number of the same class that come before
     values = np.unique(labels)
     for value in values:
-        mine = drawn == value
-        rank[mine] = np.arange(mine.sum())
+        members = drawn == value
+        rank[members] = np.arange(members.sum())
     turn = rng.permutation(rng.stream(stream, 1), len(values)).numpy()
     order = np.lexsort((turn[np.searchsorted(values, drawn)], rank))
     return shuffled[order[:count]]
@@ -33,14 +33,14 @@ def order_by_class(labels: Rows, stream: int) -> Rows:
 
 
 def hold_out(labels: Rows, share: float, stream: int) -> NDArray[np.bool_]:
-    """Return a mask of N that keeps back the share of every class, to within one image; at least one of all."""
+    """Return a mask of N that holds out the share of every class, to within one image, and at least one image."""
     count = len(labels)
-    kept = np.zeros(count, dtype=np.bool_)
+    held_out = np.zeros(count, dtype=np.bool_)
     steps = np.floor(np.arange(count + 1) * max(share, 1 / count) + 0.5)
-    kept[order_by_class(labels, stream)[np.diff(steps) > 0]] = True
-    return kept
+    held_out[order_by_class(labels, stream)[np.diff(steps) > 0]] = True
+    return held_out
 
 
 def shuffle_epoch(seed: int, epoch: int, length: int) -> Tensor:
-    """Return int64 0 … length-1 in the epoch's order."""
+    """Return int64 0 … length-1 in the order of the epoch."""
     return rng.permutation(rng.stream(seed, rng.Stream.EPOCH, epoch), length)

@@ -1,1 +1,1 @@
-"""Several processes as one: start, gather, synchronised batch norm."""
+"""Distributed training: process groups, collectives, synchronised batch norm."""

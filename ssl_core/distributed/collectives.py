@@ -1,4 +1,4 @@
-"""Collectives: gathering, averaging and agreeing over the processes of a run."""
+"""Collectives: gather, mean and broadcast over the processes of a run."""
 
 from typing import Any
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def select_local_rows(rows: Tensor) -> Tensor:
-    """Return this process's rows of a batch; its size is a multiple of the number of processes."""
+    """Return this process's rows of a global batch, whose size is a multiple of the number of processes."""
     return rows.chunk(world_size())[rank()]
 
 
 def broadcast_decision(decision: bool) -> bool:
-    """Return what the first process has decided."""
+    """Return rank 0's decision."""
     if world_size() == 1:
         return decision
-    told = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu", dtype=torch.int32)
-    dist.broadcast(told, 0)
-    return bool(told.item())
+    value = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu", dtype=torch.int32)
+    dist.broadcast(value, 0)
+    return bool(value.item())
 
 
 def world_size() -> int:
@@ -27,12 +27,12 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """Return this process's number among them, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Return the rows N×D of all processes, W·N×D in the order of their ranks; every process has the same N."""
+    """Return the rows N×D of all processes, W·N×D by rank, with gradient; every process has the same N."""
     return _Gather.apply(rows) if world_size() > 1 else rows
 
 

@@ -1,4 +1,4 @@
-"""A process's parent, and how a child is made to end with it (on Linux; elsewhere nothing can ask for that)."""
+"""Parent-death signal: the kernel kills a child process when its parent ends. Linux only."""
 
 import ctypes
 import os
@@ -6,15 +6,17 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None  # loaded here: after a fork is no time to load
+_prctl = (
+    ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+)  # loaded now: a library must not be loaded after a fork
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends; `parent` is that thread's process id.
+    """Send this process SIGKILL when the thread that started it ends; `parent` is that thread's process id.
 
-    Survives an exec. Calls nothing but prctl and getppid, so it may run between fork and exec.
+    Survives an exec. Calls only prctl and getppid, so it may run between fork and exec.
     """
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before we could ask
+        if os.getppid() != parent:  # the parent ended before the prctl
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""Joint batch norm: statistics over the batches of all processes, so that several train as one would.
+"""Synchronised batch norm: statistics over the batches of all processes.
 
-torch's own `SyncBatchNorm` does so on GPUs alone; on a CPU a small one of ours takes its place.
+torch.nn.SyncBatchNorm runs on GPUs only; on a CPU the class below replaces it.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def convert(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with its batch norms made joint, its parameters and buffers the same objects."""
+    """Return the network with synchronised batch norms; its parameters and buffers stay the same objects."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return converted
@@ -23,7 +23,7 @@ def convert(network: nn.Module, device: torch.device) -> nn.Module:
 
 class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
-        """Return N×C or N×C×H×W, every channel normalised over all processes' N; they all have the same N."""
+        """Return N×C or N×C×H×W, each channel normalised over all processes; every process has the same N."""
         if not self.training:
             return super().forward(x)
         dims = [0, *range(2, x.ndim)]
@@ -66,7 +66,7 @@ def _mean_over_processes(value: Tensor) -> Tensor:
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """The sum over the processes, whose gradient is the sum of theirs."""
+    """`all_reduce` whose backward sums the gradients over the processes."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

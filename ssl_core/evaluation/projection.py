@@ -21,7 +21,8 @@ from sklearn.manifold import TSNE
 from ssl_core import rng
 from ssl_core.config import Project
 from ssl_core.config.requirements import no_such_layer
-from ssl_core.data.dataset import SPLITS, Dataset
+from ssl_core.data.dataset import Dataset
+from ssl_core.data.folder_layout import SPLITS
 from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.errors import ConfigUnfit

@@ -1,4 +1,4 @@
-"""Tests of reading a packed dataset and of choosing rows from it."""
+"""Packed datasets: reading and sampling of rows."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def photo(seed: int, height: int = 12, width: int = 12) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """30 training images of three classes, 5 without a label, and 6 for testing; all 12×12."""
+    """30 training images of three classes, 5 unlabelled ones, and 6 test images; all 12×12."""
     items = [Item(f"a/{n:02}.png", encode_png(photo(n)), ("cat", "dog", "owl")[n % 3], "train") for n in range(30)]
     items += [Item(f"b/{n}.png", encode_png(photo(100 + n)), None, "train") for n in range(5)]
     items += [Item(f"c/{n}.png", encode_png(photo(200 + n)), ("cat", "owl")[n % 2], "test") for n in range(6)]
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "packed"
 
 
-def test_labels_splits_and_classes_are_those_that_were_packed(folder):
+def test_labels_splits_and_classes_are_read_as_packed(folder):
     dataset = Dataset.open(folder)
     assert dataset.classes == ["cat", "dog", "owl"]
     assert len(dataset) == 41
@@ -38,17 +38,17 @@ def test_labels_splits_and_classes_are_those_that_were_packed(folder):
     assert len(dataset.mean) == len(dataset.std) == 3
 
 
-def test_the_array_and_the_files_hold_the_same_images(folder):
+def test_the_pixel_array_and_the_encoded_images_are_equal(folder):
     dataset = Dataset.open(folder)
-    assert dataset.uniform is not None
+    assert dataset.pixels is not None
     (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"pixels":', '"unused":'))
     decoding = Dataset.open(folder)
-    assert decoding.uniform is None
+    assert decoding.pixels is None
     for row in (0, 17, 40):
         assert np.array_equal(dataset.read_image(row), decoding.read_image(row))
 
 
-def test_what_was_packed_is_decoded_whatever_its_size(tmp_path, monkeypatch):
+def test_packed_images_are_decoded_without_a_size_limit(tmp_path, monkeypatch):
     sides = (70, 80)
     pack([Item(f"{side}.png", encode_png(photo(side, side, side))) for side in sides], tmp_path, max_pixels=10_000)
     monkeypatch.setattr(decode.decode, "__defaults__", (100,))
@@ -60,7 +60,7 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path):
         Dataset.open(tmp_path)
 
 
-def test_a_subset_is_even_over_classes_seeded_and_ascending(folder):
+def test_a_subset_is_stratified_seeded_and_ascending(folder):
     dataset = Dataset.open(folder)
     rows = dataset.indices("train", subset=12, seed=1)
     assert sorted(np.bincount(dataset.labels[rows] + 1, minlength=4).tolist()) == [3, 3, 3, 3]
@@ -80,13 +80,13 @@ def test_an_even_draw_gives_every_class_one_before_any_gets_two():
     assert sorted(draw_evenly(labels, 55, 0)) == list(range(55))
 
 
-def test_what_does_not_divide_goes_to_classes_by_chance():
+def test_the_remainder_of_an_even_draw_goes_to_random_classes():
     labels = np.arange(100) % 10
     chosen = [labels[draw_evenly(labels, 3, stream)] for stream in range(200)]
     assert min(np.bincount(np.concatenate(chosen), minlength=10)) > 30
 
 
-def test_by_class_is_a_permutation_sorted_by_class():
+def test_order_by_class_is_a_permutation_sorted_by_class():
     labels = np.arange(50) % 7
     order = order_by_class(labels, 3)
     assert sorted(order) == list(range(50))
@@ -96,12 +96,12 @@ def test_by_class_is_a_permutation_sorted_by_class():
 
 def test_holding_out_keeps_the_share_of_every_class():
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    kept = hold_out(labels, 0.2, 5)
-    assert np.bincount(labels[kept]).tolist() == [20, 10, 2]
+    held_out = hold_out(labels, 0.2, 5)
+    assert np.bincount(labels[held_out]).tolist() == [20, 10, 2]
     assert hold_out(labels, 1e-6, 5).sum() == 1
 
 
-def test_every_epoch_has_an_order_of_its_own_that_a_resume_finds_again():
+def test_every_epoch_has_its_own_reproducible_order():
     first, second = shuffle_epoch(0, 0, 100), shuffle_epoch(0, 1, 100)
     assert sorted(first.tolist()) == list(range(100))
     assert first.tolist() != second.tolist()

@@ -1,4 +1,4 @@
-"""Tests of decoding one image."""
+"""Image decoding: formats, colour models, orientation, damaged files."""
 
 import numpy as np
 import pytest
@@ -77,10 +77,10 @@ def test_palette_is_looked_up():
     assert notes == {"palette"}
 
 
-@pytest.mark.parametrize(("colour", "seen"), [((*RED, 255), RED), ((*RED, 0), WHITE), ((0, 0, 0, 102), (153,) * 3)])
-def test_alpha_is_composited_on_white(colour, seen):
+@pytest.mark.parametrize(("colour", "expected"), [((*RED, 255), RED), ((*RED, 0), WHITE), ((0, 0, 0, 102), (153,) * 3)])
+def test_alpha_is_composited_on_white(colour, expected):
     image, notes = decode_with_notes(encoded(Image.new("RGBA", (2, 2), colour)))
-    assert tuple(image[0, 0]) == seen
+    assert tuple(image[0, 0]) == expected
     assert notes == {"alpha"}
 
 
@@ -108,7 +108,7 @@ def test_first_frame_of_an_animation_is_taken(kind):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_metadata_does_not_cost_the_image():
+def test_damaged_metadata_does_not_prevent_decoding():
     exif = b"Exif\0\0MM\0*\xff\xff\xff\xff"
     assert decode(encoded(Image.fromarray(pixels()), "JPEG", exif=exif)).shape == (8, 12, 3)
 
@@ -126,7 +126,7 @@ def test_damaged_metadata_does_not_cost_the_image():
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_a_code_and_a_sentence(data, code):
+def test_unreadable_bytes_raise_a_code_and_a_sentence(data, code):
     with pytest.raises(BadImage) as caught:
         decode(data)
     assert caught.value.code == code
@@ -143,7 +143,7 @@ def test_too_many_pixels_are_refused_before_any_is_decoded():
         decode(bytes(bomb))
 
 
-def test_beyond_pillows_own_limit_it_is_the_same_code():
+def test_pillows_own_limit_raises_the_same_code():
     with pytest.raises(BadImage) as caught:
         decode(b"P6 100000 100000 255 ")
     assert caught.value.code == "too_many_pixels"

@@ -1,4 +1,4 @@
-"""Tests of the source of pixels, of preparation, and of prefetching."""
+"""The image store, centre crops, and prefetching."""
 
 import threading
 from pathlib import Path
@@ -20,7 +20,7 @@ from ssl_core.data.pack import Item, pack
 from ssl_core.data.prefetch import prefetch
 
 CPU = torch.device("cpu")
-ROOMY = 2**30  # bytes
+ENOUGH = 2**30  # bytes
 SIZES = [(70, 90), (100, 64), (33, 40), (120, 120), (70, 90), (20, 200)]
 
 
@@ -44,7 +44,7 @@ def even(tmp_path: Path) -> Dataset:
     return Dataset.open(tmp_path / "even")
 
 
-def test_images_of_one_small_size_come_as_they_are(even):
+def test_images_of_one_small_size_are_not_resized(even):
     rows = np.array([2, 3, 5, 7, 8])
     images = ImageStore(even, rows, 16, CPU)
     batch = images.batch(torch.tensor([7, 2, 8]))
@@ -53,38 +53,40 @@ def test_images_of_one_small_size_come_as_they_are(even):
     assert np.array_equal(group.pixels.numpy(), np.stack([even.read_image(row) for row in (7, 2, 8)]))
 
 
-@pytest.mark.parametrize("room", [ROOMY, 0])
-def test_images_of_several_sizes_come_on_canvases_with_their_true_size(ragged, room, monkeypatch):
-    monkeypatch.setattr(image_store, "_memory_budget", lambda: room)
+@pytest.mark.parametrize("budget", [ENOUGH, 0])
+def test_images_of_several_sizes_are_padded_to_canvases_with_their_sizes(ragged, budget, monkeypatch):
+    monkeypatch.setattr(image_store, "_memory_budget", lambda: budget)
     images = ImageStore(ragged, np.arange(6), 64, CPU)
-    assert images.is_in_memory == (room == ROOMY)
+    assert images.is_in_memory == (budget == ENOUGH)
     batch = images.batch(torch.tensor([3, 0, 4, 5]))
     assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
     for group in batch.groups:
-        for place, canvas, (height, width) in zip(group.rows.tolist(), group.pixels, group.sizes.tolist(), strict=True):
+        for place, canvas, (height, width) in zip(
+            group.indices.tolist(), group.pixels, group.sizes.tolist(), strict=True
+        ):
             row = (3, 0, 4, 5)[place]
-            if row != 3:  # the one that is made smaller
+            if row != 3:  # the one that is downscaled
                 assert np.array_equal(canvas[:height, :width].numpy(), ragged.read_image(row))
             assert canvas[height:].sum() == canvas[:, width:].sum() == 0
 
 
-def test_kept_and_decoded_images_make_the_same_views_to_the_bit(ragged, even, monkeypatch):
+def test_cached_and_decoded_images_have_bitwise_equal_views(ragged, even, monkeypatch):
     for dataset in (ragged, even):
         rows, order = np.arange(len(dataset)), torch.arange(len(dataset) - 1, -1, -1)
         maker = ViewMaker(Views(), 24, 0)
-        made = []
-        for room in (ROOMY, 0):
-            monkeypatch.setattr(image_store, "_memory_budget", lambda room=room: room)
-            made.append(maker(ImageStore(dataset, rows, 24, CPU).batch(order), order, 0, 0))
-        assert torch.equal(*made)
+        views = []
+        for budget in (ENOUGH, 0):
+            monkeypatch.setattr(image_store, "_memory_budget", lambda budget=budget: budget)
+            views.append(maker(ImageStore(dataset, rows, 24, CPU).batch(order), order, 0, 0))
+        assert torch.equal(*views)
 
 
-def test_no_shorter_side_is_kept_above_one_and_a_half_image_sizes():
+def test_shorter_sides_are_limited_to_one_and_a_half_image_sizes():
     sizes = np.array([[300, 400], [90, 1000], [50, 60]])
     assert limit_sizes(sizes, 64).tolist() == [[96, 128], [90, 1000], [50, 60]]
 
 
-def test_taking_from_a_batch_keeps_every_image_with_its_size():
+def test_taking_from_a_batch_returns_each_image_with_its_size():
     first = CanvasGroup(torch.tensor([0, 2]), torch.full((2, 4, 4, 3), 1, dtype=torch.uint8))
     second = CanvasGroup(torch.tensor([1]), torch.full((1, 8, 4, 3), 2, dtype=torch.uint8), torch.tensor([[7, 3]]))
     taken = ImageBatch((first, second), 3).take(torch.tensor([1, 2, 1]))
@@ -92,21 +94,21 @@ def test_taking_from_a_batch_keeps_every_image_with_its_size():
     assert taken.sizes().tolist() == [[7, 3], [4, 4], [7, 3]]
 
 
-def test_preparation_is_the_central_square_at_the_side():
+def test_a_centre_crop_is_the_central_square_resized():
     image = photo(0, 20, 30)
     assert np.array_equal(centre_crop(image, 20), image[:, 5:25])
     shrunk = np.asarray(Image.fromarray(image[:, 5:25]).resize((10, 10), Image.Resampling.BILINEAR)).astype(int)
-    inner = slice(1, -1)  # at the border the crop may look at what lies beyond it
+    inner = slice(1, -1)  # at the border the filter of the crop also reads pixels outside of it
     assert np.abs(centre_crop(image, 10).astype(int) - shrunk)[inner, inner].max() <= 1
     assert centre_crop(image, 32).shape == (32, 32, 3)
 
 
-def test_an_image_of_the_right_size_is_untouched():
+def test_an_image_of_the_right_size_is_returned_unchanged():
     image = photo(0, 16, 16)
     assert np.array_equal(centre_crop(image, 16), image)
 
 
-def test_many_are_prepared_as_one_is(ragged, even):
+def test_centre_crops_of_many_rows_equal_those_of_single_images(ragged, even):
     for dataset in (ragged, even):
         rows = np.array([4, 0, 3])
         for side in (16, 24):
@@ -115,11 +117,11 @@ def test_many_are_prepared_as_one_is(ragged, even):
     assert read_centre_crops(ragged, np.array([], dtype=np.int64), 8).shape == (0, 8, 8, 3)
 
 
-def test_prefetching_changes_nothing_but_the_time():
+def test_prefetching_yields_the_same_items():
     assert list(prefetch(range(20), depth=3)) == list(range(20))
 
 
-def test_an_error_surfaces_where_it_falls():
+def test_an_error_is_raised_in_place_of_its_item():
     def items():
         yield 1
         raise KeyError("bad")
@@ -130,7 +132,7 @@ def test_an_error_surfaces_where_it_falls():
         next(made)
 
 
-def test_a_reader_who_leaves_ends_the_thread():
+def test_closing_the_generator_ends_the_thread():
     before = threading.active_count()
     made = prefetch(iter(int, 1), depth=1)
     assert next(made) == 0

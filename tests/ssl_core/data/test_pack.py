@@ -1,4 +1,4 @@
-"""Tests of packing: layouts, the packed dataset's files, and what is refused."""
+"""Dataset packing: folder layouts, the files written, and refused input."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def test_rows_are_sorted_by_split_class_and_name(tmp_path):
     ]
 
 
-def test_a_row_holds_the_bytes_as_they_came(tmp_path):
+def test_a_row_holds_the_original_bytes(tmp_path):
     pack([Item("a.jpg", jpeg(3, 20, 10))], tmp_path)
     (row,) = rows(tmp_path)
     assert row["image"] == jpeg(3, 20, 10)
@@ -43,7 +43,7 @@ def test_a_row_holds_the_bytes_as_they_came(tmp_path):
     assert (row["width"], row["height"]) == (20, 10)
 
 
-def test_report_is_the_dataset_json_and_says_all(tmp_path):
+def test_report_is_the_dataset_json_and_is_complete(tmp_path):
     items = [Item("train/a/1.png", png(1)), Item("train/b/1.png", png(2)), Item("train/b/2.png", png(2))]
     report = pack([*items, Item("test/b/1.png", png(4)), Item("notes.txt", b"hello")], tmp_path)
     assert report == json.loads((tmp_path / "dataset.json").read_text())
@@ -114,14 +114,14 @@ def test_conversions_are_counted(tmp_path):
         "orientation": 0,
         "grey16": 1,
         "cmyk": 1,
-        "palette": 2,  # a GIF is one too
+        "palette": 2,  # a GIF has a palette too
         "alpha": 1,
         "animated": 1,
         "grey": 2,
     }
 
 
-def test_labels_and_splits_that_are_given_are_taken(tmp_path):
+def test_given_labels_and_splits_are_used(tmp_path):
     items = [Item("x", png(1), 10, "train"), Item("y", png(2), 9, "train"), Item("z", png(3), -1, "test")]
     report = pack(items, tmp_path)
     assert report["classes"] == ["9", "10"]
@@ -167,14 +167,14 @@ def test_a_dataset_without_images_is_refused(tmp_path, items):
     assert not (tmp_path / "dataset.json").exists()
 
 
-def test_what_is_obviously_no_image_is_ignored(tmp_path):
+def test_documents_and_system_files_are_ignored(tmp_path):
     names = [".DS_Store", "a/.hidden", "__MACOSX/a.png", "a/notes.txt", "labels.csv", "LICENSE", "Thumbs.db", "m.json"]
     report = pack([*(Item(name, b"text") for name in names), Item("a.png", png())], tmp_path)
     assert report["ignored"] == len(names)
     assert report["skipped_count"] == 0
 
 
-def test_an_image_is_one_whatever_its_name(tmp_path):
+def test_an_image_is_recognised_under_any_name(tmp_path):
     assert pack([Item("data/photo.txt", jpeg())], tmp_path)["splits"]["train"]["images"] == 1
 
 
@@ -201,7 +201,7 @@ def test_skip_reports_up_to_a_thousand_and_counts_all(tmp_path):
     assert report["splits"]["train"]["images"] == 1
 
 
-def test_skip_with_nothing_left_is_no_dataset(tmp_path):
+def test_skipping_every_file_is_refused(tmp_path):
     with pytest.raises(PackError) as caught:
         pack(bad_files(2), tmp_path, on_bad_file="skip")
     assert caught.value.code == "no_images"
@@ -212,7 +212,7 @@ def test_skip_with_nothing_left_is_no_dataset(tmp_path):
     "names",
     [("a/X.png", "a/x.PNG"), ("a/é.png", "a/é.png"), ("a/ﬁsh.png", "a/fish.png"), ("straße.png", "STRASSE.png")],
 )
-def test_names_that_fold_to_the_same_are_bad_files(tmp_path, names):
+def test_duplicate_folded_names_are_bad_files(tmp_path, names):
     items = [Item(folder_layout.clean_path(name), png(seed)) for seed, name in enumerate((*names, "a/other.png"))]
     with pytest.raises(PackError) as caught:
         pack(items, tmp_path)
@@ -228,7 +228,7 @@ def test_classes_that_differ_only_in_case_are_refused(tmp_path):
     assert caught.value.code == "duplicate_class"
 
 
-def test_a_file_beside_the_splits_is_a_bad_file(tmp_path):
+def test_a_file_outside_the_splits_is_a_bad_file(tmp_path):
     items = [Item("train/a/1.png", png(1)), Item("cover.png", png(2))]
     with pytest.raises(PackError) as caught:
         pack(items, tmp_path)
@@ -267,13 +267,13 @@ def test_too_many_pixels_make_a_bad_file(tmp_path):
         ("x" * 2000, "x" * 512),
     ],
 )
-def test_names_become_plain_text(raw, clean):
+def test_names_are_escaped_and_normalised(raw, clean):
     assert folder_layout.clean_path(raw) == clean
     clean.encode("utf-8")
 
 
 @pytest.mark.parametrize("raw", ["/etc/passwd", "../x", "a/../../x", "..\\x", "C:\\x", "c:/x", "\\x"])
-def test_paths_that_lead_away_are_unsafe(raw):
+def test_absolute_and_parent_paths_are_unsafe(raw):
     with pytest.raises(folder_layout.UnsafePath):
         folder_layout.clean_path(raw)
 
@@ -288,7 +288,7 @@ def test_a_plain_folder_is_packed(tmp_path):
     assert report["ignored"] == 2
 
 
-def test_a_pipe_or_a_link_to_nowhere_in_a_folder_is_named(tmp_path):
+def test_a_pipe_or_a_broken_link_in_a_folder_is_a_bad_file(tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     (photos / "1.png").write_bytes(png())
