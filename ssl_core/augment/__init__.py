@@ -1,1 +1,1 @@
-"""uint8 batches -> random views, seeded per image."""
+"""Augmentation: random views of uint8 batches, seeded per image."""

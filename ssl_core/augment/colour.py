@@ -1,7 +1,7 @@
 """Colour operations on float RGB batches N×3×H×W in [0, 1], with one parameter per sample.
 
-Each result is the same to the bit for a sample alone as in a batch: only additions, products, extremes and per-sample
-sums are used, none of them fused, so neither vector width nor thread boundaries can show.
+Results are bitwise equal for a sample alone and in a batch: only additions, products, extremes and per-sample sums are
+used, none of them fused, so they depend neither on vector width nor on thread boundaries.
 """
 
 import torch
@@ -19,21 +19,21 @@ def compute_luma(images: Tensor) -> Tensor:
 def blend_(images: Tensor, keep: Tensor, mean_share: Tensor, grey_share: Tensor) -> Tensor:
     """Set images to keep·x + mean_share·mean(grey(x)) + grey_share·grey(x), clipped; each factor is N.
 
-    (f, 0, 0) is brightness, (f, 1-f, 0) contrast and (f, 0, 1-f) saturation, so that a batch whose samples each want
-    a different one of the three is a single pass.
+    (f, 0, 0) is brightness, (f, 1-f, 0) contrast and (f, 0, 1-f) saturation, so a batch with a different operation per
+    sample is one pass.
     """
     luma = compute_luma(images)
-    mean = luma.sum(2).sum(1).div_(luma[0].numel())  # in two steps: rows, then the image, whatever the threads
+    mean = luma.sum(2).sum(1).div_(luma[0].numel())  # in two steps, rows then the image, for any number of threads
     other = luma.mul_(grey_share[:, None, None]).add_((mean * mean_share)[:, None, None])
     return images.mul_(keep[:, None, None, None]).add_(other[:, None]).clamp_(0, 1)
 
 
 def adjust_hue_(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue in HSV by `turns` (N; 1 is the full circle); value and saturation stay.
+    """Rotate the hue in HSV by `turns` (N; 1 is the full circle); value and saturation are unchanged.
 
-    The textbook's six cases, without a branch. With value V, minimum m and chroma C = V - m, the hue's distance from
-    red, in sixths of the circle, is (C + (G - m) + (B - R)) / C, and its sign that of G - B. Back again, a channel is
-    V less C times clamp(2 - distance to the channel's opposite colour, 0, 1).
+    The six cases of the RGB-HSV conversion without a branch. With value V, minimum m and chroma C = V - m, the hue's
+    distance from red, in sixths of the circle, is (C + (G - m) + (B - R)) / C, and its sign that of G - B. Converted
+    back, a channel is V - C times clamp(2 - distance to the channel's opposite colour, 0, 1).
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(red, green)
@@ -53,5 +53,5 @@ def adjust_hue_(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def adjust_gamma_(images: Tensor, exponent: Tensor) -> Tensor:
-    """Raise to the exponent (N)."""
+    """Raise to the power of the exponent (N)."""
     return images.log_().mul_(exponent[:, None, None, None]).exp_()

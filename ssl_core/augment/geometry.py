@@ -1,7 +1,7 @@
-"""Resampling of image batches with other geometry for every sample: crop, mirror, resize, affine map, blur.
+"""Geometric transforms of image batches, with parameters per sample: crop, flip, resize, affine map, Gaussian blur.
 
-A crop is two batched matrix products with triangle filters that widen where the image shrinks: PIL's antialiased
-bilinear `resize(size, box=…)` with a fractional box, exact to rounding, and no index arithmetic on pixels.
+A crop is two batched matrix products with triangle filters, widened for downscaling: PIL's antialiased bilinear
+`resize(size, box=…)` with a fractional box, up to rounding.
 """
 
 import torch
@@ -57,7 +57,7 @@ def _triangle_filters(
     mirror: Tensor | None = None,
     total: float = 1.0,
 ) -> Tensor:
-    """N×side×size: what each pixel gives to each output over start … start+length; an output gets `total` in all."""
+    """The weights of the pixels in each output over start … start+length, N×side×size; each output's sum is `total`."""
     step = length / side
     reach = step.clamp_min(1).reciprocal_()
     order = torch.arange(side, device=start.device, dtype=start.dtype) + 0.5
@@ -83,5 +83,5 @@ def _correlate(images: Tensor, weights: Tensor, dim: int) -> Tensor:
 
 
 def _pixel_centres(size: int, device: torch.device) -> Tensor:
-    """Pixel centres on [-1, 1]."""
+    """The pixel centres on [-1, 1]."""
     return (torch.arange(size, device=device, dtype=torch.float32) * 2 + 1) / size - 1

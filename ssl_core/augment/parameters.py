@@ -1,7 +1,7 @@
-"""View parameters: what is drawn for one view of each image.
+"""View parameters: the random augmentation parameters of one view of each image.
 
-Drawn on the CPU in float64 from counters and rounded once, so every device works with the same parameters. Each
-parameter has a place of its own among a sample's draws: asking for blur does not change the crops.
+Drawn on the CPU in float64 by counter-based random numbers and rounded once, so that every device uses the same
+parameters. Each parameter has its own index among a sample's draws: enabling blur does not change the crops.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.config import Views
 
-ATTEMPTS = 10  # at a crop that fits, as torchvision's RandomResizedCrop
+ATTEMPTS = 10  # to draw a crop that fits, as torchvision's RandomResizedCrop
 _AREAS, _RATIOS = slice(0, 10), slice(10, 20)
 _TOP, _LEFT, _FLIP, _JITTER, _GREY, _BLUR, _SIGMA, _GAMMA, _FACTORS, _HUE, _ORDER, _HUE_POSITION = (
     20, 21, 22, 23, 24, 25, 26, 27, slice(28, 31), 31, 32, 33,
@@ -27,26 +27,24 @@ NO_JITTER = 4
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """One row per sample; float32 but for `hue_position`."""
+    """One row per sample; float32 except for `hue_position` and `order`."""
 
     box: Tensor  # N×4: top, left, height, width of the crop, in pixels, fractions too
     mirror: Tensor  # N: 1 flips left and right
-    hue_position: (
-        Tensor  # int64 N: how many of brightness, contrast, saturation precede hue; NO_JITTER: none of the four
-    )
+    hue_position: Tensor  # int64 N: how many of brightness, contrast, saturation precede hue; NO_JITTER: no jitter
     hue: Tensor  # N, in turns
-    order: Tensor  # int64 N×3: BRIGHTNESS, CONTRAST, SATURATION as they follow each other
-    factors: Tensor  # N×3: of the first, second, third in that order
-    offset: Tensor  # N: is added where brightness is
-    grey: Tensor  # N: 1 loses all colour
-    blur: Tensor  # N: 1 is blurred
+    order: Tensor  # int64 N×3: BRIGHTNESS, CONTRAST, SATURATION in order of application
+    factors: Tensor  # N×3: of the first, second, third in `order`
+    offset: Tensor  # N: added in place of the brightness factor
+    grey: Tensor  # N: 1 converts to greyscale
+    blur: Tensor  # N: 1 blurs
     sigma: Tensor  # N, in pixels of the view
-    solarize: Tensor  # N: 1 has its values above a half turned
+    solarize: Tensor  # N: 1 inverts the values above a half
     gamma: Tensor  # N: exponent
     affine: Tensor  # N×6: output-to-input map, see ssl_core.augment.geometry.affine
 
     def take(self, rows: Tensor, device: torch.device | None = None) -> "ViewParameters":
-        """Return those rows, in that order."""
+        """Return the parameters of the rows."""
         return ViewParameters(*(getattr(self, field.name)[rows].to(device or "cpu") for field in fields(self)))
 
 
@@ -78,12 +76,12 @@ def draw_parameters(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters
 
 
 def has_affine(views: Views) -> bool:
-    """Whether any view is rotated, sheared, zoomed or shifted."""
+    """Return whether any view is rotated, sheared, scaled or translated."""
     return bool(views.rotation or views.shear or views.translation) or views.scale != (1.0, 1.0)
 
 
 def _compute_factor_bounds(views: Views) -> tuple[Tensor, Tensor]:
-    """The least and the greatest factor of brightness, contrast and saturation, 3 each."""
+    """The bounds of the factors of brightness, contrast and saturation, 3 each."""
     spread = views.jitter_strength * torch.tensor([views.brightness, views.contrast, views.saturation]).double()
     low, high = (1 - spread).clamp_min(0), 1 + spread
     if views.brightness_added:
@@ -121,13 +119,13 @@ def _draw_boxes(views: Views, u: Tensor, sizes: Tensor) -> Tensor:
 
 
 def _draw_affine(views: Views, u: Tensor) -> Tensor:
-    """The inverse of: shear, then zoom, then rotate about the centre, then shift. N×6."""
+    """The inverse of: shear, scale, rotate about the centre, translate. N×6."""
     angle = _spread(u[:, _ROTATION], math.radians(views.rotation))
     shear = _spread(u[:, _SHEAR], views.shear)
     zoom = views.scale[0] + u[:, _SCALE] * (views.scale[1] - views.scale[0])
-    x, y = (_spread(u[:, _SHIFT], views.translation) * -2).unbind(1)  # the side is 2 long here
+    x, y = (_spread(u[:, _SHIFT], views.translation) * -2).unbind(1)  # on coordinates from -1 to 1
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    # Turn back, zoom back, then shear back.
+    # The inverse rotation and scale, then the inverse shear.
     a, b = cos - shear * -sin, sin - shear * cos
     d, e = -sin, cos
     return torch.stack([a, b, a * x + b * y, d, e, d * x + e * y], 1)

@@ -1,4 +1,4 @@
-"""LARS: a rate of its own for every layer."""
+"""LARS: layer-wise adaptive rate scaling (You et al. 2017, arXiv:1708.03888)."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from ssl_core.optim.momentum import MomentumOptimizer
 
 
 class LARS(MomentumOptimizer):
-    """Layer-wise adaptive rates (You et al. 2017, arXiv:1708.03888), with google-research/simclr's arithmetic.
+    """LARS with the arithmetic of google-research/simclr.
 
     The trust ratio is trust·‖w‖/‖g + decay·w‖, and 1 where a norm is 0 or the group has `adapt=False`; it applies
-    without decay as well. `classic_momentum` puts the rate inside the momentum buffer; otherwise the ratio is of the
-    buffered update and the rate stays outside.
+    without decay as well. `classic_momentum` puts the rate inside the momentum buffer; otherwise the ratio is that of
+    the buffered update and the rate is applied outside.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The loop that optimizers share whose rule for a tensor needs its gradient and one buffer."""
+"""Momentum optimizers: the shared step of optimizers with one momentum buffer per parameter."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -11,11 +11,10 @@ from torch.optim import Optimizer
 
 
 class MomentumOptimizer(Optimizer, ABC):
-    """Moves each tensor that has a gradient by `update_parameter`; the buffer starts at zero and is kept as `momentum_buffer`."""
+    """Updates each parameter that has a gradient; its buffer starts at zero, in the state as `momentum_buffer`."""
 
-    # Torch keeps its compiler away from these four, and loads all of it to say so: 1.4 s at the start of every run.
-    # Nothing here is compiled, so they stand as they were before they were wrapped. Torch's own SGD and AdamW load
-    # it in their steps too.
+    # Torch disables torch.compile for these four, which imports all of it: 1.4 s at the start of every run. Nothing
+    # here is compiled, so the wrappers are removed. Torch's own SGD and AdamW import it in their steps too.
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     zero_grad = inspect.unwrap(Optimizer.zero_grad)
     state_dict = inspect.unwrap(Optimizer.state_dict)
@@ -23,7 +22,7 @@ class MomentumOptimizer(Optimizer, ABC):
 
     @abstractmethod
     def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-        """Move the tensor `w` in place by its gradient `g`, which stays as it is, and its buffer `v`."""
+        """Update the parameter `w` and its buffer `v` in place by its gradient `g`, which is not changed."""
 
     @overload
     def step(self, closure: None = None) -> None: ...

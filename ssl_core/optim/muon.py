@@ -1,4 +1,4 @@
-"""Muon: momentum that is orthogonalised before each step (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
+"""Muon: momentum orthogonalised by Newton–Schulz iteration (Jordan et al. 2024, kellerjordan.github.io/posts/muon)."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ _EPSILON = 1e-7
 
 
 class Muon(MomentumOptimizer):
-    """Every weight moves by a matrix whose singular values are all about 1, so no direction waits for the others.
+    """Updates every weight by a matrix whose singular values are all about 1.
 
-    A weight of more dimensions is taken as a matrix, outputs × the rest. The arithmetic is torch.optim.Muon's, which
-    takes matrices alone: lr·√max(1, rows/columns), and a decay of lr·weight_decay beside the gradient. Groups with
-    `adapt=False` (norms and biases) take the momentum as it is.
+    A weight of more dimensions is reshaped to a matrix, outputs × the rest. The arithmetic is that of torch.optim.Muon,
+    which accepts matrices only: lr·√max(1, rows/columns), and a decoupled decay of lr·weight_decay. Groups with
+    `adapt=False` (norms and biases) are updated by the plain momentum.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class Muon(MomentumOptimizer):
 
 
 def orthogonalise(matrix: Tensor, steps: int) -> Tensor:
-    """Return the matrix M×N (of any shape, in fp32) with every singular value brought near 1, between 0.7 and 1.2.
+    """Return the matrix M×N (of any shape, in fp32) with its singular values near 1, between 0.7 and 1.2.
 
     Newton–Schulz on the smaller Gram matrix: the polynomials of all steps are multiplied there and applied at the end,
-    which for wide matrices costs half of the iteration as it is written. Values below about 3.4^-steps of the largest
+    which for wide matrices costs half of the published iteration. Singular values below about 3.4^-steps of the largest
     stay small.
     """
     if len(matrix) > matrix.shape[1]:
         return orthogonalise(matrix.T, steps).T
     x = matrix / (matrix.norm() + _EPSILON)  # M×N, no singular value above 1
-    gram = x @ x.T  # M×M, and so is all that follows until the end
+    gram = x @ x.T  # M×M, as are all matrices below
     product = polynomial = _apply_polynomial(gram)
     for _ in range(steps - 1):
         gram = polynomial @ gram @ polynomial

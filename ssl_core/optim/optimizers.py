@@ -1,4 +1,4 @@
-"""Optimisation: the optimizer of a config, its parameter groups, and the learning rate at each step."""
+"""Optimizers of a config, their parameter groups, and the learning-rate schedule."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from ssl_core.config import LARS as LARSConfig
 from ssl_core.config import AdamW, Schedule, TrainingRun
 from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
+from ssl_core.config.fields import known
 from ssl_core.methods.method import Method
 from ssl_core.optim.lars import LARS
 from ssl_core.optim.muon import Muon
@@ -37,13 +38,14 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
 
 
 def make_parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:
-    """Return up to four groups: weights, or norms and biases; under the schedule, or at a constant rate.
+    """Return up to four groups: weights, or norms and biases; at a scheduled or a constant rate.
 
     Norms and biases (every tensor of one dimension) are never adapted by LARS or Muon, and decayed only if the config
-    says so; for these two, the modules that the method excludes from adaptation are treated alike, and both may have a rate of their own.
+    sets it. For these two, modules that the method excludes from adaptation are treated alike, and both may have a rate
+    of their own, `vector_lr`.
     """
     own = config.vector_lr if isinstance(config, LARSConfig | MuonConfig) else None
-    vector_lr = base_lr if own is None else own * (base_lr / _base_lr(config))
+    vector_lr = base_lr if own is None else own * (base_lr / known(config.lr))
     constant, excluded = _parameter_ids(method.constant_lr()), _parameter_ids(method.excluded_from_adaptation())
     if not isinstance(config, LARSConfig | MuonConfig):
         excluded = set()
@@ -70,24 +72,17 @@ def _parameter_ids(modules: Sequence[nn.Module]) -> set[int]:
 
 def compute_peak_lr(config: TrainingRun) -> float:
     """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
-    assert config.optimizer != "auto"
     factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
-    return _base_lr(config.optimizer) * factors[config.schedule.lr_scaling]
-
-
-def _base_lr(config: OptimizerConfig) -> float:
-    assert config.lr != "auto"
-    return config.lr
+    return known(known(config.optimizer).lr) * factors[config.schedule.lr_scaling]
 
 
 def compute_lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
     """Return the share of the peak rate at `step`, from 0: linear warm-up to 1, then cosine towards 0 at `total_steps`.
 
-    The warm-up starts at 1/warm-up steps rather than at 0, so that no step is spent on standing still. With
-    `decay_steps` the cosine comes to 0 after as many, and stays there.
+    The warm-up starts at 1/warm-up steps rather than at 0, so that no step has a rate of 0. With `decay_steps` the
+    cosine reaches 0 after that many steps and stays there.
     """
-    assert schedule.warmup_epochs != "auto"
-    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), total_steps)
+    warmup = min(round(known(schedule.warmup_epochs) * steps_per_epoch), total_steps)
     if step < warmup:
         return (step + 1) / warmup
     if schedule.decay == "none":

@@ -1,11 +1,11 @@
-"""Tests of the colour operations against PIL and torchvision with the same parameters."""
+"""Colour operations against PIL and torchvision with the same parameters."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-import ssl_core.models.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
+import ssl_core.models.torchvision_ops  # noqa: F401 - must be imported before torchvision
 
 # isort: split
 import torchvision.transforms.functional as reference
@@ -16,7 +16,7 @@ FACTORS = torch.tensor([0.2, 0.6, 0.95, 1.0, 1.3, 1.8])
 TURNS = torch.tensor([-0.5, -0.2, -0.03, 0.0, 0.1, 0.37])
 
 
-# What keep, mean_share and grey_share of `blend_` are of a factor.
+# keep, mean_share and grey_share of `blend_` for a factor.
 BLENDS = {
     "brightness": lambda factor: (factor, 0 * factor, 0 * factor),
     "contrast": lambda factor: (factor, 1 - factor, 0 * factor),
@@ -89,7 +89,7 @@ def test_hue_keeps_value_and_chroma(pixels):
     torch.testing.assert_close(turned.amin(1), images.amin(1), rtol=0, atol=1e-6)
 
 
-def test_a_third_of_a_turn_takes_red_to_green():
+def test_a_third_of_a_turn_maps_red_to_green():
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     green = colour.adjust_hue_(red.clone(), torch.tensor([1 / 3]))
     torch.testing.assert_close(green.flatten(), torch.tensor([0.0, 1.0, 0.0]), rtol=0, atol=1e-6)
@@ -106,7 +106,7 @@ def test_gamma_is_a_power_and_keeps_black():
     torch.testing.assert_close(made[:, 0, 0], torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.0625, 1.0]]))
 
 
-def test_neutral_parameters_change_no_bit(pixels):
+def test_neutral_parameters_are_the_identity(pixels):
     images = floats(pixels)
     one, zero = torch.ones(6), torch.zeros(6)
     assert torch.equal(colour.blend_(images.clone(), one, zero, zero), images)

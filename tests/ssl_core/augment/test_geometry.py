@@ -1,11 +1,11 @@
-"""Tests of crop, affine map and blur against PIL and torchvision with the same parameters."""
+"""Crop, affine map and blur against PIL and torchvision with the same parameters."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import ssl_core.models.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
+import ssl_core.models.torchvision_ops  # noqa: F401 - must be imported before torchvision
 
 # isort: split
 import torchvision.transforms.functional as reference
@@ -39,14 +39,14 @@ def test_crops_are_within_two_levels_of_pil(side):
     assert levels_apart(made, pil_crops(pixels, boxes, mirror, side)) <= 2
 
 
-def test_the_whole_image_at_its_own_size_is_itself():
+def test_a_crop_of_the_whole_image_at_its_size_is_the_identity():
     pixels = photos(3, 8, 8)
     boxes = torch.tensor([[0.0, 0, 8, 8]]).expand(3, 4)
     made = geometry.crop(torch.from_numpy(pixels), boxes, torch.zeros(3), 8)
     assert levels_apart(made, pixels) < 1e-4
 
 
-def test_padding_never_shows():
+def test_padding_does_not_affect_a_crop():
     pixels = photos(2, 20, 24)
     boxes = torch.tensor([[0.0, 0, 20, 24], [11.5, 12.5, 8.5, 11.5]])
     plain = geometry.crop(torch.from_numpy(pixels), boxes, torch.zeros(2), 16)
@@ -67,14 +67,14 @@ def test_blur_equals_torchvision():
 
 
 def test_an_affine_map_is_within_two_levels_of_pil():
-    # Smooth images: PIL takes the centre of a pixel a little differently in its last bits.
+    # Smooth images: PIL rounds pixel centres differently.
     ramp = np.linspace(0, 1, 24)
     pixels = np.stack([np.outer(ramp, ramp), np.outer(ramp, 1 - ramp), np.outer(1 - ramp, ramp)], 2)
     image = Image.fromarray((pixels * 255).astype(np.uint8))
     turn = np.deg2rad(20)
     matrix = torch.tensor([[np.cos(turn), np.sin(turn), 0.1, -np.sin(turn), np.cos(turn), -0.2]]).float()
     a, b, c, d, e, f = matrix[0].double().tolist()
-    # From coordinates on [-1, 1] to PIL's pixels, which start at the corner.
+    # From coordinates on [-1, 1] to PIL's pixel coordinates, whose origin is the corner.
     data = (a, b, 12 * (c + 1 - a - b), d, e, 12 * (f + 1 - d - e))
     wanted = np.asarray(image.transform((24, 24), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR))
     made = geometry.affine(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255, matrix)
@@ -83,6 +83,6 @@ def test_an_affine_map_is_within_two_levels_of_pil():
     assert np.abs(apart).max() <= 2
 
 
-def test_outside_of_the_image_is_black():
+def test_pixels_outside_the_image_are_black():
     shifted = geometry.affine(torch.ones(1, 3, 8, 8), torch.tensor([[1.0, 0, 1, 0, 1, 0]]))
     assert torch.equal(shifted[0, 0, 0], torch.tensor([1.0] * 4 + [0.0] * 4))

@@ -1,4 +1,4 @@
-"""Tests of the view maker: its bytes, its distributions, its steps."""
+"""The augmentation pipeline: reproducibility, distributions of parameters, and steps."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-import ssl_core.models.torchvision_ops  # noqa: F401 - torchvision cannot be imported before it
+import ssl_core.models.torchvision_ops  # noqa: F401 - must be imported before torchvision
 
 # isort: split
 import torchvision.transforms.functional as reference
@@ -72,7 +72,7 @@ def test_seed_epoch_image_and_view_each_change_the_view():
         assert not torch.equal(ViewMaker(Views(), 32, seed)(ImageBatch.of_pixels(same), rows, epoch, view)[0], first[0])
 
 
-def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
+def test_views_are_floats_in_0_1_and_do_not_change_the_images():
     pixels = photos(64)
     copy = pixels.clone()
     made = ViewMaker(EVERYTHING, 20, 0)(ImageBatch.of_pixels(pixels), torch.arange(64), 0, 0)
@@ -83,7 +83,7 @@ def test_views_are_floats_between_zero_and_one_and_leave_the_images_alone():
     assert torch.equal(pixels, copy)
 
 
-def test_without_any_option_a_view_is_the_image():
+def test_a_view_without_augmentation_is_the_image():
     pixels = photos(3)
     made = ViewMaker(NOTHING, 32, 0)(ImageBatch.of_pixels(pixels), torch.arange(3), 0, 0)
     torch.testing.assert_close(made.permute(0, 2, 3, 1) * 255, pixels.float(), rtol=0, atol=1e-4)
@@ -99,26 +99,26 @@ def test_a_view_is_within_two_levels_of_pil_and_torchvision_with_the_same_parame
 
 
 def _reference(pixels: np.ndarray, parameters: ViewParameters, row: int) -> Tensor:
-    """The crop by PIL and the colours by torchvision, one after the other and all on floats: no step is rounded."""
+    """The crop by PIL and the colours by torchvision, on floats, without rounding between steps."""
     top, left, height, width = parameters.box[row].tolist()
     box = (left, top, left + width, top + height)
     channels = [Image.fromarray(channel).resize((24, 24), Image.Resampling.BILINEAR, box) for channel in pixels]
     image = torch.from_numpy(np.stack([np.asarray(channel) for channel in channels])).clamp(0, 1)
     if parameters.mirror[row]:
         image = image.flip(2)
-    if (place := int(parameters.hue_position[row])) != NO_JITTER:
+    if (position := int(parameters.hue_position[row])) != NO_JITTER:
         blends = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
         steps = [
             (blends[which], factor)
             for which, factor in zip(parameters.order[row].tolist(), parameters.factors[row].tolist(), strict=True)
         ]
-        steps.insert(place, (reference.adjust_hue, parameters.hue[row].item()))
+        steps.insert(position, (reference.adjust_hue, parameters.hue[row].item()))
         for operation, amount in steps:
             image = operation(image, amount)
     return reference.rgb_to_grayscale(image, 3) if parameters.grey[row] else image
 
 
-def test_crops_have_the_area_and_ratio_that_were_asked_for():
+def test_crops_have_the_configured_area_and_ratio():
     box = drawn(Views(crop_area=(0.2, 1.0)), size=(96, 128)).box.double()
     top, left, height, width = box.unbind(1)
     area, ratio = height * width / (96 * 128), width / height
@@ -143,7 +143,7 @@ def test_crops_are_distributed_as_torchvisions():
             assert abs(box[:, column].quantile(share) - wanted[:, column].quantile(share)) < 3
 
 
-def test_small_crops_have_uniform_areas_and_places():
+def test_small_crops_have_uniform_areas_and_positions():
     box = drawn(Views(crop_area=(0.1, 0.5)), size=(100, 100)).box.double()
     area = box[:, 2] * box[:, 3] / 10_000
     for share in (0.1, 0.5, 0.9):
@@ -156,7 +156,7 @@ def test_a_crop_that_cannot_fit_is_the_largest_central_one():
     torch.testing.assert_close(box, torch.tensor([0.0, 30 - 40 / 3, 20, 80 / 3]).expand(100, 4))
 
 
-def test_flip_jitter_grey_and_blur_happen_as_often_as_asked():
+def test_flip_jitter_grey_and_blur_have_the_configured_probability():
     parameters = drawn(Views(flip=0.5, jitter=0.8, grey=0.2, blur=0.3))
     rates = (parameters.mirror, (parameters.hue_position != NO_JITTER).float(), parameters.grey, parameters.blur)
     for rate, wanted in zip(rates, (0.5, 0.8, 0.2, 0.3), strict=True):
@@ -171,7 +171,7 @@ def test_all_24_orders_of_the_jitter_are_equally_likely():
     assert (counts / len(code) * 24 - 1).abs().max() < 0.15
 
 
-def test_factors_and_hue_fill_their_ranges_evenly():
+def test_factors_and_hue_are_uniform_on_their_ranges():
     parameters = drawn(Views(jitter_strength=0.5, brightness=0.8, contrast=0.4, saturation=0.8, hue=0.2))
     for operation, spread in ((0, 0.4), (1, 0.2), (2, 0.4)):
         factors = parameters.factors[parameters.order == operation]
@@ -182,20 +182,20 @@ def test_factors_and_hue_fill_their_ranges_evenly():
     assert 0.0995 < parameters.hue.max() <= 0.1
 
 
-def test_strong_brightness_never_turns_negative():
+def test_a_brightness_factor_is_never_negative():
     assert drawn(Views(jitter_strength=2, brightness=1)).factors.min() >= 0
 
 
-def test_an_option_does_not_change_what_others_draw():
+def test_an_augmentation_does_not_change_the_draws_of_others():
     plain, blurred = drawn(Views(), 100), drawn(Views(blur=1, rotation=20, noise=0.1), 100)
     assert torch.equal(plain.box, blurred.box)
     assert torch.equal(plain.factors, blurred.factors)
 
 
-def test_the_affine_map_undoes_shear_zoom_turn_and_shift():
+def test_the_affine_map_inverts_shear_scale_rotation_and_translation():
     views = Views(rotation=30, shear=0.3, scale=(0.5, 1.5), translation=0.2)
     a, b, c, d, e, f = drawn(views, 500).affine.double().unbind(1)
-    # The area grows by zoom², whatever the rest.
+    # The area grows by zoom² for any shear, rotation and translation.
     zoom = (a * e - b * d).rsqrt()
     assert 0.5 - 1e-3 <= zoom.min() < 0.52
     assert 1.48 < zoom.max() <= 1.5 + 1e-3
@@ -206,7 +206,7 @@ def test_the_affine_map_undoes_shear_zoom_turn_and_shift():
     assert min(x.abs().max(), y.abs().max()) > 0.38
 
 
-def test_noise_has_the_deviation_that_was_asked_for():
+def test_noise_has_the_configured_standard_deviation():
     grey = torch.full((50, 32, 32, 3), 128, dtype=torch.uint8)
     noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.1}), 32, 0)(
         ImageBatch.of_pixels(grey), torch.arange(50), 0, 0
@@ -215,7 +215,7 @@ def test_noise_has_the_deviation_that_was_asked_for():
     assert abs(noisy.mean() - 128 / 255) < 0.002
 
 
-def test_noise_has_draws_of_its_own():
+def test_noise_is_independent_of_the_other_draws():
     grey, rows = torch.full((500, 8, 8, 3), 128, dtype=torch.uint8), torch.arange(500)
     noisy = ViewMaker(NOTHING.model_copy(update={"noise": 0.05}), 8, 0)(ImageBatch.of_pixels(grey), rows, 0, 0)
     noise = (noisy.flatten(1) - 128 / 255) / 0.05
@@ -226,7 +226,7 @@ def test_noise_has_draws_of_its_own():
     assert together.abs().max() < 0.3
 
 
-def test_the_global_generator_is_left_alone():
+def test_the_global_generator_is_not_used():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -234,7 +234,7 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_for():
+def test_solarizing_inverts_values_above_a_half_of_the_drawn_images():
     pixels, rows = photos(200), torch.arange(200)
     plain = ViewMaker(NOTHING, 32, 0)(ImageBatch.of_pixels(pixels), rows, 0, 0)
     made = ViewMaker(NOTHING.model_copy(update={"solarize": 0.2}), 32, 0)(ImageBatch.of_pixels(pixels), rows, 0, 0)
@@ -247,7 +247,7 @@ def test_solarizing_turns_what_is_above_a_half_of_the_images_that_it_is_drawn_fo
     assert torch.equal(made[~chosen], plain[~chosen])
 
 
-def test_brightness_may_be_added_and_contrast_have_a_range_of_its_own():
+def test_brightness_may_be_added_and_contrast_have_its_own_range():
     added = NOTHING.model_copy(
         update={"jitter": 1.0, "jitter_strength": 1.0, "brightness": 0.5, "brightness_added": True}
         | {"contrast": 0.0, "saturation": 0.0, "hue": 0.0}

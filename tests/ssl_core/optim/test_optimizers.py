@@ -1,4 +1,4 @@
-"""Optimisation against closed forms and a transcription of google-research/simclr's LARS."""
+"""Optimizers and schedules against closed forms and a float64 transcription of google-research/simclr's LARS."""
 
 import math
 
@@ -15,7 +15,7 @@ from ssl_core.optim.muon import Muon, orthogonalise
 
 
 class Tiny(Method):
-    """A method with one of each kind of parameter."""
+    """A method with one parameter of each kind."""
 
     def __init__(self):
         super().__init__()
@@ -27,8 +27,8 @@ class Tiny(Method):
         return (self.predictor,)
 
 
-def slow_lars(w, grads, rates, *, momentum, trust, decay, adapt, classic, nesterov):
-    """The optimizer's update rule in float64, one tensor, step by step."""
+def reference_lars(w, grads, rates, *, momentum, trust, decay, adapt, classic, nesterov):
+    """LARS in float64 on one tensor."""
     w, v = np.array(w, dtype=np.float64), 0.0
 
     def ratio(update):
@@ -52,14 +52,14 @@ def slow_lars(w, grads, rates, *, momentum, trust, decay, adapt, classic, nester
 @pytest.mark.parametrize("nesterov", [True, False])
 @pytest.mark.parametrize("adapt", [True, False])
 @pytest.mark.parametrize("decay", [0.0, 1e-2])
-def test_lars_is_googles_for_fifty_steps_with_warm_up(classic, nesterov, adapt, decay):
+def test_lars_equals_googles_for_fifty_steps_with_warm_up(classic, nesterov, adapt, decay):
     generator = torch.Generator().manual_seed(1)
     w = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     grads = torch.randn(50, 4, 3, generator=generator, dtype=torch.float64)
     rates = [0.3 * step / 10 for step in range(1, 11)]
     rates += [0.15 * (1 + math.cos(math.pi * step / 40)) for step in range(40)]
     settings = {"momentum": 0.9, "trust": 0.01, "adapt": adapt, "nesterov": nesterov}
-    expected = slow_lars(w.numpy(), grads.numpy(), rates, decay=decay, classic=classic, **settings)
+    expected = reference_lars(w.numpy(), grads.numpy(), rates, decay=decay, classic=classic, **settings)
     parameter = w.clone().requires_grad_()
     group = {"params": [parameter], "base_lr": 0.3, "constant_lr": False}
     lars = LARS([group], lr=0.3, weight_decay=decay, classic_momentum=classic, **settings)
@@ -70,8 +70,8 @@ def test_lars_is_googles_for_fifty_steps_with_warm_up(classic, nesterov, adapt, 
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-10)
 
 
-def plain_newton_schulz(x, steps):
-    """The iteration as it is published, in float64, with no regard to shape."""
+def reference_newton_schulz(x, steps):
+    """The published iteration in float64, for any shape."""
     x = x / np.sqrt((x**2).sum())
     for _ in range(steps):
         gram = x @ x.T
@@ -81,9 +81,9 @@ def plain_newton_schulz(x, steps):
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 11), (11, 4), (1, 6), (6, 1)])
 @pytest.mark.parametrize("steps", [1, 3, 5])
-def test_a_matrix_is_orthogonalised_as_published_whatever_its_shape(shape, steps):
+def test_orthogonalise_is_the_published_iteration_for_any_shape(shape, steps):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = plain_newton_schulz(matrix.numpy(), steps)
+    expected = reference_newton_schulz(matrix.numpy(), steps)
     np.testing.assert_allclose(orthogonalise(matrix, steps).numpy(), expected, atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_five_steps_bring_every_singular_value_near_one():
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 12), (12, 4)])
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_muon_is_torchs_on_a_matrix(shape, nesterov):
+def test_muon_equals_torchs_on_a_matrix(shape, nesterov):
     generator = torch.Generator().manual_seed(1)
     ours = torch.randn(*shape, generator=generator).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
@@ -108,7 +108,7 @@ def test_muon_is_torchs_on_a_matrix(shape, nesterov):
     assert (ours - theirs).abs().max() < 0.02  # theirs iterates in bf16, whose step is 1/256
 
 
-def test_muon_takes_a_convolution_as_the_matrix_of_its_outputs():
+def test_muon_reshapes_a_convolution_to_a_matrix_by_outputs():
     generator = torch.Generator().manual_seed(2)
     weight, grad = torch.randn(2, 6, 5, 3, 3, generator=generator)
     kernel = weight.clone(memory_format=torch.channels_last).requires_grad_()
@@ -120,7 +120,7 @@ def test_muon_takes_a_convolution_as_the_matrix_of_its_outputs():
 
 
 @pytest.mark.parametrize(("given", "expected"), [(0.2, 0.4), (None, 0.1)])
-def test_lars_may_give_norms_and_biases_a_rate_of_their_own(given, expected):
+def test_lars_may_have_a_vector_lr_for_norms_and_biases(given, expected):
     asked = {"name": "lars", "lr": 0.05, "vector_lr": given, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
@@ -130,7 +130,7 @@ def test_lars_may_give_norms_and_biases_a_rate_of_their_own(given, expected):
     assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {expected}
 
 
-def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
+def test_muon_updates_norms_and_biases_by_sgd_at_vector_lr():
     asked = {"name": "muon", "lr": 0.05, "vector_lr": 0.2, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
@@ -150,7 +150,7 @@ def test_muon_moves_norms_and_biases_as_sgd_does_at_their_own_rate():
     torch.testing.assert_close(method.norm.weight, theirs)
 
 
-def test_lars_steps_plainly_where_a_norm_is_zero():
+def test_the_trust_ratio_of_lars_is_one_where_a_norm_is_zero():
     parameter = torch.zeros(3, requires_grad=True)
     lars = LARS([parameter], lr=0.5, momentum=0.0)
     parameter.grad = torch.ones(3)
@@ -158,7 +158,7 @@ def test_lars_steps_plainly_where_a_norm_is_zero():
     torch.testing.assert_close(parameter.detach(), torch.full((3,), -0.5))
 
 
-def test_lars_makes_its_buffers_once(monkeypatch):
+def test_lars_allocates_its_buffers_once(monkeypatch):
     parameter = torch.ones(3, requires_grad=True)
     lars = LARS([parameter], lr=0.1)
     made = []
@@ -171,7 +171,7 @@ def test_lars_makes_its_buffers_once(monkeypatch):
 
 
 @pytest.mark.parametrize("decays_all", [True, False])
-def test_norms_and_biases_decay_only_when_told(decays_all):
+def test_norms_and_biases_decay_only_when_configured(decays_all):
     groups = optimizers.make_parameter_groups(Tiny(), SGD(weight_decay=0.1, decay_norm_and_bias=decays_all), 1.0)
     decay = {tuple(p.shape): group["weight_decay"] for group in groups for p in group["params"]}
     small = 0.1 if decays_all else 0.0
@@ -204,7 +204,7 @@ def test_every_parameter_is_in_exactly_one_group():
 
 
 @pytest.mark.parametrize("config", [SGD(), AdamW(), LARSConfig()])
-def test_the_predictors_rate_stays_while_the_others_follow_the_schedule(config):
+def test_the_predictors_rate_is_constant_while_the_others_follow_the_schedule(config):
     method = Tiny()
     optimizer = optimizers.build(config.model_copy(update={"decay_norm_and_bias": False}), method, 2.0)
     optimizers.set_lr(optimizer, 0.25)
@@ -240,7 +240,7 @@ def test_a_cosine_of_fewer_steps_than_the_run_stays_at_zero():
     assert factors == pytest.approx([1, 0.5, 0, 0, 0])
 
 
-def test_schedule_may_stay_at_its_peak_or_never_reach_it():
+def test_a_schedule_without_decay_and_a_warm_up_longer_than_the_run():
     assert optimizers.compute_lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
     assert (
         optimizers.compute_lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1
