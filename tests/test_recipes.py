@@ -23,7 +23,7 @@ from ssl_core.recipes.imagenet import IMAGENET
 from ssl_core.recipes.published import PUBLISHED
 from ssl_core.recipes.small import SMALL
 from ssl_core.run import run
-from tests.ssl_core.toys import SIDE, shrunk, shrunk_evaluation
+from tests.ssl_core.toys import SIDE, shrink_config, shrink_evaluation
 from tests.test_end_to_end import up
 
 SERVED = [*PUBLISHED, *CIFAR10]
@@ -66,7 +66,7 @@ def test_recipes_run_through_the_service(photos, tmp_path):
         for recipe in SERVED:
             assert shown[recipe.name]["config"] == recipe.config
             model = jobs.get(TEACHERS.get(recipe.kind))
-            asked = {"kind": recipe.kind, "config": shrunk(recipe), "model": model}
+            asked = {"kind": recipe.kind, "config": shrink_config(recipe), "model": model}
             jobs[recipe.name] = client.jobs.submit(dataset=dataset, name=recipe.name, **asked)
         for name, job in jobs.items():
             done = client.jobs.wait(job, timeout_seconds=800)
@@ -83,14 +83,14 @@ def packed(photos, tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", [*SMALL, *IMAGENET], ids=lambda recipe: recipe.name)
 def test_other_recipes_run(recipe, packed, tmp_path):
-    events = list(run(config.parse(shrunk(recipe), recipe.kind), Inputs(packed), tmp_path))
+    events = list(run(config.parse(shrink_config(recipe), recipe.kind), Inputs(packed), tmp_path))
     assert isinstance(events[-1], Result), events[-1]
 
 
 @pytest.fixture(scope="module")
 def model(packed, tmp_path_factory):
     directory = tmp_path_factory.mktemp("judged")
-    assert isinstance(list(run(config.parse(shrunk(CIFAR10[0])), Inputs(packed), directory))[-1], Result)
+    assert isinstance(list(run(config.parse(shrink_config(CIFAR10[0])), Inputs(packed), directory))[-1], Result)
     return directory / "model"
 
 
@@ -99,6 +99,6 @@ def model(packed, tmp_path_factory):
 )
 def test_the_evaluation_of_a_recipe_judges(recipe, packed, model, tmp_path):
     config.parse(recipe.evaluation, "linear_eval")
-    *_, last = run(config.parse(shrunk_evaluation(recipe), "linear_eval"), Inputs(packed, model), tmp_path)
+    *_, last = run(config.parse(shrink_evaluation(recipe), "linear_eval"), Inputs(packed, model), tmp_path)
     assert isinstance(last, Result), last
     assert 0 <= last.summary["top1"] <= 1

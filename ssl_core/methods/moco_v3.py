@@ -20,7 +20,7 @@ class MoCoV3(TargetMethod):
     def __init__(self, config: Config, backbone: Backbone) -> None:
         assert config.projector != "auto"
         assert config.predictor_hidden != "auto"
-        projector = MLP((backbone.dim, *config.projector), last_norm="fixed")
+        projector = MLP((backbone.dim, *config.projector), last_norm="bn_no_affine")
         super().__init__(backbone, projector, start=config.momentum)
         dim = config.projector[-1]
         self.predictor = MLP((dim, config.predictor_hidden, dim))

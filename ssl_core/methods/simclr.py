@@ -21,7 +21,9 @@ class SimCLR(Method):
         assert config.projector != "auto"
         norm = config.projector_batch_norm
         self.backbone = backbone
-        self.projector = MLP((backbone.dim, *config.projector), hidden_norm=norm, last_norm="scale" if norm else "none")
+        self.projector = MLP(
+            (backbone.dim, *config.projector), hidden_norm=norm, last_norm="bn_no_bias" if norm else "none"
+        )
         self.config = config
 
     def forward(self, views: Sequence[Tensor]) -> Output:

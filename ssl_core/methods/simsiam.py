@@ -24,7 +24,7 @@ class SimSiam(Method):
         assert config.predictor_hidden != "auto"
         dim, relu_first = config.projector[-1], config.projector_relu_first
         self.backbone = backbone
-        self.projector = MLP((backbone.dim, *config.projector), last_norm="fixed", relu_first=relu_first)
+        self.projector = MLP((backbone.dim, *config.projector), last_norm="bn_no_affine", relu_first=relu_first)
         self.predictor = MLP((dim, config.predictor_hidden, dim), relu_first=relu_first)
         self.predictor_constant_lr = config.predictor_constant_lr
 

@@ -1,1 +1,1 @@
-"""Networks: backbones, heads, the encoder with its preprocessing, EMA copies, gradient caching."""
+"""Models: backbones, heads, the encoder with its preprocessing, EMA copies, gradient caching."""

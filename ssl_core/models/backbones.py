@@ -1,9 +1,7 @@
-"""Backbones: image batch -> features.
+"""Backbones by name: ResNets of any width and torchvision's classification models, and their ImageNet weights.
 
-ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, with stems for small and large images; at width 1
-with the ImageNet stem their state dict is torchvision's, less the classifier `fc`. In google's layout they are the
-networks of google-research/simclr instead, which may have selective kernels. Any torchvision classification model
-besides, as `torchvision_<name>`, with its classifier taken off.
+The ResNets are those of `ssl_core.models.resnet`; `torchvision_<name>` is any torchvision classification model without
+its classifier.
 """
 
 from typing import Any
@@ -21,16 +19,16 @@ from ssl_core.models.torchvision_models import TorchvisionModel, import_torchvis
 
 
 class MetaTensors(TorchFunctionMode):
-    """While this mode is on, modules are built with shapes and no memory: their weights are on the meta device.
+    """A mode that builds modules with their weights on the meta device, which takes no memory.
 
-    What a network computes while it is built stays real, as the widths of torchvision's RegNets have to.
+    Tensors that a constructor computes with stay real, as torchvision's RegNets need for their widths.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (Tensor.normal_, Tensor.uniform_):  # there is nothing to fill, and torch takes seconds to say so
+        if func in (Tensor.normal_, Tensor.uniform_):  # nothing to fill; torch's meta kernels take seconds to load
             return args[0]
         if func in (torch.empty, torch.zeros, torch.ones) and kwargs.get("device") is None:
             kwargs["device"] = "meta"
@@ -41,7 +39,7 @@ Backbone = ResNet | TorchvisionModel
 
 
 def build(config: BackboneConfig) -> Backbone:
-    """Return the backbone that a resolved config describes, with random weights from torch's global generator."""
+    """Return the backbone of a resolved config, with random weights from torch's global generator."""
     if config.name in RESNETS:
         return ResNet(
             config.name,
@@ -55,11 +53,10 @@ def build(config: BackboneConfig) -> Backbone:
 
 
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:
-    """Give the backbone those of torchvision's ImageNet weights that are asked for, downloaded once and kept in torch's
-    cache.
+    """Load torchvision's ImageNet weights of `config.weights`, downloaded once into torch's cache.
 
-    With a CIFAR stem the first convolution has another shape and keeps its random start. Raises WeightsUnavailable when
-    they cannot be fetched.
+    With a CIFAR stem the first convolution has another shape and stays random. Raises WeightsUnavailable when the
+    download fails, and ConfigUnfit when the weights lack a parameter.
     """
     name = config.name.removeprefix("torchvision_")
     try:

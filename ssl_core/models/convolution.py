@@ -1,4 +1,4 @@
-"""The convolution of our networks: torch's own, but for two weaknesses of oneDNN in bf16 on very small images."""
+"""Convolution layer: nn.Conv2d with workarounds for two defects of oneDNN in bf16 on very small images."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ _MANY_CHANNELS = 128  # in the input
 class Conv(nn.Conv2d):
     """A square convolution without groups, dilation or bias; the state dict is nn.Conv2d's.
 
-    It does not stride over a single pixel, where every stride gives the same: oneDNN's gradient for the weights of a
-    strided 3×3 convolution of one pixel holds memory that nobody wrote (torch 2.13, AMX), often not numbers.
+    On a single pixel the stride is 1, which gives the same output: oneDNN's weight gradient of a strided 3×3
+    convolution of one pixel holds uninitialised memory (torch 2.13, AMX), often NaN.
 
-    On few pixels with many channels it takes that gradient from one matrix product, where oneDNN needs three to six
-    times as long (measured on AMX, batch 512: 62 ms against 18 for 256 channels at 3×3, 51 against 9 at 2×2).
+    On few pixels with many channels the weight gradient is one matrix product; oneDNN takes three to six times as long
+    (measured on AMX, batch 512: 62 ms against 18 for 256 channels at 3×3, 51 against 9 at 2×2).
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, padding: int | None = None) -> None:
@@ -52,7 +52,7 @@ class _SmallConv(torch.autograd.Function):
 
 
 def _compute_weight_grad(grad: Tensor, x: Tensor, shape: torch.Size, stride: int, padding: int) -> Tensor:
-    """Output gradients N×Co×H'×W' times the patches that each was made from: Co×Ci×K×K."""
+    """The weight gradient Co×Ci×K×K: output gradients N×Co×H'×W' times the input patches."""
     outputs, inputs, size, _ = shape
     n, _, height, width = grad.shape
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding)).contiguous()  # N×H×W×Ci

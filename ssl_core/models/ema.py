@@ -1,4 +1,4 @@
-"""Slow copies: networks that follow another by a moving average, and get no gradient."""
+"""Exponential moving average (EMA) of a network's weights: momentum encoders and target networks."""
 
 import copy
 import math
@@ -8,20 +8,20 @@ from torch import Tensor, nn
 
 
 def make_ema_copy(module: nn.Module) -> nn.Module:
-    """Return a copy with the same weights, which no gradient reaches."""
+    """Return a copy with the same weights, without gradient."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()
-def update_ema(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
-    """Move the weights of `slow` to momentum·slow + (1 - momentum)·fast. Buffers, as batch norm's, are its own."""
-    targets: list[Tensor] = list(slow.parameters())
-    sources: list[Tensor] = list(fast.parameters())
+def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
+    """Set the target's weights to momentum·target + (1 - momentum)·online; buffers, as batch norm's, are not copied."""
+    targets: list[Tensor] = list(target.parameters())
+    sources: list[Tensor] = list(online.parameters())
     torch._foreach_lerp_(targets, sources, 1 - momentum)
 
 
 def compute_momentum(start: float, progress: float) -> float:
-    """Return a momentum that rises from `start` to 1 by a cosine; progress: the share of the run that is done.
+    """Return the momentum on a cosine schedule from `start` to 1; progress: the fraction of the run that is done.
 
     Source: BYOL (arXiv:2006.07733), section 3.3.
     """

@@ -1,4 +1,4 @@
-"""The encoder: a backbone with its heads and its preprocessing, from uint8 images to features of any of its layers."""
+"""Encoder: a backbone with its heads and its preprocessing, from uint8 images to the features of any layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ssl_core.models.heads import MLP
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an encoder wants its images: the largest central square at `image_size`, each channel less mean over std."""
+    """The preprocessing of an encoder: a centre crop at `image_size`, and (x - mean) / std per channel, x in [0, 1]."""
 
     image_size: int
     mean: tuple[float, ...]
@@ -25,21 +25,21 @@ class Preprocessing:
 
     @classmethod
     def of(cls, image_size: int, mean: list[float], std: list[float]) -> "Preprocessing":
-        """A channel that never varies is left unscaled."""
+        """Return the preprocessing by channel statistics; a channel with std below 1e-4 is not scaled."""
         return cls(image_size, tuple(mean), tuple(value if value > 1e-4 else 1.0 for value in std))
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> "Preprocessing":
-        """Return what an artifact's card holds."""
+        """Return the preprocessing of a saved model's card."""
         shape = card["preprocessing"]
         return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
 
     def flatten(self, views: Tensor) -> Tensor:
-        """Return float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place: what an encoder has to beat."""
+        """Return raw pixels as features: float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place."""
         return self.normalise_(views).flatten(1)
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """Return what `normalise_` was given."""
+        """Invert `normalise_`: N×3×H×W on [0, 1]."""
         mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
         return images * std + mean
 
@@ -50,10 +50,10 @@ class Preprocessing:
 
 
 class Encoder(nn.Module):
-    """An encoder in eval mode: uint8 images at its own size -> float32 features of one of its layers.
+    """An encoder in eval mode: uint8 images at `image_size` -> float32 features of one of its layers.
 
-    Without a projector it has the backbone's layers alone. A classifier stands on the projector where there is one,
-    and on the features otherwise; what it gives is the layer `logits`.
+    Without a projector it has the backbone's layers only. A classifier takes the projector's output where there is one,
+    and the backbone's features otherwise; its output is the layer `logits`.
     """
 
     def __init__(
@@ -105,13 +105,6 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor, layer: str = "backbone") -> Tensor:
         """Return features N×D of normalised images N×3×S×S, with gradients; `encode` starts from uint8."""
-        return self._features(images, layer)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    def _features(self, images: Tensor, layer: str) -> Tensor:
         if layer in self.backbone.block_dims:
             return self.backbone.blocks(images)[layer]
         h = self.backbone(images)
@@ -121,6 +114,10 @@ class Encoder(nn.Module):
             return h
         return dict(zip(_name_head_layers(self.projector), self.projector.layers(h), strict=True))[layer]
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def _logits(self, h: Tensor) -> Tensor:
         assert self.classifier is not None
         return self.classifier(h if self.projector is None else self.projector(h))
@@ -129,7 +126,7 @@ class Encoder(nn.Module):
 def compute_layer_widths(
     backbone: Backbone, projector: MLP | None, classifier: nn.Linear | None = None
 ) -> dict[str, int]:
-    """Return the widths of all layers that an encoder gives: features, those of the head from below, logits, blocks."""
+    """Return the widths of an encoder's layers by name: features, head layers from first to last, logits, blocks."""
     head = dict(zip(_name_head_layers(projector), projector.widths, strict=True)) if projector is not None else {}
     logits = {"logits": classifier.out_features} if classifier is not None else {}
     return {"backbone": backbone.dim, **head, **logits, **backbone.block_dims}

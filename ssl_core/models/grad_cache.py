@@ -1,8 +1,8 @@
-"""Chunks: a backbone that takes a large batch in parts, so that the device holds the activations of one part alone.
+"""Gradient caching: a backbone processes a large batch in chunks, with the activations of one chunk in memory.
 
-Each part is computed again when its gradient is due. The loss sees the embeddings of the whole batch, so no negative is
-lost, as it would be with accumulated gradients. Source: GradCache (Gao et al. 2021, arXiv:2101.06983). Batch norm sees
-a part at a time.
+Each chunk is recomputed in the backward pass. The loss takes the embeddings of the whole batch, so it has all
+negatives, unlike with gradient accumulation. Source: GradCache (Gao et al. 2021, arXiv:2101.06983). Batch norm's
+statistics are those of a chunk.
 """
 
 from collections.abc import Callable
@@ -14,21 +14,21 @@ from torch.utils.checkpoint import checkpoint
 
 
 def cache_gradients(backbone: nn.Module, size: int) -> None:
-    """Make `backbone` take at most `size` images at a time while it trains; its parameters and names stay."""
+    """Make `backbone` process at most `size` images at a time in training; its parameters and their names are kept."""
     backbone.forward = _GradCache(backbone, backbone.forward, size)
 
 
 class _GradCache:
-    def __init__(self, backbone: nn.Module, whole: Callable[[Tensor], Tensor], size: int) -> None:
-        self._backbone, self._whole, self._size = backbone, whole, size
+    def __init__(self, backbone: nn.Module, forward: Callable[[Tensor], Tensor], size: int) -> None:
+        self._backbone, self._forward, self._size = backbone, forward, size
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return N×F of N×3×S×S."""
         if len(images) <= self._size or not torch.is_grad_enabled():
-            return self._whole(images)
-        parts = images.split(self._size)
+            return self._forward(images)
+        chunks = images.split(self._size)
         return torch.cat(
-            [checkpoint(self._whole, part, use_reentrant=False, context_fn=self._contexts) for part in parts]
+            [checkpoint(self._forward, chunk, use_reentrant=False, context_fn=self._contexts) for chunk in chunks]
         )
 
     def _contexts(self) -> tuple[nullcontext[None], "_FrozenStatistics"]:
@@ -36,7 +36,7 @@ class _GradCache:
 
 
 class _FrozenStatistics:
-    """While a part is computed again, batch norm's running statistics have seen it already."""
+    """Keeps batch norm's running statistics unchanged while a chunk is recomputed."""
 
     def __init__(self, network: nn.Module) -> None:
         norms = (m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d))

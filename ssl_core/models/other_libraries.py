@@ -1,7 +1,7 @@
-"""Loading: the Python by which torchvision and timm take a backbone's weights into networks of their own.
+"""Loading code for torchvision and timm: Python lines that load a backbone's weights into their networks.
 
-Everything here reads a card's `backbone` and needs neither library. Where a ResNet has a stem for small images, two of
-the other network's modules are replaced; other widths, and google's layout, are networks that neither library has.
+Reads a card's `backbone` and imports neither library. For a ResNet with a stem for small images, two modules of the
+other network are replaced; other widths and google's layout have no counterpart in either library.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from ssl_core.config import is_torchvisions
 from ssl_core.config.architectures import RESNETS, TORCHVISION
 
-# Of torchvision's models, those whose modules timm calls by the same names; that both compute the same was tried.
+# Torchvision models whose module names are the same in timm; a test compares their outputs.
 SAME_IN_TIMM = frozenset(
     {
         *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
@@ -18,32 +18,32 @@ SAME_IN_TIMM = frozenset(
         *("densenet121", "densenet161", "densenet169", "densenet201", "inception_v3"),
     }
 )
-# Stride and padding of the 3×3 convolution that stands for torchvision's 7×7 and its pool.
+# Stride and padding of the 3×3 convolution that replaces torchvision's 7×7 convolution and max-pool.
 SMALL_STEMS = {"cifar": (1, 1), "cifar_stride2": (2, 1), "cifar_padding2": (1, 2)}
 
 
 def is_plain_resnet(backbone: Mapping[str, Any]) -> bool:
-    """Return whether the backbone is a ResNet of ours that torchvision's class makes too, but for the stem."""
+    """Return whether the backbone is a ResNet that torchvision's class builds too, except for the stem."""
     plain_layout = backbone.get("layout", "torchvision") == "torchvision" and not backbone.get("selective_kernel")
     plain_stem = backbone.get("stem") in ("imagenet", *SMALL_STEMS)
     return backbone["name"] in RESNETS and backbone["width"] == 1 and plain_layout and plain_stem
 
 
 def get_timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments of the `timm.create_model` that takes the weights; None where there is none."""
+    """Return the arguments of `timm.create_model` for the weights' network; None where timm has none."""
     name = backbone["name"]
     if is_torchvisions(name):
         model = name.removeprefix("torchvision_")
         return {"model_name": model, "num_classes": 0} if model in SAME_IN_TIMM else None
     if not is_plain_resnet(backbone):
         return None
-    if name not in TORCHVISION:  # nor in timm, which makes it by its depths
+    if name not in TORCHVISION:  # nor in timm, which builds it from its depths
         return {"model_name": "resnet18", "num_classes": 0, "layers": list(RESNETS[name].depths)}
     return {"model_name": name, "num_classes": 0}
 
 
 def write_timm_code(backbone: Mapping[str, Any], file: str) -> str | None:
-    """Return the lines that make `network`, timm's, of the weights in `file`; None where timm has no such network."""
+    """Return the code that loads `file` into timm's `network`; None where timm has no such network."""
     arguments = get_timm_arguments(backbone)
     if arguments is None:
         return None
@@ -52,7 +52,7 @@ def write_timm_code(backbone: Mapping[str, Any], file: str) -> str | None:
 
 
 def write_torchvision_code(backbone: Mapping[str, Any], file: str) -> str | None:
-    """Return the lines that make `network`, torchvision's, of the weights in `file`; None where it has no such one."""
+    """Return the code that loads `file` into torchvision's `network`; None where torchvision has no such network."""
     name = backbone["name"]
     if is_torchvisions(name):
         made = f'network = torchvision.models.get_model("{name.removeprefix("torchvision_")}")'

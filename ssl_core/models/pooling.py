@@ -1,6 +1,6 @@
-"""Pooling as google's networks do it: windows that hang over the right and lower edge, where torchvision's are centred.
+"""Pooling layers with TensorFlow's SAME padding, as in google-research/simclr.
 
-TensorFlow pads SAME at the end alone when it pads by one: a window of 2, or of 3 at stride 2 on an even side.
+SAME pads at the end only when it pads by one: a window of 2, or of 3 at stride 2 on an even side.
 """
 
 import torch.nn.functional as F
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 
 
 class SameMaxPool(nn.Module):
-    """The maximum of 3×3 at stride 2, padded SAME: N×C×H×W -> N×C×⌈H/2⌉×⌈W/2⌉."""
+    """3×3 max-pooling at stride 2, padded SAME: N×C×H×W -> N×C×⌈H/2⌉×⌈W/2⌉."""
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]  # SAME pads an odd side by one on either end
+        height, width = x.shape[-2:]  # SAME pads an odd side by one at either end
         return F.max_pool2d(x, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
 
 
 class AveragePool(nn.Module):
-    """The mean of 2×2 before a shortcut's 1×1 convolution (ResNet-D, arXiv:1812.01187): -> N×C×⌈H/s⌉×⌈W/s⌉.
+    """2×2 average pooling before a shortcut's 1×1 convolution (ResNet-D, arXiv:1812.01187): -> N×C×⌈H/s⌉×⌈W/s⌉.
 
-    Beyond the edge there are zeros at stride 2, but at stride 1 only the pixels that exist are averaged.
+    Padded with zeros at stride 2; at stride 1 padding is excluded from the mean.
     """
 
     def __init__(self, stride: int) -> None:
@@ -27,7 +27,7 @@ class AveragePool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 2:
-            # Zeros by hand: ONNX has no divisor_override, and its exporter leaves that out without a word.
+            # Padded explicitly: ONNX has no divisor_override, and its exporter ignores it silently.
             beyond = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
             return F.avg_pool2d(F.pad(x, beyond) if any(beyond) else x, 2)
-        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)  # which leaves the mean as it is
+        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)  # padding excluded from the mean

@@ -1,4 +1,8 @@
-"""ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, in torchvision's or in google-research/simclr's layout."""
+"""ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, in torchvision's or google's layout.
+
+Stems for small and large images. At width 1 with the ImageNet stem the state dict is torchvision's without `fc`; in
+google's layout the networks are those of google-research/simclr, optionally with selective kernels.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,11 +15,7 @@ from ssl_core.models.pooling import AveragePool, SameMaxPool
 from ssl_core.models.selective_kernel import SelectiveKernel
 
 BLOCKS = ("block1", "block2", "block3", "block4")
-
-
 Shortcut = Callable[[int, int, int], nn.Sequential | None]  # inputs, outputs, stride -> None for the identity
-
-
 Block = Callable[[int, int, int, Shortcut], nn.Module]  # inputs, planes, stride, shortcut
 
 
@@ -40,7 +40,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1×1, 3×3 (which carries the stride, as in torchvision) and 1×1 convolutions around a shortcut.
 
-    inner: how many times `planes` the 3×3 convolution is wide. selective: it has selective kernels.
+    inner: the width of the 3×3 convolution in `planes`. selective: it is a selective kernel.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
         self.conv1 = Conv(inputs, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = SelectiveKernel(width, width, stride) if selective else Conv(width, width, 3, stride)
-        # Selective kernels bring their own norm and ReLU, which another ReLU does not change.
+        # A selective kernel includes its norm and ReLU; the ReLU after it changes nothing.
         self.bn2 = nn.Identity() if selective else nn.BatchNorm2d(width)
         self.conv3 = Conv(width, 4 * planes, 1)
         self.bn3 = nn.BatchNorm2d(4 * planes)
@@ -106,7 +106,7 @@ class ResNet(nn.Module):
         return last.mean(dim=(2, 3))
 
     def blocks(self, images: Tensor) -> dict[str, Tensor]:
-        """Return every stage's spatial mean, N×C_stage, under the names of BLOCKS; the last is `forward`'s result."""
+        """Return every stage's spatial mean, N×C_stage, by the names of BLOCKS; the last is `forward`'s result."""
         return {name: x.mean(dim=(2, 3)) for name, x in zip(BLOCKS, self._stages(images), strict=True)}
 
     @property
@@ -169,7 +169,7 @@ def _pooled_projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 def _initialise_weights(network: ResNet, zero_init_residual: bool) -> None:
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # where a draw loads all of torch's compiler
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # a draw on meta imports torch's compiler
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if zero_init_residual and isinstance(module, BasicBlock | Bottleneck):
             nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)

@@ -1,18 +1,18 @@
-"""The selective-kernel convolution: two 3×3 convolutions, mixed channel by channel as the image asks.
+"""Selective-kernel convolution: two 3×3 convolutions, mixed by channel-wise attention.
 
-Li et al. 2019 (arXiv:1903.06586) as SimCLRv2 (arXiv:2006.10029) has it: both kernels are 3×3 and are one convolution
-of twice the width.
+Li et al. 2019 (arXiv:1903.06586) in the variant of SimCLRv2 (arXiv:2006.10029): both kernels are 3×3, computed as one
+convolution of twice the width.
 """
 
 from torch import Tensor, nn
 
 from ssl_core.models.convolution import Conv
 
-_SHARE, _LEAST = 1 / 16, 32  # of the outputs, and how many at least: the width where the mixture is decided
+_SHARE, _LEAST = 1 / 16, 32  # of the outputs, and the minimum: the width of the attention's hidden layer
 
 
 class SelectiveKernel(nn.Module):
-    """N×C×H×W -> N×F×H'×W', norms and ReLU included; nothing in it is negative."""
+    """N×C×H×W -> N×F×H'×W', norms and ReLU included; outputs are not negative."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Classification models of torchvision without their classification head."""
+"""Torchvision classification models without their classifier."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ssl_core.config.architectures import RESNETS, TORCHVISION
 
 
 class TorchvisionModel(nn.Module):
-    """A classification model of torchvision's without its classifier: images N×3×S×S -> N×dim, what it classified."""
+    """A torchvision classification model without its classifier: images N×3×S×S -> penultimate features N×dim."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class TorchvisionModel(nn.Module):
         return self.model(images).flatten(1)
 
     def blocks(self, images: Tensor) -> dict[str, Tensor]:
-        return {}  # such models agree on no names for their stages
+        return {}  # torchvision has no common names for stages
 
     @property
     def body(self) -> nn.Module:
@@ -29,7 +29,7 @@ class TorchvisionModel(nn.Module):
         return self.model
 
 
-# Auxiliary classifiers would answer with a tuple; the two models warn about their slow initialisation unless told.
+# Auxiliary classifiers would return a tuple; without `init_weights` the two models warn about slow initialisation.
 _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -37,7 +37,7 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def build_torchvision_network(name: str) -> nn.Module:
-    """Return torchvision's network without its classifier, of a backbone that it has too; with the ImageNet stem."""
+    """Return torchvision's network of a backbone's name, without its classifier and with the ImageNet stem."""
     model = name.removeprefix("torchvision_")
     if model in TORCHVISION:
         return TorchvisionModel(model).body
@@ -48,8 +48,8 @@ def build_torchvision_network(name: str) -> nn.Module:
 
 
 def import_torchvision_models() -> Any:
-    """torchvision.models, imported when asked for: it takes seconds and 100 MB, and our networks need none of it."""
-    import ssl_core.models.torchvision_ops  # noqa: PLC0415 - has to come before torchvision
+    """Return torchvision.models, imported on first use: it takes seconds and 100 MB, and ResNets do not need it."""
+    import ssl_core.models.torchvision_ops  # noqa: PLC0415 - must be imported before torchvision
 
     assert ssl_core.models.torchvision_ops
     import torchvision.models  # noqa: PLC0415
@@ -58,7 +58,7 @@ def import_torchvision_models() -> Any:
 
 
 def _remove_classifier(model: nn.Module) -> int:
-    """Replace the layer that gives the 1,000 class scores by the identity; return how many features it took."""
+    """Replace the layer of the 1,000 class scores by the identity; return its number of input features."""
     name, last = [
         (name, module)
         for name, module in model.named_modules()

@@ -1,9 +1,9 @@
-"""The operator declarations that `import torchvision` needs where its compiled extension cannot be loaded.
+"""Operator declarations that `import torchvision` needs where its compiled extension cannot be loaded.
 
-While it is imported, torchvision registers shape rules for `torchvision::nms` and `torchvision::qnms`, and that fails
-when nobody has declared the two, as happens with a wheel built for CUDA beside a torch built for the CPU. We use its
-models and their weights, which need no compiled operator; so the two signatures are declared here, only when they are
-missing. Calling one still fails, as it should. Import this module before torchvision.
+On import, torchvision registers shape rules for `torchvision::nms` and `torchvision::qnms`, which fails when the two
+are not declared, as with a wheel built for CUDA beside a torch built for the CPU. Its models and their weights need no
+compiled operator, so the two signatures are declared here when they are missing; calling one still fails. Import this
+module before torchvision.
 """
 
 import importlib.machinery
@@ -16,11 +16,11 @@ _SIGNATURES = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library does
+_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library
 
 
 def declare_operators() -> None:
-    """Declare the operators that are missing; does nothing a second time."""
+    """Declare the missing operators, once."""
     if _declared or _extension_loads():
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -31,7 +31,7 @@ def declare_operators() -> None:
 
 
 def _extension_loads() -> bool:
-    """Load torchvision's compiled part as torchvision itself would; loading it again later changes nothing."""
+    """Load torchvision's compiled extension, as its import would, and return whether that succeeds."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return False

@@ -142,7 +142,7 @@ def _head(variables: Variables) -> list[str]:
 
 def _projector(variables: Variables, head: Sequence[str], dim: int) -> MLP | None:
     widths = [_shape(variables, f"{scope}/dense/kernel", 2)[1] for scope in head]
-    return MLP((dim, *widths), last_norm="scale") if widths else None
+    return MLP((dim, *widths), last_norm="bn_no_bias") if widths else None
 
 
 def _network(variables: Variables) -> BackboneConfig:

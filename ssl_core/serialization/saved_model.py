@@ -116,7 +116,7 @@ def load_untrained(
     try:
         backbone = backbones.build(_backbone(card))
         described = _projector(card, backbone.dim)
-        projector = MLP(**described) if described is not None else None
+        projector = MLP.of_description(described) if described is not None else None
         width = projector.widths[-1] if projector is not None else backbone.dim
         classifier = nn.Linear(width, len(card["classifier"]["classes"])) if card.get("classifier") else None
         encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision, classifier=classifier)
@@ -156,7 +156,7 @@ def _projector(card: Mapping[str, Any], dim: int) -> dict[str, Any] | None:
     return {
         "widths": (dim, *method["projector"]),
         "hidden_norm": norm,
-        "last_norm": "fixed" if not simclr else "scale" if norm else "none",
+        "last_norm": "bn_no_affine" if not simclr else "bn_no_bias" if norm else "none",
         "relu_first": method.get("projector_relu_first", False),
     }
 

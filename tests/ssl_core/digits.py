@@ -1,4 +1,4 @@
-"""A small packed dataset of real images: scikit-learn's digits, enlarged to 16×16."""
+"""Digits: a small packed dataset of scikit-learn's digits, enlarged to 16×16."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ TINY = {
     "batch_size": 16,
     "phases": [{"until": 0.5, "image_size": 8}, {"until": 1.0, "image_size": 16}],
     "views": {"flip": 0.0, "grey": 0.0},
-    "pictures": False,  # they take longer than the run
+    "pictures": False,  # drawing takes longer than the run
 }
 
 
@@ -26,7 +26,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def items(train: int, test: int, *, labels: bool = True) -> list[Item]:
-    """`train` and then `test` digits, each from its split; with their classes or without."""
+    """`train` and then `test` digits, each of its split; labelled or not."""
     digits = load_digits()
     return [
         Item(f"{place}.png", png(digits.images[place]), int(digits.target[place]) if labels else None, split)
@@ -40,7 +40,7 @@ def pack_digits(directory: Path, train: int = 72, test: int = 40, *, labels: boo
 
 
 def write_folder(folder: Path, count: int) -> Path:
-    """Plain PNG files, without labels."""
+    """Write unlabelled PNG files."""
     folder.mkdir(parents=True)
     for item in items(count, 0):
         (folder / item.name).write_bytes(item.data)

@@ -1,7 +1,7 @@
-"""google-research/simclr's network in evaluation, slowly: NumPy, float64, N×H×W×C, written from its resnet.py's facts.
+"""Reference implementation of google-research/simclr's network in evaluation: NumPy, float64, N×H×W×C.
 
-Variables are taken in the order in which that code makes them, which numbers them; those that are missing are drawn,
-so a network that ran once has all of its own.
+Variables are numbered in the order in which its resnet.py creates them; missing ones are drawn at random, so a network
+that ran once has all of them.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class GoogleNetwork:
-    """A ResNet of `planes` planes in its first group, and its head; `variables` are float32 by google's names."""
+    """A ResNet of `planes` planes in its first group, and its head; `variables` are float32 by TensorFlow's names."""
 
     def __init__(self, depth, planes, *, selective=False, cifar=False, head=(), variables=None):
         self.depth, self.planes, self.selective, self.cifar, self.head = depth, planes, selective, cifar, head
@@ -75,7 +75,7 @@ class GoogleNetwork:
 
     def convolution(self, x, outputs, size, stride=1):
         kernel = self.variable(f"{self.numbered('conv2d')}/kernel", (size, size, x.shape[-1], outputs))
-        before, after = (size - 1) // 2, size // 2  # at stride 1 what SAME pads, at stride 2 what their code pads
+        before, after = (size - 1) // 2, size // 2  # at stride 1 SAME padding, at stride 2 the padding of resnet.py
         x = np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
         windows = sliding_window_view(x, (size, size), axis=(1, 2))[:, ::stride, ::stride]  # N×H×W×C×K×K
         return np.einsum("nhwcij,ijco->nhwo", windows, kernel, optimize=True)
@@ -115,7 +115,7 @@ class GoogleNetwork:
 
 
 def same_max_pool(x):
-    """3×3 at stride 2; what SAME pads goes half before, and the odd one after."""
+    """3×3 at stride 2, padded SAME: half before, and an odd one after."""
     total = max((-(-x.shape[1] // 2) - 1) * 2 + 3 - x.shape[1], 0)
     pad = (total // 2, total - total // 2)
     x = np.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=-np.inf)
@@ -123,7 +123,7 @@ def same_max_pool(x):
 
 
 def average_pool(x, stride):
-    """2×2; at stride 2 after a row and a column of zeros, at stride 1 SAME, which counts only what is there."""
+    """2×2; at stride 2 padded by a row and a column of zeros, at stride 1 SAME, whose mean excludes padding."""
     padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
     total = sliding_window_view(padded, (2, 2), axis=(1, 2))[:, ::stride, ::stride].sum(axis=(-1, -2))
     if stride == 2:

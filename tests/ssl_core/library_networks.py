@@ -1,13 +1,13 @@
-"""Foreign networks: small ones of timm's and lightly's, with weights that nobody would take for a fresh start."""
+"""Networks of timm and lightly, small and with random weights and batch norm statistics, for tests of importing."""
 
 import warnings
 
 import torch
 from torch import Tensor, nn
 
-import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchvision
+import ssl_core.models.torchvision_ops  # noqa: F401 - must be imported before torchvision
 
-with warnings.catch_warnings():  # about things of theirs that are none of ours
+with warnings.catch_warnings():  # of the libraries themselves
     warnings.simplefilter("ignore")
     import timm
     from lightly.models import ResNetGenerator
@@ -15,8 +15,8 @@ with warnings.catch_warnings():  # about things of theirs that are none of ours
 Source = tuple[nn.Module, dict[str, Tensor]]
 
 
-def randomised(network: nn.Module) -> nn.Module:
-    """The network in eval mode, its batch norms as after training."""
+def randomise(network: nn.Module) -> nn.Module:
+    """Return the network in eval mode, its batch norms as after training."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -28,8 +28,8 @@ def randomised(network: nn.Module) -> nn.Module:
 
 
 def timm_resnet() -> Source:
-    """timm's ResNet-18 gives features, and is saved with its classifier."""
-    network = randomised(timm.create_model("resnet18", num_classes=10))
+    """Return timm's ResNet-18 as features, and its weights with the classifier."""
+    network = randomise(timm.create_model("resnet18", num_classes=10))
     return nn.Sequential(_Features(network)), network.state_dict()
 
 
@@ -43,15 +43,15 @@ class _Features(nn.Module):
 
 
 def lightly_resnet() -> Source:
-    """lightly's own narrow ResNet, whole; its features are what its last layer is given."""
-    network = randomised(ResNetGenerator("resnet-9", width=0.125))
+    """Return lightly's narrow ResNet as penultimate features, and its weights with the last layer."""
+    network = randomise(ResNetGenerator("resnet-9", width=0.125))
     weights = network.state_dict()
     network.linear = nn.Identity()
     return network, weights
 
 
 def lightly_sequential() -> Source:
-    """The same as lightly's examples use it: its children, numbered."""
-    children = list(randomised(ResNetGenerator("resnet-9", width=0.125)).children())[:-1]
+    """Return the same in the form of lightly's examples: a Sequential of its children."""
+    children = list(randomise(ResNetGenerator("resnet-9", width=0.125)).children())[:-1]
     network = nn.Sequential(*children, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     return network, {f"backbone.{name}": value for name, value in network.state_dict().items()}

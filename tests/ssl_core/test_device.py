@@ -1,4 +1,4 @@
-"""Whether a CPU gains from bf16: by what the processor says of itself."""
+"""Devices: detection of bf16 instructions from /proc/cpuinfo."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_a_cpu_gains_from_bf16_when_it_multiplies_it_in_hardware(monkeypatch, fl
     assert Device.here("cpu") == Device("cpu", gains and torch.backends.mkldnn.is_available())
 
 
-def test_a_machine_that_does_not_tell_computes_in_fp32(monkeypatch):
+def test_a_machine_without_cpuinfo_computes_in_fp32(monkeypatch):
     def missing(self):
         raise FileNotFoundError(self)
 

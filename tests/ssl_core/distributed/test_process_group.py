@@ -1,7 +1,7 @@
-"""Several processes: two with half a batch each give the gradients, and the buffers, of one with all of it.
+"""Distributed training: two processes with half a batch each have the gradients and buffers of one with all of it.
 
-Losses of joined batches are also held to lightly's, whose Barlow Twins is another one: each process normalises by its
-own half, and the sum over processes of the correlations has no gradient.
+Losses of global batches are also compared with lightly's, except Barlow Twins: there each process normalises by its own
+half, and the sum of the correlations over processes has no gradient.
 """
 
 import socket
@@ -36,7 +36,7 @@ VARIANTS = {name: {} for name in METHODS} | {
     "dino, small views": {},
 }
 WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
-JOINED = {  # ours, of all rows; lightly's, of a process's
+GLOBAL_LOSSES = {  # ours, of all rows; lightly's, of a process's rows
     "nt_xent": (
         lambda a, b: losses.nt_xent(a, b, temperature=0.2),
         lambda: lightly.NTXentLoss(temperature=0.2, gather_distributed=True),
@@ -69,56 +69,56 @@ def views(step, variant=""):
     return [torch.rand(8, 3, side, side, generator=generator, dtype=torch.float64) for side in sides]
 
 
-def learn(network, variant, part=slice(None)):
-    """Two steps on a part of each batch; return the losses, the gradients of the second, and the state."""
+def train(network, variant, part=slice(None)):
+    """Train two steps on a part of each batch; return the losses, the gradients of the second, and the state."""
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.05)
     method = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    told = []
+    step_losses = []
     for step in range(2):
         optimizer.zero_grad()
         loss = network([view[part] for view in views(step, variant)]).loss
         loss.backward()
-        told.append(loss.detach())
+        step_losses.append(loss.detach())
         if step == 0:
             optimizer.step()
         method.after_step(RunPosition(step + 1, total_steps=4, steps_per_epoch=2))
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
-    return torch.stack(told), gradients, method.state_dict()
+    return torch.stack(step_losses), gradients, method.state_dict()
 
 
 def student():
     torch.manual_seed(0)
     network = backbones.build(SHAPE)
-    teacher = lambda view: view.mean((2, 3)) * 5  # noqa: E731 - a callable is all that it has to be
+    teacher = lambda view: view.mean((2, 3)) * 5  # noqa: E731 - any callable is a teacher
     return Distillation(config.Distill(label_weight=0.5), network, 3, teacher).double().train()
 
 
-def taught(network, part=slice(None)):
-    """The loss and the gradients of a batch of which some labels are told."""
+def distill(network, part=slice(None)):
+    """Return the loss and the gradients of a partly labelled batch."""
     loss = network([views(0)[0][part]], LABELS[part]).loss
     loss.backward()
     return loss.detach(), [p.grad for p in network.parameters()]
 
 
-def half(rank, port, folder):
-    """What one of the two processes does."""
+def run_rank(rank, port, folder):
+    """Run one of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=RANKS)
     found = {}
     for name in VARIANTS:
         method = sync_batch_norm.convert(build(name), CPU)
         network = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
-        told, gradients, state = learn(network, name, slice(4 * rank, 4 * rank + 4))
-        dist.all_reduce(told)
-        found[name] = told / RANKS, gradients, state
+        loss, gradients, state = train(network, name, slice(4 * rank, 4 * rank + 4))
+        dist.all_reduce(loss)
+        found[name] = loss / RANKS, gradients, state
     network = nn.parallel.DistributedDataParallel(sync_batch_norm.convert(student(), CPU), broadcast_buffers=False)
-    loss, gradients = taught(network, slice(4 * rank, 4 * rank + 4))
+    loss, gradients = distill(network, slice(4 * rank, 4 * rank + 4))
     dist.all_reduce(loss)
     found["distill"] = loss / RANKS, gradients
-    for name, (ours, theirs) in JOINED.items():
+    for name, (ours, theirs) in GLOBAL_LOSSES.items():
         found[f"lightly: {name}"] = (
-            joined(lambda a, b, ours=ours: ours(gather(a), gather(b)), rank),
-            joined(theirs(), rank),
+            compute_global_loss(lambda a, b, ours=ours: ours(gather(a), gather(b)), rank),
+            compute_global_loss(theirs(), rank),
         )
     rows = torch.arange(6.0, dtype=torch.float64).view(3, 2).add(rank * 10).requires_grad_()
     losses.nt_xent(*gather(rows).chunk(2), temperature=0.5).backward()
@@ -127,8 +127,8 @@ def half(rank, port, folder):
     dist.destroy_process_group()
 
 
-def joined(loss, rank):
-    """The mean over the processes of the losses of their halves of two views' embeddings, and this half's gradient."""
+def compute_global_loss(loss, rank):
+    """Return the mean over processes of the losses of their halves of two views' embeddings, and this half's gradient."""
     generator = torch.Generator().manual_seed(0)
     whole = [torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
     mine = [rows[4 * rank : 4 * rank + 4].clone().requires_grad_() for rows in whole]
@@ -140,20 +140,20 @@ def joined(loss, rank):
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory):
-    """What the two processes found for every method."""
+    """The results of the two processes for every method."""
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(half, (port, folder), nprocs=RANKS)
+    torch.multiprocessing.spawn(run_rank, (port, folder), nprocs=RANKS)
     return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_two_processes_learn_what_one_learns_of_the_joined_batch(name, halves):
-    told, gradients, state = learn(build(name), name)
+def test_two_processes_have_the_gradients_of_one_on_the_global_batch(name, halves):
+    loss, gradients, state = train(build(name), name)
     for found in halves:
-        torch.testing.assert_close(found[name][0], told, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(found[name][0], loss, rtol=1e-8, atol=1e-8)
         for mine, whole in zip(found[name][1], gradients, strict=True):
             torch.testing.assert_close(mine, whole, rtol=1e-5, atol=1e-8)
         assert found[name][2].keys() == state.keys()
@@ -161,26 +161,26 @@ def test_two_processes_learn_what_one_learns_of_the_joined_batch(name, halves):
             torch.testing.assert_close(found[name][2][key], value, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", JOINED)
-def test_the_loss_of_two_processes_is_lightlys(name, halves):
+@pytest.mark.parametrize("name", GLOBAL_LOSSES)
+def test_the_loss_of_two_processes_equals_lightlys(name, halves):
     for found in halves:
         ours, theirs = found[f"lightly: {name}"]
         torch.testing.assert_close(ours, theirs)
 
 
-def test_labels_that_are_told_weigh_alike_whichever_process_has_them(halves):
-    loss, gradients = taught(student())
+def test_labels_have_equal_weight_on_every_process(halves):
+    loss, gradients = distill(student())
     for found in halves:
         torch.testing.assert_close(found["distill"][0], loss)
         torch.testing.assert_close(found["distill"][1], gradients, rtol=1e-5, atol=1e-8)
 
 
-def test_gathered_rows_are_in_the_order_of_the_ranks_and_gradients_are_summed(halves):
+def test_gathered_rows_are_ordered_by_rank_and_gradients_are_summed(halves):
     whole = torch.cat([torch.arange(6.0, dtype=torch.float64).view(3, 2).add(rank * 10) for rank in range(RANKS)])
     joined = whole.clone().requires_grad_()
     losses.nt_xent(*joined.chunk(2), temperature=0.5).backward()
     for rank, found in enumerate(halves):
         rows, gradient = found["gathered"]
         assert torch.equal(rows, whole)
-        # Both computed the loss of the joined batch, so each row's gradient has come twice.
+        # Both computed the loss of the global batch, so each row's gradient is summed twice.
         torch.testing.assert_close(gradient, RANKS * joined.grad[3 * rank : 3 * rank + 3])

@@ -17,7 +17,7 @@ blocks = pytest.mark.parametrize("block", FROZEN)
 def network(block, head=True):
     torch.manual_seed(0)
     backbone = backbones.build(config.Backbone(name="resnet10", width=0.125, stem="cifar", zero_init_residual=False))
-    lower = MLP((backbone.dim, 8, 4), last_norm="scale").lower(1) if head else None
+    lower = MLP((backbone.dim, 8, 4), last_norm="bn_no_bias").lower(1) if head else None
     return Classification(backbone, lower, 3, up_to_block(backbone, block)).train()
 
 

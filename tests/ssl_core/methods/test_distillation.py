@@ -74,7 +74,7 @@ def teacher(size, mean, std, head=None):
     return Encoder(backbone, head, shown, classifier=torch.nn.Linear(width, 3))
 
 
-@pytest.mark.parametrize("head", [None, MLP((64, 5), last_norm="hidden")])
+@pytest.mark.parametrize("head", [None, MLP((64, 5), last_norm="as_hidden")])
 def test_the_teacher_sees_the_students_view_in_its_own_normalisation(head):
     encoder = teacher(8, [0.5, 0.4, 0.3], [0.2, 0.1, 0.3], head)
     pixels = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)

@@ -1,10 +1,10 @@
-"""Backbones against torchvision's own, and their blocks, widths and stems."""
+"""Backbones: parity with torchvision, blocks, widths, stems and ImageNet weights."""
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchvision
+import ssl_core.models.torchvision_ops  # noqa: F401 - must be imported before torchvision
 
 # isort: split
 import torchvision.models
@@ -60,8 +60,8 @@ def test_deeper_networks_have_torchvisions_number_of_parameters(name, depth, par
         ("resnet152", 3, True, 795),
     ],
 )
-def test_networks_are_as_large_as_in_simclrv2s_table(name, width, selective, millions):
-    """Table 1 of arXiv:2006.10029; its figures count the running means and variances of batch norm too."""
+def test_networks_have_the_sizes_of_simclrv2s_table_1(name, width, selective, millions):
+    """Table 1 of arXiv:2006.10029; its numbers include the running means and variances of batch norm."""
     with torch.device("meta"):
         network = backbones.build(resolved(name=name, width=width, selective_kernel=selective, layout="google"))
     counted = [value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")]
@@ -80,13 +80,13 @@ def test_a_network_with_selective_kernels_trains(stem):
     assert {layer: x.shape[1] for layer, x in network.blocks(torch.rand(2, 3, 33, 33)).items()} == network.block_dims
 
 
-def test_every_stage_of_googles_layout_starts_with_a_projection():
-    ours, googles = (
+def test_every_stage_of_the_google_layout_starts_with_a_projection():
+    torchvision_layout, google_layout = (
         backbones.build(resolved(name="resnet18", width=0.125, layout=layout)) for layout in ("torchvision", "google")
     )
-    assert ours.layer1[0].downsample is None
-    assert googles.layer1[0].downsample is not None
-    assert [block.downsample for block in (googles.layer1[1], googles.layer2[1])] == [None, None]
+    assert torchvision_layout.layer1[0].downsample is None
+    assert google_layout.layer1[0].downsample is not None
+    assert [block.downsample for block in (google_layout.layer1[1], google_layout.layer2[1])] == [None, None]
 
 
 def test_resnet10_is_one_basic_block_a_stage():
@@ -107,7 +107,7 @@ def test_width_multiplies_every_stage(width, dim):
     ("stem", "side"),
     [("cifar", 32), ("cifar_no_relu", 32), ("cifar_stride2", 16), ("cifar_padding2", 34), ("imagenet", 8)],
 )
-def test_stems_shrink_the_image_as_they_say(stem, side):
+def test_stems_have_their_output_sizes(stem, side):
     network = backbones.build(resolved(name="resnet10", width=0.125, stem=stem))
     x = network.maxpool(network.bn1(network.conv1(torch.rand(2, 3, 32, 32))))
     assert x.shape[-2:] == (side, side)
@@ -136,19 +136,19 @@ def test_zero_init_makes_a_block_the_identity():
         ("torchvision_regnet_y_400mf", 440),
     ],
 )
-def test_torchvision_models_lose_their_classifier(name, dim):
+def test_torchvision_models_have_no_classifier(name, dim):
     network = backbones.build(resolved(name=name))
     assert network.dim == dim
     assert network.eval()(torch.rand(2, 3, 64, 64)).shape == (2, dim)
 
 
 @pytest.mark.parametrize("name", ["torchvision_densenet121", "torchvision_swin_t", "torchvision_inception_v3"])
-def test_torchvision_models_of_other_makes_have_a_known_width(name):
+def test_other_torchvision_architectures_have_a_known_width(name):
     with torch.device("meta"):
         assert backbones.build(resolved(name=name)).dim == {"d": 1024, "s": 768, "i": 2048}[name[12]]
 
 
-def test_the_names_that_a_config_takes_are_those_that_exist():
+def test_the_backbone_names_of_a_config_exist():
     assert tuple(torchvision.models.list_models(module=torchvision.models)) == architectures.TORCHVISION
     assert [*config.BACKBONES] == [*OURS, *(f"torchvision_{name}" for name in architectures.TORCHVISION)]
     for name in config.BACKBONES:
@@ -156,7 +156,7 @@ def test_the_names_that_a_config_takes_are_those_that_exist():
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_of_our_own_names_is_a_network_with_features_of_its_width(name):
+def test_each_resnet_has_features_of_its_width(name):
     network = backbones.build(resolved(name=name, width=0.125, stem="cifar")).eval()
     images = torch.rand(2, 3, 16, 16)
     assert network(images).shape == (2, network.dim)
@@ -179,7 +179,7 @@ def test_unknown_backbone_is_refused_with_the_nearest_name(name, meant):
         resolved(name=name)
 
 
-def test_torchvisions_first_weights_may_be_asked_for_instead_of_its_newest(tmp_path, monkeypatch):
+def test_weights_may_be_torchvisions_first_or_newest(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     known, folder = torchvision.models.get_model_weights("resnet50"), tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -194,10 +194,10 @@ def test_torchvisions_first_weights_may_be_asked_for_instead_of_its_newest(tmp_p
         assert network.bn1.weight.tolist() == [value] * 64
 
 
-def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_stem(tmp_path, monkeypatch):
+def test_imagenet_weights_are_loaded_except_the_first_convolution_of_a_cifar_stem(tmp_path, monkeypatch):
     reference = torchvision.models.get_model("resnet18", weights=None)
     url = torchvision.models.get_model_weights("resnet18").DEFAULT.url
-    cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]  # where torch keeps what it has downloaded
+    cached = tmp_path / "hub" / "checkpoints" / url.rsplit("/", 1)[1]  # torch's download cache
     cached.parent.mkdir(parents=True)
     torch.save(reference.state_dict(), cached)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -209,7 +209,7 @@ def test_imagenet_weights_are_loaded_but_for_the_first_convolution_of_a_cifar_st
         assert (network.conv1.weight.shape == reference.conv1.weight.shape) == (stem == "imagenet")
 
 
-def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, monkeypatch):
+def test_a_failed_download_of_imagenet_weights_may_be_retried(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -245,7 +245,7 @@ def test_imagenet_weights_that_cannot_be_fetched_may_be_tried_again(tmp_path, mo
         ({"name": "resnet10", "weights": "imagenet_v1"}, "/backbone/weights", "resnet10"),
     ],
 )
-def test_what_a_network_cannot_have_is_told_before_any_is_built(fields, pointer, words):
+def test_unsupported_backbone_options_are_refused_by_the_config(fields, pointer, words):
     with pytest.raises(ValidationError) as caught:
         config.parse({"method": {"name": "simclr"}, "backbone": fields})
     (fault,) = config.faults(caught.value, "pretrain")

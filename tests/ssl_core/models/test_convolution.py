@@ -1,4 +1,4 @@
-"""The convolution against torch's own: outputs, gradients in fp32 and bf16, and images of a single pixel."""
+"""The convolution layer against nn.Conv2d: outputs, gradients in fp32 and bf16, and images of a single pixel."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from ssl_core.models.convolution import Conv
 
 
 def pair(inputs, outputs, size, stride):
-    """Ours, and torch's with the same weights."""
+    """A Conv and an nn.Conv2d with the same weights."""
     torch.manual_seed(0)
     ours = Conv(inputs, outputs, size, stride)
     reference = torch.nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
@@ -29,7 +29,7 @@ def close(found, expected):
 @pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2)])
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 6])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_gradients_on_few_pixels_with_many_channels_are_torchs(size, stride, side, layout):
+def test_gradients_on_few_pixels_with_many_channels_equal_torchs(size, stride, side, layout):
     ours, reference = pair(128, 32, size, stride)
     images = torch.randn(6, 128, side, side)
     weights = torch.randn_like(reference(images))
@@ -42,12 +42,12 @@ def test_gradients_on_few_pixels_with_many_channels_are_torchs(size, stride, sid
         assert close(found, exact)
 
 
-def test_bf16_gradient_of_a_strided_convolution_on_one_pixel_holds_only_numbers():
+def test_bf16_gradient_of_a_strided_convolution_on_one_pixel_is_finite():
     ours, reference = pair(32, 64, 3, 2)
     images, weights = torch.rand(16, 32, 1, 1), torch.randn(16, 64, 1, 1)
     for _ in range(5):
         waste = [torch.full((32 * 64 * 9 * times,), torch.nan) for times in (1, 2, 4)]
-        del waste  # what the allocator hands out next is not numbers
+        del waste  # the allocator returns memory that holds NaN next
         expected = gradients(reference, images, weights)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             low = gradients(ours, images.bfloat16().contiguous(memory_format=torch.channels_last), weights)

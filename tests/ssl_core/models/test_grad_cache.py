@@ -1,4 +1,4 @@
-"""Chunks: parts of a batch give the gradient of the whole, while only one part's activations are held."""
+"""Gradient caching: chunks have the gradient of the whole batch, with the activations of one chunk in memory."""
 
 import copy
 
@@ -29,47 +29,47 @@ def views(n=12):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_parts_give_the_gradient_of_the_whole_batch_where_no_batch_norm_mixes_images(name):
+def test_chunks_have_the_gradient_of_the_whole_batch_without_batch_norm_in_training(name):
     whole = build(name)
     for module in whole.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # so that it looks at no batch
-    parted = copy.deepcopy(whole)
-    grad_cache.cache_gradients(parted.backbone, 5)
-    losses = [method(views()).loss for method in (whole, parted)]
+            module.eval()  # no batch statistics
+    chunked = copy.deepcopy(whole)
+    grad_cache.cache_gradients(chunked.backbone, 5)
+    losses = [method(views()).loss for method in (whole, chunked)]
     for loss in losses:
         loss.backward()
     torch.testing.assert_close(*losses)
-    for a, b in zip(whole.parameters(), parted.parameters(), strict=True):
+    for a, b in zip(whole.parameters(), chunked.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_batch_norm_counts_each_part_once():
-    parted, by_hand = build("simclr"), build("simclr")
-    grad_cache.cache_gradients(parted.backbone, 8)
-    parted(views()).loss.backward()
+def test_running_statistics_are_updated_once_per_chunk():
+    chunked, by_hand = build("simclr"), build("simclr")
+    grad_cache.cache_gradients(chunked.backbone, 8)
+    chunked(views()).loss.backward()
     with torch.no_grad():
-        for part in torch.cat(views()).split(8):
-            by_hand.backbone(part)
-    for a, b in zip(parted.backbone.buffers(), by_hand.backbone.buffers(), strict=True):
+        for chunk in torch.cat(views()).split(8):
+            by_hand.backbone(chunk)
+    for a, b in zip(chunked.backbone.buffers(), by_hand.backbone.buffers(), strict=True):
         torch.testing.assert_close(a.float(), b.float())
 
 
-def held(method):
-    """The bytes of activations that are kept for the gradient."""
+def count_saved_bytes(method):
+    """The bytes of activations saved for the backward pass."""
     sizes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
         method(views(32))
     return sum(sizes)
 
 
-def test_the_activations_of_the_whole_batch_are_not_held():
-    parted = build("simclr")
-    grad_cache.cache_gradients(parted.backbone, 4)
-    assert held(parted) < held(build("simclr")) / 4
+def test_the_activations_of_the_whole_batch_are_not_saved():
+    chunked = build("simclr")
+    grad_cache.cache_gradients(chunked.backbone, 4)
+    assert count_saved_bytes(chunked) < count_saved_bytes(build("simclr")) / 4
 
 
-def test_a_smaller_batch_and_an_evaluation_pass_whole():
+def test_a_smaller_batch_and_an_evaluation_are_not_chunked():
     method, seen = build("simclr"), []
     method.backbone.conv1.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     grad_cache.cache_gradients(method.backbone, 30)

@@ -1,4 +1,4 @@
-"""google's pooling against windows laid one by one, on odd and even sides."""
+"""SAME-padded pooling against explicit windows, on odd and even sides."""
 
 import pytest
 import torch
@@ -18,21 +18,21 @@ def reduced(rows, reduce):
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 8])
-def test_the_maximum_is_padded_at_the_end_alone_on_even_sides(side):
+def test_max_pooling_is_padded_at_the_end_only_on_even_sides(side):
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
     expected = reduced(windows(x, 3, 2, -(side % 2)), lambda window: window.amax(dim=(-1, -2)))
     torch.testing.assert_close(SameMaxPool()(x), expected)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 8])
-def test_the_mean_at_stride_one_is_of_the_pixels_that_exist(side):
+def test_average_pooling_at_stride_one_excludes_padding(side):
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
     expected = reduced(windows(x, 2, 1, 0), lambda window: window.mean(dim=(-1, -2)))
     torch.testing.assert_close(AveragePool(1)(x), expected)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 8])
-def test_the_mean_at_stride_two_has_zeros_beyond_the_edge(side):
+def test_average_pooling_at_stride_two_pads_with_zeros(side):
     x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
     expected = reduced(windows(x, 2, 2, 0), lambda window: window.sum(dim=(-1, -2)) / 4)
     torch.testing.assert_close(AveragePool(2)(x), expected)

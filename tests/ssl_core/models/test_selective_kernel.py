@@ -1,4 +1,4 @@
-"""Selective kernels: a mixture of two convolutions, decided by the whole image."""
+"""Selective kernels: two convolutions mixed by channel-wise attention."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ssl_core.models.selective_kernel import SelectiveKernel
 
 
-def test_it_mixes_two_convolutions_as_the_formula_says():
+def test_the_output_is_the_formula_of_the_paper():
     torch.manual_seed(0)
     layer = SelectiveKernel(4, 6, 2).double().train()
     x = torch.randn(3, 4, 7, 7, dtype=torch.float64)
@@ -23,7 +23,7 @@ def test_it_mixes_two_convolutions_as_the_formula_says():
 
 
 @pytest.mark.parametrize(("outputs", "middle"), [(8, 32), (512, 32), (1024, 64), (1536, 96)])
-def test_the_mixture_is_decided_by_a_sixteenth_of_the_outputs_and_at_least_32(outputs, middle):
+def test_the_hidden_width_is_a_sixteenth_of_the_outputs_and_at_least_32(outputs, middle):
     with torch.device("meta"):
         layer = SelectiveKernel(4, outputs, 1)
     assert layer.conv.weight.shape == (2 * outputs, 4, 3, 3)
@@ -31,7 +31,7 @@ def test_the_mixture_is_decided_by_a_sixteenth_of_the_outputs_and_at_least_32(ou
     assert layer.expand.weight.shape == (2 * outputs, middle, 1, 1)
 
 
-def test_every_weight_learns():
+def test_every_weight_has_a_gradient():
     torch.manual_seed(0)
     layer = SelectiveKernel(4, 6, 1)
     layer(torch.randn(5, 4, 6, 6)).square().sum().backward()

@@ -21,7 +21,7 @@ from ssl_core.errors import BadWeights
 from ssl_core.models import backbones, torchvision_models
 from ssl_core.models.resnet import ResNet
 from ssl_core.pretrained.match_architecture import match_architecture
-from tests.ssl_core.foreign import lightly_resnet, lightly_sequential, randomised, timm_resnet
+from tests.ssl_core.library_networks import lightly_resnet, lightly_sequential, randomise, timm_resnet
 
 
 def resnet(name="resnet18", stem="imagenet", padding=1):
@@ -31,7 +31,7 @@ def resnet(name="resnet18", stem="imagenet", padding=1):
     if stem == "cifar":
         network.conv1 = nn.Conv2d(3, 64, 3, padding=padding, bias=False)
         network.maxpool = nn.Identity()
-    return randomised(network)
+    return randomise(network)
 
 
 def pictures(side):
@@ -142,7 +142,7 @@ def headless(model):
 )
 @torch.inference_mode()
 def test_torchvisions_other_networks_are_told_by_their_weights(name):
-    model = randomised(torchvision.models.get_model(name, weights=None))
+    model = randomise(torchvision.models.get_model(name, weights=None))
     weights = prefixed(model.state_dict(), "module.")
     found = recognised(weights)
     assert found.backbone.name == f"torchvision_{name}"
