@@ -25,7 +25,7 @@ class Distillation(Classification):
         self.teacher = teacher
 
     def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Output:
-        """labels: int64 N, HIDDEN where the class is not told."""
+        """labels: int64 N, UNLABELLED for images outside the label budget."""
         logits, h = self.classify(views[0])
         loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
         if self.label_weight > 0:

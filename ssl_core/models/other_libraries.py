@@ -1,7 +1,7 @@
 """Loading code for torchvision and timm: Python lines that load a backbone's weights into their networks.
 
 Reads a card's `backbone` and imports neither library. For a ResNet with a stem for small images, two modules of the
-other network are replaced; other widths and google's layout have no counterpart in either library.
+other network are replaced; other widths and the google layout have no counterpart in either library.
 """
 
 from collections.abc import Mapping

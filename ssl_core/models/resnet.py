@@ -1,7 +1,7 @@
-"""ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, in torchvision's or google's layout.
+"""ResNets 10 to 152 (He et al. 2015, arXiv:1512.03385) of any width, in the torchvision or the google layout.
 
 Stems for small and large images. At width 1 with the ImageNet stem the state dict is torchvision's without `fc`; in
-google's layout the networks are those of google-research/simclr, optionally with selective kernels.
+the google layout the networks are those of google-research/simclr, optionally with selective kernels.
 """
 
 from collections.abc import Callable, Iterator

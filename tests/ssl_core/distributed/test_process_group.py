@@ -128,7 +128,7 @@ def run_rank(rank, port, folder):
 
 
 def compute_global_loss(loss, rank):
-    """Return the mean over processes of the losses of their halves of two views' embeddings, and this half's gradient."""
+    """Return the mean over processes of the losses of half the rows of two views each, and this half's gradient."""
     generator = torch.Generator().manual_seed(0)
     whole = [torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2)]
     mine = [rows[4 * rank : 4 * rank + 4].clone().requires_grad_() for rows in whole]

@@ -141,6 +141,18 @@ def test_models_of_the_first_format_are_still_read(tmp_path, method):
     )
 
 
+@pytest.mark.parametrize(("method", "last_norm"), [("simclr", "scale"), ("simsiam", "fixed")])
+def test_cards_with_earlier_words_for_the_last_norm_are_still_read(tmp_path, method, last_norm):
+    encoder = saved(tmp_path, method)
+    card = saved_model.load_card(tmp_path)
+    assert card["projector"]["last_norm"] != last_norm
+    card["projector"]["last_norm"] = last_norm
+    (tmp_path / saved_model.CARD).write_text(json.dumps(card))
+    torch.testing.assert_close(
+        saved_model.load(tmp_path).encode(pixels(), "projection"), encoder.encode(pixels(), "projection")
+    )
+
+
 def test_an_encoder_may_have_no_projector(tmp_path):
     network = build_method(resolved(), 1)
     encoder = Encoder(network.backbone, None, PREPROCESSING)
