@@ -20,8 +20,8 @@ class OnlineAccuracy(Closed):
 
     every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
         "auto",
-        description="Epochs between evaluations; 0: never. auto: eight evaluations in a run, or fewer where they would take"
-        " much of `minutes`.",
+        description="Epochs between evaluations; 0: never. auto: eight evaluations in a run, or fewer where they would"
+        " take much of `minutes`.",
     )
     max_images: Annotated[int, Field(ge=10, le=1_000_000)] | Auto = Field(
         "auto", description="Largest number of images of each split; auto: 5,000, on a CPU 2,500."
@@ -46,8 +46,8 @@ class Checkpoints(Closed):
         2,
         ge=2,
         le=100,
-        description="Number of newest checkpoints kept on disk; at least 2, since only the one before is usable while the"
-        " newest is being recorded.",
+        description="Number of newest checkpoints kept on disk; at least 2, since only the one before is usable while"
+        " the newest is being recorded.",
     )
 
 
