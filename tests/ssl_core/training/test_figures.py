@@ -161,7 +161,7 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
         it.step += 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (it.preprocessing.mean, it.preprocessing.std))
     compared = 0
-    for row, sight in zip(figures._some(data, it.resolved).tolist(), shown["rows"], strict=True):
+    for row, sight in zip(figures._sample_rows(data, it.resolved).tolist(), shown["rows"], strict=True):
         for epoch, views in zip(shown["epochs"], sight.views, strict=True):
             for picture, tensor in zip(views, seen.get((epoch, row), ()), strict=False):
                 pixels = (tensor * std + mean).permute(1, 2, 0).mul(255).numpy()
@@ -173,7 +173,7 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
 @pytest.mark.parametrize("fields", [{"epochs": 1}, {"epochs": 9}, {"phases": [{"until": 1.0, "image_size": 16}]}])
 def test_every_image_size_is_shown_where_there_is_room(fields, digits):
     it, _ = learner(digits, **fields)
-    stages = figures._stages(it)
+    stages = figures._sample_epochs(it)
     assert list(stages) == sorted(stages)
     assert all(0 <= epoch < it.resolved.epochs for epoch in stages)
     assert 1 <= len(stages) <= 4
