@@ -170,7 +170,7 @@ def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, heed)
-    saved = asked.resume or checkpoint.newest(checkpoints)
+    saved = asked.resume or checkpoint.find_newest(checkpoints)
     told = _read_provenance(asked.provenance) if asked.provenance else {}
     return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, told)
 

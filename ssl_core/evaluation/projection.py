@@ -158,7 +158,7 @@ def _about(config: Project, encoder: Encoder, split: str, rows: Rows, flats: Map
 
 def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     backbone = card["backbone"]
-    trained = model_card.method(card) if card["method"] else "imported"
+    trained = model_card.get_method_title(card) if card["method"] else "imported"
     network = f"{trained} {backbone['name']}, width {backbone['width']:g}"
     return f"Model: {network}; layer {about['layer']} ({about['dim']} numbers an image)."
 
