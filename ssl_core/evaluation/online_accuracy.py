@@ -54,8 +54,8 @@ class HeldOutAccuracy:
         images = (centre_crops(self.dataset, rows.numpy(), encoder.image_size) for rows in chunks)
         logits = torch.cat([extract_features(encoder, pixels, "logits") for pixels in images])
         protocol = (
-            f"The network's own classifier after its last step, trained with {self.labels:,} labels; un-augmented images"
-            f" at {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
+            f"The network's own classifier after its last step, trained with {self.labels:,} labels; un-augmented"
+            f" images at {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
         )
         found = accuracy.compute_metrics(logits, labels_of(self.dataset, self.split.test), self.classes, self.seed)
         return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **found}

@@ -43,7 +43,9 @@ def import_weights(
     encoder = Encoder(backbone, None, _preprocessing(asked, found))
     _try(encoder)
     about = {"method": None, "imported": _file(file, kind, tensors, taken) | _report(tensors, found, taken, own)}
-    return saved_model.save(directory, encoder, found.backbone, {}, {**provenance.build_card_fields(told, None), **about})
+    return saved_model.save(
+        directory, encoder, found.backbone, {}, {**provenance.build_card_fields(told, None), **about}
+    )
 
 
 def _given(value: str) -> str | None:

@@ -54,7 +54,7 @@ def _views(learner: Learner, data: TrainingData) -> NamedFiles:
     ]
     note = "Left: images of the run. Right: views of them, which it trains on"
     note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
-    with style.style():
+    with style.figure_style():
         drawn = view_grid.draw(sights, list(stages), "What the network will see", note)
         yield "views.png", style.to_bytes(drawn, "png")
 
@@ -63,7 +63,7 @@ def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFile
     from ssl_core.reports import style, training_curves  # noqa: PLC0415
 
     title, note = _about(learner.resolved, len(data.rows)), _how(learner.resolved)
-    with style.style():
+    with style.figure_style():
         drawn = training_curves.draw(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
         if drawn is not None:
             yield "curves.png", style.to_bytes(drawn, "png")
@@ -73,7 +73,7 @@ def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFile
 def _event_file(history: History) -> NamedFiles:
     from ssl_core.reports import tensorboard  # noqa: PLC0415
 
-    yield tensorboard.NAME, tensorboard.event_file(history)
+    yield tensorboard.NAME, tensorboard.build_event_file(history)
 
 
 def _some(data: TrainingData, resolved: TrainingRun) -> Rows:
