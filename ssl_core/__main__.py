@@ -27,10 +27,10 @@ from ssl_core.config import Import, RunConfig, TrainingRun
 from ssl_core.data.pack import PackError, pack_folder
 from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
-from ssl_core.errors import BadWeights
+from ssl_core.errors import BadWeights, RunFailure
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.inputs import Inputs
-from ssl_core.pretrained.simclr_tensorflow import CannotImport, import_simclr
+from ssl_core.pretrained.simclr_tensorflow import import_simclr
 from ssl_core.pretrained.weights import import_weights
 from ssl_core.reports.progress_bar import ProgressBar
 from ssl_core.run import run
@@ -84,10 +84,10 @@ def _be_one_of_several() -> None:
 def _import_simclr(asked: argparse.Namespace) -> int:
     try:
         report = import_simclr(asked.checkpoint, asked.out)
-    except (CannotImport, OSError) as error:
+    except (RunFailure, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
-    sys.stdout.write(f"{report}\nmodel: {asked.out}\n")
+    sys.stdout.write(f"{report.to_text()}\nmodel: {asked.out}\n")
     return DONE
 
 
