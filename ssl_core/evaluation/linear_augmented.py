@@ -34,8 +34,7 @@ def fit(
 ) -> EventStream[tuple[Setting, Classifiers] | None]:
     """Train on views of the labelled images; return the selected setting and its classifier, None when stopped.
 
-    features: scaled, of the un-augmented images; rows: positions in the training images; checkpoint: may have the
-    state of this fit, from which it resumes.
+    features: scaled, un-augmented; rows: positions in the training images; checkpoint: may have this fit's state.
     """
     y = evaluation.train_labels[torch.from_numpy(rows)]
     training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)

@@ -94,9 +94,9 @@ def test_variance_between_draws_widens_the_interval():
 
 
 def test_with_many_classes_the_confusion_matrix_is_omitted_with_a_message():
-    for count, kept in ((100, {"per_class", "confusion"}), (101, {"per_class"}), (1001, set())):
+    for count, keys in ((100, {"per_class", "confusion"}), (101, {"per_class"}), (1001, set())):
         found = accuracy.compute_class_metrics(
             torch.zeros(2, count), torch.tensor([0, 1]), [str(n) for n in range(count)]
         )
-        assert found.keys() - {"left_out"} == kept
+        assert found.keys() - {"left_out"} == keys
         assert ("left_out" in found) == (count > 100)

@@ -128,9 +128,9 @@ def test_the_model_has_per_class_accuracy_and_a_confusion_matrix(dataset, model)
             low, high = row["top1_interval"]
             assert 0 <= low <= row["top1"] <= high <= 1
             assert "top5" not in row  # of three classes
-        picture = next(event for event in events if isinstance(event, Artifact))
-        data = (model / picture.path).read_bytes()
-        assert (picture.name, picture.sha256) == ("confusion.png", hashlib.sha256(data).hexdigest())
+        figure = next(event for event in events if isinstance(event, Artifact))
+        data = (model / figure.path).read_bytes()
+        assert (figure.name, figure.sha256) == ("confusion.png", hashlib.sha256(data).hexdigest())
         assert Image.open(io.BytesIO(data)).width > 300
 
 
