@@ -26,7 +26,7 @@ from PIL import Image
 from ssl_core.config import Backbone
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
-from ssl_core.evaluation.knn import top1
+from ssl_core.evaluation.knn import compute_top1
 from ssl_core.models.backbones import build
 
 BATCH = 256
@@ -140,7 +140,7 @@ def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, low: bool) ->
     test_ids = dataset.indices("test")
     labels = torch.as_tensor(np.asarray(dataset.labels))
     train, test = (features(ids) for ids in (train_ids, test_ids))
-    return top1(train, labels[train_ids], test, labels[test_ids], len(dataset.classes), k=200, temperature=0.1)
+    return compute_top1(train, labels[train_ids], test, labels[test_ids], len(dataset.classes), k=200, temperature=0.1)
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what SimCLRTransform normalises with

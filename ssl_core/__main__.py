@@ -27,10 +27,10 @@ from ssl_core.data.pack import PackError, pack_folder
 from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
 from ssl_core.distributed.parent_death import die_with_parent
-from ssl_core.errors import BadWeights
+from ssl_core.errors import BadWeights, RunFailure
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.inputs import Inputs
-from ssl_core.pretrained.simclr_tensorflow import CannotImport, import_simclr
+from ssl_core.pretrained.simclr_tensorflow import import_simclr
 from ssl_core.pretrained.weights import import_weights
 from ssl_core.reports.progress_bar import ProgressBar
 from ssl_core.run import run
@@ -82,10 +82,10 @@ def _join_processes() -> None:
 def _import_simclr(asked: argparse.Namespace) -> int:
     try:
         report = import_simclr(asked.checkpoint, asked.out)
-    except (CannotImport, OSError) as error:
+    except (RunFailure, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
-    sys.stdout.write(f"{report}\nmodel: {asked.out}\n")
+    sys.stdout.write(f"{report.to_text()}\nmodel: {asked.out}\n")
     return DONE
 
 
@@ -166,7 +166,7 @@ def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
-    saved = asked.resume or checkpoint.newest(checkpoints)
+    saved = asked.resume or checkpoint.find_newest(checkpoints)
     provenance = _read_provenance(asked.provenance) if asked.provenance else {}
     return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, provenance)
 

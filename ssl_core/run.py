@@ -76,7 +76,9 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     if resolved.minutes is not None:
         resolved = with_length(resolved, duration.measure(resolved, data))
     with process_group.process_group(resolved.devices, resolved.device):
-        yield from _trained(resolved, data, saved, inputs, directory, provenance.about(inputs.provenance, card))
+        yield from _trained(
+            resolved, data, saved, inputs, directory, provenance.build_card_fields(inputs.provenance, card)
+        )
 
 
 def _trained(

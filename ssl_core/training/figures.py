@@ -52,7 +52,7 @@ def _views(learner: Learner, data: TrainingData) -> NamedFiles:
     ]
     note = "Left: images of the run. Right: their views, which the network is trained on"
     note += ": views of one image are to have similar embeddings." if learner.num_views > 1 else ", one in each epoch."
-    with style.style():
+    with style.figure_style():
         drawn = view_grid.draw(grid, list(epochs), "Views of the training images", note)
         yield "views.png", style.to_bytes(drawn, "png")
 
@@ -61,7 +61,7 @@ def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFile
     from ssl_core.reports import style, training_curves  # noqa: PLC0415
 
     title, note = _title(learner.resolved, len(data.rows)), _settings(learner.resolved)
-    with style.style():
+    with style.figure_style():
         drawn = training_curves.draw(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
         if drawn is not None:
             yield "curves.png", style.to_bytes(drawn, "png")
@@ -71,7 +71,7 @@ def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFile
 def _event_file(history: History) -> NamedFiles:
     from ssl_core.reports import tensorboard  # noqa: PLC0415
 
-    yield tensorboard.NAME, tensorboard.event_file(history)
+    yield tensorboard.NAME, tensorboard.build_event_file(history)
 
 
 def _sample_rows(data: TrainingData, resolved: TrainingRun) -> Rows:

@@ -10,7 +10,7 @@ from torch import nn
 from ssl_core import methods
 from ssl_core.config import Distill, Finetune, Pretrain, Supervised, TrainingRun
 from ssl_core.methods import Method
-from ssl_core.methods.classification import Classification, up_to_block
+from ssl_core.methods.classification import Classification, list_frozen_modules
 from ssl_core.methods.distillation import Distillation
 from ssl_core.methods.teacher import Teacher
 from ssl_core.models import backbones
@@ -47,7 +47,7 @@ def _finetune(resolved: Finetune, data: TrainingData) -> Method:
     assert data.model is not None
     backbone = backbones.build(resolved.backbone)
     head = _lower_head(saved_model.load(data.model).projector, resolved.ft_proj_selector)
-    frozen = up_to_block(backbone, resolved.fine_tune_after_block)
+    frozen = list_frozen_modules(backbone, resolved.fine_tune_after_block)
     method = Classification(backbone, head, len(data.budget.classes), frozen)
     nn.init.zeros_(method.classifier.weight)  # as in google-research/simclr
     return method
@@ -62,7 +62,7 @@ def _lower_head(projector: MLP | None, layers: int) -> MLP | None:
 def _distill(resolved: Distill, data: TrainingData) -> Method:
     assert data.budget is not None
     assert data.model is not None
-    teacher = Teacher.of(data.model, data.preprocessing, resolved.device, resolved.precision)
+    teacher = Teacher.load(data.model, data.preprocessing, resolved.device, resolved.precision)
     return Distillation(resolved, backbones.build(resolved.backbone), len(data.budget.classes), teacher)
 
 

@@ -98,7 +98,7 @@ def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str,
         raise ConfigUnfit(f"{config.title} needs a model.")
     if config.model_is_teacher or model is None:
         return {}
-    layers = saved_model.head_depth(model) if config.head_layers else 0
+    layers = saved_model.count_head_layers(model) if config.head_layers else 0
     if config.head_layers > layers:
         raise ConfigUnfit(requirements.head_too_short(config.head_layers, layers))
     return model

@@ -202,7 +202,7 @@ def histories():
 
 @pytest.mark.parametrize("case", histories())
 def test_no_panel_is_empty(case):
-    with style.style():
+    with style.figure_style():
         drawn = training_curves.draw(histories()[case].series, 10, {0.0: 8, 10.0: 16}, "A run", "A note.")
         style.to_bytes(drawn, "png")
     assert drawn.axes
@@ -220,7 +220,7 @@ def test_a_run_without_points_has_no_curves():
 @pytest.mark.parametrize("name", ["$\\frac{", "a\nb\x00c", "猫", "_hidden", "x" * 99, ""])
 def test_a_class_may_have_any_name(name):
     image = np.zeros((8, 8, 3), np.uint8)
-    with style.style():
+    with style.figure_style():
         drawn = view_grid.draw([view_grid.GridRow(image, name, [[image, image]])], [0], "Views", "A note.")
         data = style.to_bytes(drawn, "png")
     assert Image.open(io.BytesIO(data)).format == "PNG"
