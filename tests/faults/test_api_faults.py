@@ -12,12 +12,12 @@ import pytest
 from service import keys
 from service.db.session import Database
 from service.storage import Storage
+from tests import sample_archives
 from tests.faults.arena import Arena
 from tests.faults.fleet import Fleet, kill
 from tests.faults.injector import Injector
 from tests.faults.workload import Workload, toy
 from tests.processes import soon
-from tests.worker.uploads import archives_given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -71,7 +71,7 @@ def test_an_api_killed_during_an_upload_leaves_nothing_and_takes_it_again(fleet:
     fleet.worker("data")
     fleet.api()
     soon(lambda: not list(folder.iterdir()))  # the keeper has swept
-    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", archives_given.zipped())})
+    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", sample_archives.make_zip())})
     assert answer.status_code == 202
     made = answer.json()["id"]
     soon(lambda: fleet.http.get(f"/datasets/{made}", headers=headers).json()["status"] == "ready")
