@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def remove(folder: Path) -> None:
-    """Remove those of an attempt whose trainer has ended, and of the job's earlier attempts.
+    """Remove the temporary files of an attempt whose trainer has ended, and of the job's earlier attempts.
 
     `folder` is the attempt's, `a<number>`; its siblings are the job's other attempts.
     """
