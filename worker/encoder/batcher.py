@@ -73,7 +73,7 @@ class Counts:
 
 
 class Batcher:
-    """Belongs to one event loop, where `run()` must be running; `executor` runs the forward passes in sequence."""
+    """Batches images for one event loop, where `run()` must be running; `executor` runs one forward pass at a time."""
 
     def __init__(self, *, executor: Executor, max_batch: int, wait_seconds: float, max_images: int) -> None:
         self.counts = Counts()
@@ -157,7 +157,7 @@ class Batcher:
             loop = asyncio.get_running_loop()
             features = await loop.run_in_executor(self._executor, _compute, forward, images, size)
         except Exception:
-            log.exception("a batch of %d failed", size)
+            log.exception("A batch of %d failed", size)
             for part in parts:
                 _fail(part.request)
             return

@@ -37,7 +37,7 @@ class FinishedDemo:
             self.output = process.communicate()[0]
         self.exit_code, self.requests = process.returncode, script.requests
 
-    def living(self):
+    def find_pids(self):
         """Return the pids of all processes that name the demo's folder."""
         mark = str(self.data).encode()
         return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in words(pid)}

@@ -44,8 +44,12 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 
 
 @app.command()
-def show(ctx: typer.Context, dataset: str, json: Json = False) -> None:
-    """Show a dataset and its classes and splits."""
+def show(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
+    json: Json = False,
+) -> None:
+    """Show a dataset with its splits and classes."""
     print_dataset(get_client(ctx).datasets.get(dataset), json)
 
 

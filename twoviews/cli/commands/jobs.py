@@ -12,6 +12,7 @@ from twoviews.client import require_success
 from twoviews.values import Job, JobStatus
 
 app = typer.Typer(no_args_is_help=True, help="Submit, follow, list and cancel jobs.")
+JobId = Annotated[str, typer.Argument(help="Id of the job.")]
 _NO_ARTIFACTS = "The job has no artifacts."
 
 
@@ -61,19 +62,19 @@ def list_(
 
 
 @app.command()
-def show(ctx: typer.Context, job: str, json: Json = False) -> None:
+def show(ctx: typer.Context, job: JobId, json: Json = False) -> None:
     """Show a job."""
     print_job(get_client(ctx).jobs.get(job), json)
 
 
 @app.command()
-def watch(ctx: typer.Context, job: str, json: Json = False) -> None:
+def watch(ctx: typer.Context, job: JobId, json: Json = False) -> None:
     """Follow a job until it has ended; --json prints one line per update. Exits with 1 unless it succeeds."""
     follow(ctx, get_client(ctx).jobs.get(job), json)
 
 
 @app.command()
-def cancel(ctx: typer.Context, job: str, json: Json = False) -> None:
+def cancel(ctx: typer.Context, job: JobId, json: Json = False) -> None:
     """Cancel a job; it keeps its checkpoints."""
     print_job(get_client(ctx).jobs.cancel(job), json)
 
@@ -81,7 +82,7 @@ def cancel(ctx: typer.Context, job: str, json: Json = False) -> None:
 @app.command()
 def artifacts(
     ctx: typer.Context,
-    job: str,
+    job: JobId,
     out: Annotated[Path | None, typer.Option(help="Download them to this folder.")] = None,
     json: Json = False,
 ) -> None:
@@ -103,7 +104,7 @@ def artifacts(
 
 def metrics(
     ctx: typer.Context,
-    job: str,
+    job: JobId,
     names: Annotated[list[str] | None, typer.Argument(help="Names of metrics; default all.")] = None,
     max_points: Annotated[int, typer.Option(min=2, help="Maximum points per metric.")] = 20,
     json: Json = False,
