@@ -18,7 +18,7 @@ import psutil
 from sklearn.datasets import load_digits
 
 from twoviews import Client, Job
-from twoviews.demo.run import service
+from twoviews.demo.run import running_service
 
 CONFIG = {"method": {"name": "simclr"}, "epochs": 200, "batch_size": 64}
 GOALS = {"POST to first metric": "under 8 s", "supervisor, resident": "under 150 MB"}
@@ -37,7 +37,7 @@ def once() -> tuple[float, int]:
     """(seconds from POST to first metric, bytes of the supervisor)."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder)) as url,
+        running_service(Path(folder)) as url,
         Client(url=url, data_dir=folder) as client,
     ):
         upload = Path(folder) / "digits.npz"

@@ -260,7 +260,7 @@ def test_exit_codes_are_those_of_the_command():
     found = {int(code): meaning for code, meaning in rows("api.md", "code")}
     told = re.search(r"Exit codes: (.*?)\.$", main.__doc__, re.DOTALL | re.MULTILINE)[1]
     assert found == {int(item[0]): item[2:] for item in " ".join(told.split()).split("; ")}
-    assert set(found) == {0, main.FAILED, main.WRONG, main.MISSING, main.AWAY}
+    assert set(found) == {0, main.FAILED, main.INVALID, main.NOT_FOUND, main.UNAVAILABLE}
 
 
 def test_every_metric_that_a_run_yields_is_in_the_table():
