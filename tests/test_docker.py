@@ -268,7 +268,7 @@ def test_health_checks_over_http_ask_the_port_that_is_served_for_a_path_that_exi
     application = api.app.create(Settings(data_dir=Path("unused"), _env_file=None))
     assert asked[0].path in application.openapi()["paths"]
     assert asked[1].port == urlsplit(OURS["encoder"]["environment"]["TWOVIEWS_ENCODER_URL"]).port
-    assert f'case "GET", "{asked[1].path}":' in (ROOT / "worker" / "encoder.py").read_text()
+    assert f'case "GET", "{asked[1].path}":' in (ROOT / "worker" / "encoder" / "server.py").read_text()
 
 
 def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
