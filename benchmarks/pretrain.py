@@ -48,9 +48,9 @@ def speed(options: argparse.Namespace) -> None:
             print(f"seed {seed}  {arm:14} {rate:8.0f} views/s", flush=True)
     ours = statistics.median(rates["twoviews"])
     table = Table("arm", "views/s (median)", "min – max", "speedup of twoviews", title="Pretraining on this CPU")
-    for arm, seen in rates.items():
-        middle = statistics.median(seen)
-        table.add_row(arm, f"{middle:,.0f}", f"{min(seen):,.0f} – {max(seen):,.0f}", f"{ours / middle:.2f}")
+    for arm, speeds in rates.items():
+        middle = statistics.median(speeds)
+        table.add_row(arm, f"{middle:,.0f}", f"{min(speeds):,.0f} – {max(speeds):,.0f}", f"{ours / middle:.2f}")
     Console().print(table)
 
 
@@ -84,14 +84,14 @@ def our_speed(options: argparse.Namespace, arm: str, seed: int) -> float:
         "optimizer": {"name": OURS[arm]},
         "evaluation": {"every_epochs": 0},
     }
-    seen: list[tuple[float, int]] = []
+    points: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as out, start(config, options.data, Path(out)) as process:
         for line in process.stdout or ():
             event = json.loads(line)
             if event["event"] == "metrics":
-                seen.append((event["time"], event["step"]))
-            counted = [point for point in seen if point[0] - seen[0][0] >= options.seconds / 3]
-            if len(counted) > 1 and seen[-1][0] - seen[0][0] >= options.seconds:
+                points.append((event["time"], event["step"]))
+            counted = [point for point in points if point[0] - points[0][0] >= options.seconds / 3]
+            if len(counted) > 1 and points[-1][0] - points[0][0] >= options.seconds:
                 process.send_signal(signal.SIGKILL)
                 break
     return 2 * 256 * (counted[-1][1] - counted[0][1]) / (counted[-1][0] - counted[0][0])
