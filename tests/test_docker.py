@@ -249,9 +249,7 @@ def test_every_service_has_a_health_check_or_disables_it():
 def test_postgres_is_healthy_once_it_answers_over_tcp_and_persists_its_data():
     postgres = SERVICES["postgres"]
     assert int(re.fullmatch(r"postgres:(\d+)-alpine", postgres["image"])[1]) >= 18
-    assert postgres["volumes"] == [
-        "database:/var/lib/postgresql"
-    ]  # since 18, a subfolder for each version
+    assert postgres["volumes"] == ["database:/var/lib/postgresql"]  # since 18, a subfolder for each version
     check = postgres["healthcheck"]["test"]
     assert check[:2] == ["CMD", "pg_isready"]
     assert check[check.index("-h") + 1] == "127.0.0.1"
