@@ -1,1 +1,1 @@
-"""Side-by-side measurements; README.md has the figures and the commands that give them."""
+"""Benchmarks; README.md has the results and the commands that reproduce them."""

@@ -1,9 +1,9 @@
-"""The API's cost: import time, memory, and requests per second of one process on SQLite.
+"""Benchmark of the API: import time, memory, and requests per second of one process on SQLite.
 
     python -m benchmarks.api [--seconds 5] [--clients 8]
 
-The load comes from raw sockets in a process of its own, which cost less than the server they measure. A server and its
-load share the machine's cores, so on two cores the figures are a lower bound.
+Raw sockets in a separate process generate the load and cost less than the server. Both share the machine's cores, so on
+two cores the rates are a lower bound.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def _measure(
 
 
 def _load(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
-    """Seconds that each answer took, ascending; measured in another process."""
+    """Return the latency of each response in seconds, ascending; measured in another process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_run, (port, request, status, clients, seconds))
 
@@ -95,14 +95,14 @@ def _run(port: int, request: bytes, status: int, clients: int, seconds: float) -
 
 
 async def _client(port: int, request: bytes, status: int, until: float, number: int) -> list[float]:
-    """One connection, one request at a time; `@@@@@@@@` becomes a number of its own in each."""
+    """Send one request at a time on one connection; `@@@@@@@@` is replaced by a unique number in each."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     times: list[float] = []
     while (start := time.perf_counter()) < until:
         writer.write(request.replace(b"@@@@@@@@", b"%02d%06d" % (number, len(times))))
         got, _ = await _answer(reader)
         if got != status:
-            raise RuntimeError(f"answered {got}, not {status}")
+            raise RuntimeError(f"status {got}, expected {status}")
         times.append(time.perf_counter() - start)
     writer.close()
     return times
@@ -125,13 +125,13 @@ async def _etag(port: int, request: bytes) -> str:
 
 
 def _prepare(settings: Settings) -> dict[str, str]:
-    """A database with a key, a dataset that is ready, and a running job with 2 series of 5,000 points."""
+    """Create a database with a key, a ready dataset, and a running job with 2 series of 5,000 points."""
     database = Database(settings.database)
     migrate.upgrade(database)
     with database.writing() as session:
-        tenant = keys.tenant(session, "bench").id
-        _, key = keys.create(session, tenant, "bench")
-        dataset = datasets.create(session, tenant, name="bench", sha256="ab" * 32, size_bytes=1).id
+        tenant = keys.tenant(session, "benchmark").id
+        _, key = keys.create(session, tenant, "benchmark")
+        dataset = datasets.create(session, tenant, name="benchmark", sha256="ab" * 32, size_bytes=1).id
         _work(session, "data", [Result(REPORT)])
         jobs.submit(session, tenant, "pretrain", dataset, config.parse(CONFIG))
     points = [Metrics(step, step / 100, 1e9 + step, {"train/loss": 1.0, "train/lr": 0.1}) for step in range(5000)]
@@ -142,7 +142,7 @@ def _prepare(settings: Settings) -> dict[str, str]:
 
 
 def _work(session, queue: str, events: list, end: bool = True) -> str:
-    claim = leases.claim(session, queue, "bench", 3600)
+    claim = leases.claim(session, queue, "benchmark", 3600)
     assert claim is not None
     leases.record(session, claim.job_id, claim.attempt, 3600, events, f"jobs/{claim.job_id}/a1")
     if end:
@@ -177,7 +177,7 @@ def _until(ready: Callable[[], object], seconds: float = 60) -> None:
 
 
 def _import_seconds() -> float:
-    """The best of five, each in a fresh process."""
+    """Return the minimum of five runs, each in a new process."""
     program = "import time; t = time.perf_counter(); import api.app; print(time.perf_counter() - t)"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(5)]
     return min(float(run.stdout) for run in runs)

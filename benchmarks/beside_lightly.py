@@ -1,15 +1,15 @@
-"""SimCLR and SimSiam beside lightly's own modules, trained equally: what their features are worth, over several seeds.
+"""Comparison of SimCLR and SimSiam with lightly's modules in the same setting: accuracy over several seeds.
 
     python -m benchmarks.beside_lightly PACKED [--epochs 15] [--seeds 3] [--subset 10000] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Equal on both sides:
-network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its rate, momentum, decay of all
-weights, warm-up and cosine, the constant rate of SimSiam's predictor, bf16 where the machine gains from it, SimCLR's
-temperature, the depths and widths of the heads (three layers in SimSiam's projector, as lightly's has, where our
-default is the paper's two for CIFAR) and the distributions that views are drawn from. Theirs are transform, loss and
-heads, and the loop of its examples, in which each of SimCLR's views passes by itself, where ours pass as one batch.
-Ours is the product's own process. Both are judged by our `knn_eval` (k 200, temperature 0.1) and `linear_eval` on the
-whole test split. What lies in --out already is not run again.
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Both sides have the
+same network (ResNet-10, width 0.5, stem stride 2), images, epochs, batch (256), SGD with its learning rate, momentum,
+weight decay on all parameters, warm-up and cosine, constant learning rate of SimSiam's predictor, bf16 where it is
+faster, SimCLR's temperature, depths and widths of the heads (three layers in SimSiam's projector, as in lightly; the
+default of Twoviews is the paper's two for CIFAR), and distributions of the views. lightly's side has its transform,
+loss and heads, and the training loop of its examples, with a forward pass for each of SimCLR's views; Twoviews' side is
+`ssl_core run`, with both views in one batch. Both are evaluated by `knn_eval` (k 200, temperature 0.1) and
+`linear_eval` on the whole test split. Results that are in --out are not computed again.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TRANSFORMS = {
     "simclr": SimCLRTransform(**CIFAR, cj_strength=0.5),
     "simsiam": SimSiamTransform(**CIFAR),  # 0.4, 0.4, 0.4 and 0.1: the same jitter
 }
-HEAD = "| method | side | kNN | linear |\n|---|---|---|---|"
+HEAD = "| method | library | kNN | linear |\n|---|---|---|---|"
 
 
 def main() -> None:
@@ -66,29 +66,30 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(HEAD, flush=True)
     for name in RATES:
-        for side, train in (("ours", ours), ("lightly", theirs)):
-            judged = []
+        for library, side, train in (("Twoviews", "ours", train_twoviews), ("lightly", "lightly", train_lightly)):
+            accuracies = []
             for seed in range(options.seeds):
-                judged.append(judge(options, f"{side}-{name}-{seed}", train(options, name, seed), seed))
-            print(f"| {name} | {side} |", " | ".join(map(told, zip(*judged, strict=True))), "|", flush=True)
+                accuracies.append(evaluate(options, f"{side}-{name}-{seed}", train(options, name, seed), seed))
+            means = " | ".join(map(format_mean, zip(*accuracies, strict=True)))
+            print(f"| {name} | {library} | {means} |", flush=True)
 
 
-def told(values: tuple[float, ...]) -> str:
-    """Mean, standard error of the mean, and each."""
+def format_mean(values: tuple[float, ...]) -> str:
+    """Return the mean, its standard error, and each value."""
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):.1f} ± {error:.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def judge(options: argparse.Namespace, name: str, model: Path, seed: int) -> tuple[float, float]:
-    """kNN and linear accuracy in percent."""
+def evaluate(options: argparse.Namespace, name: str, model: Path, seed: int) -> tuple[float, float]:
+    """Return kNN and linear accuracy in percent."""
     kinds = ("knn_eval", "linear_eval")
     configs = ({"kind": kind, "subset": options.subset, "seed": seed} for kind in kinds)
     knn, linear = (result(options, f"{name}-{config['kind']}", config, model) for config in configs)
     return 100 * knn["results"][0]["top1"], 100 * linear["results"][0]["top1"]
 
 
-def ours(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """The model of the product's own process."""
+def train_twoviews(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """Return the folder of the model that `ssl_core run` trains."""
     config = {
         "method": {"name": name, **METHODS[name]},
         "backbone": NETWORK,
@@ -106,8 +107,8 @@ def ours(options: argparse.Namespace, name: str, seed: int) -> Path:
     return options.out / f"ours-{name}-{seed}" / "model"
 
 
-def theirs(options: argparse.Namespace, name: str, seed: int) -> Path:
-    """The model of the backbone that lightly's modules trained, imported as anybody's weights are."""
+def train_lightly(options: argparse.Namespace, name: str, seed: int) -> Path:
+    """Return the folder of the model that lightly's modules train, imported by `import_weights`."""
     folder = options.out / f"lightly-{name}-{seed}"
     if not (folder / "model").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,7 @@ def theirs(options: argparse.Namespace, name: str, seed: int) -> Path:
 
 
 def train(options: argparse.Namespace, name: str, seed: int) -> nn.Module:
-    """Return the trained body of the backbone."""
+    """Return the body of the trained backbone."""
     torch.manual_seed(seed)
     dataset, schedule = Dataset.open(options.data), Schedule(warmup_epochs=options.epochs / 20)
     rows = dataset.indices("train", options.subset, seed)

@@ -1,11 +1,11 @@
-"""Served against offline: how much of a model's forward rate reaches 64 clients that each send one image at a time.
+"""Benchmark of /embed: throughput for 64 clients that send one image at a time, relative to offline forward passes.
 
     python -m benchmarks.embed [--seconds 10] [--precision fp32|bf16]
 
-Offline is the forward pass alone, in one process with all cores, on prepared batches of the served size. Served is POST
-/embed with a JPEG over HTTP: API, encoder and SQLite of our own, in a folder that is removed, and the clients too, all
-on the same cores. On a small machine HTTP costs one to two milliseconds of a core for each image over the three
-processes, so the ratio says something only of models that cost clearly more: here ResNet-18 at 96 and at 128 px.
+Offline is the forward pass alone, in one process with all cores, on preprocessed batches of the served size. Served is
+POST /embed with a JPEG over HTTP: API, encoder and SQLite in a temporary folder, and the clients, all on the same
+cores. On a small machine HTTP costs one to two milliseconds of a core for each image over the three processes, so the
+ratio is only meaningful for models that cost clearly more: here ResNet-18 at 96 and at 128 px.
 """
 
 import argparse
@@ -42,7 +42,7 @@ CLIENTS = 64
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and the images that it is sent."""
+    """A model and the size of the images in the requests, in pixels."""
 
     backbone: str
     image_size: int
@@ -51,7 +51,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Served:
-    """What the clients saw."""
+    """Throughput, mean batch size and latency percentiles of the served model."""
 
     images_per_second: float
     batch: float
@@ -74,7 +74,7 @@ def main() -> None:
             save(case, settings.data_dir / "model")
             before = offline(case, settings, arguments.seconds)
             served = serve(case, settings, arguments.seconds)
-            rate = (before + offline(case, settings, arguments.seconds)) / 2  # on both sides: machines drift
+            rate = (before + offline(case, settings, arguments.seconds)) / 2  # before and after: machines drift
         name = f"{case.backbone} at {case.image_size} px"
         ratio = served.images_per_second / rate
         print(f"{name:<22}{rate:>10.1f}{served.images_per_second:>10.1f}{ratio:>7.2f}", end="")
@@ -95,7 +95,7 @@ def save(case: Case, folder: Path) -> None:
 
 
 def offline(case: Case, settings: Settings, seconds: float) -> float:
-    """Return images per second of forward passes alone, in a fresh process."""
+    """Return images per second of forward passes alone, in a new process."""
     command = [sys.executable, "-c", "from benchmarks.embed import forward; forward()"]
     arguments = [
         str(settings.data_dir / "model"),
@@ -122,7 +122,7 @@ def forward() -> None:
 
 
 def serve(case: Case, settings: Settings, seconds: float) -> Served:
-    """Start API and encoder, and have the clients ask for that long."""
+    """Start API and encoder, and run the clients for `seconds`."""
     model, secret = record(settings)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8))
     file = io.BytesIO()
@@ -132,7 +132,7 @@ def serve(case: Case, settings: Settings, seconds: float) -> Served:
 
 
 def record(settings: Settings) -> tuple[str, str]:
-    """Make the database, with a key and the model in it; return the model's id and the key."""
+    """Create the database with a key and the model; return the model's id and the key."""
     database = Database(settings.database)
     migrate.upgrade(database)
     names = {"dataset": ids.new("ds"), "job": ids.new("job"), "model": ids.new("mdl")}
@@ -156,7 +156,7 @@ def record(settings: Settings) -> tuple[str, str]:
 
 @contextmanager
 def processes(settings: Settings) -> Iterator[int]:
-    """The encoder and the API, on a free port."""
+    """Run the encoder and the API; yields the API's port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -181,7 +181,7 @@ def reachable(port: int) -> bool:
 
 
 def request(model: str, secret: str, image: bytes) -> bytes:
-    """A whole POST /embed of one image."""
+    """Return the bytes of a POST /embed of one image."""
     parts = (b'name="model"\r\n\r\n' + model.encode(), b'name="encoding_format"\r\n\r\nbase64',
              b'name="images"; filename="i.jpg"\r\nContent-Type: image/jpeg\r\n\r\n' + image)  # fmt: skip
     body = b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--b--\r\n"
@@ -193,10 +193,10 @@ def request(model: str, secret: str, image: bytes) -> bytes:
 
 
 async def ask(port: int, message: bytes, settings: Settings, seconds: float) -> Served:
-    """Have the clients ask for half as long again; the last `seconds` are what counts."""
+    """Run the clients for 1.5 · `seconds`; only the last `seconds` are measured."""
     transport = httpx.AsyncHTTPTransport(uds=str(settings.data_dir / "encoder.sock"))
     async with httpx.AsyncClient(transport=transport, base_url="http://encoder", trust_env=False) as encoder:
-        await client(port, message, 0)  # the model is loaded now
+        await client(port, message, 0)  # loads the model
         start = time.perf_counter() + seconds / 2
         clients = asyncio.gather(*(client(port, message, start + seconds) for _ in range(CLIENTS)))
         await asyncio.sleep(seconds / 2)
@@ -206,13 +206,13 @@ async def ask(port: int, message: bytes, settings: Settings, seconds: float) -> 
         answers = [answer for answers in await clients for answer in answers]
     latencies = [(end - begin) * 1000 for begin, end in answers if start <= end < start + seconds]
     if not latencies:
-        sys.exit("nothing was answered in that time; give more --seconds")
+        sys.exit("no response within that time; increase --seconds")
     batch = (after["images"] - before["images"]) / max(1, after["batches"] - before["batches"])
     return Served(len(latencies) / seconds, batch, *np.percentile(latencies, [50, 99]))
 
 
 async def client(port: int, message: bytes, until: float) -> list[tuple[float, float]]:
-    """Ask on one connection, one request after another, at least once; return when each began and when it ended."""
+    """Send requests one after another on one connection, at least one; return the begin and end time of each."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answers: list[tuple[float, float]] = []
     while not answers or time.perf_counter() < until:

@@ -1,13 +1,13 @@
-"""Few labels: fine-tuning beside supervised training on the same ones, and a narrow student beside its teacher.
+"""Benchmark of few labels: fine-tuning and supervised training on the same labels, and a narrow distilled student.
 
     python -m benchmarks.few_labels PACKED [--epochs 30] [--subset 10000] [--seeds 3] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). SimCLR learns from the
-subset without labels as in `benchmarks.methods`, whose --out may be given and whose model is then taken. For each seed
-the same 1 % and 10 % of the subset's labels train a network from random weights (`supervised`) and fine-tune SimCLR's,
-by the defaults of both, for the same number of steps. The student has a quarter of the width of its teacher, the
-network fine-tuned with 10 %, and learns from the teacher's answers to the whole subset, without a label. Accuracy on
-the test split. Prints what benchmarks/methods.md has; what lies in --out already is not run again.
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). SimCLR is
+pretrained on the subset as in `benchmarks.methods`; with the same --out its model is reused. For each seed, the same
+1 % and 10 % of the subset's labels train a network from random weights (`supervised`) and fine-tune SimCLR's, both with
+their defaults, for the same number of steps. The student has a quarter of the width of its teacher, the network
+fine-tuned with 10 %, and is distilled on the whole subset without labels. Accuracy is on the test split. Prints the
+tables of benchmarks/methods.md; results that are in --out are not computed again.
 """
 
 import argparse
@@ -38,26 +38,27 @@ def main() -> None:
     result(options, "simclr", {"method": {"name": "simclr"}, "epochs": options.epochs, "seed": 0, **common})
     print(HEAD, flush=True)
     for share, epochs in LENGTHS.items():
-        told: dict[str, list[float]] = {"supervised": [], "finetune": [], "distill": []}
+        accuracies: dict[str, list[float]] = {"supervised": [], "finetune": [], "distill": []}
         for seed in range(options.seeds):
-            told_rows = rows(options, share, seed)
-            fields = {"seed": seed, "epochs": epochs, "label_rows": told_rows, "pictures": False, "evaluation": NEVER}
+            label_rows = draw_rows(options, share, seed)
+            fields = {"seed": seed, "epochs": epochs, "label_rows": label_rows, "pictures": False, "evaluation": NEVER}
             models = {"supervised": None, "finetune": options.out / "simclr" / "model"}
             for kind, model in models.items():
-                told[kind].append(accuracy(options, f"{kind}-{share}-{seed}", {"kind": kind, **fields}, model))
+                accuracies[kind].append(accuracy(options, f"{kind}-{share}-{seed}", {"kind": kind, **fields}, model))
         if share == max(LENGTHS):
             student = {"kind": "distill", **common, "seed": 0, "epochs": STUDENT_EPOCHS, "backbone": {"width": 0.125}}
-            told["distill"].append(accuracy(options, "student", student, options.out / f"finetune-{share}-0" / "model"))
-        print(f"| {share:.0%} |", " | ".join(map(shown, told.values())), "|", flush=True)
+            teacher = options.out / f"finetune-{share}-0" / "model"
+            accuracies["distill"].append(accuracy(options, "student", student, teacher))
+        print(f"| {share:.0%} |", " | ".join(map(format_mean, accuracies.values())), "|", flush=True)
 
 
-def rows(options: argparse.Namespace, share: float, seed: int) -> list[int]:
-    """A draw of the images whose labels are told: evenly from the classes, of the very ones that SimCLR saw."""
+def draw_rows(options: argparse.Namespace, share: float, seed: int) -> list[int]:
+    """Return the rows of the labelled images: the same number for each class, drawn from SimCLR's training images."""
     dataset = Dataset.open(options.data)
-    seen = np.asarray(dataset.indices("train", options.subset, 0))
-    generator, labels = np.random.default_rng(seed), np.asarray(dataset.labels)[seen]
-    count = round(share * len(seen) / len(dataset.classes))
-    drawn = [generator.permutation(seen[labels == label])[:count] for label in range(len(dataset.classes))]
+    pretraining = np.asarray(dataset.indices("train", options.subset, 0))
+    generator, labels = np.random.default_rng(seed), np.asarray(dataset.labels)[pretraining]
+    count = round(share * len(pretraining) / len(dataset.classes))
+    drawn = [generator.permutation(pretraining[labels == label])[:count] for label in range(len(dataset.classes))]
     return sorted(np.concatenate(drawn).tolist())
 
 
@@ -65,8 +66,8 @@ def accuracy(options: argparse.Namespace, name: str, config: dict[str, Any], mod
     return 100 * result(options, name, config, model)["top1"]
 
 
-def shown(values: list[float]) -> str:
-    """The mean, and each."""
+def format_mean(values: list[float]) -> str:
+    """Return the mean and each value."""
     return f"{statistics.mean(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})" if values else "–"
 
 

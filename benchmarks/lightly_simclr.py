@@ -1,9 +1,9 @@
-"""lightly's SimCLR on a packed dataset, as its documentation sets it up or tuned: the peer that pretrain.py measures.
+"""lightly's SimCLR on a packed dataset, as in its documentation or tuned; the baseline of benchmarks/pretrain.py.
 
-The network is ours (`ssl_core.models.backbones`), so that both sides train the very same one; transform, loss, head and
-loading are lightly's and torch's own. `docs` follows lightly's published SimCLR example: fp32, default loader
-options. `tuned` adds what a careful user would: bf16 autocast where the machine gains from it, channels_last,
-persistent workers, temperature 0.2, Nesterov momentum, warm-up and cosine.
+The network is from `ssl_core.models.backbones`, so that both sides train the same one; transform, loss, head and data
+loading are lightly's and torch's. `docs` follows lightly's published SimCLR example: fp32, default loader options.
+`tuned` adds bf16 autocast where it is faster, channels_last, persistent workers, temperature 0.2, Nesterov momentum,
+warm-up and cosine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from PIL import Image
 from ssl_core.config import Backbone
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
-from ssl_core.evaluation.knn import top1
+from ssl_core.evaluation.knn import compute_top1
 from ssl_core.models.backbones import build
 
 BATCH = 256
@@ -34,7 +34,7 @@ WORKERS = 2
 
 
 class Pictures(torch.utils.data.Dataset):
-    """Decoded images in memory, handed to the transform as PIL, like torchvision's CIFAR10."""
+    """Decoded images in memory, passed to the transform as PIL images, like torchvision's CIFAR10."""
 
     def __init__(self, pixels: np.ndarray, transform: SimCLRTransform) -> None:
         self.pixels, self.transform = pixels, transform
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--arm", choices=["docs", "tuned"], required=True)
     parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--warm-up", type=float, default=0.0, help="seconds left out of views/s")
+    parser.add_argument("--warm-up", type=float, default=0.0, help="seconds that are excluded from views/s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--subset", type=int, default=10_000)
     parser.add_argument("--knn", action="store_true")
@@ -116,7 +116,7 @@ def step(model, criterion, optimizer, first, second, tuned: bool, low: bool) -> 
 
 
 def set_rate(optimizer: torch.optim.Optimizer, done: float, peak: float = 0.12, warmup: float = 0.05) -> None:
-    """Linear warm-up over a twentieth of the time, then cosine to 0, as our side has it."""
+    """Set the learning rate: linear warm-up over a twentieth of the time, then cosine to 0, as in Twoviews."""
     rate = done / warmup if done < warmup else 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
     for group in optimizer.param_groups:
         group["lr"] = peak * max(rate, 1e-3)
@@ -124,7 +124,7 @@ def set_rate(optimizer: torch.optim.Optimizer, done: float, peak: float = 0.12, 
 
 @torch.inference_mode()
 def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, low: bool) -> float:
-    """kNN (k 200, t 0.1) on the whole test split, the training images as neighbours."""
+    """Return the kNN accuracy (k 200, t 0.1) on the whole test split, with the training images as neighbours."""
     backbone.eval()
     mean, std = (torch.tensor(IMAGENET[i]).view(3, 1, 1) for i in (0, 1))
 
@@ -140,10 +140,10 @@ def knn(backbone, dataset: Dataset, pixels: np.ndarray, train_ids, low: bool) ->
     test_ids = dataset.indices("test")
     labels = torch.as_tensor(np.asarray(dataset.labels))
     train, test = (features(ids) for ids in (train_ids, test_ids))
-    return top1(train, labels[train_ids], test, labels[test_ids], len(dataset.classes), k=200, temperature=0.1)
+    return compute_top1(train, labels[train_ids], test, labels[test_ids], len(dataset.classes), k=200, temperature=0.1)
 
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what SimCLRTransform normalises with
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of SimCLRTransform
 
 if __name__ == "__main__":
     main()

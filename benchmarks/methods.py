@@ -1,12 +1,12 @@
-"""Every method for the same number of epochs by its defaults, judged beside raw pixels and networks of the same shape.
+"""Benchmark of every method with its defaults for the same number of epochs, with baselines.
 
     python -m benchmarks.methods PACKED [--methods simclr byol …] [--epochs 30] [--subset 10000] [--out FOLDER]
 
-PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Every run is the product's
-own process. kNN (k 200, temperature 0.1) and linear (`linear_eval`'s defaults, all labels of the subset) on the test
-split. The random network has the shape of the first method's; `supervised` trains it from the same images' labels for
-as many epochs. Prints what the table of benchmarks/methods.md is made of; a run whose result lies in --out already is
-not run again.
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Every run is an
+`ssl_core run`, evaluated by kNN (k 200, temperature 0.1) and linear evaluation (`linear_eval`'s defaults, all labels of
+the subset) on the test split. Baselines are raw pixels, a random network with the architecture of the first method's,
+and `supervised`, which trains it on the same labelled images for the same number of epochs. Prints the table of
+benchmarks/methods.md; a run whose result is in --out is not run again.
 """
 
 import argparse
@@ -37,27 +37,27 @@ def main() -> None:
 
 
 def rows(options: argparse.Namespace, name: str, *, baselines: bool) -> list[str]:
-    """The method's row, and before the first one's those of raw pixels and of a random network."""
+    """Return the method's row, preceded with `baselines` by those of raw pixels and of a random network."""
     training = result(options, name, {"method": {"name": name}, **_length(options), "evaluation": {"every_epochs": 0}})
     model = options.out / name / "model"
     fields = {"subset": options.subset, "seed": options.seed, "baselines": ["pixels", "random"] if baselines else []}
     knn = result(options, f"{name}-knn", {"kind": "knn_eval", **fields}, model)
     linear = result(options, f"{name}-linear", {"kind": "linear_eval", **fields}, model)
-    told = []
+    lines = []
     for near, line in zip(knn["results"], linear["results"], strict=True):
         low, high = line["top1_interval"]
-        judged = f"{100 * near['top1']:.1f} | {100 * line['top1']:.1f} ({100 * low:.1f} – {100 * high:.1f}) |"
+        scores = f"{100 * near['top1']:.1f} | {100 * line['top1']:.1f} ({100 * low:.1f} – {100 * high:.1f}) |"
         if line["features"] == "model":
-            told.append(
-                f"| {name} | {training['minutes']:.1f} | {training['std']:.2f} | {training['rankme']:.0f} | {judged}"
+            lines.append(
+                f"| {name} | {training['minutes']:.1f} | {training['std']:.2f} | {training['rankme']:.0f} | {scores}"
             )
         else:
-            told.append(f"| {line['features']} | – | – | – | {judged}")
-    return [*told[1:], told[0]]
+            lines.append(f"| {line['features']} | – | – | – | {scores}")
+    return [*lines[1:], lines[0]]
 
 
 def supervised(options: argparse.Namespace) -> str:
-    """The row of a network trained from the labels."""
+    """Return the row of a network trained with labels from random weights."""
     summary = result(options, "supervised", {"kind": "supervised", **_length(options)})
     low, high = summary["top1_interval"]
     own = f"{100 * summary['top1']:.1f} ({100 * low:.1f} – {100 * high:.1f})"
@@ -65,23 +65,23 @@ def supervised(options: argparse.Namespace) -> str:
 
 
 def result(options: argparse.Namespace, name: str, config: dict[str, Any], model: Path | None = None) -> dict[str, Any]:
-    """The summary of the run, which is run unless it was, with that config and model."""
-    kept = options.out / name / "result.json"
-    if not _is_fresh(kept, config, model):
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    """Return the summary of the run, which is read from --out if it was run with that config and model."""
+    path = options.out / name / "result.json"
+    if not _is_fresh(path, config, model):
+        path.parent.mkdir(parents=True, exist_ok=True)
         more = ("--model", str(model)) if model else ()
-        with start(config, options.data, kept.parent, *more) as process:
+        with start(config, options.data, path.parent, *more) as process:
             events = [json.loads(line) for line in process.stdout or ()]
         if events[-1]["event"] != "result":
             raise SystemExit(f"{name}: {events[-1]}")
-        kept.write_text(json.dumps(events[-1]["summary"]))
-    return json.loads(kept.read_text())
+        path.write_text(json.dumps(events[-1]["summary"]))
+    return json.loads(path.read_text())
 
 
-def _is_fresh(kept: Path, config: dict[str, Any], model: Path | None) -> bool:
-    if not kept.is_file() or json.loads(kept.with_name("config.json").read_text()) != config:
+def _is_fresh(path: Path, config: dict[str, Any], model: Path | None) -> bool:
+    if not path.is_file() or json.loads(path.with_name("config.json").read_text()) != config:
         return False
-    return model is None or (model / "model.json").stat().st_mtime < kept.stat().st_mtime
+    return model is None or (model / "model.json").stat().st_mtime < path.stat().st_mtime
 
 
 def _length(options: argparse.Namespace) -> dict[str, Any]:

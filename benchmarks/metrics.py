@@ -1,9 +1,9 @@
-"""Metrics: how fast one supervisor connection stores points, and how soon a long job answers a reader.
+"""Benchmark of metrics: write rate of one supervisor connection, and query latency of a long job.
 
     python -m benchmarks.metrics [--points 1000000] [--batch 2000] [--postgres URL]
 
-Points go through `service.leases.record`, fence, lease and commit included, in batches of `--batch` as a supervisor
-flushes them. The database at `--postgres` must be empty; it is migrated and filled.
+Points are written by `service.leases.record`, including fence, lease and commit, in batches of `--batch` as a
+supervisor flushes them. The database at `--postgres` must be empty; it is migrated and filled.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def main() -> None:
 
 
 def measure(url: str, names: list[str], points: int, batch: int) -> None:
-    """Fill one job and read it; print a row of the table."""
+    """Fill one job and query it; print a row of the table."""
     database = Database(url)
     migrate.upgrade(database)
-    claim = claimed(database)
+    claim = start_job(database)
     steps = points // len(names)
     seconds = 0.0
     for first in range(0, steps, batch // len(names)):
@@ -71,8 +71,8 @@ def point(step: int, names: list[str]) -> Metrics:
     return Metrics(step, step / 100, 1.7e9 + step / 10, dict.fromkeys(names, 1.0 / (step + 1)))
 
 
-def claimed(database: Database) -> leases.Claim:
-    """A running job on a dataset that is ready."""
+def start_job(database: Database) -> leases.Claim:
+    """Return the claim of a running job on a ready dataset."""
     with database.writing() as session:
         tenant = keys.tenant(session, "benchmark").id
         sha256 = f"{time.time_ns():064x}"

@@ -1,13 +1,13 @@
-"""CPU pretraining beside lightly: views per second, and kNN after equal minutes.
+"""Benchmark of CPU pretraining against lightly: views per second, and kNN accuracy after equal time.
 
     python -m benchmarks.pretrain speed PACKED      # three seeds, the arms in turn, then ratios of medians
-    python -m benchmarks.pretrain accuracy PACKED   # five minutes of ours, and as long as that took of theirs;
+    python -m benchmarks.pretrain accuracy PACKED   # five minutes of Twoviews, and the same time of lightly;
                                                     # 10,000 images, kNN on the whole test split
 
-PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10, width
-0.5, stem stride 2), batch (256) and images are the same on both sides; in `speed` so are the size of the views and the
-optimizer, SGD, and one more arm has our default instead, Muon. Ours is the product's own process, metrics, checkpoints
-and all; lightly's two arms are benchmarks/lightly_simclr.py.
+PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10,
+width 0.5, stem stride 2), batch (256) and images are the same on both sides. In `speed`, so are the size of the views
+and the optimizer, SGD; one more arm has the default instead, Muon. Twoviews' side is `ssl_core run` with metrics and
+checkpoints; lightly's two arms are benchmarks/lightly_simclr.py.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-OURS = {"twoviews": "sgd", "twoviews, Muon": "muon"}  # by optimizer; lightly's arms have SGD
+OURS = {"twoviews": "sgd", "twoviews, Muon": "muon"}  # optimizer of each arm; lightly's arms have SGD
 ARMS = ("lightly docs", "lightly tuned", *OURS)
 NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2"}
 
@@ -47,10 +47,10 @@ def speed(options: argparse.Namespace) -> None:
             rates[arm].append(rate)
             print(f"seed {seed}  {arm:14} {rate:8.0f} views/s", flush=True)
     ours = statistics.median(rates["twoviews"])
-    table = Table("arm", "views/s (median)", "min – max", "ours over it", title="Pretraining on this CPU")
-    for arm, seen in rates.items():
-        middle = statistics.median(seen)
-        table.add_row(arm, f"{middle:,.0f}", f"{min(seen):,.0f} – {max(seen):,.0f}", f"{ours / middle:.2f}")
+    table = Table("arm", "views/s (median)", "min – max", "speedup of twoviews", title="Pretraining on this CPU")
+    for arm, speeds in rates.items():
+        middle = statistics.median(speeds)
+        table.add_row(arm, f"{middle:,.0f}", f"{min(speeds):,.0f} – {max(speeds):,.0f}", f"{ours / middle:.2f}")
     Console().print(table)
 
 
@@ -73,7 +73,7 @@ def lightly(
 
 
 def our_speed(options: argparse.Namespace, arm: str, seed: int) -> float:
-    """Views per second of the product's own process between a third and the end of the seconds."""
+    """Return views per second of `ssl_core run`, over the last two thirds of --seconds."""
     config = {
         "method": {"name": "simclr"},
         "backbone": NETWORK,
@@ -84,21 +84,21 @@ def our_speed(options: argparse.Namespace, arm: str, seed: int) -> float:
         "optimizer": {"name": OURS[arm]},
         "evaluation": {"every_epochs": 0},
     }
-    seen: list[tuple[float, int]] = []
+    points: list[tuple[float, int]] = []
     with tempfile.TemporaryDirectory() as out, start(config, options.data, Path(out)) as process:
         for line in process.stdout or ():
             event = json.loads(line)
             if event["event"] == "metrics":
-                seen.append((event["time"], event["step"]))
-            counted = [point for point in seen if point[0] - seen[0][0] >= options.seconds / 3]
-            if len(counted) > 1 and seen[-1][0] - seen[0][0] >= options.seconds:
+                points.append((event["time"], event["step"]))
+            counted = [point for point in points if point[0] - points[0][0] >= options.seconds / 3]
+            if len(counted) > 1 and points[-1][0] - points[0][0] >= options.seconds:
                 process.send_signal(signal.SIGKILL)
                 break
     return 2 * 256 * (counted[-1][1] - counted[0][1]) / (counted[-1][0] - counted[0][0])
 
 
 def our_accuracy(options: argparse.Namespace) -> tuple[float, float]:
-    """(minutes, kNN) of the default recipe on the same network; the phases are ours, evaluations not counted apart."""
+    """Return minutes and kNN accuracy of the default config on the same network, with its default phases."""
     config = {
         "method": {"name": "simclr"},
         "backbone": NETWORK,
@@ -112,8 +112,8 @@ def our_accuracy(options: argparse.Namespace) -> tuple[float, float]:
             events = [json.loads(line) for line in process.stdout or ()]
         result = next(event["summary"] for event in events if event["event"] == "result")
         model = next(event["path"] for event in events if event["event"] == "model")
-        judge = {"kind": "knn_eval", "subset": 10_000}
-        with start(judge, options.data, out / "knn", "--model", str(out / "train" / model)) as process:
+        evaluation = {"kind": "knn_eval", "subset": 10_000}
+        with start(evaluation, options.data, out / "knn", "--model", str(out / "train" / model)) as process:
             events = [json.loads(line) for line in process.stdout or ()]
         return result["minutes"], next(event["summary"] for event in events if event["event"] == "result")["top1"]
 

@@ -1,11 +1,11 @@
-"""Augmentation against lightly: views per second on one thread, and how far one view is from PIL's.
+"""Benchmark of augmentation against lightly: views per second on one thread, and the difference from PIL.
 
     .venv/bin/pip install "lightly>=1.5,<2"
     .venv/bin/python -m benchmarks.views
 
 Both make SimCLR views at 32×32 of the same images: lightly's `SimCLRTransform(input_size=32, cj_strength=0.5,
-gaussian_blur=0.0)` on PIL images, one after the other, as its data loader's workers do; ours in batches of 256. They
-take turns within one run, so that whatever else the machine does falls on both. The median round is reported.
+gaussian_blur=0.0)` on PIL images, one after the other, as its data loader's workers do; Twoviews in batches of 256.
+They alternate within one run, so that other load affects both. The median over rounds is reported.
 """
 
 import statistics
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     rates = interleave({"lightly": theirs(pixels), "ours": ours(pixels)})
-    print(f"views per second at {SIDE}×{SIDE}, one thread, median of {ROUNDS} rounds taken in turns\n")
+    print(f"views per second at {SIDE}×{SIDE}, one thread, median of {ROUNDS} alternating rounds\n")
     print("| | views/s | slowest round | fastest round |\n|---|---|---|---|")
     for name, found in rates.items():
         print(f"| {name} | {statistics.median(found):,.0f} | {min(found):,.0f} | {max(found):,.0f} |")
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def theirs(pixels: np.ndarray) -> Callable[[int], int]:
-    """lightly's two views of every image; returns how many views were made."""
+    """Return a function that makes lightly's two views of every image and returns their number."""
     transform = SimCLRTransform(input_size=SIDE, cj_strength=0.5, gaussian_blur=0.0)
     images = [Image.fromarray(image) for image in pixels]
 
@@ -64,7 +64,7 @@ def ours(pixels: np.ndarray) -> Callable[[int], int]:
 
 
 def interleave(makers: dict[str, Callable[[int], int]]) -> dict[str, list[float]]:
-    """Views per second of each maker in each round; the first round, which warms up, is not counted."""
+    """Return views per second of each maker in each round, without the first round, which is the warm-up."""
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for epoch in range(ROUNDS + 1):
         for name, make in makers.items():
@@ -76,7 +76,7 @@ def interleave(makers: dict[str, Callable[[int], int]]) -> dict[str, list[float]
 
 
 def levels_from_pil(pixels: np.ndarray) -> float:
-    """The greatest difference of a crop from PIL's with the same box."""
+    """Return the largest difference of a crop from PIL's with the same box, in levels of 255."""
     keys = rng.keys(rng.stream(0, 0, 0), torch.arange(BATCH))
     drawn = parameters.draw_parameters(Views(flip=0), keys, torch.full((BATCH, 2), float(SIDE)))
     made = geometry.crop(torch.from_numpy(pixels), drawn.box, drawn.mirror, SIDE).permute(0, 2, 3, 1) * 255

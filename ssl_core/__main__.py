@@ -1,14 +1,13 @@
 """The command line of a run: `python -m ssl_core run CONFIG.json --data DIR --out DIR`.
 
 With --events it is the service's training process: events as JSON lines on stdout and nothing else there. Without, it
-shows a progress bar and a closing table. Exit status: 0 done; 1 the run failed; 2 the command or the config is wrong;
-70 the machinery failed, and another attempt may do; 75 stopped at a checkpoint.
+shows a progress bar and a final table. Exit status: 0 success; 1 the run failed; 2 the command or the config is
+invalid; 70 an internal error, and another attempt may succeed; 75 stopped at a checkpoint.
 
-Besides: `python -m ssl_core import-simclr CHECKPOINT --out DIR` and `import-weights FILE --out DIR`, with 0, 1 or 2.
+Also: `python -m ssl_core import-simclr CHECKPOINT --out DIR` and `import-weights FILE --out DIR`, with 0, 1 or 2.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -27,10 +26,11 @@ from ssl_core.config import Import, RunConfig, TrainingRun
 from ssl_core.data.pack import PackError, pack_folder
 from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
-from ssl_core.errors import BadWeights
+from ssl_core.distributed.parent_death import die_with_parent
+from ssl_core.errors import BadWeights, RunFailure
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.inputs import Inputs
-from ssl_core.pretrained.simclr_tensorflow import CannotImport, import_simclr
+from ssl_core.pretrained.simclr_tensorflow import import_simclr
 from ssl_core.pretrained.weights import import_weights
 from ssl_core.reports.progress_bar import ProgressBar
 from ssl_core.run import run
@@ -38,15 +38,14 @@ from ssl_core.serialization import checkpoint
 
 DONE, FAILED, USAGE, RETRY, STOPPED = 0, 1, 2, 70, 75
 PACKED_FOLDER = "packed"
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class Unusable(Exception):
-    """What was asked for cannot be run; the text says why."""
+    """The request cannot be run; the text is the reason."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments ask for and return the exit status."""
+    """Run the command and return the exit status."""
     asked = _parser().parse_args(arguments)
     keep_freed_memory()
     status: int = asked.do(asked)
@@ -63,20 +62,19 @@ def _run(asked: argparse.Namespace) -> int:
     except (Unusable, OSError) as error:
         return _refuse(str(error), as_event=asked.events)
     if process_group.is_launched():
-        _be_one_of_several()
-    with closing(_guarded(run(run_config, inputs, asked.out))) as events:
+        _join_processes()
+    with closing(_catch_errors(run(run_config, inputs, asked.out))) as events:
         try:
-            last = _speak(events) if asked.events else ProgressBar(run_config.kind).show(events)
-        except BrokenPipeError:  # nobody listens any more, so there is nobody to tell
+            last = _write_events(events) if asked.events else ProgressBar(run_config.kind).show(events)
+        except BrokenPipeError:  # the reader is gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return RETRY
     return _status(last)
 
 
-def _be_one_of_several() -> None:
-    """Die with torchrun, which starts each process in a session of its own; only the first one speaks."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _join_processes() -> None:
+    """Die with torchrun, which starts each process in a session of its own; only the first one writes events."""
+    die_with_parent(os.getppid())
     if process_group.is_follower():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -84,10 +82,10 @@ def _be_one_of_several() -> None:
 def _import_simclr(asked: argparse.Namespace) -> int:
     try:
         report = import_simclr(asked.checkpoint, asked.out)
-    except (CannotImport, OSError) as error:
+    except (RunFailure, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return FAILED
-    sys.stdout.write(f"{report}\nmodel: {asked.out}\n")
+    sys.stdout.write(f"{report.to_text()}\nmodel: {asked.out}\n")
     return DONE
 
 
@@ -117,22 +115,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("run", help="run a config on a dataset")
     command.set_defaults(do=_run)
-    command.add_argument("config", type=Path, help="the run as JSON; its `kind` is pretrain unless it says otherwise")
+    command.add_argument("config", type=Path, help="the config as JSON; its `kind` is pretrain by default")
     command.add_argument("--data", type=Path, required=True, help="a packed dataset, or a folder of images")
     command.add_argument("--out", type=Path, required=True, help="where checkpoints and the model are written")
-    command.add_argument("--model", type=Path, help="the model folder to start from, or to judge")
-    command.add_argument(
-        "--resume", type=Path, help="the checkpoint to go on from; the newest of the kind in --out by default"
-    )
-    command.add_argument("--provenance", type=Path, help="what the model's card is to say of its origin, as JSON")
+    command.add_argument("--model", type=Path, help="the model folder to start from, or to evaluate")
+    command.add_argument("--resume", type=Path, help="the checkpoint to resume from; the newest in --out by default")
+    command.add_argument("--provenance", type=Path, help="where the run comes from, for the model's card, as JSON")
     command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
-    command = commands.add_parser("import-simclr", help="make a model of a checkpoint of google-research/simclr's")
+    command = commands.add_parser("import-simclr", help="convert a checkpoint of google-research/simclr to a model")
     command.set_defaults(do=_import_simclr)
     command.add_argument("checkpoint", type=Path, help="TensorFlow's (prefix, file or folder), or a .npz of the same")
-    command.add_argument("--out", type=Path, required=True, help="the folder that becomes the model")
-    command = commands.add_parser("import-weights", help="make a model of weights that were trained elsewhere")
+    command.add_argument("--out", type=Path, required=True, help="the model's folder")
+    command = commands.add_parser("import-weights", help="convert weights trained elsewhere to a model")
     command.set_defaults(do=_import_weights)
-    command.add_argument("file", type=Path, help="safetensors, or what torch.save writes")
+    command.add_argument("file", type=Path, help="safetensors, or a file written by torch.save")
     command.add_argument("--out", type=Path, required=True, help="the model's folder")
     kinds: dict[str, dict[str, Any]] = {"image_size": {"type": int}, "mean": {"type": float, "nargs": 3}}
     kinds["std"] = kinds["mean"]
@@ -148,7 +144,7 @@ def _read_config(path: Path) -> RunConfig:
     except ValueError as error:
         raise Unusable(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict) or data.get("kind", "pretrain") not in config.KINDS:
-        raise Unusable(f"{path} has to be an object whose `kind` is one of {', '.join(config.KINDS)}.")
+        raise Unusable(f"{path} must be an object whose `kind` is one of {', '.join(config.KINDS)}.")
     kind = data.get("kind", "pretrain")
     try:
         return config.parse(data, kind)
@@ -163,31 +159,33 @@ def _sentences(error: ValidationError, kind: str | None) -> list[str]:
 def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
     stop = threading.Event()
 
-    def heed(number: int, _: object) -> None:
+    def request_stop(number: int, _: object) -> None:
         stop.set()
-        if not process_group.is_launched():  # else torchrun passes on what has come already
-            signal.signal(number, signal.SIG_DFL)  # who asks twice does not want to wait for the checkpoint
+        if not process_group.is_launched():  # else torchrun forwards the signal a second time
+            signal.signal(number, signal.SIG_DFL)  # a second signal ends the process without a checkpoint
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, heed)
-    saved = asked.resume or checkpoint.newest(checkpoints)
-    told = _read_provenance(asked.provenance) if asked.provenance else {}
-    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, told)
+        signal.signal(number, request_stop)
+    saved = asked.resume or checkpoint.find_newest(checkpoints)
+    provenance = _read_provenance(asked.provenance) if asked.provenance else {}
+    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, provenance)
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_bytes())
+        provenance = json.loads(path.read_bytes())
     except ValueError as error:
         raise Unusable(f"{path} is not JSON: {error}") from error
-    objects = [told, *(told.get(name) or {} for name in ("dataset", "model"))] if isinstance(told, dict) else [None]
+    objects: list[Any] = [None]
+    if isinstance(provenance, dict):
+        objects = [provenance, *(provenance.get(name) or {} for name in ("dataset", "model"))]
     if not all(isinstance(part, dict) for part in objects):
-        raise Unusable(f"{path} has to be an object, and so have its `dataset` and its `model`.")
-    return told
+        raise Unusable(f"{path} must be an object, and so must its `dataset` and its `model`.")
+    return dict(provenance)
 
 
 def _packed(data: Path, packed: Path) -> Path:
-    """The folder itself when it is a packed dataset; else what it packs into, once."""
+    """The folder itself when it is a packed dataset; else the dataset that it is packed into, once."""
     if (data / "dataset.json").is_file():
         return data
     if not data.is_dir():
@@ -201,16 +199,16 @@ def _packed(data: Path, packed: Path) -> Path:
     return packed
 
 
-def _guarded(events: Iterator[Event]) -> Generator[Event, None, None]:
-    """The events, with a fault of ours as a Failed that another attempt may mend; the trace goes to stderr."""
+def _catch_errors(events: Iterator[Event]) -> Generator[Event, None, None]:
+    """The events, with an internal error as a Failed that may be retried; the traceback goes to stderr."""
     try:
         yield from events
-    except Exception as error:  # noqa: BLE001 - the edge of the process
+    except Exception as error:  # noqa: BLE001 - the outermost frame of the process
         traceback.print_exc()
         yield Failed("crashed", f"The training process failed: {type(error).__name__}: {error}", retry=True)
 
 
-def _speak(events: Iterator[Event]) -> Event | None:
+def _write_events(events: Iterator[Event]) -> Event | None:
     """Write each event as a line at once and return the last."""
     last: Event | None = None
     for last in events:
@@ -223,7 +221,7 @@ def _refuse(message: str, *, as_event: bool) -> int:
     if not as_event:
         sys.stderr.write(message + "\n")
         return USAGE
-    _speak(iter([Failed("bad_request", message)]))
+    _write_events(iter([Failed("bad_request", message)]))
     return FAILED
 
 

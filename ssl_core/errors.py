@@ -25,13 +25,13 @@ def tensor_fault(name: str, code: str, detail: str) -> Fault:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU torch says so in the words of a RuntimeError alone."""
-    told = ("DefaultCPUAllocator", "Cannot allocate memory", "could not create a primitive")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in told)
+    """Whether memory ran out; on a CPU only the text of torch's RuntimeError shows it."""
+    phrases = ("DefaultCPUAllocator", "Cannot allocate memory", "could not create a primitive")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in phrases)
 
 
 class RunFailure(Exception):
-    """A run that cannot go on; the text is a sentence for the person who asked for it."""
+    """A run that cannot go on; the text is a sentence for the user."""
 
     code = "failed"
     retry = False  # whether the same run may succeed when it is started again
@@ -49,7 +49,7 @@ class Diverged(RunFailure):
 
 
 class ConfigUnfit(RunFailure):
-    """The config is well formed, yet cannot be run on this data or this machine."""
+    """The config is valid, but cannot be run on this dataset or this machine."""
 
     code = "config_unfit"
 
@@ -61,13 +61,13 @@ class BadCheckpoint(RunFailure):
 
 
 class BadModel(RunFailure):
-    """The folder holds no trained encoder that can be read."""
+    """The folder holds no saved model that can be read."""
 
     code = "bad_model"
 
 
 class BadWeights(RunFailure):
-    """The file holds no weights that one of our networks can take; `errors` are the places."""
+    """The file holds no weights that fit one of our networks; `errors` are the places."""
 
     def __init__(self, code: str, detail: str, errors: Sequence[Fault] = ()) -> None:
         self.code, self.detail = code, detail
@@ -95,13 +95,13 @@ class LabelsNeeded(RunFailure):
 
 
 class ExportFailed(RunFailure):
-    """The model cannot be written in a format, or is another one when it is loaded back."""
+    """The model cannot be written in a format, or differs when it is loaded back."""
 
     code = "export_failed"
 
 
 class PackageMissing(RunFailure):
-    """A format needs a package that is not installed here."""
+    """A format needs a package that is not installed."""
 
     code = "package_missing"
 

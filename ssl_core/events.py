@@ -1,10 +1,10 @@
-"""What a run says while it goes: one frozen dataclass per event, and the JSON line each becomes.
+"""Events: what a run yields, one frozen dataclass per event, and the JSON line each becomes.
 
 A run yields these values (`for event in run(...)`); the process that hosts it writes each as one line. The supervisor
 reads them back without torch. Anything that speaks this protocol can be supervised.
 
-Order is a promise: every metric of a step up to S is yielded before the checkpoint of step S, so whoever stores the
-events in order can resume from that checkpoint without a gap.
+The order is guaranteed: every metric of a step up to S is yielded before the checkpoint of step S, so that stored
+events have no gap when the run is resumed from that checkpoint.
 """
 
 import json
@@ -16,7 +16,7 @@ Level = Literal["info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The config with nothing left at `"auto"`; running it again gives the same run."""
+    """The resolved config; running it again gives the same run."""
 
     config: dict[str, Any]
 
@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A file from which the run can go on, complete on disk; `path` is relative to the run's directory."""
+    """A file from which the run can be resumed, complete on disk; `path` is relative to the run's directory."""
 
     step: int
     epoch: float
@@ -55,7 +55,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file worth showing (plot, coordinates, export); `path` is relative to the run's directory."""
+    """A file for the user (figure, coordinates, export); `path` is relative to the run's directory."""
 
     name: str
     path: str
@@ -66,7 +66,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained encoder on disk (`ssl_core.serialization.saved_model`); `path` is its folder, relative to the run's directory."""
+    """A saved model (`ssl_core.serialization.saved_model`); `path` is its folder, relative to the run's directory."""
 
     path: str
     sha256: str
@@ -77,7 +77,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A sentence for people; `data` is its evidence. A collapse is a warning with code `collapse`."""
+    """A sentence for the user; `data` is its evidence. A collapse is a warning with code `collapse`."""
 
     level: Level
     message: str
@@ -87,21 +87,21 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The last event of a run that succeeded: what to show of it."""
+    """The last event of a run that succeeded, with its summary."""
 
     summary: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The last event of a run that was asked to stop (SIGTERM) and whose checkpoint, if any, was yielded before."""
+    """The last event of a run that was stopped by SIGTERM, after its checkpoint, if any."""
 
     step: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The last event of a run that cannot go on. `retry` is False for a user's mistake or a diverged loss."""
+    """The last event of a run that cannot go on. `retry` is False for an invalid request or a diverged loss."""
 
     code: str
     message: str

@@ -15,9 +15,8 @@ class Inputs:
     """What a run works on: folders and files that exist."""
 
     dataset: Path  # a packed dataset
-    model: Path | None = None  # the artifact to start from or to judge
-    checkpoint: Path | None = None  # where to go on from
+    model: Path | None = None  # the saved model to start from or to evaluate
+    checkpoint: Path | None = None  # to resume from
     stop: Callable[[], bool] = _never  # asked before every step
-    provenance: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # what to tell in the model's card (ssl_core.serialization.provenance)
+    # where the run comes from, for the model's card (ssl_core.serialization.provenance)
+    provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A run: config and inputs in, events out. The front door of `ssl_core`."""
+"""A run: config and inputs in, events out. The entry point of `ssl_core`."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +30,7 @@ Evaluated = TypeVar("Evaluated", KnnEval, LinearEval, Project)
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
     """Yield the run's events: Resolved first, and last Result, Stopped or Failed.
 
-    What the person who asked can mend, or another attempt, ends in Failed; anything else is a fault of ours and is
-    raised.
+    An error that the user or another attempt can resolve ends in Failed; anything else is a bug and is raised.
     """
     try:
         yield from RUNS[run_config.kind](run_config, inputs, directory)
@@ -56,8 +55,9 @@ def _failed(failure: RunFailure) -> Failed:
 
 
 def _unreachable(cause: BaseException | None) -> bool:
-    """Whether the system could not read what it was asked for: a mount may be gone for a minute, and another attempt
-    finds it again. Arrow calls damage an OSError too, but only the system's have a number.
+    """Whether the system could not read a file: a mount may be gone for a minute, and another attempt succeeds.
+
+    Arrow raises OSError for damaged files too, but only the system's has an errno.
     """
     return isinstance(cause, OSError) and cause.errno is not None
 
@@ -76,7 +76,9 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     if resolved.minutes is not None:
         resolved = with_length(resolved, duration.measure(resolved, data))
     with process_group.process_group(resolved.devices, resolved.device):
-        yield from _trained(resolved, data, saved, inputs, directory, provenance.about(inputs.provenance, card))
+        yield from _trained(
+            resolved, data, saved, inputs, directory, provenance.build_card_fields(inputs.provenance, card)
+        )
 
 
 def _trained(

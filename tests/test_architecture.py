@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_core.config import KINDS
 from ssl_core.config.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
@@ -96,45 +97,71 @@ def needed(file: Path) -> set[str]:
     return {name for name in found if name.startswith("ssl_core.")}
 
 
-def room(module: str) -> str:
-    return module.split(".")[1]
-
-
-def climbs(file: Path) -> set[str]:
-    """The imports, anywhere in a file of the core, of a room that does not lie below the file's own."""
-    own = room(".".join(file.relative_to(ROOT).with_suffix("").parts))
-    used = {name for name in imports(file) if name.startswith("ssl_core.")}
-    return {name for name in used if room(name) != own and FLOOR[room(name)] >= FLOOR[own]}
+def climbing(room: str, modules: set[str]) -> set[str]:
+    """Those of the modules that a file in that room of the core may not import: neither the room's own nor below it."""
+    rooms = {name: name.split(".")[1] for name in modules if name.startswith("ssl_core.")}
+    return {name for name, other in rooms.items() if other != room and FLOOR[other] >= FLOOR[room]}
 
 
 def test_a_room_of_the_core_imports_only_rooms_below_it():
-    files = [file for file in (ROOT / "ssl_core").rglob("*.py") if file.parent.name or file.name != "__init__.py"]
-    upward = {str(file.relative_to(ROOT)): climbs(file) for file in files if file != ROOT / "ssl_core/__init__.py"}
-    assert {file: names for file, names in upward.items() if names} == {}
-    there = {
-        path.stem for path in (ROOT / "ssl_core").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    core = ROOT / "ssl_core"
+    files = [file for file in core.rglob("*.py") if file != core / "__init__.py"]
+    wrong = {str(file): climbing(file.relative_to(core).parts[0].removesuffix(".py"), imports(file)) for file in files}
+    assert {file: names for file, names in wrong.items() if names} == {}
+    assert {file.relative_to(core).parts[0].removesuffix(".py") for file in files} == FLOOR.keys()
+
+
+def test_the_floors_would_see_an_import_upward_or_sideways():
+    assert climbing("data", {"ssl_core.training.loop", "ssl_core.data.decode", "ssl_core.rng"}) == {
+        "ssl_core.training.loop"
     }
-    assert there - {"__init__"} == FLOOR.keys()
+    assert climbing("methods", {"ssl_core.evaluation.knn", "ssl_core.models.ema"}) == {"ssl_core.evaluation.knn"}
 
 
-def test_the_floors_would_see_an_import_upward(tmp_path):
-    """The rule is one comparison; these are its two sides."""
-    assert FLOOR["data"] < FLOOR["models"] < FLOOR["training"]
-    assert FLOOR["methods"] == FLOOR["evaluation"]  # so neither may import the other
+@pytest.mark.parametrize("top", [*ROOMS, "migrations", "benchmarks", "tests"])
+def test_no_folder_holds_too_many_files(top):
+    folders = [ROOT / top, *(path for path in (ROOT / top).rglob("*") if path.is_dir())]
+    assert [str(path) for path in folders if len([*path.glob("*.py")]) > MOST_FILES] == []
 
 
 @pytest.mark.parametrize("top", ROOMS)
-def test_no_folder_is_crowded_and_no_class_is_long(top):
-    folders = {path for path in (ROOT / top).rglob("*") if path.is_dir() and path.name != "__pycache__"} | {ROOT / top}
-    crowded = {path for path in folders if len([*path.glob("[a-z]*.py")]) > MOST_FILES}
-    assert crowded == set()
-    classes = [
-        (f"{file.relative_to(ROOT)}:{node.name}", node.end_lineno - node.lineno + 1)
+def test_no_class_is_too_long(top):
+    lengths = {
+        f"{file.relative_to(ROOT)}:{node.name}": node.end_lineno - node.lineno + 1
         for file in (ROOT / top).rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ClassDef)
+    }
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length >= MOST_LINES} == {}
+
+
+def asks_for_a_kind(node: ast.AST) -> bool:
+    """Whether the expression is an `isinstance` with a kind's config class, or compares something with a kind's name."""
+    if isinstance(node, ast.Compare):
+        compared = [node.left, *node.comparators]
+        return any(isinstance(part, ast.Constant) and part.value in KINDS for part in compared)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass"):
+        named = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+        return bool(named & {config.__name__ for config in KINDS.values()})
+    return False
+
+
+def test_a_kind_states_what_it_is_so_that_no_other_code_asks():
+    files = [file for top in ROOMS for file in (ROOT / top).rglob("*.py") if "config" not in file.parts]
+    asking = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text()))
+        if asks_for_a_kind(node)
     ]
-    assert [(name, length) for name, length in classes if length > MOST_LINES] == []
+    assert asking == []
+
+
+def test_the_question_for_a_kind_would_be_seen():
+    for code in ('job.kind == "pretrain"', 'kind in ("a", "b") or "distill" != kind', "isinstance(x, Distill | None)"):
+        assert any(asks_for_a_kind(node) for node in ast.walk(ast.parse(code))), code
+    assert not any(asks_for_a_kind(node) for node in ast.walk(ast.parse('job.kind == "ingest"')))
 
 
 def test_any_module_of_the_core_may_be_the_first_to_be_imported():

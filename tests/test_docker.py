@@ -1,6 +1,6 @@
-"""Containers: what the images install is there and is enough, and the compose file starts and checks what exists.
+"""Containers: the images install all that they import, and the compose file runs and checks existing commands.
 
-Nothing here needs Docker: an image's environment is this one, less what its extra does not bring.
+No test needs Docker: an image's environment is simulated by hiding packages that its extra does not install.
 """
 
 import importlib.util
@@ -37,9 +37,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"].startswith("twoviews")}
 PROFILES = ("cpu", "gpu")
-DOCKER_STOP_SECONDS = 10  # from SIGTERM to SIGKILL where a service says nothing else
+DOCKER_STOP_SECONDS = 10  # default time from SIGTERM to SIGKILL
 
-# Imports the modules, and the broker's and the database's drivers, as if what is named absent were not installed.
+# Imports the modules, and the drivers of broker and database, as if the absent packages were not installed.
 IMPORT_WITHOUT = """
 import importlib, json, sys
 absent, modules, database, broker = json.loads(sys.stdin.read())
@@ -71,60 +71,60 @@ def dockerfile(service):
 
 
 def command(service):
-    """What the service runs: its own command, or else the one of its image."""
+    """Return the command of the service, or else that of its image."""
     return service.get("command") or next(
         json.loads(rest) for name, rest in instructions(dockerfile(service)) if name == "CMD"
     )
 
 
 def variables(path):
-    """The environment that an image sets."""
+    """Return the environment variables that an image sets."""
     return dict(word.split("=", 1) for name, rest in instructions(path) if name == "ENV" for word in rest.split())
 
 
-def started(profile):
-    """The services that a profile brings up, and what each runs."""
+def commands_of(profile):
+    """Return the services that a profile starts, with their commands."""
     return {name: command(service) for name, service in OURS.items() if profile in service.get("profiles", [profile])}
 
 
-def brought(extra):
-    """The names of all distributions that come with an extra."""
+def distributions_of(extra):
+    """Return the names of all distributions that an extra installs."""
     found = set()
-    waiting = [Requirement(f"twoviews[{extra}]")]
-    while waiting:
-        wanted = waiting.pop()
-        for part in ["", *wanted.extras]:
-            if (key := (canonicalize_name(wanted.name), part)) not in found:
+    pending = [Requirement(f"twoviews[{extra}]")]
+    while pending:
+        requirement = pending.pop()
+        for part in ["", *requirement.extras]:
+            if (key := (canonicalize_name(requirement.name), part)) not in found:
                 found.add(key)
-                waiting += required(*key)
+                pending += requirements_of(*key)
     return {name for name, _ in found}
 
 
-def required(name, extra):
-    if name == "twoviews":  # from the file: what is installed may be older
+def requirements_of(name, extra):
+    if name == "twoviews":  # from pyproject.toml: the installed metadata may be older
         lines = EXTRAS[extra] if extra else PROJECT["project"]["dependencies"]
         return [Requirement(line) for line in lines]
     try:
         lines = [Requirement(line) for line in requires(name) or []]
-    except PackageNotFoundError:  # of another platform
+    except PackageNotFoundError:  # for another platform
         return []
     return [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
 
 
 def modules(*packages):
-    """Every module of the packages, by its dotted name."""
+    """Return the dotted names of all modules of the packages."""
     files = [path.relative_to(ROOT) for package in packages for path in (ROOT / package).rglob("*.py")]
     return sorted(".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files)
 
 
-def ours(command):
-    """Whether the command runs a module that exists."""
+def is_module_command(command):
+    """Return whether the command runs an existing module."""
     assert command[:2] == ["python", "-m"], command
     return importlib.util.find_spec(command[2]) is not None
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_is_made_of_what_exists_and_runs_as_nobody_special(path):
+def test_an_image_copies_existing_files_and_runs_without_privileges(path):
     words = instructions(path)
     assert {name for name, _ in words} <= INSTRUCTIONS
     assert [name for name, _ in words].count("FROM") == 2
@@ -134,7 +134,7 @@ def test_an_image_is_made_of_what_exists_and_runs_as_nobody_special(path):
         if name == "COPY" and "--from" not in rest:
             assert all((ROOT / source).exists() for source in rest.split()[:-1]), rest
         if name == "CMD":
-            assert ours(json.loads(rest))
+            assert is_module_command(json.loads(rest))
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
@@ -152,8 +152,8 @@ def test_an_image_installs_an_extra_that_exists(path):
     ],
     ids=["api", "worker"],
 )
-def test_an_extra_brings_all_that_its_image_imports(extra, needed):
-    with_extra = brought(extra)
+def test_an_extra_installs_all_that_its_image_imports(extra, needed):
+    with_extra = distributions_of(extra)
     absent = [
         module
         for module, names in packages_distributions().items()
@@ -163,54 +163,54 @@ def test_an_extra_brings_all_that_its_image_imports(extra, needed):
     assert "sqlalchemy" not in absent
     environment = OURS["migrate"]["environment"]
     database = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", environment["TWOVIEWS_DATABASE_URL"])
-    told = json.dumps([absent, needed, database, environment["TWOVIEWS_BROKER_URL"]])
+    request = json.dumps([absent, needed, database, environment["TWOVIEWS_BROKER_URL"]])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", IMPORT_WITHOUT],
-        cwd=ROOT, input=told, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, input=request, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(extra == "worker")]
 
 
-def test_every_service_is_covered_by_what_its_image_was_seen_to_import():
-    there = {"api": {"api", "service", "worker.keeper"}, "worker": {"worker", "worker.encoder"}}
+def test_every_command_is_in_the_import_test_of_its_image():
+    tested = {"api": {"api", "service", "worker.keeper"}, "worker": {"worker", "worker.encoder"}}
     for service in OURS.values():
         words = command(service)
-        assert words[2] in there[dockerfile(service).suffix[1:]]
+        assert words[2] in tested[dockerfile(service).suffix[1:]]
 
 
 def test_the_image_of_the_api_installs_no_torch():
-    assert brought("api").isdisjoint({"torch", "torchvision", "numpy", "pillow", "pyarrow"})
-    assert "torch" in brought("worker")
+    assert distributions_of("api").isdisjoint({"torch", "torchvision", "numpy", "pillow", "pyarrow"})
+    assert "torch" in distributions_of("worker")
 
 
-def test_the_image_of_workers_installs_the_torch_that_the_project_wants():
+def test_the_image_of_workers_installs_the_torch_version_of_the_project():
     (run,) = [rest for name, rest in instructions(ROOT / "docker" / "Dockerfile.worker") if "$TORCH_OPTIONS" in rest]
-    assert run.split("--no-cache-dir ")[1].split()[0] == "$TORCH_OPTIONS"  # no quotes: it may be several words
+    assert run.split("--no-cache-dir ")[1].split()[0] == "$TORCH_OPTIONS"  # unquoted: it may be several words
     assert set(re.findall(r'"(.*?)"', run)) == {line for line in EXTRAS["core"] if line.startswith("torch")}
 
 
-def test_images_copy_every_package_that_is_built():
+def test_images_copy_every_package_of_the_project():
     packages = {pattern.rstrip("*") for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
     for path in DOCKERFILES:
         copied = {rest.split()[0] for name, rest in instructions(path) if name == "COPY" and "--from" not in rest}
         assert packages <= copied
 
 
-def test_what_is_copied_is_not_ignored():
-    kept = (ROOT / ".dockerignore").read_text()
+def test_copied_files_are_not_in_dockerignore():
+    lines = (ROOT / ".dockerignore").read_text()
     for path in DOCKERFILES:
         for name, rest in instructions(path):
             if name == "COPY" and "--from" not in rest:
-                assert all(f"!{source}\n" in kept for source in rest.split()[:-1])
+                assert all(f"!{source}\n" in lines for source in rest.split()[:-1])
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_starts_a_command_that_exists(name):
+def test_a_service_runs_an_existing_command(name):
     service = SERVICES[name]
     if name in OURS:
         assert dockerfile(service).exists()
-        assert ours(command(service))
+        assert is_module_command(command(service))
         assert set(service["environment"]) <= {f"TWOVIEWS_{field.upper()}" for field in Settings.model_fields}
         assert service["volumes"] == ["data:/data"]
         assert service["init"] is True
@@ -219,12 +219,12 @@ def test_a_service_starts_a_command_that_exists(name):
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_an_image_sets_what_exists(path):
-    ours = {name for name in variables(path) if name.startswith("TWOVIEWS_")}
-    assert ours <= {f"TWOVIEWS_{field.upper()}" for field in Settings.model_fields}
+def test_an_image_sets_existing_settings(path):
+    settings = {name for name in variables(path) if name.startswith("TWOVIEWS_")}
+    assert settings <= {f"TWOVIEWS_{field.upper()}" for field in Settings.model_fields}
 
 
-def test_downloaded_weights_stay_in_the_volume_and_no_sweep_takes_them(tmp_path):
+def test_downloaded_weights_are_in_the_volume_and_survive_the_sweep(tmp_path):
     home = Path(variables(ROOT / "docker" / "Dockerfile.worker")["HOME"])
     volume = Path(OURS["worker"]["volumes"][0].partition(":")[2])
     weights = tmp_path / home.relative_to(volume) / ".cache" / "torch" / "hub" / "checkpoints" / "resnet18.pth"
@@ -238,7 +238,7 @@ def test_downloaded_weights_stay_in_the_volume_and_no_sweep_takes_them(tmp_path)
     assert not leftover.exists()
 
 
-def test_everything_that_can_say_how_it_is_has_a_health_check():
+def test_every_service_has_a_health_check_or_disables_it():
     checked = {name for name, service in SERVICES.items() if "test" in service.get("healthcheck", {})}
     disabled = {name for name, service in SERVICES.items() if service.get("healthcheck", {}).get("disable")}
     assert checked | disabled == set(SERVICES) - {"api"}
@@ -246,29 +246,29 @@ def test_everything_that_can_say_how_it_is_has_a_health_check():
     assert "HEALTHCHECK" in {name for name, _ in instructions(ROOT / "docker" / "Dockerfile.api")}
 
 
-def test_postgres_is_healthy_once_it_answers_over_tcp_and_keeps_its_data():
+def test_postgres_is_healthy_once_it_answers_over_tcp_and_persists_its_data():
     postgres = SERVICES["postgres"]
     assert int(re.fullmatch(r"postgres:(\d+)-alpine", postgres["image"])[1]) >= 18
-    assert postgres["volumes"] == ["database:/var/lib/postgresql"]  # since 18; the data are in a folder of the version
+    assert postgres["volumes"] == ["database:/var/lib/postgresql"]  # since 18, a subfolder for each version
     check = postgres["healthcheck"]["test"]
     assert check[:2] == ["CMD", "pg_isready"]
     assert check[check.index("-h") + 1] == "127.0.0.1"
 
 
-def test_health_checks_over_http_ask_the_port_that_is_served_for_a_path_that_exists():
+def test_health_checks_over_http_request_an_existing_path_on_the_served_port():
     (rest,) = [rest for name, rest in instructions(ROOT / "docker" / "Dockerfile.api") if name == "HEALTHCHECK"]
     of_api = json.loads(rest.partition("CMD ")[2])[-1]
     of_encoder = OURS["encoder"]["healthcheck"]["test"][-1]
     assert OURS["encoder-gpu"]["healthcheck"]["test"][-1] == of_encoder
     for check in (of_api, of_encoder):
         compile(check, "check", "exec")
-    asked = [urlsplit(re.search(r"http://[^']+", check)[0]) for check in (of_api, of_encoder)]
+    urls = [urlsplit(re.search(r"http://[^']+", check)[0]) for check in (of_api, of_encoder)]
     words = command(OURS["api"])
-    assert asked[0].port == int(words[words.index("--port") + 1])
+    assert urls[0].port == int(words[words.index("--port") + 1])
     application = api.app.create(Settings(data_dir=Path("unused"), _env_file=None))
-    assert asked[0].path in application.openapi()["paths"]
-    assert asked[1].port == urlsplit(OURS["encoder"]["environment"]["TWOVIEWS_ENCODER_URL"]).port
-    assert f'case "GET", "{asked[1].path}":' in (ROOT / "worker" / "encoder.py").read_text()
+    assert urls[0].path in application.openapi()["paths"]
+    assert urls[1].port == urlsplit(OURS["encoder"]["environment"]["TWOVIEWS_ENCODER_URL"]).port
+    assert f'case "GET", "{urls[1].path}":' in (ROOT / "worker" / "encoder" / "server.py").read_text()
 
 
 def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
@@ -279,7 +279,7 @@ def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
     settings = Settings(data_dir=tmp_path, _env_file=None)
     database = Database(settings.database)
 
-    def healthy():
+    def is_healthy():
         environment = {**os.environ, "TWOVIEWS_DATA_DIR": str(tmp_path), "TWOVIEWS_DATABASE_URL": ""}
         done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=environment, capture_output=True, timeout=60)
         assert done.stderr == b""
@@ -289,37 +289,37 @@ def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
         migrate.upgrade(database)
         with database.writing() as session:
             workers.seen(session, "train@elsewhere:1", "train")
-        assert not healthy()
+        assert not is_healthy()
         with database.writing() as session:
             workers.seen(session, f"train@{socket.gethostname()}:7", "train")
-        assert healthy()
+        assert is_healthy()
     finally:
         database.close()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_brings_each_part_once_and_one_image_of_workers(profile):
+def test_a_profile_starts_each_process_once_with_one_worker_image(profile):
     parts = [
         ["service", "migrate"], ["api", "--host", "0.0.0.0", "--port", "8000"], ["worker.keeper"],
         ["worker", "--queue", "train"], ["worker", "--queue", "data"], ["worker.encoder"],
     ]  # fmt: skip
-    found = [words[2:] for words in started(profile).values()]
+    found = [words[2:] for words in commands_of(profile).values()]
     assert sorted(found) == sorted(parts)
-    assert {OURS[name]["image"] for name in started(profile)} == {"twoviews-api", f"twoviews-worker:{profile}"}
+    assert {OURS[name]["image"] for name in commands_of(profile)} == {"twoviews-api", f"twoviews-worker:{profile}"}
     host = urlsplit(OURS["api"]["environment"]["TWOVIEWS_ENCODER_URL"]).hostname
-    (encoder,) = [name for name, words in started(profile).items() if words[2] == "worker.encoder"]
+    (encoder,) = [name for name, words in commands_of(profile).items() if words[2] == "worker.encoder"]
     aliases = OURS[encoder].get("networks", {}).get("default", {}).get("aliases", [])
     assert host in [encoder, *aliases]
 
 
-def test_the_profile_cpu_takes_a_torch_without_cuda():
-    for name in started("cpu"):
+def test_the_profile_cpu_installs_torch_without_cuda():
+    for name in commands_of("cpu"):
         if OURS[name]["image"] == "twoviews-worker:cpu":
             options = OURS[name]["build"]["args"]["TORCH_OPTIONS"]
             assert options == "--index-url https://download.pytorch.org/whl/cpu"
 
 
-def test_a_gpu_is_reserved_by_training_and_encoder_of_the_profile_gpu():
+def test_training_and_encoder_of_the_profile_gpu_reserve_a_gpu():
     reserving = {name: service["deploy"] for name, service in SERVICES.items() if "deploy" in service}
     assert set(reserving) == {"worker-gpu", "encoder-gpu"}
     for deploy in reserving.values():
@@ -327,7 +327,7 @@ def test_a_gpu_is_reserved_by_training_and_encoder_of_the_profile_gpu():
         assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
 
 
-def test_services_end_by_themselves_before_docker_kills_them():
+def test_services_stop_before_docker_kills_them():
     assert "--grace-seconds" not in command(OURS["api"])
     assert api.__main__.GRACE_SECONDS < DOCKER_STOP_SECONDS
     grace_seconds = Settings(_env_file=None).grace_seconds
@@ -336,7 +336,7 @@ def test_services_end_by_themselves_before_docker_kills_them():
             assert int(service["stop_grace_period"].removesuffix("s")) > grace_seconds + DOCKER_STOP_SECONDS, name
 
 
-def test_no_secret_is_plain_that_could_not_be_set_otherwise():
+def test_every_secret_is_set_by_a_variable():
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
             if "PASSWORD" in name or "TOKEN" in name or "DATABASE_URL" in name:

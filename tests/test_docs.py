@@ -1,4 +1,4 @@
-"""The documentation: every command, address, config, path and piece of Python in it is one that exists."""
+"""The documentation: every command, route, config, path and Python name in it exists."""
 
 import ast
 import importlib.util
@@ -26,7 +26,7 @@ from twoviews.client import Client, Datasets, Jobs, Keys, Models
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-CLIENT_VARIABLES = ("url", "key")  # TWOVIEWS_URL and TWOVIEWS_KEY: where the client, and curl, find the service
+CLIENT_VARIABLES = ("url", "key")  # TWOVIEWS_URL and TWOVIEWS_KEY, read by the client and by curl
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -48,7 +48,7 @@ def blocks(*kinds):
 
 
 def lines(block):
-    """The commands of a shell block, as words; a line that goes on is one command, and comments are left out."""
+    """Return the commands of a shell block as lists of words, with continuation lines joined and without comments."""
     text = block.text.replace("\\\n", " ")
     return [words for line in text.splitlines() if (words := shlex.split(line, comments=True))]
 
@@ -58,7 +58,7 @@ def routes():
     return {(method.upper(), path) for path, methods in openapi["paths"].items() for method in methods}
 
 
-def test_every_block_says_its_language():
+def test_every_block_has_a_known_language():
     known = {"", "sh", "python", "json config", "json request", "json problem"} | {
         f"json {kind}" for kind in config.KINDS
     }
@@ -88,7 +88,7 @@ def test_commands_exist(block):
 
 
 def check_curl(words):
-    """The method and the path are a route; a JSON body's config is one that would be accepted."""
+    """Assert that method and path are a route, and that the config in a JSON body is valid."""
     values = {"-X": None, "-H": None, "-d": None, "-F": None}
     url, method, body, form = "", None, None, False
     rest = iter(words)
@@ -103,14 +103,14 @@ def check_curl(words):
     path = re.sub(r"/(ds|job|mdl)_…", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
     method = method or ("POST" if form or body else "GET")
     known = {(verb, re.sub(r"\{\w+\}", "{id}", place)) for verb, place in routes()}
-    assert (method, path) in known, f"{method} {path} is no route"
+    assert (method, path) in known, f"{method} {path} is not a route"
     if body:
         job = json.loads(body)
         config.parse(job["config"], job["kind"])
 
 
 def check_twoviews(words):
-    """The words parse as a command: it exists, and so does every option."""
+    """Assert that the words parse as a command with its options."""
     node = typer.main.get_command(command)
     context = node.make_context("twoviews", list(words), resilient_parsing=False)
     while hasattr(node, "commands"):
@@ -119,24 +119,24 @@ def check_twoviews(words):
 
 
 @blocks("python")
-def test_python_compiles_and_calls_what_exists(block):
+def test_python_compiles_and_calls_existing_methods(block):
     tree = ast.parse(block.text)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
-            assert all(there(node.module, alias.name) for alias in node.names)
+            assert all(is_importable(node.module, alias.name) for alias in node.names)
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("client."):
             target = resolve(ast.unparse(node.func).split(".")[1:])
-            given = [ast.unparse(argument) for argument in node.args]
-            inspect.signature(target).bind(*given, **{word.arg: word.value for word in node.keywords})
+            positional = [ast.unparse(argument) for argument in node.args]
+            inspect.signature(target).bind(*positional, **{word.arg: word.value for word in node.keywords})
 
 
-def there(module, name):
-    """Whether the module has that name, or a module of that name in it."""
+def is_importable(module, name):
+    """Return whether the name is an attribute or a submodule of the module."""
     return hasattr(importlib.import_module(module), name) or bool(importlib.util.find_spec(f"{module}.{name}"))
 
 
 def resolve(path):
-    """The bound method that `client.<path>` names."""
+    """Return the bound method `client.<path>`."""
     with Client("http://127.0.0.1:9", "tv_none") as thing:
         for name in path:
             thing = getattr(thing, name)
@@ -144,7 +144,7 @@ def resolve(path):
 
 
 @pytest.mark.parametrize("name", ["README.md", "api.md", "deploy.md"])
-def test_a_page_says_how_to_set_the_address_and_the_key_before_it_uses_them(name):
+def test_a_page_sets_the_address_and_the_key_before_it_uses_them(name):
     page = next(page for page in PAGES if page.name == name)
     text = page.read_text(encoding="utf-8")
     for variable in ("TWOVIEWS_URL", "TWOVIEWS_KEY"):
@@ -152,15 +152,15 @@ def test_a_page_says_how_to_set_the_address_and_the_key_before_it_uses_them(name
 
 
 @blocks("json")
-def test_configs_would_be_accepted(block):
+def test_configs_are_valid(block):
     if block.kind in ("json request", "json problem"):
-        return  # test_the_example_of_a_problem_is_what_the_service_answers
+        return  # test_the_example_of_a_problem_is_the_response_of_the_service
     kind = block.kind.split(" ")[1].replace("config", "pretrain")
     config.parse(json.loads(block.text), kind)
 
 
 def config_classes(model):
-    """A kind's class, then those of its fields, each once."""
+    """Return the class and the config classes of its fields, each once."""
     parts = [part for field in model.model_fields.values() for part in models_in(field.annotation)]
     return list(dict.fromkeys([model, *(found for part in parts for found in config_classes(part))]))
 
@@ -172,18 +172,18 @@ def models_in(annotation):
 
 
 def field_table(model):
-    """The table of a config class as it has to stand on the page: its fields, their defaults, what they do."""
+    """Return the required table of a config class: fields, defaults, descriptions."""
     rows = [f"| {model.__name__} | default | what it does |", "|---|---|---|"]
     for name, field in model.model_fields.items():
-        assert field.description, f"{model.__name__}.{name} does not say what it does"
-        rows.append(f"| `{name}` | {shown_default(field)} | {field.description} |")
+        assert field.description, f"{model.__name__}.{name} has no description"
+        rows.append(f"| `{name}` | {format_default(field)} | {field.description} |")
     return "\n".join(rows)
 
 
-def shown_default(field):
-    """As JSON; an object's own defaults are in its own table."""
+def format_default(field):
+    """Return the default as JSON; the defaults of an object are in the object's own table."""
     if field.is_required():
-        return "needed"
+        return "required"
     if isinstance(field.default, BaseModel):
         return "see below"
     return f"`{json.dumps(field.default)}`"
@@ -200,7 +200,7 @@ def shown_default(field):
     ],
 )
 def test_every_field_of_a_config_is_in_a_table(page, kinds):
-    """What a kind shares with pretraining is on that page alone."""
+    """Fields that a kind shares with pretraining are only in train.md."""
     text = "\n".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in (page, "train.md"))
     for kind in kinds:
         for model in config_classes(config.KINDS[kind]):
@@ -212,12 +212,12 @@ def test_every_field_of_an_import_is_in_a_table():
 
 
 def test_every_kind_has_its_tables_on_a_page():
-    marked = test_every_field_of_a_config_is_in_a_table.pytestmark[0]
-    assert {kind for _, kinds in marked.args[1] for kind in kinds} == set(config.KINDS)
+    parameters = test_every_field_of_a_config_is_in_a_table.pytestmark[0]
+    assert {kind for _, kinds in parameters.args[1] for kind in kinds} == set(config.KINDS)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_the_example_of_a_problem_is_what_the_service_answers(settings, database, tenant):
+def test_the_example_of_a_problem_is_the_response_of_the_service(settings, database, tenant):
     request, problem = (
         json.loads(block.text) for kind in ("request", "problem") for block in BLOCKS if block.kind == f"json {kind}"
     )
@@ -230,7 +230,7 @@ def test_the_example_of_a_problem_is_what_the_service_answers(settings, database
 
 
 def rows(page, heading):
-    """The rows of the table with that first heading, as lists of cells."""
+    """Return the rows of the table with that first heading, as lists of cells."""
     table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
@@ -258,24 +258,24 @@ def in_words(value):
 
 def test_exit_codes_are_those_of_the_command():
     found = {int(code): meaning for code, meaning in rows("api.md", "code")}
-    told = re.search(r"Exit codes: (.*?)\.$", main.__doc__, re.DOTALL | re.MULTILINE)[1]
-    assert found == {int(item[0]): item[2:] for item in " ".join(told.split()).split("; ")}
-    assert set(found) == {0, main.FAILED, main.WRONG, main.MISSING, main.AWAY}
+    documented = re.search(r"Exit codes: (.*?)\.$", main.__doc__, re.DOTALL | re.MULTILINE)[1]
+    assert found == {int(item[0]): item[2:] for item in " ".join(documented.split()).split("; ")}
+    assert set(found) == {0, main.FAILED, main.INVALID, main.NOT_FOUND, main.UNAVAILABLE}
 
 
-def test_every_metric_that_a_run_yields_is_in_the_table():
-    yielded = {
+def test_every_metric_of_a_run_is_in_the_table():
+    metrics = {
         node.value
         for file in (ROOT / "ssl_core").rglob("*.py")
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z]+/[a-z_0-9]+", str(node.value))
     }
-    assert "train/loss" in yielded
-    assert yielded == {name for names, _ in rows("watch.md", "metric") for name in re.findall(r"`(\w+/\w+)`", names)}
+    assert "train/loss" in metrics
+    assert metrics == {name for names, _ in rows("watch.md", "metric") for name in re.findall(r"`(\w+/\w+)`", names)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
+def test_local_links_exist(page):
     local = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in local if not (page.parent / link).exists()] == []
 
@@ -295,13 +295,13 @@ def test_the_captioned_tree_is_the_tree():
     assert [file.name for file in (ROOT / "ssl_core").glob("[a-z]*.py") if file.name not in core] == []
 
 
-def test_every_module_of_the_client_starts_with_what_it_is():
+def test_every_module_of_the_client_has_a_docstring():
     for file in (ROOT / "twoviews").rglob("*.py"):
-        assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no first line"
+        assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no docstring"
 
 
 @pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Keys])
-def test_every_method_of_the_client_says_what_it_does(noun):
+def test_every_method_of_the_client_has_a_docstring(noun):
     public = {name: method for name, method in vars(noun).items() if inspect.isfunction(method) and name[0] != "_"}
     assert public
     assert noun.__doc__

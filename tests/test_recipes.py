@@ -1,7 +1,7 @@
 """Every recipe runs: published systems and the methods on CIFAR-10 through the service, all others without it.
 
-The images are real: small squares out of scikit-learn's two photographs, one class each; or the first of each class in
-an archive of yours, `RECIPE_IMAGES=cifar10.tar.xz`, laid out as `<split>/<class>/…`.
+The images are real: small squares of scikit-learn's two photographs, one class each; or the first images of each class
+in an archive given by `RECIPE_IMAGES=cifar10.tar.xz`, with the layout `<split>/<class>/…`.
 """
 
 import os
@@ -27,12 +27,12 @@ from tests.ssl_core.toys import SIDE, shrink_config, shrink_evaluation
 from tests.test_end_to_end import up
 
 SERVED = [*PUBLISHED, *CIFAR10]
-TEACHERS = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}  # whose model a kind goes on from
+TEACHERS = {"finetune": "simclr-imagenet", "distill": "simclrv2-finetune-10pct"}  # the recipe whose model a kind needs
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder of real images: of each class at most 20 to train on and 8 to judge."""
+    """Return a folder of real images: at most 20 training and 8 test images of each class."""
     folder = tmp_path_factory.mktemp("photos")
     if archive := os.environ.get("RECIPE_IMAGES"):
         shutil.unpack_archive(archive, folder, **({} if archive.endswith(".zip") else {"filter": "data"}))
@@ -45,7 +45,7 @@ def photos(tmp_path_factory):
 
 
 def write_squares(folder):
-    """Of each of two photographs, in the classes `temple` and `flower`."""
+    """Write squares of two photographs, in the classes `temple` and `flower`."""
     for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
         generator = np.random.default_rng(0)
         for number in range(28):
@@ -61,13 +61,13 @@ def test_recipes_run_through_the_service(photos, tmp_path):
     with up(tmp_path / "data") as service, service.client() as client:
         dataset = client.datasets.wait(client.datasets.upload(photos, name="photos"), timeout_seconds=60)
         assert set(dataset.report["classes"]) == {path.name for path in (photos / "train").iterdir() if path.is_dir()}
-        shown = {recipe["name"]: recipe for recipe in client.recipes()}
+        listed = {recipe["name"]: recipe for recipe in client.recipes()}
         jobs = {}
         for recipe in SERVED:
-            assert shown[recipe.name]["config"] == recipe.config
+            assert listed[recipe.name]["config"] == recipe.config
             model = jobs.get(TEACHERS.get(recipe.kind))
-            asked = {"kind": recipe.kind, "config": shrink_config(recipe), "model": model}
-            jobs[recipe.name] = client.jobs.submit(dataset=dataset, name=recipe.name, **asked)
+            request = {"kind": recipe.kind, "config": shrink_config(recipe), "model": model}
+            jobs[recipe.name] = client.jobs.submit(dataset=dataset, name=recipe.name, **request)
         for name, job in jobs.items():
             done = client.jobs.wait(job, timeout_seconds=800)
             assert done.status == "succeeded", (name, done.error)
@@ -89,7 +89,7 @@ def test_other_recipes_run(recipe, packed, tmp_path):
 
 @pytest.fixture(scope="module")
 def model(packed, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("judged")
+    directory = tmp_path_factory.mktemp("pretrained")
     assert isinstance(list(run(config.parse(shrink_config(CIFAR10[0])), Inputs(packed), directory))[-1], Result)
     return directory / "model"
 
@@ -97,7 +97,7 @@ def model(packed, tmp_path_factory):
 @pytest.mark.parametrize(
     "recipe", [recipe for recipe in RECIPES.values() if recipe.evaluation], ids=lambda recipe: recipe.name
 )
-def test_the_evaluation_of_a_recipe_judges(recipe, packed, model, tmp_path):
+def test_the_evaluation_of_a_recipe_runs(recipe, packed, model, tmp_path):
     config.parse(recipe.evaluation, "linear_eval")
     *_, last = run(config.parse(shrink_evaluation(recipe), "linear_eval"), Inputs(packed, model), tmp_path)
     assert isinstance(last, Result), last

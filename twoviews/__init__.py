@@ -1,4 +1,4 @@
-"""Twoviews: the Python client of the service, and the `twoviews` command."""
+"""Twoviews: the Python client of the service, and the `twoviews` command-line interface."""
 
 from twoviews.client import Client
 from twoviews.errors import (
@@ -9,9 +9,9 @@ from twoviews.errors import (
     JobFailed,
     NoCredentials,
     TwoviewsError,
-    Waited,
+    WaitTimeout,
 )
-from twoviews.values import Dataset, Job, Key, Metrics, Model, Series, Update
+from twoviews.values import Dataset, Job, JobStatus, Key, Metrics, Model, Series, Update
 
 __all__ = [
     "ApiError",
@@ -22,6 +22,7 @@ __all__ = [
     "DatasetFailed",
     "Job",
     "JobFailed",
+    "JobStatus",
     "Key",
     "Metrics",
     "Model",
@@ -29,5 +30,5 @@ __all__ = [
     "Series",
     "TwoviewsError",
     "Update",
-    "Waited",
+    "WaitTimeout",
 ]

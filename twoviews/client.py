@@ -1,11 +1,11 @@
-"""The client: the service as Python calls.
+"""The client: the HTTP interface of the service as Python methods.
 
     client = Client()
     dataset = client.datasets.wait(client.datasets.upload("photos.zip"))
     run = client.jobs.wait(client.jobs.submit(dataset=dataset, config={"method": {"name": "simclr"}}))
     vectors = client.embed(run.model_id, ["cat.jpg", "dog.jpg"])
 
-Wherever an id is asked for, the value itself will do. Every call may raise `ApiError` and `CannotReach`.
+An id may be given as a string or as the value that has it. Every call may raise `ApiError` and `CannotReach`.
 """
 
 import json
@@ -19,12 +19,12 @@ from urllib.parse import quote
 import httpx
 
 from twoviews import credentials, download, embeddings, upload
-from twoviews.errors import DatasetFailed, JobFailed, Waited
+from twoviews.errors import DatasetFailed, JobFailed, WaitTimeout
 from twoviews.transport import Transport
-from twoviews.values import Dataset, Job, Json, Key, Metrics, Model, Update, Value
+from twoviews.values import Dataset, Job, JobStatus, Json, Key, Metrics, Model, Update, Value
 
 Ref = str | Value
-MOST_POINTS = 10_000  # of each series in one answer
+MAX_POINTS = 10_000  # of each series in one response
 
 
 class Client:
@@ -40,7 +40,7 @@ class Client:
         retries: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Connect to `url` with `key`, else to what `twoviews up` left in `data_dir`, else as the environment says."""
+        """Connect to `url` with `key`; for the defaults, from `data_dir` or the environment, see `credentials.find`."""
         found = credentials.find(url, key, Path(data_dir) if data_dir else None)
         self._transport = Transport(found, timeout_seconds=timeout_seconds, retries=retries, transport=transport)
         self.url = found.url
@@ -52,26 +52,26 @@ class Client:
     def embed(
         self, model: Ref, images: Iterable[str | Path | bytes], *, layer: str = "backbone", batch: int = 64
     ) -> list[embeddings.Row]:
-        """Return one float32 row for each image (a path, or the bytes of a file), in order.
+        """Return one float32 row per image (a path, or the bytes of a file), in order.
 
-        `numpy.array(rows)` makes an N×D matrix of them. Images are read and sent `batch` at a time.
+        `numpy.array(rows)` has shape N×D. Images are read and sent `batch` at a time.
         """
         return list(embeddings.embed(self._transport, id_of(model), images, layer, batch))
 
     def methods(self) -> Sequence[Json]:
-        """What can be trained: each method with its defaults and its JSON schema."""
+        """Return the training methods, each with its defaults and its JSON schema."""
         return tuple(self._transport.pages("/methods"))
 
     def backbones(self) -> Sequence[Json]:
-        """The networks that can be trained."""
+        """Return the backbones."""
         return tuple(self._transport.pages("/backbones"))
 
     def recipes(self) -> Sequence[Json]:
-        """Whole configs with a name, which can be submitted as they stand."""
+        """Return the recipes: complete configs by name."""
         return tuple(self._transport.pages("/recipes"))
 
     def close(self) -> None:
-        """Close the connection; what is asked for afterwards raises."""
+        """Close the connection; later calls raise."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -97,42 +97,42 @@ class Datasets:
         on_bad_file: str = "reject",
         progress: upload.Progress | None = None,
     ) -> Dataset:
-        """Send an archive, or a folder, which is packed on the way; `wait` for the answer to become ready.
+        """Upload an archive, or a folder, which is packed first; `wait` returns the dataset once it is ready.
 
-        `progress(sent, total)` is called with bytes. `on_bad_file` is `reject` or `skip`.
+        `progress(sent, total)` gets numbers of bytes. `on_bad_file` is `reject` or `skip`.
         """
         source = Path(path)
         fields = {"name": name or source.resolve().name, "on_bad_file": on_bad_file}
-        with upload.archive(source) as packed, upload.Watched(packed, progress) as file:
+        with upload.pack(source) as packed, upload.ProgressReader(packed, progress) as file:
             parts = {"file": (packed.name, file, "application/octet-stream")}
             return Dataset.of(self._transport.create("/datasets", data=fields, files=parts))
 
     def get(self, dataset: Ref) -> Dataset:
-        """Return a dataset as it is now."""
+        """Return a dataset."""
         return Dataset.of(self._transport.get(f"/datasets/{id_of(dataset)}"))
 
     def list(self, *, status: str | None = None) -> Iterator[Dataset]:
-        """Yield datasets, newest first; pages are fetched as they are needed."""
+        """Yield datasets, newest first; pages are fetched on demand."""
         return map(Dataset.of, self._transport.pages("/datasets", status=status))
 
     def wait(self, dataset: Ref, *, timeout_seconds: float | None = None) -> Dataset:
-        """Return the dataset once it is ready. Raises DatasetFailed, and Waited after `timeout_seconds`."""
-        for pause in _pauses(timeout_seconds, f"The dataset {id_of(dataset)} is still being validated."):
+        """Return the dataset once it is ready. Raises DatasetFailed, and WaitTimeout after `timeout_seconds`."""
+        for pause in _poll_pauses(timeout_seconds, f"The dataset {id_of(dataset)} is still being validated."):
             found = self.get(dataset)
             if found.status == "failed":
                 raise DatasetFailed(found.id, found.error)
             if found.status == "ready":
                 return found
             time.sleep(pause)
-        raise AssertionError("the pauses end in Waited")
+        raise AssertionError("_poll_pauses raises WaitTimeout")
 
     def delete(self, dataset: Ref) -> None:
-        """Forget a dataset. Refused while a job that has not ended uses it."""
+        """Delete a dataset. Refused while a job that has not ended uses it."""
         self._transport.send("DELETE", f"/datasets/{id_of(dataset)}", safe=False)
 
 
 class Jobs:
-    """`client.jobs`: runs."""
+    """`client.jobs`: training, evaluation and export jobs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -148,7 +148,7 @@ class Jobs:
         priority: int = 0,
         metadata: Mapping[str, str] | None = None,
     ) -> Job:
-        """Ask for a run. `model` may be a model, or a job that is still to make one: the new job waits for it."""
+        """Submit a job. `model` is a model, or a job that has yet to make one: the new job waits for it."""
         body: dict[str, Any] = {"kind": kind, "dataset": id_of(dataset), "config": dict(config or {})}
         body |= {"priority": priority, "metadata": dict(metadata or {})}
         body |= {"model": id_of(model)} if model else {}
@@ -156,34 +156,34 @@ class Jobs:
         return Job.of(self._transport.create("/jobs", json=body))
 
     def get(self, job: Ref) -> Job:
-        """Return a job as it is now."""
+        """Return a job."""
         return Job.of(self._transport.get(f"/jobs/{id_of(job)}"))
 
     def list(self, *, status: str | None = None, kind: str | None = None, dataset: Ref | None = None) -> Iterator[Job]:
-        """Yield jobs, newest first; pages are fetched as they are needed."""
-        named = id_of(dataset) if dataset else None
-        return map(Job.of, self._transport.pages("/jobs", status=status, kind=kind, dataset=named))
+        """Yield jobs, newest first; pages are fetched on demand."""
+        dataset_id = id_of(dataset) if dataset else None
+        return map(Job.of, self._transport.pages("/jobs", status=status, kind=kind, dataset=dataset_id))
 
     def cancel(self, job: Ref) -> Job:
-        """Ask the job to end; it keeps its checkpoint. A job that has ended is left as it is."""
+        """Cancel a job; it keeps its checkpoints. A job that has ended stays as it is."""
         return Job.of(self._transport.send("POST", f"/jobs/{id_of(job)}/cancel").json())
 
     def wait(self, job: Ref, *, timeout_seconds: float | None = None) -> Job:
-        """Return the job once it has succeeded. Raises JobFailed, and Waited after `timeout_seconds`."""
-        for pause in _pauses(timeout_seconds, f"The job {id_of(job)} has not ended."):
+        """Return the job once it has succeeded. Raises JobFailed, and WaitTimeout after `timeout_seconds`."""
+        for pause in _poll_pauses(timeout_seconds, f"The job {id_of(job)} has not ended."):
             found = self.get(job)
             if found.done:
-                return succeeded(found)
+                return require_success(found)
             time.sleep(pause)
-        raise AssertionError("the pauses end in Waited")
+        raise AssertionError("_poll_pauses raises WaitTimeout")
 
     def watch(self, job: Ref, *, names: Sequence[str] = (), poll_seconds: float = 2) -> Iterator[Update]:
-        """Yield what is new about the job, until it has ended, however it ends; no point is missed or repeated."""
+        """Yield the job and its new metric points until it has ended; no point is missed or repeated."""
         last = 0
         while True:
             found = self.get(job)
             wait = None if found.done else poll_seconds
-            fresh = self.metrics(found, names, after=last, max_points=MOST_POINTS, wait_seconds=wait)
+            fresh = self.metrics(found, names, after=last, max_points=MAX_POINTS, wait_seconds=wait)
             last = max(last, fresh.last)
             yield Update(found, fresh)
             if found.done:
@@ -198,15 +198,15 @@ class Jobs:
         max_points: int | None = None,
         wait_seconds: float | None = None,
     ) -> Metrics:
-        """Return series by name (all when none is named), thinned to `max_points` each, first and last kept.
+        """Return series by name (all by default), downsampled to `max_points` each, with the first and the last.
 
-        `after` is the `last` of an earlier answer; with `wait_seconds` the answer waits for something newer.
+        `after` is the `last` of an earlier result; with `wait_seconds` the call waits for newer points.
         """
         wanted = {"names": ",".join(names) or None, "after": after, "max_points": max_points, "wait": wait_seconds}
         return Metrics.of(self._transport.get(f"/jobs/{id_of(job)}/metrics", **wanted))
 
     def events(self, job: Ref, *, after: int | None = None) -> Iterator[Json]:
-        """Yield what happened to the job, oldest first: `{seq, time, level, code, message, data}`."""
+        """Yield the job's events, oldest first: `{seq, time, level, code, message, data}`."""
         return self._transport.pages(f"/jobs/{id_of(job)}/events", after=after)
 
     def checkpoints(self, job: Ref) -> Sequence[Json]:
@@ -214,23 +214,23 @@ class Jobs:
         return tuple(self._transport.pages(f"/jobs/{id_of(job)}/checkpoints"))
 
     def artifacts(self, job: Ref) -> Sequence[Json]:
-        """Return what files the job left, by name: `{name, media_type, sha256, size_bytes, created_at, url}`."""
+        """Return the job's artifacts: `{name, media_type, sha256, size_bytes, created_at, url}`."""
         return tuple(self._transport.pages(f"/jobs/{id_of(job)}/artifacts"))
 
     def artifact(self, job: Ref, name: str) -> bytes:
-        """Return the content of a file that the job left."""
+        """Return the content of an artifact."""
         return self._transport.send("GET", f"/jobs/{id_of(job)}/artifacts/{quote(name, safe='')}").content
 
     def download(self, job: Ref, folder: str | Path) -> Sequence[Path]:
-        """Save all that the job left in the folder, which is made where it is missing, and return the files' paths.
+        """Save the job's artifacts in the folder, which is created if necessary, and return their paths.
 
-        A file appears whole or not at all. Raises Corrupt when one does not have the SHA-256 that was promised.
+        Files are written atomically. Raises Corrupt when a file does not have the expected SHA-256.
         """
         Path(folder).mkdir(parents=True, exist_ok=True)
         return tuple(self._save(job, item, Path(folder)) for item in self.artifacts(job))
 
     def _save(self, job: Ref, item: Json, folder: Path) -> Path:
-        path = folder / download.file_name(item["name"])
+        path = folder / download.check_file_name(item["name"])
         with self._transport.stream(f"/jobs/{id_of(job)}/artifacts/{quote(item['name'], safe='')}") as answer:
             return download.save(answer, path, item["sha256"], None)
 
@@ -249,76 +249,76 @@ class Models:
         config: Mapping[str, Any] | None = None,
         progress: upload.Progress | None = None,
     ) -> Job:
-        """Send weights that were trained elsewhere: safetensors, or tensors as torch.save writes them.
+        """Upload pretrained weights: safetensors, or tensors written by torch.save.
 
-        The answer is the job that makes a model of them; `client.jobs.wait` waits for it. `config` says what weights do
-        not tell: `backbone`, `stem`, `image_size`, `mean`, `std`. `progress(sent, total)` is called with bytes.
+        Returns the job that makes a model of them; `client.jobs.wait` waits for it. `config` sets what the weights do
+        not contain: `backbone`, `stem`, `image_size`, `mean`, `std`. `progress(sent, total)` gets numbers of bytes.
         """
         source = Path(path)
         fields = {"name": name or source.name, "config": json.dumps(dict(config or {}))}
-        with upload.Watched(source, progress) as file:
+        with upload.ProgressReader(source, progress) as file:
             parts = {"file": (source.name, file, "application/octet-stream")}
             return Job.of(self._transport.create("/models", data=fields, files=parts))
 
     def list(self) -> Iterator[Model]:
-        """Yield models, newest first; pages are fetched as they are needed."""
+        """Yield models, newest first; pages are fetched on demand."""
         return map(Model.of, self._transport.pages("/models"))
 
     def get(self, model: Ref) -> Model:
-        """Return a model, by its own id or by that of the job that made it."""
+        """Return a model, by its id or by the id of the job that made it."""
         return Model.of(self._transport.get(f"/models/{id_of(model)}"))
 
     def download(
         self, model: Ref, target: str | Path, *, file: str = "weights", progress: upload.Progress | None = None
     ) -> Path:
-        """Save `weights`, `heads`, `card` or `readme` as `target`, or in it if it is a folder; return the file's path.
+        """Save `weights`, `heads`, `card` or `readme` as `target`, or in the folder `target`; return the path.
 
-        The file appears whole or not at all. Raises Corrupt when weights do not have the model's SHA-256.
+        The file is written atomically. Raises Corrupt when weights do not have the model's SHA-256.
         """
-        known = self.get(model)
-        path = download.place(Path(target), known.id, file)
-        with self._transport.stream(f"/models/{known.id}/download", file=file) as answer:
-            return download.save(answer, path, known.sha256 if file == "weights" else None, progress)
+        found = self.get(model)
+        path = download.target_path(Path(target), found.id, file)
+        with self._transport.stream(f"/models/{found.id}/download", file=file) as answer:
+            return download.save(answer, path, found.sha256 if file == "weights" else None, progress)
 
 
 class Keys:
-    """`client.keys`: who may call."""
+    """`client.keys`: API keys."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def create(self, name: str) -> Key:
-        """Make a key; the answer's `key` is the secret, and is never shown again."""
+        """Create a key; only this result has the secret, as `key`."""
         return Key.of(self._transport.create("/keys", json={"name": name}))
 
     def list(self) -> Iterator[Key]:
-        """Yield keys, newest first, the revoked ones too; their secrets are not shown."""
+        """Yield keys, newest first, with revoked ones and without secrets."""
         return map(Key.of, self._transport.pages("/keys"))
 
     def revoke(self, key: Ref) -> None:
-        """Make a key useless from now on."""
+        """Revoke a key."""
         self._transport.send("DELETE", f"/keys/{id_of(key)}", safe=False)
 
 
 def id_of(thing: Ref) -> str:
-    """Return the id, safe to stand in a path. Raises ValueError."""
+    """Return the id, which is safe in a URL path. Raises ValueError."""
     name = thing.id if isinstance(thing, Value) else thing
     if not name or not name.replace("_", "").replace("-", "").isalnum():
         raise ValueError(f"not an id: {name!r}")
     return name
 
 
-def succeeded(job: Job) -> Job:
-    """Return an ended job. Raises JobFailed when it ended without success."""
-    if job.status != "succeeded":
+def require_success(job: Job) -> Job:
+    """Return a job that has succeeded. Raises JobFailed for any other status."""
+    if job.status != JobStatus.SUCCEEDED:
         raise JobFailed(job.id, job.status, job.error)
     return job
 
 
-def _pauses(timeout_seconds: float | None, sentence: str) -> Iterator[float]:
-    """Yield seconds to sleep, growing to two. Raises Waited with the sentence when the time is over."""
+def _poll_pauses(timeout_seconds: float | None, sentence: str) -> Iterator[float]:
+    """Yield pauses in seconds, growing to 2. Raises WaitTimeout with the sentence after `timeout_seconds`."""
     started, pause = time.monotonic(), 0.05
     while timeout_seconds is None or time.monotonic() - started < timeout_seconds:
         yield pause
         pause = min(pause * 1.5, 2.0)
-    raise Waited(sentence)
+    raise WaitTimeout(sentence)

@@ -1,4 +1,4 @@
-"""Credentials: where the service is, and the key that opens it."""
+"""Credentials: the URL of the service and an API key, from arguments, the environment or a file."""
 
 import json
 import os
@@ -17,11 +17,10 @@ class Credentials:
 
 
 def find(url: str | None = None, key: str | None = None, data_dir: Path | None = None) -> Credentials:
-    """Return what was given, the rest from what `twoviews up` left in `data_dir`.
+    """Return the arguments, with defaults from the file that `twoviews up` writes to `data_dir`.
 
-    When no folder was given the environment comes before it: TWOVIEWS_URL and TWOVIEWS_KEY, then what was left in
-    TWOVIEWS_DATA_DIR or ./twoviews-data. The key in a file is sent to the address in that file alone. Raises
-    NoCredentials.
+    Without `data_dir`, defaults are TWOVIEWS_URL and TWOVIEWS_KEY, then the file in TWOVIEWS_DATA_DIR or
+    ./twoviews-data. The key in a file is sent to no other URL than the one in that file. Raises NoCredentials.
     """
     hint = "Give --key."
     if data_dir is None:
@@ -30,18 +29,18 @@ def find(url: str | None = None, key: str | None = None, data_dir: Path | None =
     if url and key:
         return Credentials(url.rstrip("/"), key)
     path = (data_dir or default_dir()) / FILE_NAME
-    kept = _read(path)
-    if kept is None and data_dir is not None:
-        raise NoCredentials(f"{path} is not there: start a service with `twoviews up --data {data_dir}`.")
-    if kept is None:
+    stored = _read(path)
+    if stored is None and data_dir is not None:
+        raise NoCredentials(f"{path} does not exist: start a service with `twoviews up --data {data_dir}`.")
+    if stored is None:
         raise NoCredentials(f"The address {url} needs a key. {hint}" if url else "")
-    if url and url.rstrip("/") != kept.url:
-        raise NoCredentials(f"The key in {path} is for {kept.url}, not for {url}. {hint}")
-    return Credentials(kept.url, key or kept.key)
+    if url and url.rstrip("/") != stored.url:
+        raise NoCredentials(f"The key in {path} is for {stored.url}, not for {url}. {hint}")
+    return Credentials(stored.url, key or stored.key)
 
 
 def default_dir() -> Path:
-    """Return where a local service keeps everything when nobody says where: TWOVIEWS_DATA_DIR, or ./twoviews-data."""
+    """Return the default data folder of a local service: TWOVIEWS_DATA_DIR, or ./twoviews-data."""
     return Path(os.environ.get("TWOVIEWS_DATA_DIR") or "twoviews-data")
 
 

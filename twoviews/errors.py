@@ -1,12 +1,12 @@
-"""Errors: what a caller of the client may catch.
+"""Errors: the exceptions of the client.
 
-TwoviewsError ─┬─ ApiError           the service answered, and refused
-               ├─ CannotReach        no answer at all, after every retry
-               ├─ NoCredentials      nobody said where the service is
-               ├─ JobFailed          a job ended without success
+TwoviewsError ─┬─ ApiError           the service rejected the request
+               ├─ CannotReach        no response after all retries
+               ├─ NoCredentials      no URL or key is configured
+               ├─ JobFailed          a job failed or was cancelled
                ├─ DatasetFailed      an upload could not be read
-               ├─ Waited             the time for waiting is over
-               └─ Corrupt            a download is not what the service said it would be
+               ├─ WaitTimeout        a wait exceeded its timeout
+               └─ Corrupt            a download does not have the expected SHA-256
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from typing import Any
 
 
 class TwoviewsError(Exception):
-    """Something went wrong; the message is one sentence for people."""
+    """Base class; the message is one sentence for the user."""
 
 
 class ApiError(TwoviewsError):
-    """The service refused. `code` is stable; `errors` are `{pointer, code, detail}`, one for each fault."""
+    """The service rejected the request. `code` is stable; `errors` are `{pointer, code, detail}`, one per fault."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class CannotReach(TwoviewsError):
 
 
 class NoCredentials(TwoviewsError):
-    """No service is known: start one with `twoviews up`, or set TWOVIEWS_URL and TWOVIEWS_KEY."""
+    """No service is configured: start one with `twoviews up`, or set TWOVIEWS_URL and TWOVIEWS_KEY."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or str(type(self).__doc__))
 
 
 class JobFailed(TwoviewsError):
-    """A job ended without success."""
+    """A job failed or was cancelled."""
 
     def __init__(self, job_id: str, status: str, error: Mapping[str, Any] | None) -> None:
         self.job_id, self.status, self.error = job_id, status, dict(error or {})
@@ -62,9 +62,9 @@ class DatasetFailed(TwoviewsError):
         super().__init__(f"The dataset {dataset_id} could not be read. {reason}".strip())
 
 
-class Waited(TwoviewsError):
-    """The time for waiting is over; what was waited for goes on."""
+class WaitTimeout(TwoviewsError):
+    """A wait exceeded its timeout; the job or dataset goes on."""
 
 
 class Corrupt(TwoviewsError):
-    """A download is not what the service said it would be; nothing was kept."""
+    """A download does not have the expected SHA-256; no file was written."""

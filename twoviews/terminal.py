@@ -1,4 +1,4 @@
-"""The screen: how the command shows things to people, and as JSON to programs."""
+"""Terminal output: tables, progress bars and errors for users, JSON for programs."""
 
 import json
 import os
@@ -24,66 +24,66 @@ from rich.progress import (
 from rich.table import Table
 
 from twoviews.errors import ApiError
-from twoviews.values import Job, Update
+from twoviews.values import Job, JobStatus, Update
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 STYLES = {
     "ready": "green",
-    "succeeded": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "running": "cyan",
+    JobStatus.SUCCEEDED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "yellow",
+    JobStatus.RUNNING: "cyan",
     "validating": "cyan",
-    "cancelling": "yellow",
+    JobStatus.CANCELLING: "yellow",
 }
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
 
-def as_json(value: Any) -> None:
-    """Print a value as one line of JSON, or indented for a person."""
+def print_json(value: Any) -> None:
+    """Print a value as JSON: one line, or indented on a terminal."""
     print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=False), flush=True)  # noqa: T201
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print rows under their columns; a cell that is a status takes its colour."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows under their columns; statuses are coloured."""
     grid = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         grid.add_column(column, no_wrap=column == "id")
     for row in rows:
-        grid.add_row(*(_cell(value) for value in row))
+        grid.add_row(*(_format_cell(value) for value in row))
     out.print(grid if grid.row_count else f"[dim]{empty}[/]")
 
 
-def fields(pairs: Mapping[str, object]) -> None:
-    """Print names and values, one pair a line; those without a value are left out."""
+def print_fields(pairs: Mapping[str, object]) -> None:
+    """Print names and values, one pair per line; empty values are left out."""
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
         if value not in (None, "", {}, []):
-            grid.add_row(name, _cell(value))
+            grid.add_row(name, _format_cell(value))
     out.print(grid)
 
 
-def problem(error: Exception) -> None:
-    """Print an error as one red sentence, and each fault with its place below."""
+def print_error(error: Exception) -> None:
+    """Print an error as one red sentence, and below it each fault with its pointer."""
     faults = error.errors if isinstance(error, ApiError) else []
-    told = any(fault.get("detail", "") in str(error) for fault in faults)  # the sentence may be made of the faults
+    is_repeated = any(fault.get("detail", "") in str(error) for fault in faults)  # the sentence may quote the faults
     err.print(f"[bold red]✗[/] [red]{escape(str(error))}[/]")
-    if not told:
+    if not is_repeated:
         for fault in faults:
             err.print(f"  [yellow]{escape(fault.get('pointer', ''))}[/]  {escape(fault.get('detail', ''))}")
 
 
-def number(value: object) -> str:
-    """Return a number as a person would write it; shares and losses to four digits."""
+def format_number(value: object) -> str:
+    """Return a number as text; floats have four significant digits."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return "–" if value is None else str(value)
 
 
-def size(size_bytes: int) -> str:
+def format_size(size_bytes: int) -> str:
     """Return a size such as `12.3 MB`."""
     amount = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
@@ -93,8 +93,8 @@ def size(size_bytes: int) -> str:
     return f"{amount:.1f} TB"
 
 
-def command() -> str:
-    """Return how this command is called from here."""
+def command_name() -> str:
+    """Return the words that call this command from the working directory."""
     if shutil.which("twoviews"):
         return "twoviews"
     called = os.path.relpath(sys.argv[0])
@@ -102,8 +102,8 @@ def command() -> str:
 
 
 @contextmanager
-def sending(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of bytes; give the callback that moves it."""
+def transfer_bar(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar of bytes; yield the callback that updates it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
         task = bar.add_task(escape(title), total=None)
@@ -111,7 +111,7 @@ def sending(title: str, *, quiet: bool = False) -> Iterator[Callable[[int, int],
 
 
 @contextmanager
-def waiting(sentence: str, *, quiet: bool = False) -> Iterator[None]:
+def spinner(sentence: str, *, quiet: bool = False) -> Iterator[None]:
     """Show a spinner with the sentence while the block runs."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet) as bar:
@@ -119,8 +119,8 @@ def waiting(sentence: str, *, quiet: bool = False) -> Iterator[None]:
         yield
 
 
-class Runs:
-    """Bars for jobs that are being watched."""
+class JobBars:
+    """Progress bars of jobs."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         columns = (
@@ -131,9 +131,9 @@ class Runs:
             TextColumn("[dim]{task.fields[numbers]}[/]"),
         )
         self._bars = Progress(*columns, console=err, disable=quiet)
-        self._seen: dict[str, float] = {}
+        self._latest: dict[str, float] = {}
 
-    def __enter__(self) -> "Runs":
+    def __enter__(self) -> "JobBars":
         self._bars.start()
         return self
 
@@ -141,8 +141,8 @@ class Runs:
         self._bars.stop()
 
     def follow(self, title: str, updates: Iterable[Update]) -> Job:
-        """Show a job until it has ended, and return it."""
-        self._seen = {}
+        """Show a job's updates until it has ended, and return it."""
+        self._latest = {}
         task = self._bars.add_task(escape(title), total=None, state="", numbers="")
         job = None
         for update in updates:
@@ -154,29 +154,31 @@ class Runs:
     def _show(self, task: TaskID, update: Update) -> None:
         for name, series in update.metrics.series.items():
             if name in SHOWN_METRICS and series.value and series.value[-1] is not None:
-                self._seen[name] = series.value[-1]
-        numbers = [f"{label} {self._seen[name]:.3f}" for name, label in SHOWN_METRICS.items() if name in self._seen]
-        done, total = _extent(update.job)
-        self._bars.update(task, completed=done, total=total, state=_state(update.job), numbers=" · ".join(numbers))
+                self._latest[name] = series.value[-1]
+        numbers = [f"{label} {self._latest[name]:.3f}" for name, label in SHOWN_METRICS.items() if name in self._latest]
+        done, total = _count_steps(update.job)
+        self._bars.update(
+            task, completed=done, total=total, state=_describe_state(update.job), numbers=" · ".join(numbers)
+        )
 
 
-def _extent(job: Job) -> tuple[float | None, float | None]:
-    """Return how many steps are done, of how many; None for what is not known yet."""
-    if job.status == "succeeded":
+def _count_steps(job: Job) -> tuple[float | None, float | None]:
+    """Return the steps done and in total; None while unknown."""
+    if job.status == JobStatus.SUCCEEDED:
         return 1, 1
     if job.progress and job.progress.get("total_steps"):
         return job.progress["step"], job.progress["total_steps"]
     return None, None
 
 
-def _state(job: Job) -> str:
-    if job.status != "running" or not job.progress or not job.progress.get("total_steps"):
+def _describe_state(job: Job) -> str:
+    if job.status != JobStatus.RUNNING or not job.progress or not job.progress.get("total_steps"):
         return job.status
     left = time.strftime("%H:%M:%S", time.gmtime(job.progress.get("eta_seconds") or 0)).removeprefix("00:")
     rate = job.progress.get("images_per_second") or 0
     return f"epoch {job.progress['epoch']}/{job.progress['epochs']} · {rate:,.0f} images/s · {left} left"
 
 
-def _cell(value: object) -> str:
-    text = escape(number(value))
+def _format_cell(value: object) -> str:
+    text = escape(format_number(value))
     return f"[{STYLES[text]}]{text}[/]" if text in STYLES else text

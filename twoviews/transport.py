@@ -1,4 +1,4 @@
-"""The transport: one HTTP connection pool that knows the key, the errors, and what may safely be sent twice."""
+"""The HTTP transport: authentication, retries, pagination and errors of the client."""
 
 import random
 import time
@@ -14,12 +14,12 @@ from twoviews.errors import ApiError, CannotReach
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-LONGEST_PAUSE_SECONDS = 30.0
-MOST_PER_PAGE = 100
+MAX_PAUSE_SECONDS = 30.0
+PAGE_SIZE = 100
 
 
 class Transport:
-    """Sends requests; retries those that change nothing when they arrive twice."""
+    """Sends requests, and retries those that are idempotent."""
 
     def __init__(
         self,
@@ -30,33 +30,33 @@ class Transport:
         pause_seconds: float = 0.25,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Raises ValueError when the address is none, or the key holds what no header can."""
+        """Raises ValueError for an invalid URL, or a key with characters that a header cannot hold."""
         if not (credentials.key.isascii() and credentials.key.isprintable()):
-            raise ValueError("The key holds characters that no key of this service has.")
+            raise ValueError("The key holds characters that are not printable ASCII.")
         self.url, self._retries, self._pause_seconds = credentials.url, retries, pause_seconds
-        address = _address(credentials.url)
+        address = _parse_url(credentials.url)
         self._http = httpx.Client(
             base_url=address,
             headers={"Authorization": f"Bearer {credentials.key}", "User-Agent": "twoviews-python"},
             timeout=httpx.Timeout(timeout_seconds, connect=10),
             transport=transport,
-            trust_env=address.host not in LOOPBACK,  # no proxy leads to this very machine
+            trust_env=address.host not in LOOPBACK,  # loopback needs no proxy
         )
 
     def close(self) -> None:
         self._http.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Return the JSON that a GET answers; parameters that are None are left out."""
-        return self.send("GET", path, params=_given(params)).json()
+        """Send a GET and return the JSON of the response; parameters that are None are left out."""
+        return self.send("GET", path, params=_drop_none(params)).json()
 
     def create(self, path: str, **content: Any) -> Any:
-        """POST something that is to be made once: a key, made here, names the request however often it is sent."""
+        """Send a POST with an Idempotency-Key, so that retries create one resource; return the JSON."""
         return self.send("POST", path, headers={"Idempotency-Key": str(uuid.uuid4())}, **content).json()
 
     def pages(self, path: str, **params: Any) -> Iterator[Mapping[str, Any]]:
-        """Yield the items of a list, page after page, as they are asked for."""
-        params = {"limit": MOST_PER_PAGE, **params}
+        """Yield the items of a list; pages are fetched on demand."""
+        params = {"limit": PAGE_SIZE, **params}
         while True:
             page = self.get(path, **params)
             yield from page["data"]
@@ -65,78 +65,80 @@ class Transport:
             params["after"] = page["next"]
 
     def send(self, method: str, path: str, *, safe: bool = True, **content: Any) -> httpx.Response:
-        """Return a successful answer. `safe`: the request may be sent again when it is not known to have arrived.
+        """Return a successful response. `safe`: the request may be sent again after a connection error.
 
         Raises ApiError and CannotReach.
         """
         for attempt in range(self._retries + 1):
             last = attempt == self._retries or not safe
             try:
-                answer = self._http.request(method, path, **content)
+                response = self._http.request(method, path, **content)
             except httpx.TransportError as error:
                 if last:
-                    raise self._unreachable(error) from error
+                    raise self._cannot_reach(error) from error
                 time.sleep(self._pause(attempt))
                 continue
-            if answer.is_success:
-                return answer
-            refusal = _refusal(answer)
-            if last or not _passing(refusal):
-                raise refusal
-            time.sleep(self._pause(attempt, answer.headers.get("Retry-After")))
+            if response.is_success:
+                return response
+            api_error = _to_error(response)
+            if last or not _is_transient(api_error):
+                raise api_error
+            time.sleep(self._pause(attempt, response.headers.get("Retry-After")))
         raise AssertionError("the loop returns or raises")
 
     @contextmanager
     def stream(self, path: str, **params: Any) -> Iterator[httpx.Response]:
-        """Give a successful answer to a GET whose body is still to be read. Raises ApiError and CannotReach."""
+        """Yield the response to a GET with its body unread. Raises ApiError and CannotReach."""
         try:
-            with self._http.stream("GET", path, params=_given(params)) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise _refusal(answer)
-                yield answer
+            with self._http.stream("GET", path, params=_drop_none(params)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _to_error(response)
+                yield response
         except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._cannot_reach(error) from error
 
     def _pause(self, attempt: int, retry_after: str | None = None) -> float:
-        """Return the seconds to wait: what the service asked for, else twice as long each time, with jitter."""
+        """Return the seconds to wait: `retry_after`, else exponential backoff with jitter."""
         if retry_after is not None and retry_after.isdigit():
-            return min(float(retry_after), LONGEST_PAUSE_SECONDS)
-        return min(self._pause_seconds * 2.0**attempt, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1)
+            return min(float(retry_after), MAX_PAUSE_SECONDS)
+        return min(self._pause_seconds * 2.0**attempt, MAX_PAUSE_SECONDS) * random.uniform(0.5, 1)
 
-    def _unreachable(self, error: httpx.TransportError) -> CannotReach:
-        return CannotReach(f"{self.url} does not answer ({str(error) or type(error).__name__}). Is the service up?")
+    def _cannot_reach(self, error: httpx.TransportError) -> CannotReach:
+        return CannotReach(
+            f"{self.url} does not answer ({str(error) or type(error).__name__}). Is the service running?"
+        )
 
 
-def _address(url: str) -> httpx.URL:
+def _parse_url(url: str) -> httpx.URL:
     try:
-        address = httpx.URL(url)
+        parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{url} is not an address: {error}") from error
-    if address.scheme not in ("http", "https") or not address.host:
-        raise ValueError(f"{url} is not an address; it has to begin with http:// or https://.")
-    return address
+        raise ValueError(f"{url} is not a valid URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{url} is not a valid URL; it must start with http:// or https://.")
+    return parsed
 
 
-def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_none(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
 
-def _passing(refusal: ApiError) -> bool:
-    return refusal.status in RETRIED_STATUSES or refusal.code == "idempotency_in_flight"
+def _is_transient(error: ApiError) -> bool:
+    return error.status in RETRIED_STATUSES or error.code == "idempotency_in_flight"
 
 
-def _refusal(answer: httpx.Response) -> ApiError:
-    """Return the RFC 9457 problem in the answer, or the best that can be said when it holds none."""
+def _to_error(response: httpx.Response) -> ApiError:
+    """Build the error from the RFC 9457 problem in the response, or from its status when it has none."""
     try:
-        problem = answer.json()
+        problem = response.json()
         return ApiError(
-            answer.status_code,
+            response.status_code,
             str(problem["code"]),
             str(problem["detail"]),
             problem.get("errors") or [],
-            problem.get("request_id") or answer.headers.get("X-Request-ID"),
+            problem.get("request_id") or response.headers.get("X-Request-ID"),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        detail = f"The service answered {answer.status_code} {answer.reason_phrase}."
-        return ApiError(answer.status_code, "unreadable_answer", detail, [], answer.headers.get("X-Request-ID"))
+        detail = f"The service answered {response.status_code} {response.reason_phrase}."
+        return ApiError(response.status_code, "unreadable_answer", detail, [], response.headers.get("X-Request-ID"))

@@ -1,4 +1,4 @@
-"""An upload: a file, or a folder packed on the way, read from disk piece by piece."""
+"""Uploads: a file, or a folder packed as tar, read from disk in chunks."""
 
 import io
 import tarfile
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-Progress = Callable[[int, int], None]  # bytes sent, bytes in all
+Progress = Callable[[int, int], None]  # bytes sent, bytes in total
 
 
-class Watched(io.BufferedReader):
-    """An open file that says how far it has been read."""
+class ProgressReader(io.BufferedReader):
+    """A file that calls `progress(read, total)` with numbers of bytes at each read."""
 
     def __init__(self, path: Path, progress: Progress | None) -> None:
         super().__init__(io.FileIO(path), buffer_size=2**20)
@@ -25,29 +25,29 @@ class Watched(io.BufferedReader):
 
 
 @contextmanager
-def archive(path: Path) -> Iterator[Path]:
-    """Give the file itself, or a temporary tar of the folder that is gone afterwards. Raises FileNotFoundError."""
+def pack(path: Path) -> Iterator[Path]:
+    """Yield the file, or a temporary tar of the folder. Raises FileNotFoundError."""
     if path.is_file():
         yield path
     elif path.is_dir():
         with tempfile.TemporaryDirectory(prefix="twoviews-") as folder:
             packed = Path(folder) / f"{path.resolve().name}.tar"
-            _pack(path, packed)
+            _write_tar(path, packed)
             yield packed
     else:
         raise FileNotFoundError(f"There is no file or folder {path}.")
 
 
-def _pack(folder: Path, target: Path) -> None:
-    """Write the folder's files, sorted and without hidden ones, so that equal folders make equal archives."""
+def _write_tar(folder: Path, target: Path) -> None:
+    """Write the folder's files, sorted and without hidden ones, so that equal folders give equal archives."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT, dereference=True) as tar:
         for file in sorted(folder.rglob("*")):
-            place = file.relative_to(folder)
-            if file.is_file() and not any(part.startswith(".") for part in place.parts):
-                tar.add(file, place.as_posix(), filter=_anonymous)
+            name = file.relative_to(folder)
+            if file.is_file() and not any(part.startswith(".") for part in name.parts):
+                tar.add(file, name.as_posix(), filter=_strip_metadata)
 
 
-def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+def _strip_metadata(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
     entry.mtime, entry.mode = 0, 0o644

@@ -1,33 +1,59 @@
-"""Values: what the service answers, as frozen data.
+"""Values: the service's JSON objects as frozen dataclasses.
 
-Each keeps the whole answer in `raw`, so a field that a newer service adds is never lost and never in the way.
+Each keeps the whole object in `raw`, with fields that a newer service may add.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import Any, Self
 
 Json = Mapping[str, Any]
-TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class JobStatus(StrEnum):
+    """The statuses of a job. `Job.status` is a plain string, which a newer service may add to."""
+
+    description: str
+
+    def __new__(cls, value: str, description: str) -> Self:
+        member = str.__new__(cls, value)
+        member._value_, member.description = value, description
+        return member
+
+    WAITING = "waiting", "Waits for another job to make its model."
+    QUEUED = "queued", "Waits for a worker."
+    RUNNING = "running", "A worker runs an attempt."
+    PAUSING = "pausing", "Writes a checkpoint before it is paused."
+    PAUSED = "paused", "Paused; its checkpoints are kept."
+    CANCELLING = "cancelling", "Writes a checkpoint before it is cancelled."
+    SUCCEEDED = "succeeded", "Ended with a result."
+    FAILED = "failed", "Ended with an error."
+    CANCELLED = "cancelled", "Ended on request; its checkpoints are kept."
+
+
+TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """Anything that the service answers with an id."""
+    """A resource of the service, with an id."""
 
     id: str
     raw: Json = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, answer: Json) -> Self:
-        """Return the value that the JSON object `answer` describes; unknown fields stay in `raw` alone."""
-        known = {spot.name: answer[spot.name] for spot in fields(cls) if spot.name != "raw" and spot.name in answer}
+        """Build the value from the JSON object `answer`; unknown fields are in `raw` only."""
+        known = {
+            field.name: answer[field.name] for field in fields(cls) if field.name != "raw" and field.name in answer
+        }
         return cls(**known, raw=answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset(Value):
-    """An upload; `report` says what was found in it, once it is ready. Times are RFC 3339."""
+    """A dataset; `report` describes its content once it is ready. Times are RFC 3339."""
 
     name: str = ""
     status: str = "validating"  # validating | ready | failed
@@ -39,17 +65,17 @@ class Dataset(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Value):
-    """A run that was asked for."""
+    """A job of any kind."""
 
     kind: str = ""
-    status: str = "queued"
+    status: str = JobStatus.QUEUED.value
     name: str | None = None
     dataset: str | None = None
     config: Json = field(default_factory=dict, repr=False)
     resolved: Json | None = field(default=None, repr=False)
     progress: Json | None = None
     summary: Json | None = field(default=None, repr=False)
-    supervised: Sequence[Json] = field(default=(), repr=False)  # to hold an accuracy against
+    supervised: Sequence[Json] = field(default=(), repr=False)  # supervised baselines for its accuracy
     error: Json | None = None
     attempt: int = 0
     model_id: str | None = None
@@ -58,13 +84,13 @@ class Job(Value):
 
     @property
     def done(self) -> bool:
-        """Whether the job has ended; its status will not change again."""
+        """Whether the job has ended; its status does not change any more."""
         return self.status in TERMINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model(Value):
-    """A trained encoder that a job left."""
+    """A saved model: a trained or imported encoder."""
 
     name: str = ""
     job_id: str = ""
@@ -77,7 +103,7 @@ class Model(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Value):
-    """A bearer key; `key` is the secret itself and is there only when the key was just made."""
+    """An API key; `key` is the secret, which only `keys.create` returns."""
 
     name: str = ""
     key: str | None = field(default=None, repr=False)
@@ -86,7 +112,7 @@ class Key(Value):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One metric: four columns of equal length. `time` is Unix seconds; `epoch` may be a fraction."""
+    """The series of one metric: four columns of equal length. `time` is in Unix seconds; `epoch` may be fractional."""
 
     name: str
     step: tuple[int, ...]
@@ -102,7 +128,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Series by name, and the cursor `last`: ask with `after=last` for what comes next."""
+    """Series by name, and the cursor `last`: `after=last` asks for newer points."""
 
     series: Mapping[str, Series]
     last: int
@@ -115,7 +141,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is new about a job: the job itself, and the points that came since the update before."""
+    """A job, and its metric points since the previous update."""
 
     job: Job
     metrics: Metrics

@@ -1,4 +1,4 @@
-"""`python -m worker --queue train`: a worker for one queue, with one pair of hands. One for each GPU."""
+"""`python -m worker --queue train`: a worker that runs the jobs of one queue, one at a time. Start one per GPU."""
 
 import argparse
 

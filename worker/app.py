@@ -1,7 +1,7 @@
-"""The Celery worker of one queue: its task, and how it, its child and their trainer end together.
+"""The Celery application of one worker: its task, and the shutdown of the worker, its child and the trainer.
 
-The child gets no signal when the worker shuts down warmly, so "stop" is a byte of memory that both share. When the
-worker is killed, the kernel kills the child, and with the child its trainer (`ssl_core.distributed.parent_death`).
+The child gets no signal at a warm shutdown, so "stop" is a byte of shared memory. When the worker is killed, the kernel
+kills the child, and with the child its trainer (`ssl_core.distributed.parent_death`).
 """
 
 import logging
@@ -19,91 +19,88 @@ from service.doorbell import LOOK, celery_app
 from service.settings import Settings
 from ssl_core.distributed import parent_death
 from worker import redis_transport
-from worker.tasks import Looker
+from worker.tasks import JobRunner
 
 _SHUTDOWN_SLACK_SECONDS = 2.0
 
 
 class StopFlag:
-    """A flag that a process and the children forked from it share; setting it is safe in a signal handler."""
+    """A flag shared by a process and its forked children; setting it is safe in a signal handler."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)
-        self._mine = False
+        self._is_set_locally = False
 
     def set(self) -> None:
         self._memory[0] = 1
 
-    def set_here(self) -> None:
+    def set_locally(self) -> None:
         """Set it for this process alone."""
-        self._mine = True
+        self._is_set_locally = True
 
     def is_set(self) -> bool:
-        return self._mine or self._memory[0] == 1
+        return self._is_set_locally or self._memory[0] == 1
 
-    def is_set_only_here(self) -> bool:
-        return self._mine and self._memory[0] == 0
+    def is_set_only_locally(self) -> bool:
+        return self._is_set_locally and self._memory[0] == 0
 
 
 def run(settings: Settings, queue: str) -> None:
-    """Work for the queue until SIGTERM; does not return."""
+    """Run the jobs of the queue until SIGTERM; does not return."""
     host, pid = socket.gethostname(), os.getpid()
     stop = StopFlag()
-    looker = Looker(f"{queue}@{host}:{pid}", settings, stop.is_set)
-    redis_transport.listen()
+    runner = JobRunner(f"{queue}@{host}:{pid}", settings, stop.is_set)
+    redis_transport.register()
     app = celery_app(settings.broker_url)
     app.conf.worker_soft_shutdown_timeout = settings.grace_seconds + _SHUTDOWN_SLACK_SECONDS
-    app.task(_patiently(looker.look, stop), name=LOOK)
-    _end_together(stop, pid)
-    for chatty in (
-        "celery.worker.strategy",
-        "celery.app.trace",
-    ):  # two lines for each ring: too much
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    app.task(_defer_sigterm(runner.run_queued_jobs, stop), name=LOOK)
+    _connect_signals(stop, pid)
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # they log two lines for each ring
+        logging.getLogger(name).setLevel(logging.WARNING)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     app.worker_main(["worker", "--queues", queue, "--hostname", f"{queue}-{pid}@{host}", "--loglevel", "INFO", *quiet])
 
 
-def _patiently(look: Callable[[str], None], stop: StopFlag) -> Callable[[str], None]:
-    """Return `look`, during which SIGTERM ends the child only once its trainer has had its grace.
+def _defer_sigterm(task: Callable[[str], None], stop: StopFlag) -> Callable[[str], None]:
+    """Wrap `task` so that SIGTERM ends the child only after its trainer's grace time.
 
-    A service manager may well signal all processes at once. A child that was signalled alone is replaced by Celery.
+    A service manager may signal all processes at once. A child that is signalled alone is replaced by Celery.
     """
 
-    def hear(number: int, frame: FrameType | None) -> None:
-        stop.set_here()
+    def on_sigterm(number: int, frame: FrameType | None) -> None:
+        stop.set_locally()
 
-    def patient_look(queue: str) -> None:
-        before = signal.signal(signal.SIGTERM, hear)
+    def run_task(queue: str) -> None:
+        before = signal.signal(signal.SIGTERM, on_sigterm)
         try:
-            look(queue)
+            task(queue)
         finally:
             signal.signal(signal.SIGTERM, before)
-            if stop.is_set_only_here():
+            if stop.is_set_only_locally():
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    return patient_look
+    return run_task
 
 
-def _end_together(stop: StopFlag, main_pid: int) -> None:
-    """Connect the worker's signals: it tells the child to stop, and the child dies with it."""
+def _connect_signals(stop: StopFlag, main_pid: int) -> None:
+    """Connect Celery's signals: a shutdown sets the stop flag, and the child dies with its parent."""
 
-    def in_child(**_: Any) -> None:
+    def on_child_start(**_: Any) -> None:
         parent_death.die_with_parent(main_pid)
 
-    def tell_child(**_: Any) -> None:
+    def on_shutdown(**_: Any) -> None:
         stop.set()
 
-    def before_cold_shutdown(**_: Any) -> None:
+    def on_ready(**_: Any) -> None:
         cold = signal.getsignal(signal.SIGQUIT)
 
-        def stop_first(number: int, frame: FrameType | None) -> None:
-            stop.set()  # so that the soft shutdown is a time in which the trainer writes its checkpoint
+        def stop_before_cold_shutdown(number: int, frame: FrameType | None) -> None:
+            stop.set()  # so that the trainer writes its checkpoint during the soft shutdown
             if callable(cold):
                 cold(number, frame)
 
-        signal.signal(signal.SIGQUIT, stop_first)
+        signal.signal(signal.SIGQUIT, stop_before_cold_shutdown)
 
-    signals.worker_process_init.connect(in_child, weak=False)
-    signals.worker_shutting_down.connect(tell_child, weak=False)
-    signals.worker_ready.connect(before_cold_shutdown, weak=False)
+    signals.worker_process_init.connect(on_child_start, weak=False)
+    signals.worker_shutting_down.connect(on_shutdown, weak=False)
+    signals.worker_ready.connect(on_ready, weak=False)

@@ -1,6 +1,6 @@
-"""The keeper: rings for what is queued, takes back what was left, and removes leftovers. Any number may run.
+"""The keeper: periodic tasks that ring for queued jobs, requeue jobs with expired leases, and remove unused files.
 
-`python -m worker.keeper`. Each duty is done at its own interval, and a duty that fails is done again at the next.
+`python -m worker.keeper`; any number may run. A task that fails runs again after its interval.
 """
 
 import logging
@@ -21,73 +21,73 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Duty:
-    """Something to do every so often; `due` is by the monotonic clock."""
+class PeriodicTask:
+    """A function to call at an interval; `due_at` is a time of the monotonic clock."""
 
-    every_seconds: float
-    act: Callable[[], None]
-    due: float = 0.0
+    interval_seconds: float
+    call: Callable[[], None]
+    due_at: float = 0.0
 
-    def do(self, now: float) -> None:
-        """Do it; whatever goes wrong, the keeper lives."""
-        self.due = now + self.every_seconds
+    def run(self, now: float) -> None:
+        """Call the function and log what it raises."""
+        self.due_at = now + self.interval_seconds
         try:
-            self.act()
-        except Exception as error:  # noqa: BLE001 — the database may be away, the broker too: there is a next time
+            self.call()
+        except Exception as error:  # noqa: BLE001 — database or broker may be unreachable: the next call tries again
             sentence = str(error).partition("\n")[0]
-            _log.warning("The keeper could not %s: %s", self.act.__name__.strip("_").replace("_", " "), sentence)
+            _log.warning("The keeper could not %s: %s", self.call.__name__.strip("_").replace("_", " "), sentence)
 
 
 class Keeper:
-    """Keeps until told to stop."""
+    """Runs the periodic tasks in one thread."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings.database, pool_size=1)
         self._storage = Storage(settings.data_dir)
         self._doorbell = Doorbell(settings.broker_url)
-        self._duties = [
-            Duty(settings.reap_seconds, self._reap),
-            Duty(settings.ring_seconds, self._ring),
-            Duty(settings.worker_seen_seconds / 3, self._call_roll),
-            Duty(settings.sweep_seconds, self._sweep),
+        self._tasks = [
+            PeriodicTask(settings.reap_seconds, self._reap),
+            PeriodicTask(settings.ring_seconds, self._ring),
+            PeriodicTask(settings.worker_seen_seconds / 3, self._ring_workers),
+            PeriodicTask(settings.sweep_seconds, self._sweep),
         ]
 
-    def keep(self, stop: threading.Event) -> None:
-        """Do each duty when it is due, until `stop` is set."""
+    def run(self, stop: threading.Event) -> None:
+        """Run each task when it is due, until `stop` is set."""
         while not stop.is_set():
-            for duty in self._duties:
-                if duty.due <= (now := time.monotonic()) and not stop.is_set():
-                    duty.do(now)
-            stop.wait(max(0.0, min(duty.due for duty in self._duties) - time.monotonic()))
+            for task in self._tasks:
+                if task.due_at <= (now := time.monotonic()) and not stop.is_set():
+                    task.run(now)
+            stop.wait(max(0.0, min(task.due_at for task in self._tasks) - time.monotonic()))
         self._doorbell.close()
         self._database.close()
 
     def _ring(self) -> None:
-        """Ring as often as jobs are queued and not yet rung for."""
+        """Ring once for each queued job that has no ring in its queue."""
         with self._database.reading() as session:
             pending = leases.pending(session)
         for queue, queued in pending.items():
             self._doorbell.fill(queue, queued)
 
-    def _call_roll(self) -> None:
-        """Ring for every worker there was, and one more, so that idle ones are seen, or are seen to be missing."""
+    def _ring_workers(self) -> None:
+        """Ring for every recent worker, and once more, so that idle workers mark themselves as seen."""
         with self._database.reading() as session:
             there = Counter(worker.queue for worker in workers.lately(session, self._settings.worker_seen_seconds))
         for queue in QUEUES:
             self._doorbell.fill(queue, there[queue] + 1)
 
     def _reap(self) -> None:
-        """Take back the jobs whose lease has run out, and wake those whose parent has ended."""
+        """Requeue the jobs whose lease has expired, and wake those whose parent has ended."""
         with self._database.writing() as session:
             reaped = leases.reap(session, leases.RetryPolicy.of(self._settings))
             leases.wake(session)
         if reaped:
-            _log.warning("Taken back, for their lease ran out: %s", ", ".join(reaped))
+            _log.warning("Requeued, for their lease has expired: %s", ", ".join(reaped))
             self._ring()
 
     def _sweep(self) -> None:
-        """Remove files that nothing points at, and rows that nobody needs."""
+        """Remove files without a reference, and expired rows."""
         with self._database.writing() as session:
             idempotency.forget(session, self._settings.idempotency_hours)
             workers.forget(session)
@@ -95,7 +95,7 @@ class Keeper:
             live, known = garbage.live_paths(session), garbage.known_folders(session)
         removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
         if removed:
-            _log.info("Removed %d leftovers: %s", len(removed), ", ".join(removed[:20]))
+            _log.info("Removed %d unused files: %s", len(removed), ", ".join(removed[:20]))
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Keeper(Settings()).keep(stop)
+    Keeper(Settings()).run(stop)
 
 
 if __name__ == "__main__":

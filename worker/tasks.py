@@ -1,4 +1,4 @@
-"""The one task, `look`: claim what is queued, see it through, and look again until nothing is left."""
+"""The Celery task of a worker: claim and run queued jobs until none is left."""
 
 import logging
 from collections.abc import Callable
@@ -16,30 +16,30 @@ from worker.trainer.supervisor import supervise
 _log = logging.getLogger(__name__)
 
 
-class Looker:
-    """Does the task for one worker. The database is opened at the first look: a connection must not cross a fork."""
+class JobRunner:
+    """Runs jobs in one worker. The database is opened at the first run: a connection must not cross a fork."""
 
-    def __init__(self, name: str, settings: Settings, stopping: Callable[[], bool]) -> None:
+    def __init__(self, name: str, settings: Settings, is_stopping: Callable[[], bool]) -> None:
         self._name = name
         self._settings = settings
-        self._stopping = stopping
+        self._is_stopping = is_stopping
         self._opened: Database | None = None
 
-    def look(self, queue: str) -> None:
-        """Run the queue's jobs, best first, until none is queued or the worker is to stop."""
+    def run_queued_jobs(self, queue: str) -> None:
+        """Run the queue's jobs by priority, then age, until none is queued or the worker stops."""
         try:
-            while not self._stopping() and (claim := self._claim(queue)) is not None:
+            while not self._is_stopping() and (claim := self._claim(queue)) is not None:
                 _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
                 self._supervise(claim, queue)
         except SQLAlchemyError as error:
             if not away(error):
                 raise
-            _log.warning("The database is away; the keeper will ring again: %s", str(error).partition("\n")[0])
+            _log.warning("The database is unreachable; the keeper will ring again: %s", str(error).partition("\n")[0])
 
     @property
     def _database(self) -> Database:
         if self._opened is None:
-            # Frozen in the middle of a write, a worker must not hold its row for longer than its lease.
+            # A worker frozen within a write must not hold its row for longer than its lease.
             frozen_seconds = self._settings.lease_seconds
             self._opened = Database(self._settings.database, pool_size=1, frozen_seconds=frozen_seconds)
         return self._opened
@@ -50,8 +50,8 @@ class Looker:
             return leases.claim(session, queue, self._name, self._settings.lease_seconds)
 
     def _supervise(self, claim: Claim, queue: str) -> None:
-        def seen(session: Session) -> None:
+        def mark_seen(session: Session) -> None:
             workers.seen(session, self._name, queue)
 
         storage = Storage(self._settings.data_dir)
-        supervise(claim, self._database, storage, self._settings, self._stopping, seen)
+        supervise(claim, self._database, storage, self._settings, self._is_stopping, mark_seen)

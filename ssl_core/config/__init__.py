@@ -1,11 +1,11 @@
-"""What a run is: one closed, frozen pydantic class per kind and per method.
+"""Configs of runs: one closed, frozen pydantic class per kind and per method.
 
-The same classes are the request body's `config`, the JSON column of a job, and the trainer's argument. This package
-imports pydantic and nothing heavier: the API validates with it and never loads torch.
+The same classes validate the request body's `config`, the JSON column of a job, and the trainer's argument. This
+package imports nothing heavier than pydantic, so that the API validates without loading torch.
 
-Every field carries its bound, its unit and a good default, so `{"method": {"name": "simclr"}}` is a complete run.
-A value of `"auto"` is resolved once, by `ssl_core.training.resolve`, from the data and the device; the resolved config is stored
-with the job and is itself a valid config that resolves to itself.
+Every field has a bound, a unit and a good default, so `{"method": {"name": "simclr"}}` is a complete config.
+A value of `"auto"` is resolved once, by `ssl_core.training.resolve`, from the dataset and the device; the resolved
+config is stored with the job and is itself a valid config that resolves to itself.
 """
 
 from ssl_core.config.errors import MAX_FAULTS, faults

@@ -1,4 +1,4 @@
-"""The networks that a config's backbone may name, known without torch; a test holds them against torchvision's list."""
+"""Architectures that a config's backbone may name, by name, without torch; a test compares torchvision's."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -29,10 +29,10 @@ class Kind(Closed):
 
 
 class Seeded(Kind):
-    seed: Seed = Field(0, description="Of everything random; the same seed gives the same run.")
+    seed: Seed = Field(0, description="Seed of all random draws; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the device gains from it."
+        "auto", description="auto: bf16 autocast where the device is faster with it."
     )
 
 
@@ -41,7 +41,7 @@ class Run(Seeded):
         None,
         ge=2,
         lt=2**31,
-        description="Train on so many images, drawn evenly from the classes by the seed; null: all.",
+        description="Number of training images to use, drawn evenly from the classes by the seed; null: all.",
     )
 
 

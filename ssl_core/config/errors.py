@@ -1,4 +1,4 @@
-"""What is wrong with a config: places and sentences."""
+"""Errors of a config: what pydantic found wrong, as places and sentences."""
 
 import difflib
 from typing import Any, get_args
@@ -11,18 +11,18 @@ from ssl_core.config.kinds import KINDS
 from ssl_core.errors import Fault, json_pointer
 
 MAX_FAULTS = 100
-_MAX_NAME = 64  # characters of a field's name that are told back
+_MAX_NAME = 64  # characters of an unknown field's name that are repeated
 
 
 def faults(error: ValidationError, kind: str | None) -> list[Fault]:
     """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config.
 
-    `kind`: of the run that was to be; None for an Import.
+    kind: the kind of run that the config is for; None for an Import.
     """
     found: dict[str, Fault] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         fault = _fault(item, KINDS[kind] if kind is not None else Import)
-        found.setdefault(fault["pointer"], fault)  # a union complains once for each of its arms
+        found.setdefault(fault["pointer"], fault)  # a union reports an error for each of its members
         if len(found) == MAX_FAULTS:
             break
     # Of a list with a wrong item, pydantic also says that it is too short, or that it is not "auto".
@@ -51,7 +51,7 @@ def _walk(loc: tuple[int | str, ...], root: type[BaseModel]) -> tuple[list[int |
             place.append(part)
             options = _models(model.model_fields[part].annotation)
             model = options[0] if options else model
-        else:  # the tag of a union's arm
+        else:  # the tag of a union's member
             model = next((option for option in options if _tag(option) == part), model)
     return place, model
 

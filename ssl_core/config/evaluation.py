@@ -1,4 +1,4 @@
-"""Evaluation: what a model's features are worth, and where they lie."""
+"""Evaluation: linear and kNN evaluation of a model's features, and their projection to two dimensions."""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
@@ -27,8 +27,8 @@ class _Evaluation(Run):
         0.2,
         gt=0,
         lt=1,
-        description="Share of the training images held out to judge when there is no test or val split; an encoder that"
-        " learned from the same dataset has seen them, without their labels.",
+        description="Share of the training images held out for testing when there is no test or val split; an encoder"
+        " trained on the same dataset has seen them, without their labels.",
     )
 
     @property
@@ -42,21 +42,21 @@ class _Evaluation(Run):
 
 
 class LinearEval(_Evaluation):
-    """Logistic regression on the frozen encoder's features; rates and decays picked on a validation split."""
+    """Logistic regression on the frozen encoder's features; rates and decays selected on a validation split."""
 
     title = "Linear evaluation"
     checkpoint_folder = "linear_eval"  # apart from the checkpoints of a training run
 
-    kind: Literal["linear_eval"] = Field("linear_eval", description="The job's own kind; need not be given.")
+    kind: Literal["linear_eval"] = Field("linear_eval", description="The kind of the job; may be left out.")
     label_fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (1.0,), min_length=1, max_length=16, description="Shares of the training labels, each evaluated by itself."
+        (1.0,), min_length=1, max_length=16, description="Shares of the training labels, each evaluated separately."
     )
     draws: int = Field(
-        1, ge=1, le=100, description="Draws of the labelled images for each share below 1; the mean is reported."
+        1, ge=1, le=100, description="Random draws of the labelled images for each share below 1; the mean is reported."
     )
     label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=200_000)] | None = Field(
         None,
-        description="The labelled images instead of a share, as rows of the dataset counted from 0; null: drawn by"
+        description="The labelled images, as rows of the dataset counted from 0, instead of a share; null: drawn by"
         " `label_fractions`.",
     )
     augment: bool = Field(
@@ -66,17 +66,17 @@ class LinearEval(_Evaluation):
     )
     standardise: bool = Field(
         True,
-        description="Bring features to mean 0 and deviation 1 over the training images, then each image to length 1;"
-        " false: as they are, as published protocols have it.",
+        description="Standardise features to mean 0 and deviation 1 over the training images, then scale each image's"
+        " to length 1; false: leave them as they are, as in published protocols.",
     )
     learning_rates: tuple[Annotated[float, Field(gt=0, le=1000)], ...] = Field(
         (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
         min_length=1,
         max_length=64,
-        description="All are trained in one pass, and the best on the validation split is kept.",
+        description="All are trained in one pass; the best on the validation split is selected.",
     )
     weight_decays: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 1e-4, 1e-3), min_length=1, max_length=16, description="Likewise, each with every learning rate."
+        (0.0, 1e-4, 1e-3), min_length=1, max_length=16, description="Likewise, each combined with every learning rate."
     )
     epochs: int = Field(100, ge=1, le=10_000, description="Passes over the labelled features.")
     batch_size: int = Field(256, ge=1, le=65_536, description="Feature vectors per step.")
@@ -111,7 +111,7 @@ class KnnEval(_Evaluation):
 
     title = "kNN evaluation"
 
-    kind: Literal["knn_eval"] = Field("knn_eval", description="The job's own kind; need not be given.")
+    kind: Literal["knn_eval"] = Field("knn_eval", description="The kind of the job; may be left out.")
     k: int = Field(200, ge=1, le=100_000, description="Neighbours; at most the number of training images.")
     temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
@@ -120,30 +120,34 @@ Projection = Literal["tsne", "pca", "umap"]
 
 
 class Project(Seeded):
-    """A map of the images: their features in two dimensions, as coordinates and as pictures."""
+    """The images' features projected to two dimensions, as coordinates and as figures."""
 
     title = "Projection"
 
-    kind: Literal["project"] = Field("project", description="The job's own kind; need not be given.")
+    kind: Literal["project"] = Field("project", description="The kind of the job; may be left out.")
     layer: Layer = Field(
         "backbone",
         description="The representation: `backbone`, `block1` … `block4`, `projection`, or `head1` … under it; `logits`"
         " of a classifier.",
     )
     split: Literal["auto", "train", "val", "test"] = Field(
-        "auto", description="Where the images are from; auto: test where there is one, else val, else train."
+        "auto",
+        description="The split that the images are drawn from; auto: test where there is one, else val, else train.",
     )
     images: int = Field(
-        2_000, ge=4, le=20_000, description="At most so many, drawn evenly from the classes by the seed."
+        2_000, ge=4, le=20_000, description="Number of images at most, drawn evenly from the classes by the seed."
     )
     methods: Annotated[tuple[Projection, ...], Field(min_length=1, max_length=3)] = Field(
         ("tsne", "pca"),
-        description="`tsne`, `pca` and `umap` (where it is installed); the first places the thumbnails.",
+        description="`tsne`, `pca` and `umap` (where it is installed); the first arranges the thumbnails.",
     )
     perplexity: float = Field(
-        30.0, ge=1, le=1_000, description="About how many neighbours t-SNE keeps near; at most a third of the images."
+        30.0,
+        ge=1,
+        le=1_000,
+        description="t-SNE's perplexity, about its number of neighbours; at most a third of the images.",
     )
-    neighbours: int = Field(15, ge=2, le=200, description="How many neighbours UMAP keeps near.")
+    neighbours: int = Field(15, ge=2, le=200, description="UMAP's number of neighbours.")
 
     @field_validator("methods")
     @classmethod

@@ -1,4 +1,4 @@
-"""Exchange: a model for other programs, and other programs' weights as a model."""
+"""Exchange: export of a model to other programs' formats, and import of other programs' weights."""
 
 from typing import Annotated, Literal
 
@@ -15,25 +15,25 @@ ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
 class Export(Kind):
     """A model in formats that other programs load, each loaded back and compared with the model on real images.
 
-    On the CPU in fp32, whatever trained it.
+    Computed on the CPU in fp32.
     """
 
     title = "Export"
 
-    kind: Literal["export"] = Field("export", description="The job's own kind; need not be given.")
+    kind: Literal["export"] = Field("export", description="The kind of the job; may be left out.")
     formats: Annotated[tuple[ExportFormat, ...], Field(min_length=1, max_length=4)] | Auto = Field(
         "auto",
         description="`torchvision` and `timm`: the backbone's weights under their names; `torch_export` and `onnx`:"
-        " uint8 images in, features out. auto: all, but timm only where it has this network.",
+        " uint8 images in, features out. auto: all, but timm only where it has the network.",
     )
-    layer: Layer = Field("backbone", description="What comes out of `torch_export` and `onnx`.")
+    layer: Layer = Field("backbone", description="The layer that `torch_export` and `onnx` return.")
     images: int = Field(
         32,
         ge=1,
         le=4096,
-        description="So many of the dataset's images, of any split, are what every format is checked on.",
+        description="Number of the dataset's images, of any split, on which every format is checked.",
     )
-    seed: Seed = Field(0, description="Of the draw of these images.")
+    seed: Seed = Field(0, description="Seed of the draw of these images.")
     tolerance: float = Field(
         1e-4,
         gt=0,
@@ -50,23 +50,25 @@ Spread = Annotated[float, Field(ge=0.001, le=1)]
 
 
 class Import(Closed):
-    """What a file of weights does not tell about the network that they are of, and how it wants its images."""
+    """What a file of weights does not state about its network and the network's preprocessing."""
 
     backbone: str = Field(
-        "auto", max_length=64, description="The network's name, as GET /backbones has it; auto: told by the weights."
+        "auto", max_length=64, description="The network's name, as in GET /backbones; auto: inferred from the weights."
     )
     stem: Stem = Field(
         "auto",
-        description="What a 3×3 first convolution is: `cifar`, `cifar_stride2`, `cifar_padding2`, `cifar_no_relu`."
-        " auto: as whoever's names these are has it.",
+        description="The kind of a 3×3 first convolution: `cifar`, `cifar_stride2`, `cifar_padding2`, `cifar_no_relu`."
+        " auto: inferred from the checkpoint's key names.",
     )
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
-        "auto", description="Side in pixels; auto: 32 behind a 3×3 stem, else 224."
+        "auto", description="Side in pixels; auto: 32 with a 3×3 stem, else 224."
     )
     mean: tuple[Fraction, Fraction, Fraction] | Auto = Field(
-        "auto", description="Of each channel on [0, 1]; auto: CIFAR-10's behind a 3×3 stem, else ImageNet's."
+        "auto", description="Mean of each channel on [0, 1]; auto: CIFAR-10's with a 3×3 stem, else ImageNet's."
     )
-    std: tuple[Spread, Spread, Spread] | Auto = Field("auto", description="Standard deviation of each, likewise.")
+    std: tuple[Spread, Spread, Spread] | Auto = Field(
+        "auto", description="Standard deviation of each channel, likewise."
+    )
 
     @field_validator("backbone")
     @classmethod

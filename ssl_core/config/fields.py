@@ -1,4 +1,4 @@
-"""The types of config fields: closed, frozen data and the bounds that many fields share. Imports pydantic alone."""
+"""Types of config fields: closed, frozen data and the bounds that many fields share."""
 
 from typing import Annotated, Literal, TypeVar
 

@@ -1,4 +1,4 @@
-"""The kinds of runs by name, and how plain data becomes one's config."""
+"""Kinds of runs by name, and the parsing of plain data into a config."""
 
 import json
 from typing import Any
@@ -22,9 +22,9 @@ KINDS: dict[str, type[RunConfig]] = {
 
 
 def parse(data: Any, kind: str = "pretrain") -> RunConfig:
-    """Return the config of that `kind` (a key of KINDS) that `data`, plain JSON values, describes.
+    """Return the config of that `kind` (a key of KINDS) from `data`, plain JSON values.
 
-    Raises pydantic.ValidationError; `faults` turns it into places and sentences.
+    Raises pydantic.ValidationError; `faults` converts it to places and sentences.
     """
     # Through JSON, where a list may become a tuple although nothing else is coerced.
     return KINDS[kind].model_validate_json(json.dumps(data))

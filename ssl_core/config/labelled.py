@@ -14,7 +14,7 @@ from ssl_core.config.views import Phases, PlainViews
 
 
 class Labelled(TrainingRun):
-    """What the runs have that train a classifier. The learning rates are peaks before scaling."""
+    """What runs that train a classifier share. Learning rates are peaks before scaling."""
 
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "lars": 2.0, "adamw": 8e-3, "muon": 0.1}
     cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
@@ -23,15 +23,13 @@ class Labelled(TrainingRun):
     learns_labels: ClassVar = True
 
     phases: Phases | Auto = Field("auto", description="auto: the full size.")
-    views: PlainViews = Field(PlainViews(), description="How a view is drawn from an image.")
-    batch_size: int = Field(
-        64, ge=2, le=65_536, description="Images per step; all images of the run where it has fewer."
-    )
+    views: PlainViews = Field(PlainViews(), description="Augmentation that makes a view of an image.")
+    batch_size: int = Field(64, ge=2, le=65_536, description="Images per step; all of them where the run has fewer.")
     label_fraction: float = Field(
-        1.0, gt=0, le=1, description="Share of the training labels that is used, drawn evenly from the classes."
+        1.0, gt=0, le=1, description="Share of the training labels to use, drawn evenly from the classes."
     )
     label_rows: Annotated[tuple[Row, ...], Field(min_length=2, max_length=200_000)] | None = Field(
-        None, description="Use the labels of just these training images, numbered from 0 in the dataset's order."
+        None, description="Use the labels of these training images only, as rows of the dataset counted from 0."
     )
 
     @model_validator(mode="after")
@@ -56,17 +54,17 @@ class Labelled(TrainingRun):
 
 
 class Supervised(Labelled):
-    """A classifier trained from its labels alone: the baseline that stands beside every other result."""
+    """A classifier trained from labels alone: the baseline of the other results."""
 
     title = "Training with labels"
     needs_model = False
     is_baseline = True
 
-    kind: Literal["supervised"] = Field("supervised", description="The job's own kind; need not be given.")
+    kind: Literal["supervised"] = Field("supervised", description="The kind of the job; may be left out.")
 
 
 class Finetune(Labelled):
-    """A model of ours trained on with labels: a new classifier on its features or on a layer of its head.
+    """Fine-tuning of a model with labels: a new classifier on its features or on a layer of its head.
 
     SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 3.
     """
@@ -76,7 +74,7 @@ class Finetune(Labelled):
     keeps_preprocessing = True
     learning_rates: ClassVar = {"sgd": 0.05, "lars": 1.0, "adamw": 4e-3, "muon": 0.02}
 
-    kind: Literal["finetune"] = Field("finetune", description="The job's own kind; need not be given.")
+    kind: Literal["finetune"] = Field("finetune", description="The kind of the job; may be left out.")
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
         "auto", description="Side in pixels; auto: the model's."
     )
@@ -84,15 +82,15 @@ class Finetune(Labelled):
         -1,
         ge=-1,
         le=4,
-        description="What learns: -1 all, 0 all after the stem, 1 to 3 all after that group of blocks, 4 the head"
-        " alone. What is frozen keeps its batch norm's statistics too.",
+        description="What is trained: -1 all, 0 all after the stem, 1 to 3 all after that group of blocks, 4 the head"
+        " alone. Frozen layers keep their batch norm statistics too.",
     )
     ft_proj_selector: int = Field(
         0,
         ge=0,
         le=8,
-        description="Where the classifier stands: 0 on the features, k on layer k of the model's head. The layers below"
-        " it are kept, and learn.",
+        description="Input of the classifier: 0 the features, k layer k of the model's head. The head's layers up to k"
+        " are kept and trained.",
     )
 
     @property
@@ -105,23 +103,28 @@ class Finetune(Labelled):
 
 
 class Distill(Labelled):
-    """A new network that learns a model's answers: a smaller one, or one that learns from images without labels.
+    """Distillation of a model into a new network, possibly smaller, on images that need no labels.
 
-    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 2. The job's model is the teacher, and has a classifier.
+    SimCLRv2 (Chen et al. 2020, arXiv:2006.10029), section 2. The job's model is the teacher and must have a classifier.
     """
 
     title = "Distillation"
     has_baselines = True
     model_is_teacher = True
 
-    kind: Literal["distill"] = Field("distill", description="The job's own kind; need not be given.")
-    backbone: Backbone = Field(Backbone(), description="The student: random weights, unless `weights` names others.")
+    kind: Literal["distill"] = Field("distill", description="The kind of the job; may be left out.")
+    backbone: Backbone = Field(
+        Backbone(), description="The student; with random weights, unless `weights` says otherwise."
+    )
     temperature: float = Field(
-        1.0, ge=0.01, le=100, description="Divides the logits of both; the loss is multiplied by its square."
+        1.0,
+        ge=0.01,
+        le=100,
+        description="Divides the logits of teacher and student; the loss is multiplied by its square.",
     )
     label_weight: Fraction = Field(
         0.0,
-        description="Share of the loss that is cross-entropy with true labels, where they are used; 0 needs no label.",
+        description="Share of the cross-entropy with true labels in the loss; with 0 no label is needed.",
     )
 
     @property

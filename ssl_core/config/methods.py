@@ -1,4 +1,4 @@
-"""The methods' configs: one class per method, which also says what `auto` becomes under it. Imports pydantic alone."""
+"""Configs of the methods: one class per method, which also resolves the method's `auto` fields."""
 
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, get_args
 
@@ -19,19 +19,19 @@ class Recommendation(Protocol):
 
 
 class MethodConfig(Closed):
-    """What every method's config says beside its fields; peak rates are those before scaling."""
+    """What every method's config states beside its fields. Learning rates are peaks before scaling."""
 
     name: str
     title: ClassVar[str]  # as its authors write it
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3, "muon": 0.1}
-    # What learns more in the short runs of a CPU: benchmarks/README.md.
+    # The better one in the short runs of a CPU: benchmarks/README.md.
     cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
     decays_all: ClassVar[bool] = False  # whether the paper decays batch norm and biases too
-    zero_init_residual: ClassVar[bool] = False  # whether its authors start every residual block as the identity
-    most_views: ClassVar[int] = 2  # of an image in a step; never fewer than two
+    zero_init_residual: ClassVar[bool] = False  # whether every residual block starts as the identity
+    most_views: ClassVar[int] = 2  # of an image in a step; at least two
 
     def resolved(self, dim: int, stem: str) -> Self:
-        """Return the config with every `auto` resolved; dim: the backbone's features, stem: the backbone's."""
+        """Return the config with every `auto` resolved; dim: number of features; stem: the backbone's."""
         return self
 
     def _with(self, **changes: Any) -> Self:
@@ -39,16 +39,16 @@ class MethodConfig(Closed):
 
 
 class SimCLR(MethodConfig):
-    """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which pass the network as one batch."""
+    """SimCLR (Chen et al. 2020, arXiv:2002.05709): NT-Xent over both views, which are one batch for the network."""
 
     title = "SimCLR"
 
-    name: Literal["simclr"] = Field("simclr", description="Says which method this is.")
+    name: Literal["simclr"] = Field("simclr", description="The method's name.")
     temperature: Temperature = Field(0.2, description="Of the NT-Xent softmax.")
     projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
     projector_batch_norm: bool = Field(True, description="Batch norm after every head layer, the last one too.")
     same_view_negatives: bool = Field(
-        True, description="Whether other images' same view counts as a negative too, or their other view alone."
+        True, description="Use other images' same view as negatives too; false: their other view alone."
     )
     decoupled: bool = Field(False, description="Leave the positive out of the denominator (DCL, arXiv:2110.06848).")
 
@@ -57,9 +57,9 @@ class SimCLR(MethodConfig):
 
 
 class SimSiam(MethodConfig):
-    """SimSiam (Chen & He 2020, arXiv:2011.10566): stop-gradient and a predictor; each view passes by itself.
+    """SimSiam (Chen & He 2020, arXiv:2011.10566): stop-gradient and a predictor; each view passes separately.
 
-    With more than two views it is FastSiam (Pototzky et al. 2022): each predicts the mean of the others.
+    With more than two views it is FastSiam (Pototzky et al. 2022): each view predicts the mean of the others.
     """
 
     title = "SimSiam"
@@ -68,13 +68,13 @@ class SimSiam(MethodConfig):
     zero_init_residual = True
     most_views = 16
 
-    name: Literal["simsiam"] = Field("simsiam", description="Says which method this is.")
+    name: Literal["simsiam"] = Field("simsiam", description="The method's name.")
     projector: Widths | Auto = Field(
         "auto",
         description="Output width of each layer; auto: min(2048, 4·features), twice (CIFAR stem) or three times.",
     )
     projector_relu_first: bool = Field(
-        False, description="ReLU before batch norm in the hidden layers of both heads; the paper has it after."
+        False, description="ReLU before batch norm in the hidden layers of both heads; in the paper it comes after."
     )
     predictor_hidden: Width | Auto = Field("auto", description="auto: a quarter of the projector's output.")
     predictor_constant_lr: bool = Field(
@@ -90,12 +90,12 @@ class SimSiam(MethodConfig):
 
 
 class _Predicting(MethodConfig):
-    """Two layers to 256, and a predictor as wide."""
+    """A projector of two layers to 256, and a predictor of the same width."""
 
     projector: Widths | Auto = Field("auto", description="Output width of each layer; auto: (2·features, 256).")
     predictor_hidden: Width | Auto = Field("auto", description="auto: as wide as the projector's first layer.")
     momentum: Fraction = Field(
-        0.99, description="Share that the slow copy keeps of itself at the first step; rises to 1 by a cosine."
+        0.99, description="Momentum of the exponential moving average at the first step; rises to 1 by a cosine."
     )
 
     def resolved(self, dim: int, stem: str) -> Self:
@@ -105,36 +105,38 @@ class _Predicting(MethodConfig):
 
 
 class BYOL(_Predicting):
-    """BYOL (Grill et al. 2020, arXiv:2006.07733): predict a slow copy's embedding of the other view; no negatives."""
+    """BYOL (Grill et al. 2020, arXiv:2006.07733): predict the target network's embedding of the other view."""
 
     title = "BYOL"
 
-    name: Literal["byol"] = Field("byol", description="Says which method this is.")
+    name: Literal["byol"] = Field("byol", description="The method's name.")
 
 
 class MoCoV2(MethodConfig):
-    """MoCo v2 (Chen et al. 2020, arXiv:2003.04297): one view finds its image's key among those of a queue."""
+    """MoCo v2 (Chen et al. 2020, arXiv:2003.04297): contrast each query with its key against a queue of negatives."""
 
     title = "MoCo v2"
 
-    name: Literal["moco_v2"] = Field("moco_v2", description="Says which method this is.")
+    name: Literal["moco_v2"] = Field("moco_v2", description="The method's name.")
     temperature: Temperature = Field(0.2, description="Of the InfoNCE softmax.")
     projector: Widths | Auto = Field("auto", description="Output width of each head layer; auto: (features, 128).")
-    queue: int = Field(4096, ge=1, le=1_048_576, description="Keys of earlier batches that are the negatives.")
-    momentum: Fraction = Field(0.99, description="Share that the slow copy keeps of itself at each step.")
+    queue: int = Field(
+        4096, ge=1, le=1_048_576, description="Number of keys of earlier batches, which are the negatives."
+    )
+    momentum: Fraction = Field(0.99, description="Momentum of the key encoder's exponential moving average.")
 
     def resolved(self, dim: int, stem: str) -> Self:
         return self._with(projector=(dim, 128)) if self.projector == "auto" else self
 
 
 class MoCoV3(_Predicting):
-    """MoCo v3 (Chen et al. 2021, arXiv:2104.02057): a predicted query finds its key, a slow copy's, in the batch."""
+    """MoCo v3 (Chen et al. 2021, arXiv:2104.02057): contrast predicted queries with the batch's momentum keys."""
 
     title = "MoCo v3"
     zero_init_residual = True
 
-    name: Literal["moco_v3"] = Field("moco_v3", description="Says which method this is.")
-    temperature: Temperature = Field(0.2, description="Of the InfoNCE softmax; the authors' is 1 for a ResNet-50.")
+    name: Literal["moco_v3"] = Field("moco_v3", description="The method's name.")
+    temperature: Temperature = Field(0.2, description="Of the InfoNCE softmax; the authors use 1 for a ResNet-50.")
 
 
 class _Decorrelating(MethodConfig):
@@ -149,50 +151,52 @@ class _Decorrelating(MethodConfig):
 
 
 class BarlowTwins(_Decorrelating):
-    """Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): dimensions agree across views, and with no other one."""
+    """Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): decorrelated dimensions that agree across views."""
 
     title = "Barlow Twins"
 
-    name: Literal["barlow_twins"] = Field("barlow_twins", description="Says which method this is.")
-    redundancy: float = Field(0.005, ge=0, le=10, description="The paper's λ: weight of all that is off the diagonal.")
+    name: Literal["barlow_twins"] = Field("barlow_twins", description="The method's name.")
+    redundancy: float = Field(0.005, ge=0, le=10, description="The paper's λ: weight of the off-diagonal terms.")
 
 
 class VICReg(_Decorrelating):
-    """VICReg (Bardes et al. 2021, arXiv:2105.04906): views agree, every dimension varies, no two vary together."""
+    """VICReg (Bardes et al. 2021, arXiv:2105.04906): variance, invariance and covariance of embeddings."""
 
     title = "VICReg"
 
-    name: Literal["vicreg"] = Field("vicreg", description="Says which method this is.")
+    name: Literal["vicreg"] = Field("vicreg", description="The method's name.")
     invariance: float = Field(25.0, ge=0, le=10_000, description="Weight of the distance between the views.")
     variance: float = Field(25.0, ge=0, le=10_000, description="Weight of the hinge on standard deviations.")
     covariance: float = Field(1.0, ge=0, le=10_000, description="Weight of the covariances.")
 
 
 class DINO(MethodConfig):
-    """DINO (Caron et al. 2021, arXiv:2104.14294): every view foretells a slow copy's sharpened, centred classes.
+    """DINO (Caron et al. 2021, arXiv:2104.14294): the student matches the EMA teacher's output on every view.
 
-    The first two views are global, those after them may be small: `views` as a list.
+    The first two views are global crops, later ones may be local: give `views` as a list.
     """
 
     title = "DINO"
     most_views = 16
 
-    name: Literal["dino"] = Field("dino", description="Says which method this is.")
+    name: Literal["dino"] = Field("dino", description="The method's name.")
     projector: Widths | Auto = Field(
         "auto", description="Output width of each layer; auto: min(2048, 4·features) twice, then 256."
     )
     projector_batch_norm: bool = Field(True, description="Batch norm in the head's hidden layers.")
-    prototypes: int = Field(1024, ge=2, le=1_048_576, description="Classes that are foretold; the paper has 65,536.")
+    prototypes: int = Field(
+        1024, ge=2, le=1_048_576, description="Output dimension of the head; the paper's is 65,536."
+    )
     student_temperature: Temperature = Field(0.1, description="Of the student's softmax.")
     teacher_temperature: tuple[Temperature, Temperature] = Field(
         (0.04, 0.07), description="Of the teacher's softmax, at the start and after its warm-up."
     )
-    teacher_warmup: Fraction = Field(0.3, description="Share of the run in which the teacher's temperature moves.")
+    teacher_warmup: Fraction = Field(0.3, description="Share of the run in which the teacher's temperature rises.")
     momentum: Fraction = Field(
-        0.99, description="Share that the slow copy keeps of itself at the first step; rises to 1 by a cosine."
+        0.99, description="Momentum of the exponential moving average at the first step; rises to 1 by a cosine."
     )
-    centre_momentum: Share = Field(0.9, description="Share of the centre that is kept at each step.")
-    frozen_epochs: float = Field(1.0, ge=0, le=10_000, description="How long the prototypes stay as they began.")
+    centre_momentum: Share = Field(0.9, description="Momentum of the centre.")
+    frozen_epochs: float = Field(1.0, ge=0, le=10_000, description="Epochs in which the last layer is frozen.")
 
     @model_validator(mode="after")
     def _the_teacher_is_sharper(self) -> Self:

@@ -1,4 +1,4 @@
-"""The network: which encoder, and what it starts from."""
+"""The network: the encoder's architecture and its starting weights."""
 
 import difflib
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from ssl_core.config.fields import Auto, Closed
 BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
     f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
 }
-# What these fields are of every torchvision model; its networks are taken as they are.
+# The values of these fields for every torchvision model, which cannot be changed.
 TORCHVISIONS_OWN = {
     "width": 1.0,
     "stem": "imagenet",
@@ -59,22 +59,22 @@ class Backbone(Closed):
     )
     selective_kernel: bool | Auto = Field(
         "auto",
-        description="SimCLRv2's SK: selective kernels, with ResNet-D's stem and shortcuts; from resnet50 up. auto: no.",
+        description="SimCLRv2's selective kernels, with ResNet-D's stem and shortcuts; from resnet50 up. auto: no.",
     )
     layout: Literal["auto", "torchvision", "google"] = Field(
         "auto",
-        description="Whose padding, pooling and shortcuts: torchvision's, or google-research/simclr's, which alone"
-        " has selective kernels. auto: google with those, else torchvision.",
+        description="Padding, pooling and shortcuts of torchvision or of google-research/simclr; selective kernels need"
+        " the latter. auto: google with these, else torchvision.",
     )
     weights: Literal["random", "imagenet", "imagenet_v1"] = Field(
         "random",
         description="Starting weights when the job names no model; imagenet: torchvision's newest, for all but"
-        " resnet10; imagenet_v1: its first, as in papers before 2022.",
+        " resnet10; imagenet_v1: torchvision's first, used in papers before 2022.",
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
-        description="Start each block as the identity; auto: in google's layout, and on a GPU as the method's authors;"
-        " on a CPU, where runs are short, no. Not for torchvision's models.",
+        description="Start each residual block as the identity; auto: in google's layout yes, on a GPU as the method's"
+        " authors do, on a CPU, where runs are short, no. Not for torchvision's models.",
     )
 
     @field_validator("name")
@@ -88,7 +88,7 @@ class Backbone(Closed):
         assert info.field_name is not None
         name, own = info.data.get("name", "auto"), TORCHVISIONS_OWN[info.field_name]
         if is_torchvisions(name) and value not in ("auto", own):
-            raise ValueError(f"{name} is taken as torchvision has it; leave `{info.field_name}` out")
+            raise ValueError(f"{name} is used unchanged; leave `{info.field_name}` out")
         return value
 
     @field_validator("selective_kernel")
@@ -103,7 +103,7 @@ class Backbone(Closed):
     @classmethod
     def _has_selective_kernels(cls, layout: str, info: ValidationInfo) -> str:
         if layout == "torchvision" and info.data.get("selective_kernel") is True:
-            raise ValueError("selective kernels are of google's layout; torchvision has none")
+            raise ValueError("selective kernels need layout google")
         return layout
 
     @field_validator("weights")
@@ -113,11 +113,11 @@ class Backbone(Closed):
         if weights == "random":
             return weights
         if weights == "imagenet_v1" and name.removeprefix("torchvision_") in LATER_WEIGHTS:
-            raise ValueError(f"torchvision has no IMAGENET1K_V1 of {name}; `imagenet` are the weights that there are")
+            raise ValueError(f"torchvision has no IMAGENET1K_V1 of {name}; use `imagenet`")
         if name in RESNETS.keys() - {*TORCHVISION}:
             raise ValueError(f"there are no ImageNet weights for {name}; resnet18 is the smallest ResNet that has them")
         if width not in ("auto", 1):
-            raise ValueError(f"there are no ImageNet weights for width {width}, but for 1 alone")
+            raise ValueError(f"there are no ImageNet weights for width {width}, only for width 1")
         if info.data.get("selective_kernel") is True or info.data.get("layout") == "google":
-            raise ValueError("ImageNet weights are torchvision's, for its own layout alone")
+            raise ValueError("ImageNet weights need torchvision's layout")
         return weights

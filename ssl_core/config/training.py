@@ -1,4 +1,4 @@
-"""Training: what every run has that trains a network, and pretraining."""
+"""Training: the config that all runs share that train a network, and that of pretraining."""
 
 from abc import abstractmethod
 from dataclasses import replace
@@ -16,53 +16,59 @@ from ssl_core.config.views import Phases, Views, ViewSets, view_sets
 
 
 class OnlineAccuracy(Closed):
-    """How often a classifier is judged while it trains, and on how many images."""
+    """How often a classifier is evaluated while it trains, and on how many images."""
 
     every_epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
         "auto",
-        description="0: never. auto: eight times in a run, or fewer where that would take much of its `minutes`.",
+        description="Epochs between evaluations; 0: never. auto: eight evaluations in a run, or fewer where they would"
+        " take much of `minutes`.",
     )
     max_images: Annotated[int, Field(ge=10, le=1_000_000)] | Auto = Field(
-        "auto", description="At most so many images of each split are looked at; auto: 5,000, on a CPU 2,500."
+        "auto", description="Largest number of images of each split; auto: 5,000, on a CPU 2,500."
     )
 
 
 class OnlineEvaluation(OnlineAccuracy):
-    """What is measured while the encoder trains; kNN and the probe only where the images have labels."""
+    """The online evaluation: kNN and a linear probe while the encoder trains, where the images have labels."""
 
-    knn_k: int = Field(200, ge=1, le=100_000, description="Neighbours that vote.")
+    knn_k: int = Field(200, ge=1, le=100_000, description="Number of neighbours.")
     knn_temperature: float = Field(0.1, gt=0, le=10, description="A vote weighs exp(similarity / temperature).")
 
 
 class Checkpoints(Closed):
-    """When a run writes down what it needs to go on."""
+    """When a run writes a checkpoint to resume from."""
 
-    every_minutes: float = Field(2.0, gt=0, le=1440, description="How often a checkpoint is written.")
-    every_steps: int | None = Field(None, ge=1, lt=2**31, description="Also at every multiple of so many steps.")
+    every_minutes: float = Field(2.0, gt=0, le=1440, description="Minutes between checkpoints.")
+    every_steps: int | None = Field(
+        None, ge=1, lt=2**31, description="Also write one at every multiple of this number of steps."
+    )
     keep: int = Field(
         2,
         ge=2,
         le=100,
-        description="The newest so many stay on disk; never 1, as the one before is all there is while the newest is"
-        " being recorded.",
+        description="Number of newest checkpoints kept on disk; at least 2, since only the one before is usable while"
+        " the newest is being recorded.",
     )
 
 
 class EarlyStop(Closed):
-    """When a run ends before its length; it is a success, and its model is that of its end, not that of the best."""
+    """Early stopping. The run succeeds, and its model is that of the last step, not that of the best metric."""
 
     metric: Literal["rankme", "knn"] = Field(
-        "rankme", description="What has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
+        "rankme", description="The metric that has to rise: `rankme`, once an epoch; `knn`, at each online evaluation."
     )
     patience: int = Field(
-        5, ge=1, le=100_000, description="The run ends at so many measurements in a row without a new best."
+        5,
+        ge=1,
+        le=100_000,
+        description="Number of consecutive measurements without a new best after which the run ends.",
     )
-    min_epochs: int = Field(0, ge=0, le=100_000, description="It never ends before so many epochs.")
-    min_delta: float = Field(0.0, ge=0, le=100_000, description="How far above the last best a new one has to be.")
+    min_epochs: int = Field(0, ge=0, le=100_000, description="Least number of epochs.")
+    min_delta: float = Field(0.0, ge=0, le=100_000, description="Least rise that counts as a new best.")
 
 
 class TrainingRun(Run):
-    """What every run that trains a network has, with labels or without."""
+    """What all runs share that train a network, with labels or without."""
 
     trains: ClassVar = True
     keeps_preprocessing: ClassVar[bool] = False  # of the model it starts from
@@ -78,37 +84,41 @@ class TrainingRun(Run):
         " else the full size.",
     )
     views: Views | ViewSets = Field(
-        Views(), description="How a view is drawn from an image; a list where the views of an image differ in kind."
+        Views(), description="Augmentation that makes a view of an image; a list where an image's views differ."
     )
     epochs: int | None = Field(
         None, ge=1, le=100_000, description="Length of the run; 100 when `minutes` is not given either."
     )
     minutes: float | None = Field(
-        None, gt=0, le=43_200, description="Length in minutes, turned into epochs from the first steps' speed."
+        None,
+        gt=0,
+        le=43_200,
+        description="Length in minutes, converted to epochs by the measured speed of a few steps.",
     )
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
     optimizer: Optimizer | Auto = Field(
         "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
     )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
-    evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="What is measured on the way.")
-    checkpoints: Checkpoints = Field(Checkpoints(), description="When the run writes down what it needs to go on.")
+    evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="The evaluation during training.")
+    checkpoints: Checkpoints = Field(Checkpoints(), description="When checkpoints are written.")
     devices: int = Field(
         1,
         ge=1,
         le=64,
-        description="Processes that train together, each with a GPU of its own, or a share of the CPU. `batch_size` is"
-        " theirs together, and so are batch norm's statistics.",
+        description="Number of processes that train together, each with its own GPU or a share of the CPU. `batch_size`"
+        " is the total over all, and batch norm statistics are synchronised.",
     )
     chunk_size: int | None = Field(
         None,
         ge=1,
         le=65_536,
-        description="Views that pass the backbone at a time, to be computed again for the gradient (GradCache): memory"
-        " for so many, and all negatives of the batch. Batch norm then sees a chunk. null: all at once.",
+        description="Views that pass through the backbone at a time, recomputed for the gradient (GradCache): memory"
+        " for one chunk, all negatives of the batch. Batch norm statistics are per chunk. null: all at once.",
     )
     pictures: bool = Field(
-        True, description="Leave pictures: some views at the start, curves at the end, and these for TensorBoard."
+        True,
+        description="Write figures: a grid of views at the start, curves at the end, and the curves for TensorBoard.",
     )
 
     @model_validator(mode="after")
@@ -184,17 +194,17 @@ class Pretrain(TrainingRun):
     needs_model = False
     progressive_sizes = True
 
-    kind: Literal["pretrain"] = Field("pretrain", description="The job's own kind; need not be given.")
-    method: Method = Field(description="How to learn: its `name`, and what differs from that method's defaults.")
+    kind: Literal["pretrain"] = Field("pretrain", description="The kind of the job; may be left out.")
+    method: Method = Field(description="The method: its `name`, and the fields that differ from the method's defaults.")
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
     normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
         "dataset",
-        description="dataset: each channel less its mean over its deviation in the training split; imagenet: those of"
-        " ImageNet; half: from -1 to 1; none: from 0 to 1.",
+        description="dataset: standardise each channel by its mean and deviation in the training split; imagenet: by"
+        " those of ImageNet; half: scale to [-1, 1]; none: keep [0, 1].",
     )
-    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="What is measured on the way.")
+    evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="The evaluation during training.")
     early_stop: EarlyStop | None = Field(
-        None, description="End the run once its features no longer get better; null: never."
+        None, description="End the run once its features no longer improve; null: never."
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The views: how they are drawn from an image, and at what sizes."""
+"""Views: the augmentation that makes them from an image, and the image sizes of a run."""
 
 from typing import Annotated, Literal
 
@@ -8,40 +8,46 @@ from ssl_core.config.fields import Auto, Closed, Fraction
 
 
 class Views(Closed):
-    """How a view is drawn from an image; parameters differ for every sample, seeded by (seed, epoch, image, view)."""
+    """Augmentation that makes a view of an image; parameters are drawn per sample, by (seed, epoch, image, view)."""
 
     num_views: Annotated[int, Field(ge=1, le=16)] | Auto = Field(
-        "auto", description="How many views of an image are drawn so; auto: 2, or 1 each in a list of several."
+        "auto", description="Number of views of an image made this way; auto: 2, or 1 each in a list of several."
     )
     size: float = Field(
-        1.0, ge=0.05, le=1, description="Side of the view as a share of the run's: small crops are cheap."
+        1.0, ge=0.05, le=1, description="Side of the view as a share of the run's image size, as for local crops."
     )
     crop_area: tuple[Fraction, Fraction] | None = Field(
-        (0.2, 1.0), description="Share of the image's area; null: no crop."
+        (0.2, 1.0), description="Range of the crop's share of the image's area; null: no crop."
     )
-    crop_ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Width over height of the crop.")
+    crop_ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Range of the crop's width over height.")
     flip: Fraction = Field(0.5, description="Probability of a horizontal flip.")
     jitter: Fraction = Field(0.8, description="Probability of colour jitter.")
-    jitter_strength: float = Field(0.5, ge=0, le=2, description="The paper's s; multiplies the four parts below.")
+    jitter_strength: float = Field(
+        0.5, ge=0, le=2, description="SimCLR's colour strength s; multiplies the four parts below."
+    )
     brightness: float = Field(0.8, ge=0, le=1, description="Brightness is multiplied by 1 ± at most this.")
     brightness_added: bool = Field(
-        False, description="Brightness is added instead: up to ± that share of white (SimCLR's first version)."
+        False, description="Add to the brightness instead: up to ± that share of white (SimCLR's first version)."
     )
-    contrast: float = Field(0.8, ge=0, le=1, description="Contrast, likewise multiplied.")
+    contrast: float = Field(0.8, ge=0, le=1, description="Contrast is multiplied likewise.")
     contrast_range: tuple[float, float] | None = Field(
-        None, description="Contrast is multiplied by a number from here instead, whatever the strength."
+        None, description="Range of the contrast's factor instead, independent of the strength."
     )
-    saturation: float = Field(0.8, ge=0, le=1, description="Saturation, likewise.")
-    hue: float = Field(0.2, ge=0, le=0.5, description="Largest turn of the hue to either side; 1 is the full circle.")
-    grey: Fraction = Field(0.2, description="Probability of losing all colour.")
+    saturation: float = Field(0.8, ge=0, le=1, description="Saturation is multiplied likewise.")
+    hue: float = Field(0.2, ge=0, le=0.5, description="Largest shift of the hue to either side; 1 is the full circle.")
+    grey: Fraction = Field(0.2, description="Probability of conversion to greyscale.")
     blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
     blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
-    solarize: Fraction = Field(0.0, description="Probability of turning every value above a half into its negative.")
+    solarize: Fraction = Field(0.0, description="Probability of solarization: values above a half are inverted.")
     rotation: float = Field(0.0, ge=0, le=180, description="Largest rotation to either side, in degrees.")
     shear: float = Field(0.0, ge=0, le=1, description="Largest horizontal shear to either side, as a slope.")
-    scale: tuple[float, float] = Field((1.0, 1.0), description="Zoom about the centre; below 1 the image shrinks.")
+    scale: tuple[float, float] = Field(
+        (1.0, 1.0), description="Range of the zoom about the centre; below 1 the image shrinks."
+    )
     translation: float = Field(0.0, ge=0, le=1, description="Largest shift along each axis, as a share of the side.")
-    gamma: float = Field(0.0, ge=0, le=2, description="Exponent drawn from exp(±gamma).")
+    gamma: float = Field(
+        0.0, ge=0, le=2, description="Largest log of the gamma correction's exponent, drawn from exp(±gamma)."
+    )
     noise: float = Field(
         0.0, ge=0, le=1, description="Standard deviation of additive Gaussian noise, on [0, 1] pixels."
     )
@@ -59,22 +65,22 @@ ViewSets = Annotated[tuple[Views, ...], Field(min_length=1, max_length=16)]
 
 
 def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
-    """Return one set for each kind of view, with its number resolved."""
+    """Return one set for each kind of view, with its number of views resolved."""
     several = views if isinstance(views, tuple) else (views,)
     usual = 2 if len(several) == 1 else 1
     return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)
 
 
 class PlainViews(Views):
-    """The views of training with labels: crop and flip, and the colours as they are unless told."""
+    """The views of training with labels: crop and flip, and by default no colour augmentation."""
 
     num_views: Literal[1] = Field(1, description="One view of an image in each epoch.")
     jitter: Fraction = Field(0.0, description="Probability of colour jitter.")
-    grey: Fraction = Field(0.0, description="Probability of losing all colour.")
+    grey: Fraction = Field(0.0, description="Probability of conversion to greyscale.")
 
 
 class Phase(Closed):
-    """A stretch of training at one image size; small crops first buy many more steps."""
+    """A part of training at one image size; smaller sizes first make many more steps affordable."""
 
     until: float = Field(gt=0, le=1, description="Share of all steps at which the phase ends; the last is 1.")
     image_size: int = Field(ge=4, le=1024, description="Side of a view, in pixels.")

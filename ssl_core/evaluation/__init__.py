@@ -1,1 +1,1 @@
-"""Features evaluated: kNN, linear probe, online probe, collapse metrics, 2-D projection."""
+"""Evaluation of encoders: kNN, linear and online probes, representation metrics, 2-D projection."""

@@ -1,4 +1,4 @@
-"""The bench on which an encoder is judged: its images, their labels, and how far the work has come."""
+"""Features of a frozen encoder, and what its evaluations share: images, labels, baselines and progress."""
 
 import time
 from collections.abc import Callable, Generator
@@ -23,11 +23,11 @@ from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 
 _BATCH = 256
-_CHUNK = 16 * _BATCH  # images prepared at a time
-_PIXELS_SIDE = 64  # the `pixels` baseline looks at no more than this
+_CHUNK = 16 * _BATCH  # images decoded at a time
+_MAX_PIXELS_SIZE = 64  # image size of the `pixels` baseline, at most
 
 T = TypeVar("T")
-Steps = Generator[Event, None, T]
+EventStream = Generator[Event, None, T]
 
 
 def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = _BATCH) -> Tensor:
@@ -37,88 +37,89 @@ def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """One thing that is judged: the model or a baseline."""
+    """A feature extractor: the model or a baseline."""
 
-    side: int  # of its images, in pixels
+    image_size: int  # pixels
     encode_views: Callable[[Tensor], Tensor]  # float32 N×3×S×S in [0, 1] -> float32 N×D
 
-    def prepared(self, pixels: Tensor) -> Tensor:
+    def extract(self, pixels: Tensor) -> Tensor:
         """Return float32 N×D on the CPU of prepared images uint8 N×S×S×3."""
         return torch.cat(
-            [self.views(part.permute(0, 3, 1, 2).float().div_(255)).cpu() for part in pixels.split(_BATCH)]
+            [self.extract_views(part.permute(0, 3, 1, 2).float().div_(255)).cpu() for part in pixels.split(_BATCH)]
         )
 
-    def views(self, views: Tensor) -> Tensor:
+    def extract_views(self, views: Tensor) -> Tensor:
         """Return float32 N×D of views float32 N×3×S×S in [0, 1], which may be overwritten."""
         return torch.cat([self.encode_views(part) for part in views.split(_BATCH)])
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of un-augmented images, N×D each; without a val split its part has no rows."""
+    """Features of un-augmented images, N×D each; `val` has no rows without a val split."""
 
     train: Tensor
     val: Tensor
     test: Tensor
 
-    def scaled(self, scaling: Scaling) -> "Features":
+    def scale(self, scaling: Scaling) -> "Features":
         return Features(scaling(self.train), scaling(self.val), scaling(self.test))
 
 
 class Evaluation:
-    """What the judging of one encoder shares, by whatever it is judged."""
+    """What the kNN and the linear evaluation of an encoder share."""
 
     def __init__(self, config: KnnEval | LinearEval, inputs: Inputs) -> None:
         """config: resolved. Raises ConfigUnfit, LabelsNeeded, BadModel."""
         if inputs.model is None:
-            raise ConfigUnfit("An evaluation needs a model to judge.")
+            raise ConfigUnfit("An evaluation needs a model.")
         self._config = config
         self._model = inputs.model
         self._dataset = Dataset.open(inputs.dataset)
         self.split = LabelSplit.of(self._dataset, config.subset, config.seed, config.test_fraction)
-        self._side = saved_model.load_card(inputs.model)["preprocessing"]["image_size"]
+        self._image_size = saved_model.load_card(inputs.model)["preprocessing"]["image_size"]
         self._started = time.monotonic()
-        self._images = 0
-        self.stopped = inputs.stop
-        self.sources = ("model", *dict.fromkeys(config.baselines))
+        self._image_count = 0
+        self.is_stopped = inputs.stop
+        self.source_names = ("model", *dict.fromkeys(config.baselines))
         self.classes = self._dataset.class_names
         parts = (self.split.train, self.split.val, self.split.test)
         labels = (select_labels(self._dataset, rows).to(config.device) for rows in parts)
         self.train_labels, self.val_labels, self.test_labels = labels
-        self.done, self._skipped = 0, 0
-        self.total = len(self.sources) * sum(-(-len(rows) // _CHUNK) for rows in parts)
+        self.step, self._skipped_steps = 0, 0
+        self.total_steps = len(self.source_names) * sum(-(-len(rows) // _CHUNK) for rows in parts)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells the judging of this model by these images from any other."""
+        """What identifies the evaluation of this model on these images, in a checkpoint."""
         rows = (self.split.train, self.split.val, self.split.test)
         images = {"images": len(self._dataset), "rows": [len(part) for part in rows], "mean": self._dataset.mean}
-        return images | {"model": saved_model.digest(self._model)}
+        return images | {"model": saved_model.compute_digest(self._model)}
 
     @property
-    def about(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """The fields of the result's summary that all evaluations share."""
         return {"layer": self._config.layer, "classes": len(self.classes), "test_images": len(self.test_labels)}
 
-    def protocol(self, trained_on: str = "un-augmented images") -> str:
-        """The part of the protocol that all evaluations share."""
-        drawn = " and the draws of labels" if self._config.draws_labels else ""
+    def describe_protocol(self, trained_on: str = "un-augmented images") -> str:
+        """Return the part of the protocol that all evaluations share."""
+        draws = " and the draws of labels" if self._config.draws_labels else ""
         unlike = "" if trained_on == "un-augmented images" else "un-augmented "
         text = (
-            f"features of layer {self._config.layer} of {trained_on} at {self._side} px;"
+            f"features of layer {self._config.layer} of {trained_on} at {self._image_size} px;"
             f" {len(self.train_labels):,} labelled training images; top-1 on {self.split.test_name}"
-            f" ({len(self.test_labels):,} {unlike}images), its 95 % interval by a bootstrap over these images{drawn}"
+            f" ({len(self.test_labels):,} {unlike}images), its 95 % interval by a bootstrap over these images{draws}"
             f" ({accuracy.RESAMPLES:,} resamples)."
         )
-        if "pixels" in self.sources:
-            text += f" Raw pixels are normalised by channel, at {min(self._side, _PIXELS_SIDE)} px."
+        if "pixels" in self.source_names:
+            text += f" Raw pixels are normalised by channel, at {min(self._image_size, _MAX_PIXELS_SIZE)} px."
         return text
 
-    def source(self, name: str) -> FeatureSource:
-        """Return one of `sources`. Raises ConfigUnfit when the model has not the layer."""
+    def load_source(self, name: str) -> FeatureSource:
+        """Return one of `source_names`. Raises ConfigUnfit when the model does not have the layer."""
         config = self._config
         if name == "pixels":
             preprocessing = Preprocessing.of_card(saved_model.load_card(self._model))
-            return FeatureSource(min(self._side, _PIXELS_SIDE), preprocessing.flatten)
+            return FeatureSource(min(self._image_size, _MAX_PIXELS_SIZE), preprocessing.flatten)
         if name == "random":
             encoder = saved_model.load_untrained(
                 self._model, config.device, seed=config.seed, precision=config.precision
@@ -127,47 +128,47 @@ class Evaluation:
             encoder = saved_model.load(self._model, config.device, precision=config.precision)
         if config.layer not in encoder.layers:
             raise ConfigUnfit(no_such_layer(config.layer, encoder.layers))
-        return FeatureSource(self._side, lambda views: encoder.encode_views(views, config.layer))
+        return FeatureSource(self._image_size, lambda views: encoder.encode_views(views, config.layer))
 
-    def represent(self, source: FeatureSource) -> Steps[Features | None]:
-        """Compute the features of one source, on the run's device; None when the run was asked to stop."""
+    def extract(self, source: FeatureSource) -> EventStream[Features | None]:
+        """Return the features of one source, on the run's device; None when the run is stopped."""
         parts: list[Tensor] = []
         for rows in (self.split.train, self.split.val, self.split.test):
             chunks = []
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                chunks.append(source.prepared(read_centre_crops(self._dataset, chunk, source.side)))
-                yield self.step(len(chunk))
-                if self.stopped():
+                chunks.append(source.extract(read_centre_crops(self._dataset, chunk, source.image_size)))
+                yield self.report_step(len(chunk))
+                if self.is_stopped():
                     return None
             parts.append(torch.cat(chunks).to(self._config.device) if chunks else parts[0][:0])
         return Features(*parts)
 
-    def images(self, rows: Rows, source: FeatureSource) -> ImageStore:
-        """Return where views of the dataset's rows at the source's side are made from."""
-        return ImageStore(self._dataset, rows, source.side, torch.device(self._config.device))
+    def open_images(self, rows: Rows, source: FeatureSource) -> ImageStore:
+        """Return a store of the dataset's rows, from which views of the source's image size are made."""
+        return ImageStore(self._dataset, rows, source.image_size, torch.device(self._config.device))
 
-    def step(self, images: int = 0) -> Progress:
-        """Count a step, in which so many images passed, and tell."""
-        self.done += 1
-        self._images += images
+    def report_step(self, images: int = 0) -> Progress:
+        """Count a step over that many images, and return the progress."""
+        self.step += 1
+        self._image_count += images
         seconds = time.monotonic() - self._started
-        taken = self.done - self._skipped
+        own_steps = self.step - self._skipped_steps
         return Progress(
             epoch=0,
             epochs=1,
-            step=self.done,
-            total_steps=self.total,
-            images_per_second=self._images / max(seconds, 1e-9),
-            eta_seconds=seconds / taken * max(0, self.total - self.done),
+            step=self.step,
+            total_steps=self.total_steps,
+            images_per_second=self._image_count / max(seconds, 1e-9),
+            eta_seconds=seconds / own_steps * max(0, self.total_steps - self.step),
         )
 
-    def skip(self, steps: int) -> None:
-        """Count steps that an earlier attempt took."""
-        self.done += steps
-        self._skipped += steps
+    def skip_steps(self, steps: int) -> None:
+        """Count steps that the checkpoint already has."""
+        self.step += steps
+        self._skipped_steps += steps
 
-    def metric(self, name: str, source: str, value: float) -> Metrics:
-        """A metric at the present step; those of a baseline carry its name."""
+    def report_metric(self, name: str, source: str, value: float) -> Metrics:
+        """Return a metric at the current step; those of a baseline have its name as a suffix."""
         name = name if source == "model" else f"{name}_{source}"
-        return Metrics(self.done, 0.0, time.time(), {name: value})
+        return Metrics(self.step, 0.0, time.time(), {name: value})

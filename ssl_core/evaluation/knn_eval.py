@@ -1,4 +1,4 @@
-"""The kNN evaluation: a weighted vote of the nearest training images."""
+"""The kNN evaluation run: top-1 of the kNN classifier on a frozen encoder's features."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,26 +14,31 @@ from ssl_core.reports import confusion_matrix
 
 
 def run_knn_eval(config: KnnEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    """Judge by the kNN vote; `config` is resolved. Raises RunFailure."""
+    """Evaluate the model and the baselines with kNN; config: resolved. Raises RunFailure."""
     evaluation = Evaluation(config, inputs)
     results, details = [], {}
-    for name in evaluation.sources:
-        found = yield from evaluation.represent(evaluation.source(name))
-        if found is None:
-            yield Stopped(evaluation.done)
+    for name in evaluation.source_names:
+        features = yield from evaluation.extract(evaluation.load_source(name))
+        if features is None:
+            yield Stopped(evaluation.step)
             return
-        votes = knn.votes(
-            found.train, evaluation.train_labels, found.test, len(evaluation.classes), config.k, config.temperature
+        votes = knn.compute_votes(
+            features.train,
+            evaluation.train_labels,
+            features.test,
+            len(evaluation.classes),
+            config.k,
+            config.temperature,
         )
         votes = torch.where(votes > 0, votes, -torch.inf)
-        ranks = accuracy.ranks(votes, evaluation.test_labels)[None]
-        results.append({"features": name, **accuracy.accuracy(ranks, len(evaluation.classes), config.seed)})
+        ranks = accuracy.compute_ranks(votes, evaluation.test_labels)[None]
+        results.append({"features": name, **accuracy.compute_accuracy(ranks, len(evaluation.classes), config.seed)})
         if name == "model":
-            details = accuracy.by_class(votes, evaluation.test_labels, evaluation.classes)
-        yield evaluation.metric("knn/top1", name, results[-1]["top1"])
+            details = accuracy.compute_class_metrics(votes, evaluation.test_labels, evaluation.classes)
+        yield evaluation.report_metric("knn/top1", name, results[-1]["top1"])
     yield from confusion_matrix.write(details, results[0]["top1"], directory)
     k = min(config.k, len(evaluation.train_labels))
-    how = f"Cosine kNN, k {k}, votes weighed by exp(similarity / {config.temperature:g})"
-    extra = {"k": k, "temperature": config.temperature}
-    shown = {"results": results, "top1": results[0]["top1"], **details}
-    yield Result({"protocol": f"{how}; {evaluation.protocol()}", **evaluation.about, **extra, **shown})
+    classifier = f"Cosine kNN, k {k}, votes weighed by exp(similarity / {config.temperature:g})"
+    protocol = {"protocol": f"{classifier}; {evaluation.describe_protocol()}", **evaluation.summary}
+    settings = {"k": k, "temperature": config.temperature}
+    yield Result({**protocol, **settings, "results": results, "top1": results[0]["top1"], **details})

@@ -1,7 +1,7 @@
-"""The augmented linear evaluation: classifiers that meet a new view of each image in every epoch.
+"""Linear evaluation on augmented images: the classifiers see a new view of each image in every epoch.
 
-A batch of views passes the frozen network once, and all classifiers learn from its features: those of every label,
-and those by which a setting is picked, each kept from the images that will judge it.
+A batch of views passes the frozen network once, and all classifiers are trained on its features: those of all labelled
+images, and those of the cross-validation folds.
 """
 
 import torch
@@ -13,124 +13,126 @@ from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import LinearEval, Views
 from ssl_core.data.sampling import Rows
 from ssl_core.evaluation import logistic_regression
-from ssl_core.evaluation.features import Evaluation, Features, FeatureSource, Steps
+from ssl_core.evaluation.features import Evaluation, EventStream, Features, FeatureSource
 from ssl_core.evaluation.linear_checkpoint import LinearEvalCheckpoint, State
 from ssl_core.evaluation.logistic_regression import Classifiers, GridSGD, ProbeTraining, Scaling, Setting
 from ssl_core.events import Stopped
 
-# As google-research/simclr trains its linear classifiers: SimCLR's crop and flip, and no change of colour.
+# As google-research/simclr trains its linear classifiers: SimCLR's crop and flip, without colour distortion.
 CROP_AND_FLIP = Views(crop_area=(0.08, 1.0), jitter=0.0, grey=0.0)
-_POINTS = 2_000  # about so many times a fit tells how far it is
+_PROGRESS_EVENTS = 2_000  # about so many of each fit
 
 
 def fit(
     config: LinearEval,
     evaluation: Evaluation,
     source: FeatureSource,
-    found: Features,
+    features: Features,
     scaling: Scaling | None,
     rows: Rows,
     checkpoint: LinearEvalCheckpoint,
-) -> Steps[tuple[Setting, Classifiers] | None]:
-    """Train on views of the labelled images; return the picked setting and its classifier, None when asked to stop.
+) -> EventStream[tuple[Setting, Classifiers] | None]:
+    """Train on views of the labelled images; return the selected setting and its classifier, None when stopped.
 
-    found: scaled features of the un-augmented images; rows: positions in the training images; notebook: where a fit
-    that an earlier attempt began is gone on with.
+    features: scaled, un-augmented; rows: positions in the training images; checkpoint: may have this fit's state.
     """
     y = evaluation.train_labels[torch.from_numpy(rows)]
     training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)
-    settings = logistic_regression.grid(config.learning_rates, config.weight_decays)
-    by_val = len(found.val) > 0 and len(rows) == len(found.train)
-    folds = [] if by_val or len(settings) == 1 else logistic_regression.folds(y, config.validation_fraction, training)
-    cohort = _FoldProbes(settings, training, folds, y, found.train)
-    if state := checkpoint.under_way():
-        cohort.load(state)
-        evaluation.skip(cohort.taken)
-    lesson = _AugmentedFeatures(evaluation, source, scaling, rows, config.seed)
-    batches = training.batches(len(rows))
-    told_every = max(1, training.epochs * batches // _POINTS)
-    for epoch in range(cohort.taken // batches, training.epochs):
-        order = training.order(epoch, len(rows)).split(training.batch_size)
-        for places in order[cohort.taken - epoch * batches :]:
-            cohort.step(lesson(places, epoch), places.to(y.device))
-            progress = evaluation.step(len(places))
-            if cohort.taken % told_every == 0:
+    settings = logistic_regression.build_grid(config.learning_rates, config.weight_decays)
+    by_val = len(features.val) > 0 and len(rows) == len(features.train)
+    folds = []
+    if not by_val and len(settings) > 1:
+        folds = logistic_regression.build_folds(y, config.validation_fraction, training)
+    probes = _FoldProbes(settings, training, folds, y, features.train)
+    if state := checkpoint.take_fit_state():
+        probes.load(state)
+        evaluation.skip_steps(probes.step_count)
+    views = _AugmentedFeatures(evaluation, source, scaling, rows, config.seed)
+    batches = training.num_batches(len(rows))
+    report_every = max(1, training.epochs * batches // _PROGRESS_EVENTS)
+    for epoch in range(probes.step_count // batches, training.epochs):
+        order = training.shuffle(epoch, len(rows)).split(training.batch_size)
+        for indices in order[probes.step_count - epoch * batches :]:
+            probes.step(views.extract(indices, epoch), indices.to(y.device))
+            progress = evaluation.report_step(len(indices))
+            if probes.step_count % report_every == 0:
                 yield progress
-            if evaluation.stopped():
-                yield from checkpoint.save(evaluation.done, cohort.state)
-                yield Stopped(evaluation.done)
+            if evaluation.is_stopped():
+                yield from checkpoint.save(evaluation.step, probes.state)
+                yield Stopped(evaluation.step)
                 return None
-            yield from checkpoint.keep(evaluation.done, cohort.state)
-    made = cohort.whole.classifiers()
+            yield from checkpoint.save_if_due(evaluation.step, probes.state)
+    classifiers = probes.full.build_classifiers()
     if by_val:
-        setting = logistic_regression.best(settings, *made.score(found.val, evaluation.val_labels))
+        setting = logistic_regression.select_best(settings, *classifiers.score(features.val, evaluation.val_labels))
     else:
-        setting = cohort.picked(found.train[torch.from_numpy(rows)])
-    return setting, made.only(settings.index(setting))
+        setting = probes.select_setting(features.train[torch.from_numpy(rows)])
+    return setting, classifiers.select(settings.index(setting))
 
 
 class _FoldProbes:
-    """Those who learn together: `whole` from all labelled images, and for each fold one from all but the fold's."""
+    """Probes trained together: `full` on all labelled images, and one for each fold on all but its held-out images."""
 
     def __init__(
         self, settings: list[Setting], training: ProbeTraining, folds: list[Tensor], labels: Tensor, like: Tensor
     ) -> None:
-        steps = training.epochs * training.batches(len(labels))
-        self.whole, *self._others = (
+        steps = training.epochs * training.num_batches(len(labels))
+        self.full, *self._fold_probes = (
             GridSGD(like.shape[1], settings, training.classes, steps, like) for _ in range(1 + len(folds))
         )
         self._settings, self._folds, self._labels = settings, folds, labels
         self._targets = F.one_hot(labels, training.classes).to(like.dtype)
 
     @property
-    def taken(self) -> int:
-        """How many steps they took."""
-        return self.whole.taken
+    def step_count(self) -> int:
+        """Number of steps done."""
+        return self.full.step_count
 
     def state(self) -> State:
-        """Return what it takes to go on from here."""
-        return {"learners": [learner.state() for learner in (self.whole, *self._others)]}
+        """Return the state for a checkpoint."""
+        return {"learners": [probe.state() for probe in (self.full, *self._fold_probes)]}
 
     def load(self, state: State) -> None:
-        """Go on from what `state` returned."""
-        for learner, kept in zip((self.whole, *self._others), state["learners"], strict=True):
-            learner.load(kept)
+        """Load what `state` returned."""
+        for probe, saved in zip((self.full, *self._fold_probes), state["learners"], strict=True):
+            probe.load(saved)
 
-    def step(self, x: Tensor, places: Tensor) -> None:
-        """Learn from features B×D of the labelled images at those places."""
-        y = self._targets[places]
-        self.whole.step(x, y)
-        for other, kept in zip(self._others, self._folds, strict=True):
-            taught = ~kept[places]
-            other.step(x[taught], y[taught])
+    def step(self, x: Tensor, indices: Tensor) -> None:
+        """Take a step on features B×D of the labelled images at those indices."""
+        y = self._targets[indices]
+        self.full.step(x, y)
+        for probe, fold in zip(self._fold_probes, self._folds, strict=True):
+            training = ~fold[indices]
+            probe.step(x[training], y[training])
 
-    def picked(self, features: Tensor) -> Setting:
-        """Return the setting that does best, over all folds, on the images that each fold keeps back.
+    def select_setting(self, features: Tensor) -> Setting:
+        """Return the setting with the best accuracy on the held-out images of all folds.
 
         features: N×D of the un-augmented labelled images.
         """
         if not self._folds:
-            return self._settings[0] if len(self._settings) == 1 else logistic_regression.fallback(self._settings)
-        right, loss = torch.zeros(2, len(self._settings), dtype=torch.float64)
-        for other, kept in zip(self._others, self._folds, strict=True):
-            scored = other.classifiers().score(features[kept], self._labels[kept])
-            right, loss = right + scored[0], loss + scored[1]
-        return logistic_regression.best(self._settings, right, loss)
+            only = len(self._settings) == 1
+            return self._settings[0] if only else logistic_regression.select_fallback(self._settings)
+        correct, loss = torch.zeros(2, len(self._settings), dtype=torch.float64)
+        for probe, fold in zip(self._fold_probes, self._folds, strict=True):
+            scores = probe.build_classifiers().score(features[fold], self._labels[fold])
+            correct, loss = correct + scores[0], loss + scores[1]
+        return logistic_regression.select_best(self._settings, correct, loss)
 
 
 class _AugmentedFeatures:
-    """Makes the features of a batch's views, scaled like those of the un-augmented images."""
+    """Features of views of the labelled images, scaled like those of the un-augmented images."""
 
     def __init__(
         self, evaluation: Evaluation, source: FeatureSource, scaling: Scaling | None, rows: Rows, seed: int
     ) -> None:
         self._source, self._scaling = source, scaling
         self._rows = torch.from_numpy(evaluation.split.train[rows])
-        self._images = evaluation.images(evaluation.split.train[rows], source)
-        self._maker = ViewMaker(CROP_AND_FLIP, source.side, rng.stream(seed, rng.Stream.PROBE_VIEWS))
+        self._images = evaluation.open_images(evaluation.split.train[rows], source)
+        self._view_maker = ViewMaker(CROP_AND_FLIP, source.image_size, rng.stream(seed, rng.Stream.PROBE_VIEWS))
 
-    def __call__(self, places: Tensor, epoch: int) -> Tensor:
-        """Return B×D of the labelled images at those places, int64 B."""
-        rows = self._rows[places]
-        made = self._source.views(self._maker(self._images.batch(rows), rows, epoch, 0))
-        return made if self._scaling is None else self._scaling(made)
+    def extract(self, indices: Tensor, epoch: int) -> Tensor:
+        """Return B×D of an epoch's views of the labelled images at those indices, int64 B."""
+        rows = self._rows[indices]
+        features = self._source.extract_views(self._view_maker(self._images.batch(rows), rows, epoch, 0))
+        return features if self._scaling is None else self._scaling(features)

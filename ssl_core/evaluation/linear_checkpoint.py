@@ -1,6 +1,6 @@
-"""The notebook of a linear evaluation: what its fits came to, kept so that a killed evaluation need not fit again.
+"""Checkpoints of a linear evaluation: the finished fits and the state of the current one.
 
-It lies in checkpoints beside the state of the fit under way. What is no notebook of this very evaluation is not read.
+A checkpoint of another evaluation is not resumed from.
 """
 
 import time
@@ -20,82 +20,82 @@ from ssl_core.serialization import checkpoint
 
 FOLDER = LinearEval.checkpoint_folder
 _EVERY_SECONDS = 120.0
-_KEPT = 2
+_KEEP = 2  # checkpoints
 
 State = dict[str, Any]  # tensors and plain values
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit came to."""
+    """The result of one fit."""
 
     setting: Setting
-    ranks: Tensor  # int32 N, of the test images (ssl_core.evaluation.accuracy.ranks)
-    details: dict[str, Any]  # by class, where they are shown
+    ranks: Tensor  # int32 N, of the test images (ssl_core.evaluation.accuracy.compute_ranks)
+    details: dict[str, Any]  # per-class metrics; empty when they are not reported
 
 
 class LinearEvalCheckpoint:
-    """Fits are noted in the order in which the evaluation makes them, which is always the same."""
+    """The fits of an evaluation, in their order, which is always the same."""
 
-    def __init__(self, directory: Path, about: Mapping[str, Any]) -> None:
-        """about: what tells this evaluation from any other, as plain values."""
+    def __init__(self, directory: Path, fingerprint: Mapping[str, Any]) -> None:
+        """fingerprint: plain values that identify the evaluation."""
         self._folder = directory / FOLDER
-        self._about = dict(about)
-        self._found: list[FitResult] = []
-        self._known: deque[FitResult] = deque()  # of an earlier attempt, not recalled yet
-        self._under_way: State | None = None
+        self._fingerprint = dict(fingerprint)
+        self._results: list[FitResult] = []
+        self._resumed: deque[FitResult] = deque()  # of the loaded checkpoint, not used yet
+        self._fit_state: State | None = None
         self._saved_at = time.monotonic()
-        self.news = False  # whether there is something that no checkpoint has
+        self.has_unsaved = False  # whether a result is in no checkpoint
 
-    def read(self, path: Path | None) -> Iterator[Log]:
-        """Go on from a checkpoint, if it is of this evaluation; say so."""
+    def load(self, path: Path | None) -> Iterator[Log]:
+        """Resume from a checkpoint if it is of this evaluation, and log which."""
         if path is None:
             return
         try:
             saved = checkpoint.load(path)
-            if saved.get("about") != self._about:
+            if saved.get("about") != self._fingerprint:
                 raise BadCheckpoint(f"{path.name} is of another run.")
         except BadCheckpoint as fault:
-            checkpoint.clear(self._folder)  # or they would count as further than what is found now
+            checkpoint.delete_all(self._folder)  # their steps may be higher than those of this evaluation
             yield Log("warning", f"{fault} The evaluation starts anew.", "checkpoint_unfit")
             return
-        self._known.extend(FitResult(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
-        self._under_way = saved["under_way"]
+        self._resumed.extend(FitResult(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
+        self._fit_state = saved["under_way"]
         yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
 
-    def recall(self) -> FitResult | None:
-        """Return what the next fit came to in an earlier attempt, and note it; None when it is still to be made."""
-        if not self._known:
+    def next_result(self) -> FitResult | None:
+        """Return the result of the next fit, if the loaded checkpoint has it."""
+        if not self._resumed:
             return None
-        self._found.append(self._known.popleft())
-        return self._found[-1]
+        self._results.append(self._resumed.popleft())
+        return self._results[-1]
 
-    def under_way(self) -> State | None:
-        """Return how far an earlier attempt came with the fit that is to be made now; only once."""
-        state, self._under_way = self._under_way, None
+    def take_fit_state(self) -> State | None:
+        """Return the loaded checkpoint's state of an unfinished fit, which is the next one; only once."""
+        state, self._fit_state = self._fit_state, None
         return state
 
-    def note(self, outcome: FitResult) -> None:
-        """Take down what a fit came to."""
-        self._found.append(outcome)
-        self.news = True
+    def add(self, result: FitResult) -> None:
+        """Add the result of a fit."""
+        self._results.append(result)
+        self.has_unsaved = True
 
-    def keep(self, step: int, under_way: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
-        """Write a checkpoint when the last one is old enough; under_way: the state of a fit that is half made."""
+    def save_if_due(self, step: int, fit_state: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
+        """Write a checkpoint when the last one is old enough; fit_state: returns the state of an unfinished fit."""
         if time.monotonic() - self._saved_at >= _EVERY_SECONDS:
-            yield from self.save(step, under_way)
+            yield from self.save(step, fit_state)
 
-    def save(self, step: int, under_way: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
-        """Write a checkpoint now. A full disk ends no evaluation."""
+    def save(self, step: int, fit_state: Callable[[], State] | None = None) -> Iterator[Checkpoint | Log]:
+        """Write a checkpoint; on a full disk yield a warning instead."""
         state = {
-            "about": self._about,
-            "found": [asdict(outcome) for outcome in self._found],
-            "under_way": under_way() if under_way else None,
+            "about": self._fingerprint,
+            "found": [asdict(result) for result in self._results],
+            "under_way": fit_state() if fit_state else None,
         }
-        written = checkpoint.keep(self._folder, step, state, _KEPT)
+        written = checkpoint.save_and_prune(self._folder, step, state, _KEEP)
         self._saved_at = time.monotonic()
-        self.news = written is None
+        self.has_unsaved = written is None
         if written is None:
-            yield checkpoint.no_room(step)
+            yield checkpoint.warn_storage_full(step)
         else:
             yield Checkpoint(step, 0.0, f"{FOLDER}/{written.path.name}", written.sha256, written.size_bytes)

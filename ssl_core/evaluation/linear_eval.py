@@ -1,7 +1,7 @@
-"""The evaluation runs: an encoder judged with labels, by the kNN vote and by linear classifiers.
+"""The linear evaluation run: linear classifiers on a frozen encoder's features, by fractions of the labels.
 
-The encoder does not learn. Its features are computed once, unless linear classifiers are to learn from augmented
-images. Settings are never picked with the images that judge.
+Features are computed once, unless the classifiers are trained on augmented images. Learning rate and weight decay are
+never selected on the test images.
 """
 
 import math
@@ -18,7 +18,7 @@ from ssl_core.config import LinearEval
 from ssl_core.data.label_split import draw_labelled, find_labelled
 from ssl_core.data.sampling import Rows
 from ssl_core.evaluation import accuracy, linear_augmented, logistic_regression
-from ssl_core.evaluation.features import Evaluation, Features, FeatureSource, Steps
+from ssl_core.evaluation.features import Evaluation, EventStream, Features, FeatureSource
 from ssl_core.evaluation.linear_checkpoint import FitResult, LinearEvalCheckpoint
 from ssl_core.evaluation.logistic_regression import Classifiers, ProbeTraining, Scaling, Setting
 from ssl_core.events import Event, Result, Stopped
@@ -27,39 +27,41 @@ from ssl_core.reports import confusion_matrix, label_efficiency
 
 
 def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    """Judge by linear classifiers on shares of the labels; `config` is resolved. Raises RunFailure."""
+    """Evaluate the model and the baselines with linear classifiers; config: resolved. Raises RunFailure."""
     evaluation = Evaluation(config, inputs)
-    draws = _draws(config, evaluation)
-    evaluation.total += len(evaluation.sources) * sum(_steps(config, rows) for each in draws.values() for rows in each)
+    draws = _draw_labels(config, evaluation)
+    evaluation.total_steps += len(evaluation.source_names) * sum(
+        _count_steps(config, rows) for each in draws.values() for rows in each
+    )
     checkpoint = LinearEvalCheckpoint(directory, {"config": config.model_dump(mode="json"), **evaluation.fingerprint})
-    yield from checkpoint.read(inputs.checkpoint)
+    yield from checkpoint.load(inputs.checkpoint)
     results: list[dict[str, Any]] = []
     details: dict[str, Any] = {}
-    for name in evaluation.sources:
-        source = evaluation.source(name)
-        found = yield from evaluation.represent(source)
-        if found is None:
-            yield from checkpoint.save(evaluation.done) if checkpoint.news else ()
-            yield Stopped(evaluation.done)
+    for name in evaluation.source_names:
+        source = evaluation.load_source(name)
+        features = yield from evaluation.extract(source)
+        if features is None:
+            yield from checkpoint.save(evaluation.step) if checkpoint.has_unsaved else ()
+            yield Stopped(evaluation.step)
             return
-        student = _LinearProbe(config, evaluation, source, found, checkpoint)
-        for fraction, drawn in draws.items():
-            row = yield from student.judged(drawn)
+        probe = _LinearProbe(config, evaluation, source, features, checkpoint)
+        for fraction, rows in draws.items():
+            row = yield from probe.evaluate(rows)
             if row is None:
                 return
             results.append({"features": name, "label_fraction": fraction, **row})
-            yield evaluation.metric("linear/top1", name, row["top1"])
+            yield evaluation.report_metric("linear/top1", name, row["top1"])
         if name == "model":
-            details = student.details
-    top1 = results[len(draws) - 1]["top1"]  # the model's own, on the largest share of the labels
+            details = probe.details
+    top1 = results[len(draws) - 1]["top1"]  # of the model, with the largest fraction of the labels
     yield from confusion_matrix.write(details, top1, directory)
     yield from label_efficiency.write(results, evaluation.split.test_name, directory)
-    shown = {"results": results, "top1": top1, **details}
-    yield Result({"protocol": _protocol(config, evaluation), **evaluation.about, **shown})
+    protocol = {"protocol": _describe_protocol(config, evaluation), **evaluation.summary}
+    yield Result({**protocol, "results": results, "top1": top1, **details})
 
 
-def _draws(config: LinearEval, evaluation: Evaluation) -> dict[float, list[Rows]]:
-    """For each share of the labels, ascending, the positions in the training images that each draw reveals."""
+def _draw_labels(config: LinearEval, evaluation: Evaluation) -> dict[float, list[Rows]]:
+    """For each fraction of the labels, ascending, the labelled positions in the training images of each draw."""
     labels = evaluation.train_labels.cpu().numpy()
     if config.label_rows is not None:
         rows = find_labelled(evaluation.split, config.label_rows)
@@ -72,111 +74,114 @@ def _draws(config: LinearEval, evaluation: Evaluation) -> dict[float, list[Rows]
     }
 
 
-def _steps(config: LinearEval, rows: Rows) -> int:
-    """How many steps of the bench a fit takes."""
+def _count_steps(config: LinearEval, rows: Rows) -> int:
+    """The number of steps of a fit."""
     return 1 + (config.epochs * math.ceil(len(rows) / config.batch_size) if config.augment else 0)
 
 
 class _LinearProbe:
-    """Learns to classify by the features of one source."""
+    """Linear classifiers on the features of one source."""
 
     def __init__(
         self,
         config: LinearEval,
         evaluation: Evaluation,
         source: FeatureSource,
-        found: Features,
+        features: Features,
         checkpoint: LinearEvalCheckpoint,
     ) -> None:
         self._config, self._evaluation, self._source, self._checkpoint = config, evaluation, source, checkpoint
-        self._scaling = Scaling.of(found.train) if config.standardise else None
-        self._found = found if self._scaling is None else found.scaled(self._scaling)
-        self.details: dict[str, Any] = {}  # by class, of the first draw of what was judged last
+        self._scaling = Scaling.fit(features.train) if config.standardise else None
+        self._features = features if self._scaling is None else features.scale(self._scaling)
+        self.details: dict[str, Any] = {}  # per-class metrics, of the first draw of the last fraction
 
-    def judged(self, draws: Sequence[Rows]) -> Steps[dict[str, Any] | None]:
-        """Train and test on each draw of a share of the labels; None when the run was asked to stop."""
+    def evaluate(self, draws: Sequence[Rows]) -> EventStream[dict[str, Any] | None]:
+        """Train and test on each draw of a fraction of the labels; None when the run is stopped."""
         evaluation, checkpoint = self._evaluation, self._checkpoint
-        outcomes: list[FitResult] = []
+        results: list[FitResult] = []
         for rows in draws:
-            outcome = checkpoint.recall()
-            if outcome is not None:
-                evaluation.skip(_steps(self._config, rows))
+            result = checkpoint.next_result()
+            if result is not None:
+                evaluation.skip_steps(_count_steps(self._config, rows))
             else:
-                outcome = yield from self._outcome(rows, detailed=not outcomes)
-                if outcome is None:
+                result = yield from self._fit_and_test(rows, detailed=not results)
+                if result is None:
                     return None
-                checkpoint.note(outcome)
-                yield evaluation.step()
-                if evaluation.stopped():
-                    yield from checkpoint.save(evaluation.done)
-                    yield Stopped(evaluation.done)
+                checkpoint.add(result)
+                yield evaluation.report_step()
+                if evaluation.is_stopped():
+                    yield from checkpoint.save(evaluation.step)
+                    yield Stopped(evaluation.step)
                     return None
-                yield from checkpoint.keep(evaluation.done)
-            outcomes.append(outcome)
-        self.details = outcomes[0].details
-        usual = Counter(outcome.setting for outcome in outcomes).most_common(1)[0][0]
-        each = torch.stack([outcome.ranks for outcome in outcomes])  # D×N
+                yield from checkpoint.save_if_due(evaluation.step)
+            results.append(result)
+        self.details = results[0].details
+        usual = Counter(result.setting for result in results).most_common(1)[0][0]
+        ranks = torch.stack([result.ranks for result in results])  # D×N
         return {
             "labels": float(np.mean([len(rows) for rows in draws])),
             "draws": len(draws),
-            **accuracy.accuracy(each, len(evaluation.classes), self._config.seed),
-            "top1_std": (each == 0).double().mean(1).std(unbiased=False).item(),
+            **accuracy.compute_accuracy(ranks, len(evaluation.classes), self._config.seed),
+            "top1_std": (ranks == 0).double().mean(1).std(unbiased=False).item(),
             "learning_rate": usual.learning_rate,
             "weight_decay": usual.weight_decay,
         }
 
-    def _outcome(self, rows: Rows, *, detailed: bool) -> Steps[FitResult | None]:
-        """Train by the labels of those training images, and test; None when the run was asked to stop."""
+    def _fit_and_test(self, rows: Rows, *, detailed: bool) -> EventStream[FitResult | None]:
+        """Train on those labelled images, and test; None when the run is stopped."""
         evaluation = self._evaluation
         fitted = yield from self._fit(rows)
         if fitted is None:
             return None
         setting, classifier = fitted
-        logits = torch.cat([classifier.logits(part)[:, :, 0] for part in self._found.test.split(4096)])
-        details = accuracy.by_class(logits, evaluation.test_labels, evaluation.classes) if detailed else {}
-        return FitResult(setting, accuracy.ranks(logits, evaluation.test_labels).int().cpu(), details)
+        logits = torch.cat([classifier.compute_logits(part)[:, :, 0] for part in self._features.test.split(4096)])
+        details = accuracy.compute_class_metrics(logits, evaluation.test_labels, evaluation.classes) if detailed else {}
+        return FitResult(setting, accuracy.compute_ranks(logits, evaluation.test_labels).int().cpu(), details)
 
-    def _fit(self, rows: Rows) -> Steps[tuple[Setting, Classifiers] | None]:
-        config, evaluation, found = self._config, self._evaluation, self._found
+    def _fit(self, rows: Rows) -> EventStream[tuple[Setting, Classifiers] | None]:
+        config, evaluation, features = self._config, self._evaluation, self._features
         if config.augment:
             return (
                 yield from linear_augmented.fit(
-                    config, evaluation, self._source, found, self._scaling, rows, self._checkpoint
+                    config, evaluation, self._source, features, self._scaling, rows, self._checkpoint
                 )
             )
-        places = torch.from_numpy(rows).to(found.train.device)
-        x, y = found.train[places], evaluation.train_labels[places]
+        indices = torch.from_numpy(rows).to(features.train.device)
+        x, y = features.train[indices], evaluation.train_labels[indices]
         training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)
-        setting = self._pick(x, y, training)
+        setting = self._select_setting(x, y, training)
         return setting, logistic_regression.fit(x, y, [setting], training)
 
-    def _pick(self, x: Tensor, y: Tensor, training: ProbeTraining) -> Setting:
-        """The setting: by the val split when all labels may be used, else out of the labelled images themselves."""
-        found, settings = self._found, logistic_regression.grid(self._config.learning_rates, self._config.weight_decays)
-        if len(settings) > 1 and len(found.val) and len(x) == len(found.train):
-            scored = logistic_regression.fit(x, y, settings, training).score(found.val, self._evaluation.val_labels)
-            return logistic_regression.best(settings, *scored)
-        return logistic_regression.pick(x, y, settings, training, self._config.validation_fraction)
+    def _select_setting(self, x: Tensor, y: Tensor, training: ProbeTraining) -> Setting:
+        """Select on the val split when all labels are used, else by cross-validation on the labelled images."""
+        config, features = self._config, self._features
+        settings = logistic_regression.build_grid(config.learning_rates, config.weight_decays)
+        if len(settings) > 1 and len(features.val) and len(x) == len(features.train):
+            classifiers = logistic_regression.fit(x, y, settings, training)
+            scores = classifiers.score(features.val, self._evaluation.val_labels)
+            return logistic_regression.select_best(settings, *scores)
+        return logistic_regression.select_setting(x, y, settings, training, config.validation_fraction)
 
 
-def _protocol(config: LinearEval, evaluation: Evaluation) -> str:
+def _describe_protocol(config: LinearEval, evaluation: Evaluation) -> str:
     scale = "standardised by the training images and brought to unit length" if config.standardise else "as they are"
-    seen = "un-augmented images"
+    trained_on = "un-augmented images"
     if config.augment:
         low, high = linear_augmented.CROP_AND_FLIP.crop_area or (1.0, 1.0)
-        seen = f"a new view in every epoch (crop of {low:.0%} to {high:.0%} of the area, flip)".replace("%", " %")
+        trained_on = f"a new view in every epoch (crop of {low:.0%} to {high:.0%} of the area, flip)".replace("%", " %")
     return (
         f"Multinomial logistic regression from zero on features {scale}, {config.epochs} epochs of SGD in batches of"
-        f" {config.batch_size} (Nesterov momentum 0.9, cosine to 0); {_choice(config)}; {evaluation.protocol(seen)}"
+        f" {config.batch_size} (Nesterov momentum 0.9, cosine to 0); {_describe_selection(config)};"
+        f" {evaluation.describe_protocol(trained_on)}"
     )
 
 
-def _choice(config: LinearEval) -> str:
-    settings = logistic_regression.grid(config.learning_rates, config.weight_decays)
+def _describe_selection(config: LinearEval) -> str:
+    settings = logistic_regression.build_grid(config.learning_rates, config.weight_decays)
     if len(settings) == 1:
         return f"learning rate {settings[0].learning_rate:g}, weight decay {settings[0].weight_decay:g}"
     return (
-        f"rate and decay out of {len(settings)} picked on labelled images that do not judge (val split, or five-fold"
-        f" cross-validation up to {logistic_regression.CROSS_VALIDATED:,} labels, or held out), then trained on all labels of the"
-        " share"
+        f"rate and decay out of {len(settings)} selected on labelled images other than the test images (val split, or"
+        f" five-fold cross-validation up to {logistic_regression.MAX_CROSS_VALIDATED:,} labels, or held out), then"
+        " trained on all labels of the fraction"
     )

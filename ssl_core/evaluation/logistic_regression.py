@@ -1,7 +1,7 @@
-"""Linear classifiers on cached features: a whole grid of learning rates and weight decays, trained in one pass.
+"""Logistic regression on features: a grid of learning rates and weight decays, trained in one pass.
 
-Multinomial logistic regression from zero, by SGD with Nesterov momentum 0.9 and a cosine schedule. The classifiers of
-a grid share every batch, so that their logits are one matrix product. The gradient is written out: it is X'(p - y).
+Multinomial, from zero, by SGD with Nesterov momentum 0.9 and a cosine schedule. The classifiers of a grid share every
+batch, so that their logits are one matrix product. The gradient is explicit: X'(p - y).
 """
 
 import math
@@ -18,22 +18,22 @@ from ssl_core.data.sampling import hold_out, order_by_class
 
 MOMENTUM = 0.9
 FOLDS = 5
-CROSS_VALIDATED = 1000  # at most so many labelled images are cross-validated; of more, a part is held out once
+MAX_CROSS_VALIDATED = 1000  # labelled images; with more, one part is held out instead of cross-validation
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Centres each feature, divides it by its standard deviation, then brings every image to length 1.
+    """Standardises each feature, then normalises each image to unit length.
 
-    The learning rates of a grid then mean the same for every width and method.
+    This makes the learning rates of a grid comparable for every width and method.
     """
 
     mean: Tensor  # D
     factor: Tensor  # D
 
     @classmethod
-    def of(cls, features: Tensor) -> "Scaling":
-        """Of features N×D of images whose labels need not be known."""
+    def fit(cls, features: Tensor) -> "Scaling":
+        """Return the scaling by the statistics of features N×D; constant features become 0."""
         std = features.std(0, unbiased=False)
         constant = std <= 1e-6 * std.max()
         return cls(features.mean(0), torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, std)))
@@ -44,7 +44,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Setting:
-    """One place in the grid."""
+    """One point of the grid."""
 
     learning_rate: float
     weight_decay: float
@@ -52,90 +52,93 @@ class Setting:
 
 @dataclass(frozen=True)
 class ProbeTraining:
-    """How every classifier is trained."""
+    """The training of every classifier of a grid."""
 
     classes: int
     epochs: int = 100
     batch_size: int = 256
     seed: int = 0
 
-    def batches(self, count: int) -> int:
-        """Return the number of batches in an epoch of so many images."""
+    def num_batches(self, count: int) -> int:
+        """Return the number of batches in an epoch of `count` images."""
         return math.ceil(count / self.batch_size)
 
-    def order(self, epoch: int, count: int) -> Tensor:
-        """Return int64 0 … N-1 in an epoch's order; where one batch holds them all, as they come."""
-        whole = self.batches(count) == 1
-        return torch.arange(count) if whole else rng.permutation(rng.stream(self.seed, epoch), count)
+    def shuffle(self, epoch: int, count: int) -> Tensor:
+        """Return int64 0 … N-1 in an epoch's order; not shuffled when one batch holds all images."""
+        return (
+            torch.arange(count)
+            if self.num_batches(count) == 1
+            else rng.permutation(rng.stream(self.seed, epoch), count)
+        )
 
 
 @dataclass(frozen=True)
 class Classifiers:
     """One linear classifier for each setting of a grid."""
 
-    weights: Tensor  # D×(C·G): the settings lie side by side, where a softmax over classes is fastest
+    weights: Tensor  # D×(C·G), settings innermost, where a softmax over classes is fastest
     biases: Tensor  # C·G
     classes: int
 
-    def logits(self, features: Tensor) -> Tensor:
+    def compute_logits(self, features: Tensor) -> Tensor:
         """Return M×C×G of features M×D."""
         return torch.addmm(self.biases, features, self.weights).unflatten(1, (self.classes, -1))
 
-    def only(self, place: int) -> "Classifiers":
-        """Return the classifier of one setting, by its place in the grid."""
-        grid = len(self.biases) // self.classes
-        return Classifiers(self.weights[:, place::grid], self.biases[place::grid], self.classes)
+    def select(self, index: int) -> "Classifiers":
+        """Return the classifier of one setting, by its index in the grid."""
+        size = len(self.biases) // self.classes
+        return Classifiers(self.weights[:, index::size], self.biases[index::size], self.classes)
 
     def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (number right, sum of cross-entropies), each G, over features M×D with labels int64 M."""
-        grid = len(self.biases) // self.classes
-        right, loss = torch.zeros(grid, dtype=torch.float64), torch.zeros(grid, dtype=torch.float64)
+        """Return (number correct, sum of cross-entropies), each G, over features M×D with labels int64 M."""
+        size = len(self.biases) // self.classes
+        correct, loss = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
         for x, y in zip(features.split(4096), labels.split(4096), strict=True):
-            logits = self.logits(x)
-            right += (logits.argmax(1) == y[:, None]).sum(0).double().cpu()
-            chosen = logits.gather(1, y[:, None, None].expand(-1, 1, grid))[:, 0]
-            loss += (logits.logsumexp(1) - chosen).double().sum(0).cpu()
-        return right, loss
+            logits = self.compute_logits(x)
+            correct += (logits.argmax(1) == y[:, None]).sum(0).double().cpu()
+            own = logits.gather(1, y[:, None, None].expand(-1, 1, size))[:, 0]
+            loss += (logits.logsumexp(1) - own).double().sum(0).cpu()
+        return correct, loss
 
 
-def grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
-    """Return every pair."""
+def build_grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
+    """Return all pairs."""
     return [Setting(rate, decay) for rate in learning_rates for decay in weight_decays]
 
 
 class GridSGD:
-    """The classifiers of a grid while they learn, one batch at a time: `taken` of `steps` were."""
+    """SGD of all classifiers of a grid, one batch at a time; `step_count` of `steps` are done."""
 
     def __init__(self, dim: int, settings: Sequence[Setting], classes: int, steps: int, like: Tensor) -> None:
-        """dim: the features' width; like: a tensor of the type and on the device that are wanted."""
-        self._classes, self._steps, self.taken = classes, steps, 0
+        """dim: the features' width; like: a tensor of the dtype and on the device of the weights."""
+        self._classes, self._steps, self.step_count = classes, steps, 0
         self._rates, self._decays = _per_column(settings, classes, like)
         width = len(settings) * classes
         self._weights, self._biases = like.new_zeros(dim, width), like.new_zeros(width)
         self._velocity, self._bias_velocity = torch.zeros_like(self._weights), torch.zeros_like(self._biases)
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """Learn from features B×D and their labels as unit vectors B×C."""
-        rate = self._rates * (0.5 * (1 + math.cos(math.pi * self.taken / self._steps)))
+        """Take a step on features B×D and their one-hot labels B×C."""
+        rate = self._rates * (0.5 * (1 + math.cos(math.pi * self.step_count / self._steps)))
         error = torch.addmm(self._biases, x, self._weights).unflatten(1, (self._classes, -1)).softmax(1)
         error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
-        slope = torch.mm(x.T, error).add_(self._weights * self._decays)
-        _nesterov_(self._weights, self._velocity, slope, rate)
-        _nesterov_(self._biases, self._bias_velocity, error.sum(0), rate)
-        self.taken += 1
+        gradient = torch.mm(x.T, error).add_(self._weights * self._decays)
+        _nesterov_step_(self._weights, self._velocity, gradient, rate)
+        _nesterov_step_(self._biases, self._bias_velocity, error.sum(0), rate)
+        self.step_count += 1
 
     def state(self) -> dict[str, Any]:
-        """Return what it takes to go on from here."""
-        return {"tensors": self._tensors(), "taken": self.taken}
+        """Return the state for a checkpoint."""
+        return {"tensors": self._tensors(), "taken": self.step_count}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        for mine, kept in zip(self._tensors(), state["tensors"], strict=True):
-            mine.copy_(kept)
-        self.taken = state["taken"]
+        """Load what `state` returned."""
+        for own, saved in zip(self._tensors(), state["tensors"], strict=True):
+            own.copy_(saved)
+        self.step_count = state["taken"]
 
-    def classifiers(self) -> Classifiers:
-        """Return the classifiers as they are now."""
+    def build_classifiers(self) -> Classifiers:
+        """Return the current classifiers, which share the weights."""
         return Classifiers(self._weights, self._biases, self._classes)
 
     def _tensors(self) -> list[Tensor]:
@@ -146,64 +149,64 @@ def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training:
     """Train one classifier for each setting on scaled features N×D with labels int64 N."""
     count, dim = features.shape
     if count < dim:
-        # From zero, weights never leave the span of the images: the same classifiers in N coordinates instead of D.
+        # From zero, weights stay in the span of the images: the same classifiers in N coordinates instead of D.
         basis = torch.linalg.qr(features.T).Q  # D×N
         inner = fit(features @ basis, labels, settings, training)
         return Classifiers(basis @ inner.weights, inner.biases, training.classes)
     targets = F.one_hot(labels, training.classes).to(features.dtype)
-    batches = training.batches(count)
-    descent = GridSGD(dim, settings, training.classes, training.epochs * batches, features)
+    batches = training.num_batches(count)
+    sgd = GridSGD(dim, settings, training.classes, training.epochs * batches, features)
     for epoch in range(training.epochs):
-        for rows in training.order(epoch, count).to(features.device).split(training.batch_size):
+        for rows in training.shuffle(epoch, count).to(features.device).split(training.batch_size):
             x = features if batches == 1 else features.index_select(0, rows)
             y = targets if batches == 1 else targets.index_select(0, rows)
-            descent.step(x, y)
-    return descent.classifiers()
+            sgd.step(x, y)
+    return sgd.build_classifiers()
 
 
-def pick(
+def select_setting(
     features: Tensor, labels: Tensor, settings: Sequence[Setting], training: ProbeTraining, held_out: float
 ) -> Setting:
-    """Return the setting that does best on labelled images kept from training; ties go to the lower cross-entropy.
+    """Return the setting with the best accuracy on held-out labelled images; ties go to the lower cross-entropy.
 
-    Up to 1,000 images are cross-validated, five-fold where classes allow; of more, the share `held_out` is kept once.
-    With fewer than two images per class nothing can be kept, and the middle of the grid is taken.
+    Five-fold cross-validation up to 1,000 images; with more, the share `held_out` is held out once. With fewer than two
+    images per class nothing is held out, and the setting is `select_fallback`'s.
     """
     if len(settings) == 1:
         return settings[0]
-    right = torch.zeros(len(settings), dtype=torch.float64)
+    correct = torch.zeros(len(settings), dtype=torch.float64)
     loss = torch.zeros(len(settings), dtype=torch.float64)
-    kept_back = folds(labels, held_out, training)
-    for kept in kept_back:
-        fitted = fit(features[~kept], labels[~kept], settings, training)
-        scores = fitted.score(features[kept], labels[kept])
-        right, loss = right + scores[0], loss + scores[1]
-    return best(settings, right, loss) if kept_back else fallback(settings)
+    folds = build_folds(labels, held_out, training)
+    for fold in folds:
+        classifiers = fit(features[~fold], labels[~fold], settings, training)
+        scores = classifiers.score(features[fold], labels[fold])
+        correct, loss = correct + scores[0], loss + scores[1]
+    return select_best(settings, correct, loss) if folds else select_fallback(settings)
 
 
-def folds(labels: Tensor, held_out: float, training: ProbeTraining) -> list[Tensor]:
-    """Return boolean N masks of what each fold keeps back, every class spread over the folds as evenly as it can be.
+def build_folds(labels: Tensor, held_out: float, training: ProbeTraining) -> list[Tensor]:
+    """Return boolean N masks of the held-out images of each fold, stratified by class.
 
-    None at all when there are fewer than two images per class.
+    No folds with fewer than two images per class.
     """
     if len(labels) < 2 * training.classes and int(torch.bincount(labels, minlength=training.classes).min()) < 2:
         return []
-    known, stream = labels.cpu().numpy(), rng.stream(training.seed, len(labels))
-    if len(labels) > CROSS_VALIDATED:
-        return [torch.from_numpy(hold_out(known, held_out, stream)).to(labels.device)]
+    classes, stream = labels.cpu().numpy(), rng.stream(training.seed, len(labels))
+    if len(labels) > MAX_CROSS_VALIDATED:
+        return [torch.from_numpy(hold_out(classes, held_out, stream)).to(labels.device)]
     fold = torch.empty(len(labels), dtype=torch.int64)
-    fold[torch.from_numpy(order_by_class(known, stream))] = torch.arange(len(labels)) % FOLDS
+    fold[torch.from_numpy(order_by_class(classes, stream))] = torch.arange(len(labels)) % FOLDS
     return [(fold == number).to(labels.device) for number in range(FOLDS) if (fold == number).any()]
 
 
-def best(settings: Sequence[Setting], right: Tensor, loss: Tensor) -> Setting:
-    """Return the setting with most right, the lowest loss among equals."""
+def select_best(settings: Sequence[Setting], correct: Tensor, loss: Tensor) -> Setting:
+    """Return the setting with the most correct predictions; ties go to the lowest loss. correct, loss: G each."""
     loss = loss.nan_to_num(nan=torch.inf)
-    return min(zip((-right).tolist(), loss.tolist(), settings, strict=True), key=lambda row: row[:2])[2]
+    return min(zip((-correct).tolist(), loss.tolist(), settings, strict=True), key=lambda row: row[:2])[2]
 
 
-def fallback(settings: Sequence[Setting]) -> Setting:
-    """Return the setting for label sets too small to pick with: the median rate, the strongest decay."""
+def select_fallback(settings: Sequence[Setting]) -> Setting:
+    """Return the setting for too few labels to validate with: the median rate, the strongest decay."""
     rates = sorted({setting.learning_rate for setting in settings})
     return Setting(rates[len(rates) // 2], max(setting.weight_decay for setting in settings))
 
@@ -215,6 +218,6 @@ def _per_column(settings: Sequence[Setting], classes: int, like: Tensor) -> tupl
     return rates, decays
 
 
-def _nesterov_(value: Tensor, velocity: Tensor, gradient: Tensor, rate: Tensor) -> None:
+def _nesterov_step_(value: Tensor, velocity: Tensor, gradient: Tensor, rate: Tensor) -> None:
     velocity.mul_(MOMENTUM).add_(gradient)
     value.sub_(gradient.add_(velocity, alpha=MOMENTUM).mul_(rate))

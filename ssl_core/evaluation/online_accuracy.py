@@ -1,4 +1,4 @@
-"""Online accuracy: a classifier's own top-1 on held-out images, while it trains and at the end."""
+"""Online accuracy: a classifier's top-1 on held-out images, during training and after it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,24 +17,24 @@ from ssl_core.evaluation import accuracy
 from ssl_core.evaluation.features import extract_features
 from ssl_core.models.encoder import Encoder
 
-_CHUNK = 4096  # images prepared at a time
+_CHUNK = 4096  # images decoded at a time
 
 
 @dataclass(frozen=True)
 class HeldOutAccuracy:
-    """While the classifier trains it is evaluated on the val split where there is one, and on the test split at the end."""
+    """Evaluates on the val split during training, on the test split after it; without a val split always on test."""
 
     dataset: Dataset
     classes: list[str]
     split: LabelSplit
-    labels: int  # how many the classifier is trained with
+    labels: int  # number of training labels
     seed: int
-    images: Tensor  # uint8 N×S×S×3, centre crops: of the evaluations while it trains
+    images: Tensor  # uint8 N×S×S×3, centre crops, for the evaluations during training
     image_labels: Tensor  # int64 N
 
     @classmethod
     def of(cls, dataset: Dataset, resolved: TrainingRun, budget: LabelBudget) -> "HeldOutAccuracy | None":
-        """Return the images of a resolved config; None when no labelled image is held out."""
+        """Return the evaluation of a resolved config; None when no labelled image is held out."""
         if (split := budget.split) is None:
             return None
         stream = rng.stream(resolved.seed, rng.Stream.ONLINE_ACCURACY)
@@ -44,18 +44,18 @@ class HeldOutAccuracy:
         return cls(dataset, budget.classes, split, labels, resolved.seed, images, select_labels(dataset, rows))
 
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
-        """Return the classifier's own top-1 as `online/top1`, a share from 0 to 1."""
-        guesses = extract_features(encoder, self.images, "logits").argmax(1)
-        return {"online/top1": (guesses == self.image_labels).double().mean().item()}
+        """Return the classifier's top-1 as `online/top1`, 0 to 1."""
+        predicted = extract_features(encoder, self.images, "logits").argmax(1)
+        return {"online/top1": (predicted == self.image_labels).double().mean().item()}
 
-    def final(self, encoder: Encoder) -> dict[str, Any]:
-        """Return the classifier's accuracies on all test images, and the protocol."""
+    def evaluate_test(self, encoder: Encoder) -> dict[str, Any]:
+        """Return the classifier's accuracy on all test images, and the protocol."""
         chunks = torch.from_numpy(self.split.test).split(_CHUNK)
         images = (read_centre_crops(self.dataset, rows.numpy(), encoder.image_size) for rows in chunks)
         logits = torch.cat([extract_features(encoder, pixels, "logits") for pixels in images])
         protocol = (
-            f"The network's own classifier after its last step, taught {self.labels:,} labels; un-augmented images at"
-            f" {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
+            f"The network's own classifier after its last step, trained with {self.labels:,} labels; un-augmented"
+            f" images at {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
         )
-        found = accuracy.of(logits, select_labels(self.dataset, self.split.test), self.classes, self.seed)
+        found = accuracy.compute_metrics(logits, select_labels(self.dataset, self.split.test), self.classes, self.seed)
         return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **found}

@@ -1,7 +1,7 @@
 """The online probe: kNN and a linear classifier on an encoder's features while the encoder trains.
 
-The encoder never sees the labels. With a val split the accuracies are of that split, so that the test split is not used
-before the end.
+The encoder never sees the labels. With a val split the accuracies are of that split, which leaves the test split unused
+until the end.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _EPOCHS = 20
 
 @dataclass(frozen=True)
 class OnlineProbe:
-    """Labelled images to fit on and to evaluate on, as centre crops uint8 N×S×S×3."""
+    """Labelled images to fit and to evaluate on, as centre crops uint8 N×S×S×3."""
 
     train: Tensor
     train_labels: Tensor  # int64 N
@@ -37,7 +37,7 @@ class OnlineProbe:
 
     @classmethod
     def of(cls, dataset: Dataset, resolved: TrainingRun, settings: OnlineEvaluation) -> "OnlineProbe | None":
-        """Return the probe of a resolved config, or None when it asks for none or the images have too few labels."""
+        """Return the probe of a resolved config, or None when it is disabled or there are too few labels."""
         if settings.every_epochs == 0:
             return None
         try:
@@ -57,7 +57,7 @@ class OnlineProbe:
         )
 
     def evaluate(self, encoder: Encoder) -> dict[str, float]:
-        """Return `online/knn` and `online/linear`, shares from 0 to 1."""
+        """Return `online/knn` and `online/linear`, 0 to 1."""
         train, test = (extract_features(encoder, images) for images in (self.train, self.test))
         return evaluate_features(train, self.train_labels, test, self.test_labels, self.classes, self.settings)
 
@@ -74,8 +74,8 @@ def evaluate_features(
 
     train, test: features N×D; their labels: int64 N.
     """
-    scaling = Scaling.of(train)
+    scaling = Scaling.fit(train)
     probe = logistic_regression.fit(scaling(train), train_labels, [_SETTING], ProbeTraining(classes, epochs=_EPOCHS))
-    right, _ = probe.score(scaling(test), test_labels)
-    top1 = knn.top1(train, train_labels, test, test_labels, classes, settings.knn_k, settings.knn_temperature)
-    return {"online/knn": top1, "online/linear": right.item() / len(test_labels)}
+    correct, _ = probe.score(scaling(test), test_labels)
+    top1 = knn.compute_top1(train, train_labels, test, test_labels, classes, settings.knn_k, settings.knn_temperature)
+    return {"online/knn": top1, "online/linear": correct.item() / len(test_labels)}

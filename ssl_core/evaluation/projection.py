@@ -1,7 +1,7 @@
-"""The projection run: features of some images in two dimensions, as coordinates and as pictures.
+"""The projection run: features in two dimensions by t-SNE, PCA or UMAP, as coordinates and figures.
 
-Features are brought to unit length first, so that near means what it means to the kNN vote. Labels colour the pictures
-and nothing else; a dataset without them will do.
+Features are normalised to unit length first, as for the kNN classifier. Labels are optional: they only colour the
+figures.
 """
 
 import json
@@ -34,79 +34,80 @@ from ssl_core.models.encoder import Encoder
 from ssl_core.reports import files, projection_map, style
 from ssl_core.serialization import model_card, saved_model
 
-FEWEST = 4  # images of which a map can be drawn
-_CHUNK = 1_024  # images that are read and encoded at a time
+MIN_IMAGES = 4
+_CHUNK = 1_024  # images decoded and encoded at a time
 
-Features = NDArray[np.float32]  # N×D, unit rows
-Places = NDArray[np.float32]  # N×2
+UnitFeatures = NDArray[np.float32]  # N×D, unit rows
+Points = NDArray[np.float32]  # N×2
 
 
 @dataclass(frozen=True)
-class Flat:
-    """Features in two dimensions, and what to know of how they came there."""
+class Projection:
+    """Features in two dimensions, and the settings or statistics of the method."""
 
-    places: Places
-    about: Mapping[str, Any]
+    points: Points
+    details: Mapping[str, Any]
 
 
 def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    """Draw the maps; `config` is resolved. Raises RunFailure."""
+    """Project the features and draw the figures; config: resolved. Raises RunFailure."""
     if inputs.model is None:
         raise ConfigUnfit("A projection needs a model.")
     dataset = Dataset.open(inputs.dataset)
-    split = _split(dataset, config)
-    rows = _rows(dataset, config, split)
+    split = _select_split(dataset, config)
+    rows = _select_rows(dataset, config, split)
     encoder = saved_model.load(inputs.model, config.device, precision=config.precision)
     if config.layer not in encoder.layers:
         raise ConfigUnfit(no_such_layer(config.layer, encoder.layers))
     chunks = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-    steps = _Steps(len(chunks) + len(config.methods) + 1, len(rows))
+    steps = _ProgressCounter(len(chunks) + len(config.methods) + 1, len(rows))
     parts: list[torch.Tensor] = []
     for chunk in chunks:
         parts.append(extract_features(encoder, read_centre_crops(dataset, chunk, encoder.image_size), config.layer))
-        yield steps.next(len(chunk))
+        yield steps.report_step(len(chunk))
         if inputs.stop():
-            yield Stopped(steps.done)
+            yield Stopped(steps.step)
             return
     unit = F.normalize(torch.cat(parts), dim=1).numpy()
-    flats: dict[str, Flat] = {}
+    projections: dict[str, Projection] = {}
     for method in config.methods:
-        flats[method] = METHODS[method](unit, config)
-        yield steps.next()
+        projections[method] = METHODS[method](unit, config)
+        yield steps.report_step()
         if inputs.stop():
-            yield Stopped(steps.done)
+            yield Stopped(steps.step)
             return
-    about = _about(config, encoder, split, rows, flats)
-    for name, data in _files(dataset, rows, flats, about, _sentence(saved_model.load_card(inputs.model), about)):
+    summary = _build_summary(config, encoder, split, rows, projections)
+    note = _describe_model(saved_model.load_card(inputs.model), summary)
+    for name, data in _render_files(dataset, rows, projections, summary, note):
         yield write_artifact(directory, name, data)
-    yield steps.next()
-    yield Result(about)
+    yield steps.report_step()
+    yield Result(summary)
 
 
-class _Steps:
-    """How far the run is."""
+class _ProgressCounter:
+    """Counts the steps of the run."""
 
     def __init__(self, total: int, images: int) -> None:
-        self.done, self._total, self._images, self._started = 0, total, 0, time.monotonic()
+        self.step, self._total, self._images, self._started = 0, total, 0, time.monotonic()
 
-    def next(self, images: int = 0) -> Progress:
-        self.done += 1
+    def report_step(self, images: int = 0) -> Progress:
+        self.step += 1
         self._images += images
         seconds = max(time.monotonic() - self._started, 1e-9)
-        left = seconds / self.done * (self._total - self.done)
-        return Progress(0, 1, self.done, self._total, self._images / seconds, left)
+        eta = seconds / self.step * (self._total - self.step)
+        return Progress(0, 1, self.step, self._total, self._images / seconds, eta)
 
 
-def _split(dataset: Dataset, config: Project) -> str:
+def _select_split(dataset: Dataset, config: Project) -> str:
     if config.split != "auto":
         return config.split
     return next((split for split in reversed(SPLITS) if len(dataset.indices(split))), "train")
 
 
-def _rows(dataset: Dataset, config: Project, split: str) -> Rows:
+def _select_rows(dataset: Dataset, config: Project, split: str) -> Rows:
     rows = dataset.indices(split)
-    if len(rows) < FEWEST:
-        raise ConfigUnfit(f"A projection needs at least {FEWEST} images; the {split} split has {len(rows)}.")
+    if len(rows) < MIN_IMAGES:
+        raise ConfigUnfit(f"A projection needs at least {MIN_IMAGES} images; the {split} split has {len(rows)}.")
     if len(rows) <= config.images:
         return rows
     return np.sort(
@@ -114,38 +115,46 @@ def _rows(dataset: Dataset, config: Project, split: str) -> Rows:
     )
 
 
-def _tsne(unit: Features, config: Project) -> Flat:
-    """van der Maaten & Hinton (JMLR 2008), begun at the principal components."""
+def _project_tsne(unit: UnitFeatures, config: Project) -> Projection:
+    """t-SNE (van der Maaten & Hinton, JMLR 2008), initialised with PCA."""
     perplexity = min(config.perplexity, len(unit) / 3)
-    # Before the first turn the components are scaled by their spread; where there is none, that is a division by 0.
-    start: Any = "pca" if np.ptp(unit, axis=0).max() > 0 else "random"
-    made = TSNE(perplexity=perplexity, init=start, random_state=config.seed).fit_transform(unit)
-    return Flat(made, {"perplexity": perplexity})
+    # The initial components are divided by their standard deviation, which is 0 for constant features.
+    init: Any = "pca" if np.ptp(unit, axis=0).max() > 0 else "random"
+    points = TSNE(perplexity=perplexity, init=init, random_state=config.seed).fit_transform(unit)
+    return Projection(points, {"perplexity": perplexity})
 
 
-def _pca(unit: Features, config: Project) -> Flat:
-    """The two principal components, and the share of the variance in each."""
+def _project_pca(unit: UnitFeatures, config: Project) -> Projection:
+    """PCA: the first two components and the share of the variance of each."""
     if np.ptp(unit, axis=0).max() == 0:
-        return Flat(np.zeros((len(unit), 2), np.float32), {"explained_variance": [0.0, 0.0]})
+        return Projection(np.zeros((len(unit), 2), np.float32), {"explained_variance": [0.0, 0.0]})
     pca = PCA(2, svd_solver="full")
-    return Flat(pca.fit_transform(unit), {"explained_variance": pca.explained_variance_ratio_.astype(float).tolist()})
+    return Projection(
+        pca.fit_transform(unit), {"explained_variance": pca.explained_variance_ratio_.astype(float).tolist()}
+    )
 
 
-def _umap(unit: Features, config: Project) -> Flat:
-    """McInnes et al. (arXiv:1802.03426), on one thread, so that a seed gives one map. Raises ConfigUnfit."""
+def _project_umap(unit: UnitFeatures, config: Project) -> Projection:
+    """UMAP (McInnes et al., arXiv:1802.03426), on one thread for reproducibility. Raises ConfigUnfit."""
     try:
-        from umap import UMAP  # noqa: PLC0415 - an extra, and slow to load
+        from umap import UMAP  # noqa: PLC0415 - optional, and slow to import
     except ImportError as error:
         raise ConfigUnfit("UMAP is not installed on the worker: pip install 'twoviews[umap]'.") from error
     neighbours = min(config.neighbours, len(unit) - 1)
-    made = UMAP(n_neighbors=neighbours, random_state=config.seed, n_jobs=1, init="pca").fit_transform(unit)
-    return Flat(np.asarray(made, np.float32), {"neighbours": neighbours})
+    points = UMAP(n_neighbors=neighbours, random_state=config.seed, n_jobs=1, init="pca").fit_transform(unit)
+    return Projection(np.asarray(points, np.float32), {"neighbours": neighbours})
 
 
-METHODS: dict[str, Callable[[Features, Project], Flat]] = {"tsne": _tsne, "pca": _pca, "umap": _umap}
+METHODS: dict[str, Callable[[UnitFeatures, Project], Projection]] = {
+    "tsne": _project_tsne,
+    "pca": _project_pca,
+    "umap": _project_umap,
+}
 
 
-def _about(config: Project, encoder: Encoder, split: str, rows: Rows, flats: Mapping[str, Flat]) -> dict[str, Any]:
+def _build_summary(
+    config: Project, encoder: Encoder, split: str, rows: Rows, projections: Mapping[str, Projection]
+) -> dict[str, Any]:
     return {
         "layer": config.layer,
         "dim": encoder.layers[config.layer],
@@ -153,37 +162,43 @@ def _about(config: Project, encoder: Encoder, split: str, rows: Rows, flats: Map
         "split": split,
         "images": len(rows),
         "seed": config.seed,
-        "methods": {name: dict(flat.about) for name, flat in flats.items()},
+        "methods": {name: dict(projection.details) for name, projection in projections.items()},
     }
 
 
-def _sentence(card: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+def _describe_model(card: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     backbone = card["backbone"]
-    trained = model_card.method(card) if card["method"] else "imported"
-    network = f"{trained} {backbone['name']}, width {backbone['width']:g}"
-    return f"Model: {network}; layer {about['layer']} ({about['dim']} numbers an image)."
+    method = model_card.get_method_title(card) if card["method"] else "imported"
+    network = f"{method} {backbone['name']}, width {backbone['width']:g}"
+    return f"Model: {network}; layer {summary['layer']} ({summary['dim']} features)."
 
 
-def _files(
-    dataset: Dataset, rows: Rows, flats: Mapping[str, Flat], about: Mapping[str, Any], sentence: str
+def _render_files(
+    dataset: Dataset, rows: Rows, projections: Mapping[str, Projection], summary: Mapping[str, Any], note: str
 ) -> files.NamedFiles:
-    yield "coordinates.json", _coordinates(dataset, rows, flats, about)
-    images = f"{len(rows):,} images of the {about['split']} split"
+    yield "coordinates.json", _encode_coordinates(dataset, rows, projections, summary)
+    images = f"{len(rows):,} images of the {summary['split']} split"
     labels, classes = dataset.labels[rows], dataset.classes
-    first, flat = next(iter(flats.items()))
-    with style.style():
-        panels = {name: projection_map.Panel(flat.places, flat.about) for name, flat in flats.items()}
-        yield "projection.png", style.to_bytes(projection_map.scatter(panels, labels, classes, images, sentence), "png")
+    first, projection = next(iter(projections.items()))
+    with style.figure_style():
+        panels = {name: projection_map.Panel(each.points, each.details) for name, each in projections.items()}
+        scatter = projection_map.draw_scatter(panels, labels, classes, images, note)
+        yield "projection.png", style.to_bytes(scatter, "png")
         thumbnails = read_centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy()
-        sheet = projection_map.sheet(first, flat.places, thumbnails, labels, classes, images, sentence)
-        yield "thumbnails.png", style.to_bytes(sheet, "png")
+        figure = projection_map.draw_thumbnails(first, projection.points, thumbnails, labels, classes, images, note)
+        yield "thumbnails.png", style.to_bytes(figure, "png")
 
 
-def _coordinates(dataset: Dataset, rows: Rows, flats: Mapping[str, Flat], about: Mapping[str, Any]) -> bytes:
-    """The map as JSON; each point is an image, by its row in the dataset."""
+def _encode_coordinates(
+    dataset: Dataset, rows: Rows, projections: Mapping[str, Projection], summary: Mapping[str, Any]
+) -> bytes:
+    """Return the projections as JSON; each point is an image, by its row in the dataset."""
     points = [
-        {"row": row, "label": label if label >= 0 else None, "split": about["split"]}
-        | {name: [round(float(value), 4) for value in flat.places[place]] for name, flat in flats.items()}
-        for place, (row, label) in enumerate(zip(rows.tolist(), dataset.labels[rows].tolist(), strict=True))
+        {"row": row, "label": label if label >= 0 else None, "split": summary["split"]}
+        | {
+            name: [round(float(value), 4) for value in projection.points[index]]
+            for name, projection in projections.items()
+        }
+        for index, (row, label) in enumerate(zip(rows.tolist(), dataset.labels[rows].tolist(), strict=True))
     ]
-    return json.dumps({**about, "classes": dataset.classes, "points": points}, allow_nan=False).encode()
+    return json.dumps({**summary, "classes": dataset.classes, "points": points}, allow_nan=False).encode()

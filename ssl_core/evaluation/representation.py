@@ -1,6 +1,6 @@
-"""Health of a representation: how far it is from collapse, without labels.
+"""Representation metrics: collapse, rank, spectrum, alignment and uniformity of features, without labels.
 
-Pure functions of features, one row per image. Constant features score worst on every one of them.
+Pure functions of features, one row per image. Constant features have the worst value of every metric.
 """
 
 import math
@@ -9,37 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# A healthy run stands near 1 and a rank of dozens; both limits are far below anything that still learns.
+# A run that learns has a std near 1 and a rank of dozens, far above both thresholds.
 COLLAPSED_STD = 0.05
 COLLAPSED_RANK = 1.5
 WORST_ALPHA = 10.0
-_RANKED = 2_048  # embeddings whose rank is taken
-_SPECTRUM_ROWS = 1_024  # and those whose spectrum is
-_PAIRED_IMAGES = 512  # images whose views are compared with each other's
-_ROUNDING = 1e-12  # of variances: below that share they are none
+_RANKME_ROWS = 2_048  # embeddings, at most, of the rank
+_SPECTRUM_ROWS = 1_024  # of the spectrum
+_PAIRED_IMAGES = 512  # images, at most, of the metrics of two views
+_ROUNDING = 1e-12  # eigenvalues below this share of the total are zero
 
 
 def measure(z: Tensor, images: int) -> dict[str, float]:
-    """Return what is worth measuring now and then, as metrics, of a batch's embeddings M×D.
+    """Return all metrics of a batch's embeddings M×D, by name.
 
-    images: the batch's; the first so many rows are their first views, the next so many their second ones.
+    images: number of images N in the batch; rows 0 … N−1 are their first views, rows N … 2N−1 their second ones.
     """
-    few = min(images, len(z) // 2)
-    first, second = (view[:_PAIRED_IMAGES] for view in (z[:few], z[few : 2 * few]))
-    return spectrum(z) | {
+    count = min(images, len(z) // 2)
+    first, second = (view[:_PAIRED_IMAGES] for view in (z[:count], z[count : 2 * count]))
+    return measure_spectrum(z) | {
         "train/alignment": alignment(first, second),
         "train/uniformity": uniformity(first),
         "train/contrastive_top1": contrastive_top1(first, second),
     }
 
 
-def spectrum(z: Tensor) -> dict[str, float]:
-    """Return the part of it that needs no second view."""
-    return {"train/rankme": rankme(z[:_RANKED]), "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS])}
+def measure_spectrum(z: Tensor) -> dict[str, float]:
+    """Return the metrics that need one view only."""
+    return {"train/rankme": rankme(z[:_RANKME_ROWS]), "train/alpha_req": alpha_req(z[:_SPECTRUM_ROWS])}
 
 
 def feature_std(features: Tensor) -> float:
-    """Mean standard deviation over the dimensions of unit features, times √D: near 1 is healthy, 0 is collapse.
+    """Mean standard deviation over the dimensions of unit features, times √D: near 1 is normal, 0 is collapse.
 
     features: N×D. Source: SimSiam (arXiv:2011.10566), section 4.1.
     """
@@ -61,9 +61,9 @@ def rankme(features: Tensor) -> float:
 
 
 def alpha_req(features: Tensor) -> float:
-    """Exponent α of the power law j^-α by which the covariance's eigenvalues fall: near 1 is healthy, 10 the worst.
+    """Exponent α of the power law j^-α by which the covariance's eigenvalues fall: near 1 is good, 10 the worst.
 
-    features: N×D. Far above 1, few directions hold everything; far below, no direction says more than noise. The fit is
+    features: N×D. Far above 1, few directions have all variance; far below, the spectrum is that of noise. The fit is
     a line through the logarithms of the positive eigenvalues, the j-th weighted by 1/j, so that the many small ones do
     not outweigh the large. Source: α-ReQ (Agrawal et al. 2022, arXiv:2202.05808), section 3.
     """
@@ -82,17 +82,17 @@ def alpha_req(features: Tensor) -> float:
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
-    """Mean squared distance between the two views of an image over that between images: 0 is best, 1 the worst.
+    """Mean squared distance of positive pairs over that of negative pairs: 0 is best, 1 the worst.
 
-    first, second: N×D, the views of the same images. Wang & Isola (arXiv:2005.10242) take the numerator alone, by
-    which a collapsed network would be perfect; beside the distance of strangers it is the worst.
+    first, second: N×D, the views of the same images. Wang & Isola (arXiv:2005.10242) take the numerator alone, which
+    is best for a collapsed network; relative to the negatives, collapse is the worst.
     """
     first, second = F.normalize(first.double(), dim=1), F.normalize(second.double(), dim=1)
     positives = (first - second).pow(2).sum(1).mean()
     count = len(first)
-    everyone = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").pow(2)
-    strangers = (everyone.sum() - everyone.diagonal().sum()) / max(1, count * (count - 1))
-    return min(1.0, (positives / strangers).item()) if strangers > 1e-12 else 1.0
+    squared = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist").pow(2)
+    negatives = (squared.sum() - squared.diagonal().sum()) / max(1, count * (count - 1))
+    return min(1.0, (positives / negatives).item()) if negatives > 1e-12 else 1.0
 
 
 def uniformity(features: Tensor) -> float:
@@ -107,20 +107,20 @@ def uniformity(features: Tensor) -> float:
 def contrastive_top1(first: Tensor, second: Tensor) -> float:
     """Share of the 2N views that are closer to their image's other view than to every other; a tie is a miss.
 
-    first, second: N×D. A healthy SimCLR run is above 0.8.
+    first, second: N×D. A SimCLR run that learns is above 0.8.
     """
     count = len(first)
     unit = F.normalize(torch.cat([first, second]).float(), dim=1)
     similarity = unit @ unit.T  # 2N×2N
-    partner = torch.arange(2 * count, device=unit.device).roll(count)
+    other_view = torch.arange(2 * count, device=unit.device).roll(count)
     rows = torch.arange(2 * count, device=unit.device)
-    positive = similarity[rows, partner]
-    similarity[rows, partner] = -torch.inf
+    positive = similarity[rows, other_view]
+    similarity[rows, other_view] = -torch.inf
     similarity[rows, rows] = -torch.inf
-    # Equal features may differ in the last bits of their products.
+    # The similarities of equal features may differ in their last bits.
     return (positive > similarity.amax(1) + 1e-6).float().mean().item()
 
 
-def collapsed(std: float, rank: float) -> bool:
+def is_collapsed(std: float, rank: float) -> bool:
     """Whether a `feature_std` and a `rankme` mean that every image has nearly the same features."""
     return not (std >= COLLAPSED_STD and rank >= COLLAPSED_RANK)

@@ -1,7 +1,7 @@
-"""The export run: a model in formats that other programs load.
+"""The export run: a saved model in the formats of torchvision, timm, torch.export and ONNX.
 
-Every file is loaded back, by the library it is for where that is installed, and has to give the model's own features on
-real images.
+Every file is loaded back, with the library of its format if that is installed, and its features are compared with the
+model's on images of the dataset.
 """
 
 import time
@@ -28,7 +28,7 @@ from ssl_core.errors import ConfigUnfit, ExportFailed
 from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Artifact, Event, Log, Progress, Result, Stopped
 from ssl_core.export import graph
-from ssl_core.export.graph import Answer
+from ssl_core.export.graph import FeatureFunction
 from ssl_core.files import write_atomic
 from ssl_core.inputs import Inputs
 from ssl_core.models import other_libraries, torchvision_models
@@ -37,29 +37,29 @@ from ssl_core.serialization import saved_model
 
 
 def run_export(config: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
-    """Write each format into `directory`; the Result tells how far each is from the model. Raises RunFailure."""
+    """Write each format into `directory`; the Result has the difference of each from the model. Raises RunFailure."""
     if inputs.model is None:
         raise ConfigUnfit("An export needs a model.")
-    subject = _Subject.load(inputs.model, config.layer)
-    formats = _formats(config, subject)
+    model = _ExportedModel.load(inputs.model, config.layer)
+    formats = _select_formats(config, model)
     if config.formats == "auto" and "timm" not in formats:
-        yield Log("info", "timm has no network of this shape; its format is left out.", "format_left_out")
-    pixels = _drawn(Dataset.open(inputs.dataset), config, subject.encoder.image_size)
+        yield Log("info", "timm has no such network; its format is omitted.", "format_left_out")
+    pixels = _draw_images(Dataset.open(inputs.dataset), config, model.encoder.image_size)
     started, rows = time.monotonic(), []
     for number, name in enumerate(formats):
         if inputs.stop():
             yield Stopped(number)
             return
-        row, written = _export(name, subject, pixels, directory, config.tolerance)
+        row, written = _export_format(name, model, pixels, directory, config.tolerance)
         rows.append(row)
         yield written
-        yield _progress(number + 1, len(formats), len(pixels), time.monotonic() - started)
-    yield Result(_summary(config, subject, rows, len(pixels)))
+        yield _build_progress(number + 1, len(formats), len(pixels), time.monotonic() - started)
+    yield Result(_build_summary(config, model, rows, len(pixels)))
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """The model that is exported, on the CPU in fp32."""
+class _ExportedModel:
+    """The model to export, on the CPU in fp32."""
 
     folder: Path
     card: Mapping[str, Any]
@@ -67,7 +67,7 @@ class _Subject:
     layer: str
 
     @classmethod
-    def load(cls, folder: Path, layer: str) -> "_Subject":
+    def load(cls, folder: Path, layer: str) -> "_ExportedModel":
         card, encoder = saved_model.load_card(folder), saved_model.load(folder)
         if layer not in encoder.layers:
             raise ConfigUnfit(no_such_layer(layer, encoder.layers))
@@ -81,128 +81,130 @@ class _Subject:
     def program(self) -> ExportedProgram:
         return graph.trace(self.encoder, self.layer)
 
-    def weights(self) -> bytes:
-        """The backbone's weights, under the names that torchvision and timm share."""
+    def to_safetensors(self) -> bytes:
+        """Return the backbone's weights, under the names that torchvision and timm share."""
         tensors = self.encoder.backbone.body.state_dict()
         return safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
 
-    def loaded_into(self, network: nn.Module, path: Path) -> Answer:
-        """A network of another library with the weights of the file, behind our preprocessing."""
+    def load_into(self, network: nn.Module, path: Path) -> FeatureFunction:
+        """Return the features of another library's network with the file's weights, after our preprocessing."""
         network.load_state_dict(safetensors.torch.load_file(path))
         network.eval()
         normalise_ = self.encoder.preprocessing.normalise_
 
-        def answer(pixels: Tensor) -> Tensor:
+        def compute_features(pixels: Tensor) -> Tensor:
             with torch.inference_mode():
                 return network(normalise_(pixels.permute(0, 3, 1, 2).float().div_(255))).flatten(1)
 
-        return answer
+        return compute_features
 
 
 @dataclass(frozen=True)
 class _Format:
     file: str
     media_type: str
-    write: Callable[[_Subject], bytes]
-    read: Callable[[_Subject, Path], tuple[Answer, str]]  # and the words for what loaded it
-    holds_layer: bool  # false: the backbone alone
+    write: Callable[[_ExportedModel], bytes]
+    load: Callable[[_ExportedModel, Path], tuple[FeatureFunction, str]]  # with the name of the loading library
+    has_layer: bool  # whether it gives the config's layer, or the backbone's features
 
 
-def _read_torchvision(subject: _Subject, path: Path) -> tuple[Answer, str]:
-    network, by = _torchvisions(subject)
-    return subject.loaded_into(network, path), by
+def _load_torchvision(model: _ExportedModel, path: Path) -> tuple[FeatureFunction, str]:
+    network, library = _build_torchvision(model)
+    return model.load_into(network, path), library
 
 
-def _read_timm(subject: _Subject, path: Path) -> tuple[Answer, str]:
+def _load_timm(model: _ExportedModel, path: Path) -> tuple[FeatureFunction, str]:
     try:
-        import timm  # noqa: PLC0415 - there for those who use it
-    except ImportError:  # whose networks are torchvision's here, and whose names are the same
-        return _read_torchvision(subject, path)
-    arguments = other_libraries.get_timm_arguments(subject.backbone)
+        import timm  # noqa: PLC0415 - optional
+    except ImportError:  # torchvision's network has the same names
+        return _load_torchvision(model, path)
+    arguments = other_libraries.get_timm_arguments(model.backbone)
     assert arguments is not None
     network = timm.create_model(**arguments)
-    return subject.loaded_into(_with_stem(network, subject.backbone), path), f"timm {timm.__version__}"
+    return model.load_into(_replace_stem(network, model.backbone), path), f"timm {timm.__version__}"
 
 
-def _read_pt2(subject: _Subject, path: Path) -> tuple[Answer, str]:
-    return graph.from_pt2(path), f"torch {torch.__version__}"
+def _load_pt2(model: _ExportedModel, path: Path) -> tuple[FeatureFunction, str]:
+    return graph.load_pt2(path), f"torch {torch.__version__}"
 
 
-def _read_onnx(subject: _Subject, path: Path) -> tuple[Answer, str]:
-    import onnxruntime  # noqa: PLC0415 - of an extra
+def _load_onnx(model: _ExportedModel, path: Path) -> tuple[FeatureFunction, str]:
+    import onnxruntime  # noqa: PLC0415 - optional
 
-    return graph.from_onnx(path), f"onnxruntime {onnxruntime.__version__}, opset {graph.OPSET}"
+    return graph.load_onnx(path), f"onnxruntime {onnxruntime.__version__}, opset {graph.OPSET}"
 
 
-_BYTES = "application/octet-stream"
+_MEDIA_TYPE = "application/octet-stream"
 FORMATS: dict[str, _Format] = {
-    "torchvision": _Format("torchvision.safetensors", _BYTES, _Subject.weights, _read_torchvision, False),
-    "timm": _Format("timm.safetensors", _BYTES, _Subject.weights, _read_timm, False),
-    "torch_export": _Format("model.pt2", _BYTES, lambda subject: graph.to_pt2(subject.program), _read_pt2, True),
-    "onnx": _Format("model.onnx", _BYTES, lambda subject: graph.to_onnx(subject.program), _read_onnx, True),
+    "torchvision": _Format(
+        "torchvision.safetensors", _MEDIA_TYPE, _ExportedModel.to_safetensors, _load_torchvision, False
+    ),
+    "timm": _Format("timm.safetensors", _MEDIA_TYPE, _ExportedModel.to_safetensors, _load_timm, False),
+    "torch_export": _Format("model.pt2", _MEDIA_TYPE, lambda model: graph.to_pt2(model.program), _load_pt2, True),
+    "onnx": _Format("model.onnx", _MEDIA_TYPE, lambda model: graph.to_onnx(model.program), _load_onnx, True),
 }
 
 
-def _formats(config: Export, subject: _Subject) -> list[str]:
-    """What is to be written, each once. Raises ConfigUnfit and PackageMissing before anything is."""
-    in_timm = other_libraries.get_timm_arguments(subject.backbone) is not None
-    asked = list(FORMATS if config.formats == "auto" else dict.fromkeys(config.formats))
+def _select_formats(config: Export, model: _ExportedModel) -> list[str]:
+    """Return the formats to write, each once. Raises ConfigUnfit and PackageMissing."""
+    in_timm = other_libraries.get_timm_arguments(model.backbone) is not None
+    selected = list(FORMATS if config.formats == "auto" else dict.fromkeys(config.formats))
     if not in_timm and config.formats == "auto":
-        asked.remove("timm")
-    if not in_timm and "timm" in asked:
-        raise ConfigUnfit("timm has no network of this model's shape; leave `timm` out of `formats`.")
-    if "onnx" in asked:
+        selected.remove("timm")
+    if not in_timm and "timm" in selected:
+        raise ConfigUnfit("timm has no such network; remove `timm` from `formats`.")
+    if "onnx" in selected:
         graph.require_onnx()
-    return asked
+    return selected
 
 
-def _drawn(dataset: Dataset, config: Export, side: int) -> Tensor:
-    """Return uint8 N×S×S×3: images of any split, as an encoder sees them."""
+def _draw_images(dataset: Dataset, config: Export, side: int) -> Tensor:
+    """Return uint8 N×S×S×3: random images of all splits, centre-cropped."""
     order = rng.permutation(rng.stream(config.seed, rng.Stream.EXPORT), len(dataset))
     return read_centre_crops(dataset, np.sort(order[: config.images].numpy()), side)
 
 
-def _export(
-    name: str, subject: _Subject, pixels: Tensor, directory: Path, tolerance: float
+def _export_format(
+    name: str, model: _ExportedModel, pixels: Tensor, directory: Path, tolerance: float
 ) -> tuple[dict[str, Any], Artifact]:
-    """Write one format, load it back, and compare. Raises ExportFailed when it is another model then."""
+    """Write one format, load it back, and compare. Raises ExportFailed when the features differ."""
     form = FORMATS[name]
-    written = write_atomic(directory / form.file, form.write(subject))
-    answer, by = form.read(subject, written.path)
-    expected = extract_features(subject.encoder, pixels, subject.layer if form.holds_layer else "backbone")
-    # In two batches of other sizes than the example with which a graph was traced.
-    given = torch.cat([answer(part) for part in (pixels[:1], pixels[1:]) if len(part)])
+    written = write_atomic(directory / form.file, form.write(model))
+    compute_features, library = form.load(model, written.path)
+    expected = extract_features(model.encoder, pixels, model.layer if form.has_layer else "backbone")
+    # In two batches of other sizes than the traced example.
+    features = torch.cat([compute_features(part) for part in (pixels[:1], pixels[1:]) if len(part)])
     largest = expected.abs().max().item()
-    difference = (given - expected).abs().max().item()
-    if not difference <= tolerance * largest:  # nor when it is no number
+    difference = (features - expected).abs().max().item()
+    if not difference <= tolerance * largest:  # also for NaN
         written.path.unlink()
         raise ExportFailed(
-            f"{form.file}, loaded by {by}, is {difference:.2g} from the model where the largest feature is"
-            f" {largest:.2g}; {tolerance:g} of it would pass."
+            f"{form.file}, loaded by {library}, differs from the model by {difference:.2g} where the largest feature is"
+            f" {largest:.2g}; the relative tolerance is {tolerance:g}."
         )
     row = {
         "format": name,
         "file": form.file,
         "size_bytes": written.size_bytes,
-        "loaded_by": by,
+        "loaded_by": library,
         "difference": difference,
         "relative_difference": difference / largest if largest else 0.0,
     }
     return row, Artifact(form.file, form.file, form.media_type, written.sha256, written.size_bytes)
 
 
-def _torchvisions(subject: _Subject) -> tuple[nn.Module, str]:
-    """torchvision's own network where it has this one, else a new one of ours."""
-    backbone = subject.backbone
+def _build_torchvision(model: _ExportedModel) -> tuple[nn.Module, str]:
+    """Return torchvision's network if it has this one, else a new one of ours, and the library's name."""
+    backbone = model.backbone
     if other_libraries.write_torchvision_code(backbone, "") is None:
-        fresh = saved_model.load_untrained(subject.folder, seed=1).backbone
-        return fresh.body, "Twoviews: torchvision has no such network"
+        untrained = saved_model.load_untrained(model.folder, seed=1).backbone
+        return untrained.body, "Twoviews: torchvision has no such network"
     network = torchvision_models.build_torchvision_network(backbone["name"])
-    return _with_stem(network, backbone), f"torchvision {version('torchvision')}"
+    return _replace_stem(network, backbone), f"torchvision {version('torchvision')}"
 
 
-def _with_stem(network: Any, backbone: Mapping[str, Any]) -> nn.Module:
-    """The network with our stem for small images, where the model has that."""
+def _replace_stem(network: Any, backbone: Mapping[str, Any]) -> nn.Module:
+    """Replace the network's stem by the model's, if that is one for small images."""
     if backbone.get("stem") in other_libraries.SMALL_STEMS:
         stride, padding = other_libraries.SMALL_STEMS[backbone["stem"]]
         network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, padding, bias=False)
@@ -210,18 +212,18 @@ def _with_stem(network: Any, backbone: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _progress(done: int, total: int, images: int, seconds: float) -> Progress:
+def _build_progress(done: int, total: int, images: int, seconds: float) -> Progress:
     speed = done * images / max(seconds, 1e-9)
     return Progress(0, 1, done, total, speed, seconds / done * (total - done))
 
 
-def _summary(config: Export, subject: _Subject, rows: list[dict[str, Any]], images: int) -> dict[str, Any]:
-    backbone = subject.backbone
-    shown = {"torchvision": other_libraries.write_torchvision_code, "timm": other_libraries.write_timm_code}
-    lines = {row["format"]: shown[row["format"]](backbone, row["file"]) for row in rows if row["format"] in shown}
+def _build_summary(config: Export, model: _ExportedModel, rows: list[dict[str, Any]], images: int) -> dict[str, Any]:
+    backbone = model.backbone
+    code = {"torchvision": other_libraries.write_torchvision_code, "timm": other_libraries.write_timm_code}
+    lines = {row["format"]: code[row["format"]](backbone, row["file"]) for row in rows if row["format"] in code}
     return {
         "protocol": f"Largest difference between the model's features and those of each file, loaded back, on {images}"
-        f" of the dataset's images at {subject.encoder.image_size} px, in fp32 on the CPU; relative: to the largest"
+        f" of the dataset's images at {model.encoder.image_size} px, in fp32 on the CPU; relative: to the largest"
         f" feature. torch_export and onnx give {config.layer}, the others are the backbone.",
         "layer": config.layer,
         "images": images,

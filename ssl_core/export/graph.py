@@ -1,7 +1,7 @@
-"""The graph: an encoder as one function of uint8 images, preprocessing inside, in the files of torch.export and ONNX.
+"""Export of an encoder, preprocessing included, as a graph of torch.export and of ONNX.
 
-Both take a batch of any size, uint8 N×S×S×3 named `images`, and give float32 N×D named `features`. Where S comes from
-larger images, `ssl_core.data.centre_crop` says how.
+Input: `images`, uint8 N×S×S×3 for any N. Output: `features`, float32 N×D. `ssl_core.data.centre_crop` prepares images
+of other sizes.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from torch.export import ExportedProgram
 from ssl_core.errors import ExportFailed, PackageMissing
 from ssl_core.models.encoder import Encoder
 
-OPSET = 18  # of the ONNX operators: the one that torch's exporter writes without converting
-_MOST_BYTES = 2**31 - 2**20  # what one ONNX file holds: a protobuf message, less room for the graph
+OPSET = 18  # ONNX operator set that torch's exporter writes without conversion
+_MAX_BYTES = 2**31 - 2**20  # of weights in an ONNX file: a protobuf message, less the graph
 
-Answer = Callable[[Tensor], Tensor]  # uint8 N×S×S×3 -> float32 N×D
+FeatureFunction = Callable[[Tensor], Tensor]  # uint8 N×S×S×3 -> float32 N×D
 
 
-class Graph(nn.Module):
-    """One layer of an encoder: uint8 N×S×S×3 -> float32 N×D."""
+class ExportModule(nn.Module):
+    """The module to export, for one layer of an encoder: uint8 N×S×S×3 -> float32 N×D."""
 
     mean: Tensor
     std: Tensor
@@ -36,7 +36,7 @@ class Graph(nn.Module):
         super().__init__()
         preprocessing = encoder.preprocessing
         below_head = layer == "backbone" or layer in encoder.backbone.block_dims
-        # Weights that the layer does not need would be kept in the file.
+        # Unused weights would be in the file.
         self.encoder = Encoder(encoder.backbone, None, preprocessing) if below_head else encoder
         self.layer = layer
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1))
@@ -51,52 +51,52 @@ def trace(encoder: Encoder, layer: str) -> ExportedProgram:
     """Return the program of an encoder on the CPU, for batches of any size. Raises ExportFailed."""
     side = encoder.image_size
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-    with _exporting("torch.export"), torch.no_grad():
-        graph = Graph(encoder, layer).eval()
-        program = torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with _wrap_errors("torch.export"), torch.no_grad():
+        module = ExportModule(encoder, layer).eval()
+        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # it names this machine's folders
+        node.meta.pop("stack_trace", None)  # it has paths of this machine
     return program
 
 
 def to_pt2(program: ExportedProgram) -> bytes:
-    """Return the program as torch.export saves it."""
+    """Return the program as a file of torch.export. Raises ExportFailed."""
     file = io.BytesIO()
-    with _exporting("torch.export"):
+    with _wrap_errors("torch.export"):
         torch.export.save(program, file)
     return file.getvalue()
 
 
-def from_pt2(path: Path) -> Answer:
-    """Load what `to_pt2` gave."""
-    with _quiet():
+def load_pt2(path: Path) -> FeatureFunction:
+    """Load a file of `to_pt2`."""
+    with _silence():
         return torch.export.load(path).module()
 
 
 def require_onnx() -> None:
-    """Raise PackageMissing unless ONNX can be written and run here."""
+    """Raise PackageMissing unless the packages to write and run ONNX are installed."""
     try:
         for name in ("onnx", "onnxruntime", "onnxscript"):
             importlib.import_module(name)
     except ImportError as error:
-        needed = f"ONNX needs a package that is not installed here ({error})"
-        raise PackageMissing(f'{needed}; `pip install "twoviews[export]"` brings it.') from error
+        message = f"ONNX needs a package that is not installed ({error})"
+        raise PackageMissing(f'{message}; `pip install "twoviews[export]"` installs it.') from error
 
 
 def to_onnx(program: ExportedProgram) -> bytes:
     """Return the program as an ONNX file of opset OPSET. Raises ExportFailed."""
-    if sum(value.nbytes for value in program.state_dict.values()) > _MOST_BYTES:
-        raise ExportFailed("One ONNX file holds at most 2 GiB, and this network is larger; name the other formats.")
+    if sum(value.nbytes for value in program.state_dict.values()) > _MAX_BYTES:
+        raise ExportFailed("One ONNX file holds at most 2 GiB, and this network is larger; choose the other formats.")
     options: dict[str, Any] = {"dynamo": True, "opset_version": OPSET, "verbose": False}
     options |= {"input_names": ["images"], "output_names": ["features"]}
-    with _exporting("ONNX"):
-        made: Any = torch.onnx.export(program, (), **options)
-        made.rename_axes({made.model.graph.inputs[0].shape[0]: "batch"})
-        return made.model_proto.SerializeToString()
+    with _wrap_errors("ONNX"):
+        exported: Any = torch.onnx.export(program, (), **options)
+        exported.rename_axes({exported.model.graph.inputs[0].shape[0]: "batch"})
+        return exported.model_proto.SerializeToString()
 
 
-def from_onnx(path: Path) -> Answer:
-    """Load what `to_onnx` gave, into onnxruntime."""
+def load_onnx(path: Path) -> FeatureFunction:
+    """Load a file of `to_onnx` with onnxruntime."""
     import onnxruntime  # noqa: PLC0415
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -104,21 +104,21 @@ def from_onnx(path: Path) -> Answer:
 
 
 @contextlib.contextmanager
-def _exporting(what: str) -> Iterator[None]:
-    """Turn whatever an exporter raises into ExportFailed."""
+def _wrap_errors(exporter: str) -> Iterator[None]:
+    """Raise ExportFailed for every error of an exporter."""
     try:
-        with _quiet():
+        with _silence():
             yield
     except (MemoryError, ExportFailed):
         raise
-    except Exception as error:  # there is no telling what comes out of an exporter
+    except Exception as error:  # exporters raise errors of any class
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        raise ExportFailed(f"{what} cannot take this network: {reason}") from error
+        raise ExportFailed(f"{exporter} cannot export this network: {reason}") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep exporters' warnings to themselves, and their progress off stdout, where events go."""
+def _silence() -> Iterator[None]:
+    """Suppress exporters' warnings, and redirect their output from stdout, which has the events."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")
         yield

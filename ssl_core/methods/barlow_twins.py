@@ -1,10 +1,11 @@
-"""Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): each dimension agrees across views, and with no other one."""
+"""Barlow Twins (Zbontar et al. 2021, arXiv:2103.03230): each dimension correlates across views, and with no other."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import BarlowTwins as Config
 from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import barlow_twins
@@ -18,9 +19,8 @@ class BarlowTwins(Method):
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__()
-        assert config.projector != "auto"
         self.backbone = backbone
-        self.projector = MLP((backbone.dim, *config.projector))
+        self.projector = MLP((backbone.dim, *known(config.projector)))
         self.redundancy = config.redundancy
 
     def forward(self, views: Sequence[Tensor]) -> Output:

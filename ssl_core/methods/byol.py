@@ -1,10 +1,11 @@
-"""BYOL (Grill et al. 2020, arXiv:2006.07733): predict a slow copy's embedding of the other view; no negatives."""
+"""BYOL (Grill et al. 2020, arXiv:2006.07733): predict the target network's projection of the other view."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import BYOL as Config
 from ssl_core.methods.losses import negative_cosine
 from ssl_core.methods.method import Output
@@ -17,11 +18,9 @@ class BYOL(TargetMethod):
     """Each view passes both networks by itself, so batch norm sees N at a time."""
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
-        assert config.projector != "auto"
-        assert config.predictor_hidden != "auto"
-        super().__init__(backbone, MLP((backbone.dim, *config.projector)), start=config.momentum)
-        dim = config.projector[-1]
-        self.predictor = MLP((dim, config.predictor_hidden, dim))
+        widths = known(config.projector)
+        super().__init__(backbone, MLP((backbone.dim, *widths)), momentum=config.momentum)
+        self.predictor = MLP((widths[-1], known(config.predictor_hidden), widths[-1]))
 
     def forward(self, views: Sequence[Tensor]) -> Output:
         z1, z2 = (self.embed(view) for view in views)  # N×D each

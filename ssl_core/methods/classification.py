@@ -1,4 +1,4 @@
-"""Classification: a backbone, the lower layers of a head or none, and a classifier, taught by cross-entropy."""
+"""Supervised classification: a backbone, optional head layers and a linear classifier, trained with cross-entropy."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from ssl_core.models.backbones import Backbone
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
 
-ALL, HEAD_ALONE = -1, 4  # of `fine_tune_after_block`
+TRAIN_ALL, TRAIN_HEAD = -1, 4  # values of `fine_tune_after_block`
 
 
 class Classification(Method):
-    """`forward([view], labels)`, one view of each image. What is frozen runs in eval mode and has no gradient."""
+    """`forward([view], labels)`, one view of each image. Frozen modules run in eval mode and get no gradient."""
 
     def __init__(self, backbone: Backbone, head: MLP | None, classes: int, frozen: Sequence[nn.Module] = ()) -> None:
-        """frozen: parts of the backbone, all with their statistics."""
+        """frozen: modules of the backbone; their batch norm statistics are frozen too."""
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -26,13 +26,13 @@ class Classification(Method):
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
         self._frozen = list(frozen)
-        for part in self._frozen:
-            part.requires_grad_(False)
+        for module in self._frozen:
+            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Classification":
         super().train(mode)
-        for part in self._frozen:
-            part.eval()
+        for module in self._frozen:
+            module.eval()
         return self
 
     def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Output:
@@ -42,7 +42,7 @@ class Classification(Method):
         return Output(F.cross_entropy(logits.float(), labels), h.detach())
 
     def classify(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits N×C of a view N×3×S×S, and the features on which the classifier stands."""
+        """Return the logits N×C of a view N×3×S×S, and the classifier's input features N×F."""
         h = self.backbone(view)
         h = h if self.head is None else self.head(h)  # N×F
         return self.classifier(h), h
@@ -51,21 +51,21 @@ class Classification(Method):
         return Encoder(self.backbone, self.head, preprocessing, precision=precision, classifier=self.classifier)
 
     def heads(self) -> dict[str, nn.Module]:
-        head: dict[str, nn.Module] = {"projector": self.head} if self.head is not None else {}
-        return head | {"classifier": self.classifier}
+        projector: dict[str, nn.Module] = {"projector": self.head} if self.head is not None else {}
+        return projector | {"classifier": self.classifier}
 
     def excluded_from_adaptation(self) -> Sequence[nn.Module]:
         return (self.classifier,)
 
 
-def up_to_block(backbone: Backbone, block: int) -> list[nn.Module]:
-    """Return the parts of a backbone up to a group of blocks: -1 none, 0 the stem, k the groups to k, 4 all of it.
+def list_frozen_modules(backbone: Backbone, block: int) -> list[nn.Module]:
+    """Return the modules to freeze: -1 none, 0 the stem, k the stem and k stages, 4 the whole backbone.
 
-    Raises ConfigUnfit when the backbone has no such groups.
+    Raises ConfigUnfit when the backbone has no such stages.
     """
-    if block in (ALL, HEAD_ALONE):
-        return [] if block == ALL else [backbone]
-    parts = dict(backbone.body.named_children())
-    if (after := f"layer{block + 1}") not in parts:
-        raise ConfigUnfit("This backbone has no groups of blocks: fine_tune_after_block can be -1 or 4.")
-    return list(parts.values())[: list(parts).index(after)]
+    if block in (TRAIN_ALL, TRAIN_HEAD):
+        return [] if block == TRAIN_ALL else [backbone]
+    modules = dict(backbone.body.named_children())
+    if (after := f"layer{block + 1}") not in modules:
+        raise ConfigUnfit("This backbone has no stages: fine_tune_after_block can be -1 or 4.")
+    return list(modules.values())[: list(modules).index(after)]

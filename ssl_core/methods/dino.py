@@ -1,6 +1,6 @@
-"""DINO (Caron et al. 2021, arXiv:2104.14294): every view, small crops too, foretells a slow copy's sharpened classes.
+"""DINO (Caron et al. 2021, arXiv:2104.14294): self-distillation with multi-crop and an EMA teacher.
 
-The first two views are the global ones, which alone the slow copy, the teacher, sees.
+The student sees all views; the teacher sees the first two, the global crops. Teacher outputs are centred and sharpened.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import DINO as Config
 from ssl_core.distributed import collectives
 from ssl_core.methods.losses import distillation
@@ -20,7 +21,7 @@ from ssl_core.models.heads import MLP
 
 
 class Prototypes(nn.Linear):
-    """The last layer: cosines of embeddings N×D with K prototypes, N×K. Weight norm whose lengths are held at 1."""
+    """The last layer, weight-normalised with norms fixed at 1: cosines of embeddings N×D with K prototypes, N×K."""
 
     def forward(self, z: Tensor) -> Tensor:
         return F.linear(F.normalize(z, dim=1), F.normalize(self.weight, dim=1))
@@ -29,14 +30,14 @@ class Prototypes(nn.Linear):
 class DINO(TargetMethod):
     """Each view passes its network by itself."""
 
-    centre: Tensor  # K, the running mean of the teacher's logits
-    teacher_temperature: Tensor  # scalar; rises in the first part of the run
+    centre: Tensor  # K, the EMA of the teacher's mean logits
+    teacher_temperature: Tensor  # scalar; warms up in the first part of the run
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
-        assert config.projector != "auto"
-        projector = MLP((backbone.dim, *config.projector), hidden_norm=config.projector_batch_norm, activation="gelu")
-        super().__init__(backbone, projector, start=config.momentum)
-        self.prototypes = Prototypes(config.projector[-1], config.prototypes, bias=False)
+        widths = known(config.projector)
+        projector = MLP((backbone.dim, *widths), hidden_norm=config.projector_batch_norm, activation="gelu")
+        super().__init__(backbone, projector, momentum=config.momentum)
+        self.prototypes = Prototypes(widths[-1], config.prototypes, bias=False)
         self.target_prototypes = ema.make_ema_copy(self.prototypes)
         self.config = config
         self.register_buffer("centre", torch.zeros(config.prototypes))
@@ -50,7 +51,7 @@ class DINO(TargetMethod):
         with torch.no_grad():
             logits = [self.target_prototypes(self.target(view)).to(self.centre.dtype) for view in views[:2]]
             teachers = [(each - self.centre) / self.teacher_temperature for each in logits]
-            self._move_centre(torch.cat(logits))
+            self._update_centre(torch.cat(logits))
         pairs = [(s, t) for i, t in enumerate(teachers) for j, s in enumerate(students) if i != j]
         loss = torch.stack([distillation(s, t) for s, t in pairs]).mean()
         return Output(loss, torch.cat(z[:2]).detach())
@@ -72,8 +73,8 @@ class DINO(TargetMethod):
             self.target_prototypes, self.prototypes, ema.compute_momentum(self.config.momentum, position.progress)
         )
         low, high = self.config.teacher_temperature
-        warm = min(1.0, position.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
-        self.teacher_temperature.fill_(low + warm * (high - low))
+        warmup = min(1.0, position.progress / self.config.teacher_warmup) if self.config.teacher_warmup else 1.0
+        self.teacher_temperature.fill_(low + warmup * (high - low))
 
-    def _move_centre(self, logits: Tensor) -> None:
+    def _update_centre(self, logits: Tensor) -> None:
         self.centre.lerp_(collectives.mean(logits.mean(0)), 1 - self.config.centre_momentum)

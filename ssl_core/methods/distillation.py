@@ -1,4 +1,4 @@
-"""Distillation (SimCLRv2, Chen et al. 2020, arXiv:2006.10029, section 2): a student learns its teacher's answers."""
+"""Distillation (SimCLRv2, Chen et al. 2020, arXiv:2006.10029, section 2): a student imitates its teacher."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,13 +25,13 @@ class Distillation(Classification):
         self.teacher = teacher
 
     def forward(self, views: Sequence[Tensor], labels: Tensor | None = None) -> Output:
-        """labels: int64 N, UNLABELLED for images outside the label budget."""
+        """labels: int64 N, UNLABELLED for unlabelled images."""
         logits, h = self.classify(views[0])
         loss = soft_cross_entropy(logits, self.teacher(views[0]), temperature=self.temperature)
         if self.label_weight > 0:
             assert labels is not None
-            # Labelled images of a process, on average.
-            told = collectives.mean((labels != UNLABELLED).sum().float()).clamp(min=1e-9)
-            own = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum") / told
-            loss = (1 - self.label_weight) * loss + self.label_weight * own
+            # Mean number of labelled images over the processes.
+            labelled = collectives.mean((labels != UNLABELLED).sum().float()).clamp(min=1e-9)
+            supervised = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum") / labelled
+            loss = (1 - self.label_weight) * loss + self.label_weight * supervised
         return Output(loss, h.detach())

@@ -1,4 +1,4 @@
-"""Losses: pure functions of tensors, computed in fp32 whatever the network ran in."""
+"""Self-supervised losses: pure functions of tensors, computed in fp32 whatever the autocast dtype."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -36,12 +36,12 @@ def nt_xent(
     rows = torch.arange(2 * count, device=z.device)
     positive = similarity[rows, rows.roll(count)]
     itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
-    left_out = itself
+    masked = itself
     if not same_view_negatives:
-        left_out = left_out | ((rows[:, None] < count) == (rows < count))
+        masked = masked | ((rows[:, None] < count) == (rows < count))
     if decoupled:
-        left_out = left_out | itself.roll(count, 0)
-    return (similarity.masked_fill(left_out, -torch.inf).logsumexp(1) - positive).mean()
+        masked = masked | itself.roll(count, 0)
+    return (similarity.masked_fill(masked, -torch.inf).logsumexp(1) - positive).mean()
 
 
 @full_precision
@@ -79,7 +79,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 def barlow_twins(z1: Tensor, z2: Tensor, *, redundancy: float) -> Tensor:
     """Return Barlow Twins' loss (arXiv:2103.03230, equation 1) of two views' embeddings N×D, as the authors' code.
 
-    The cross-correlation of the two over the batch is to be the identity; `redundancy` is λ. A sum over D², not a mean.
+    The target of their cross-correlation over the batch is the identity; `redundancy` is λ. A sum over D², not a mean.
     """
     first, second = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
     correlation = first.T @ second / len(z1)  # D×D

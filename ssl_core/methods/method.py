@@ -1,4 +1,4 @@
-"""A method: what the training loop asks of each of them."""
+"""The base class of self-supervised methods: the interface that the training loop calls."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from ssl_core.models.heads import MLP
 
 
 class Output(NamedTuple):
-    """What a forward pass gives: the loss to descend, and the embeddings whose health is watched."""
+    """Output of a forward pass: the loss, and the embeddings for the representation metrics."""
 
     loss: Tensor  # scalar
-    z: Tensor  # M×D, detached: the projector's output, first all of view 1, then all of view 2, …
+    z: Tensor  # M×D, detached: the projector's output, all of view 1 first, then all of view 2, …
 
 
 class RunPosition(NamedTuple):
-    """How far a run is."""
+    """Position in a run."""
 
     step: int  # steps done
     total_steps: int
@@ -26,7 +26,7 @@ class RunPosition(NamedTuple):
 
     @property
     def progress(self) -> float:
-        """The share of the run that is done."""
+        """Completed share of the run, 0 to 1."""
         return self.step / self.total_steps
 
     @property
@@ -37,8 +37,8 @@ class RunPosition(NamedTuple):
 class Method(nn.Module):
     """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
 
-    Whatever must survive a restart (a queue, a centre, a slow copy) is a buffer or a module, so that it is in the
-    state dict. With several processes the loss is that of their joined batch (`ssl_core.distributed.process_group`).
+    State that a checkpoint needs (a queue, a centre, a target network) is a buffer or a module, so that it is in the
+    state dict. With several processes the loss is that of the global batch (`ssl_core.distributed.process_group`).
     """
 
     backbone: Backbone
@@ -49,21 +49,21 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} defines no forward")
 
     def encoder(self, preprocessing: Preprocessing, precision: str) -> Encoder:
-        """Return the encoder that is learned, sharing its weights; it puts them in eval mode."""
+        """Return the trained encoder, which shares the weights and puts them in eval mode."""
         return Encoder(self.backbone, self.projector, preprocessing, precision=precision)
 
     def heads(self) -> dict[str, nn.Module]:
-        """Return the heads that are kept with a trained model."""
+        """Return the heads to save with the model, by name."""
         return {"projector": self.projector}
 
     def on_weights_loaded(self) -> None:
-        """Do what has to follow once the starting weights are in place, such as copying them to a slow network."""
+        """Run after the initial weights are loaded, such as to copy them to a target network."""
 
     def before_step(self, position: RunPosition) -> None:
-        """Do what has to come between the gradient and the optimizer's step, such as holding a layer still."""
+        """Run between the backward pass and the optimizer's step, such as to freeze a layer."""
 
     def after_step(self, position: RunPosition) -> None:
-        """Do what has to follow an optimizer's step, such as moving a slow copy."""
+        """Run after the optimizer's step, such as to update a target network."""
 
     def excluded_from_adaptation(self) -> Sequence[nn.Module]:
         """Return the modules that LARS and Muon neither adapt nor decay: a classifier of labels."""

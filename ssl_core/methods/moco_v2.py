@@ -1,7 +1,7 @@
-"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): one view finds its image's key among those of a queue.
+"""MoCo v2 (Chen et al. 2020, arXiv:2003.04297): contrast a query with its key and a queue of negatives.
 
-The keys come from a slow copy. The authors shuffle the batch between devices, so that batch norm leaks nothing; where
-batch norm's statistics are joint there is nothing to shuffle.
+The keys come from the momentum encoder. The authors shuffle the batch between devices, so that batch norm leaks
+nothing; with synchronised batch norm there is nothing to shuffle.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import MoCoV2 as Config
 from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import info_nce
@@ -23,14 +24,14 @@ class MoCoV2(TargetMethod):
     """The first view is the query, the second the key; each passes its network by itself."""
 
     queue: Tensor  # K×D, unit rows
-    place: Tensor  # int64 scalar: where the next keys go
+    place: Tensor  # int64 scalar: row of the next key
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
-        assert config.projector != "auto"
-        projector = MLP((backbone.dim, *config.projector), hidden_norm=False)
-        super().__init__(backbone, projector, start=config.momentum, rises=False)
+        widths = known(config.projector)
+        projector = MLP((backbone.dim, *widths), hidden_norm=False)
+        super().__init__(backbone, projector, momentum=config.momentum, rising=False)
         self.temperature = config.temperature
-        self.register_buffer("queue", F.normalize(torch.randn(config.queue, config.projector[-1]), dim=1))
+        self.register_buffer("queue", F.normalize(torch.randn(config.queue, widths[-1]), dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64))
 
     def forward(self, views: Sequence[Tensor]) -> Output:
@@ -43,8 +44,8 @@ class MoCoV2(TargetMethod):
         return Output(loss, torch.cat([q.detach(), k]))
 
     def _enqueue(self, keys: Tensor) -> None:
-        """The newest keys take the place of the oldest."""
+        """Overwrite the oldest keys with these, K×D."""
         keys = keys[-len(self.queue) :]
-        places = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
-        self.queue[places] = keys
+        slots = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue[slots] = keys
         self.place.copy_((self.place + len(keys)) % len(self.queue))

@@ -1,10 +1,11 @@
-"""SimCLR (Chen et al. 2020, arXiv:2002.05709): the two views of an image agree, those of different images do not."""
+"""SimCLR (Chen et al. 2020, arXiv:2002.05709): contrastive learning on two views with NT-Xent."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import SimCLR as Config
 from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import nt_xent
@@ -18,12 +19,10 @@ class SimCLR(Method):
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__()
-        assert config.projector != "auto"
         norm = config.projector_batch_norm
         self.backbone = backbone
-        self.projector = MLP(
-            (backbone.dim, *config.projector), hidden_norm=norm, last_norm="bn_no_bias" if norm else "none"
-        )
+        widths = (backbone.dim, *known(config.projector))
+        self.projector = MLP(widths, hidden_norm=norm, last_norm="bn_no_bias" if norm else "none")
         self.config = config
 
     def forward(self, views: Sequence[Tensor]) -> Output:

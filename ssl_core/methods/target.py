@@ -1,4 +1,4 @@
-"""The target: a slow copy of backbone and projector, which gives some methods what their views are to agree with."""
+"""The target network (BYOL), momentum encoder (MoCo) or teacher (DINO): an EMA copy of backbone and projector."""
 
 from torch import Tensor, nn
 
@@ -9,25 +9,25 @@ from ssl_core.models.heads import MLP
 
 
 class TargetMethod(Method):
-    """A method with a target that follows by a moving average, whose momentum rises from `start` to 1 if `rises`."""
+    """A method with a target network, updated after every step; its momentum rises from `momentum` to 1 if `rising`."""
 
-    def __init__(self, backbone: Backbone, projector: MLP, *, start: float, rises: bool = True) -> None:
+    def __init__(self, backbone: Backbone, projector: MLP, *, momentum: float, rising: bool = True) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = projector
         self.target = nn.Sequential(ema.make_ema_copy(backbone), ema.make_ema_copy(projector))
-        self._start, self._rises = start, rises
+        self._momentum, self._rising = momentum, rising
 
     def embed(self, view: Tensor) -> Tensor:
-        """Return z, N×D, of a view N×3×S×S."""
+        """Return the online network's z, N×D, of a view N×3×S×S."""
         return self.projector(self.backbone(view))
 
     def on_weights_loaded(self) -> None:
-        self.target.load_state_dict(self._followed().state_dict())
+        self.target.load_state_dict(self._online().state_dict())
 
     def after_step(self, position: RunPosition) -> None:
-        value = ema.compute_momentum(self._start, position.progress) if self._rises else self._start
-        ema.update_ema(self.target, self._followed(), value)
+        momentum = ema.compute_momentum(self._momentum, position.progress) if self._rising else self._momentum
+        ema.update_ema(self.target, self._online(), momentum)
 
-    def _followed(self) -> nn.Sequential:
+    def _online(self) -> nn.Sequential:
         return nn.Sequential(self.backbone, self.projector)

@@ -1,4 +1,4 @@
-"""A teacher: a frozen classifier, and what it makes of the views that a student is shown."""
+"""The teacher of a distillation: a frozen classifier that gives logits of the student's views."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +14,21 @@ from ssl_core.serialization import saved_model
 
 @dataclass(frozen=True)
 class Teacher:
-    """It is no part of the student's state: a run that goes on is given the same model again."""
+    """Not part of the student's state dict: a resumed run loads the same model again."""
 
     encoder: Encoder
-    student: Preprocessing
+    student_preprocessing: Preprocessing
 
     @classmethod
-    def of(cls, model: Path, student: Preprocessing, device: str, precision: str) -> "Teacher":
-        """student: how the views are normalised. Raises BadModel."""
-        return cls(saved_model.load(model, device, precision=precision), student)
+    def load(cls, model: Path, student_preprocessing: Preprocessing, device: str, precision: str) -> "Teacher":
+        """Load the teacher from a saved model. Raises BadModel."""
+        return cls(saved_model.load(model, device, precision=precision), student_preprocessing)
 
     @torch.no_grad()
     def __call__(self, view: Tensor) -> Tensor:
-        """Return the logits N×C of a student's view N×3×S×S, seen at the teacher's own size and normalisation."""
+        """Return the logits N×C of a student's view N×3×S×S, at the teacher's own image size and normalisation."""
         side = self.encoder.image_size
-        pixels = self.student.denormalise(view.float())
+        pixels = self.student_preprocessing.denormalise(view.float())
         if pixels.shape[-1] != side:
             pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True, align_corners=False)
         layout = memory_format(view.device, self.encoder.precision)

@@ -1,10 +1,11 @@
-"""VICReg (Bardes et al. 2021, arXiv:2105.04906): views agree, every dimension varies, no two vary together."""
+"""VICReg (Bardes et al. 2021, arXiv:2105.04906): invariance, variance and covariance of two views' embeddings."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ssl_core.config.fields import known
 from ssl_core.config.methods import VICReg as Config
 from ssl_core.distributed.collectives import gather
 from ssl_core.methods.losses import vicreg
@@ -18,9 +19,8 @@ class VICReg(Method):
 
     def __init__(self, config: Config, backbone: Backbone) -> None:
         super().__init__()
-        assert config.projector != "auto"
         self.backbone = backbone
-        self.projector = MLP((backbone.dim, *config.projector))
+        self.projector = MLP((backbone.dim, *known(config.projector)))
         self.weights = {
             "invariance": config.invariance,
             "variance": config.variance,

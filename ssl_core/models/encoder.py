@@ -14,6 +14,9 @@ from ssl_core.device import autocast, memory_format
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.heads import MLP
 
+# Mean and standard deviation of ImageNet's channels, of values in [0, 1].
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -78,7 +81,7 @@ class Encoder(nn.Module):
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return uint8 S×S×3 of an image uint8 H×W×3, S being `image_size`."""
-        return centre_crop.centre_crop(image, self.image_size)
+        return np.array(centre_crop.centre_crop(image, self.image_size))  # writable, as torch wants it
 
     def encode(self, pixels: Tensor | NDArray[np.uint8], layer: str = "backbone") -> Tensor:
         """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×3.

@@ -1,1 +1,1 @@
-"""Weights trained elsewhere -> a model of ours."""
+"""Import of weights trained elsewhere as saved models."""

@@ -1,6 +1,6 @@
-"""The recipes by name, plain data like `ssl_core.config`, so that the API can show them.
+"""Recipes by name: complete configs with their sources. Imports no torch, so that the API can list them.
 
-A recipe holds only what the config classes express exactly.
+A recipe holds only settings that the config classes express exactly.
 """
 
 from ssl_core.recipes.cifar10 import CIFAR10

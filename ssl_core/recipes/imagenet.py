@@ -4,7 +4,7 @@ from typing import Any
 
 from ssl_core.recipes.recipe import Recipe
 
-# torchvision's normalisation, crops and flips throughout; colours as MoCo v2 and its successors have them.
+# All have torchvision's normalisation, crops and flips; colour jitter as in MoCo v2 and its successors.
 _COLOURS = {"jitter": 0.8, "jitter_strength": 1.0, "brightness": 0.4, "contrast": 0.4}
 _MOCO_VIEWS = {"crop_area": [0.2, 1.0], **_COLOURS, "saturation": 0.4, "hue": 0.1, "grey": 0.2, "blur": 0.5}
 _BYOL_VIEW = {"crop_area": [0.08, 1.0], **_COLOURS, "saturation": 0.2, "hue": 0.1, "grey": 0.2}
@@ -13,7 +13,7 @@ _MOCO_V3_VIEWS = [{**view, "crop_area": [0.2, 1.0]} for view in _BYOL_VIEWS]
 _GLOBAL = {**_BYOL_VIEW, "crop_area": [0.14, 1.0]}
 
 
-def _setting(
+def _make_config(
     method: dict[str, Any], views: Any, optimizer: dict[str, Any], *, batch: int, epochs: int, warmup: float
 ) -> dict[str, Any]:
     return {
@@ -30,12 +30,12 @@ def _setting(
     }
 
 
-def _preset(name: str, paper: str, result: str, config: dict[str, Any]) -> Recipe:
+def _make_recipe(name: str, paper: str, result: str, config: dict[str, Any]) -> Recipe:
     return Recipe(
         name=name,
         kind="pretrain",
         description=f"{paper} on ImageNet, ResNet-50.",
-        source=f"{paper}: its authors' settings for ResNet-50, in the paper or with their code",
+        source=f"{paper}: the authors' settings for ResNet-50, from the paper or its code",
         hardware="eight GPUs or more",
         duration=f"{config['epochs']} epochs",
         result=result,
@@ -52,66 +52,66 @@ def _sgd(lr: float) -> dict[str, Any]:
 
 
 IMAGENET = [
-    _preset(
+    _make_recipe(
         "simsiam-imagenet",
         "SimSiam (arXiv:2011.10566)",
         "68.1 % linear",
-        _setting(
+        _make_config(
             {"name": "simsiam", "projector": [2048, 2048, 2048], "predictor_hidden": 512},
             _MOCO_VIEWS, _sgd(0.05), batch=256, epochs=100, warmup=0.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "byol-imagenet",
         "BYOL (arXiv:2006.07733)",
         "72.5 % linear",
-        _setting(
+        _make_config(
             {"name": "byol", "projector": [4096, 256], "predictor_hidden": 4096, "momentum": 0.99},
             [{**view, "brightness_added": True} for view in _BYOL_VIEWS],
             _lars(0.3, 1e-6), batch=4096, epochs=300, warmup=10.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "moco-v2-imagenet",
         "MoCo v2 (arXiv:2003.04297)",
         "67.5 % linear",
-        _setting(
+        _make_config(
             {"name": "moco_v2", "projector": [2048, 128], "temperature": 0.2, "queue": 65536, "momentum": 0.999},
             _MOCO_VIEWS, _sgd(0.03), batch=256, epochs=200, warmup=0.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "moco-v3-imagenet",
         "MoCo v3 (arXiv:2104.02057)",
         "68.9 % linear",
-        _setting(
+        _make_config(
             {"name": "moco_v3", "projector": [4096, 256], "predictor_hidden": 4096, "temperature": 1.0},
             _MOCO_V3_VIEWS, _lars(0.6, 1e-6), batch=4096, epochs=100, warmup=10.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "barlow-twins-imagenet",
         "Barlow Twins (arXiv:2103.03230)",
         "73.2 % linear",
-        _setting(
+        _make_config(
             {"name": "barlow_twins", "projector": [8192, 8192, 8192], "redundancy": 0.005},
             _BYOL_VIEWS, {**_lars(0.2, 1.5e-6), "vector_lr": 0.0048}, batch=2048, epochs=1000, warmup=10.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "vicreg-imagenet",
         "VICReg (arXiv:2105.04906)",
         "73.2 % linear",
-        _setting(
+        _make_config(
             {"name": "vicreg", "projector": [8192, 8192, 8192]},
             _BYOL_VIEWS, _lars(0.2, 1e-6), batch=2048, epochs=1000, warmup=10.0,
         ),
     ),
-    _preset(
+    _make_recipe(
         "dino-imagenet",
         "DINO (arXiv:2104.14294)",
         "75.3 % linear",
-        _setting(
+        _make_config(
             {
                 "name": "dino",
                 "projector": [2048, 2048, 256],

@@ -1,4 +1,4 @@
-"""Recipes of published systems, each with its own setting; two small ones as published and as we recommend them."""
+"""Recipes of published systems, each in its own setting; two small ones also with recommended settings."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ _GOOGLE_LARS = {
     "nesterov": False,
     "decay_norm_and_bias": False,
 }
-_SEEN = ", which pretraining has seen without their labels"
+_IN_PRETRAINING = ", which are in the pretraining data without their labels"
 _CROP_AND_FLIP = {"crop_area": [0.08, 1.0], "flip": 0.5, "jitter": 0.0, "grey": 0.0}
 
 
 def _evaluation(lr: float, weight_decay: float, epochs: int, **changes: Any) -> dict[str, Any]:
-    """The linear protocol of google-research/simclr: one rate for batches of 512 or 4096, crop and flip."""
+    """Return the linear protocol of google-research/simclr: one learning rate for batch 512 or 4096, crop and flip."""
     fixed = {"learning_rates": [lr], "weight_decays": [weight_decay], "epochs": epochs}
     return {"augment": True, "standardise": False, **fixed, **changes}
 
@@ -26,8 +26,8 @@ def _finetune(percent: int, plain: float, selective: float) -> Recipe:
     return Recipe(
         name=f"simclrv2-finetune-{percent}pct",
         kind="finetune",
-        description=f"SimCLRv2: the whole network trained on, from the first layer of its head, with {percent} % of the"
-        " labels. The job's model is a SimCLRv2 network with a head of three layers.",
+        description=f"SimCLRv2: fine-tuning of the whole network from the first layer of the projection head, with"
+        f" {percent} % of the labels. The job's model is a SimCLRv2 network with a head of three layers.",
         source="SimCLRv2 (arXiv:2006.10029), section 3 and appendix; google-research/simclr, README: fine-tuning",
         hardware="one GPU or more for ImageNet at batch 1024",
         duration="60 epochs",
@@ -63,7 +63,7 @@ PUBLISHED = [
     Recipe(
         name="simclr-cifar10",
         kind="pretrain",
-        description="SimCLR on CIFAR-10 as its authors ran it.",
+        description="SimCLR on CIFAR-10 with the authors' settings.",
         source="google-research/simclr, README: CIFAR-10 pretraining",
         hardware="one GPU",
         duration="1000 epochs",
@@ -90,7 +90,7 @@ PUBLISHED = [
     Recipe(
         name="simclr-imagenet",
         kind="pretrain",
-        description="SimCLR on ImageNet as its authors ran it for 100 epochs.",
+        description="SimCLR on ImageNet with the authors' settings for 100 epochs.",
         source="google-research/simclr, README: ImageNet pretraining; SimCLR (arXiv:2002.05709), appendix B",
         hardware="128 TPU v3 cores in the paper; several GPUs with `devices`",
         duration="100 epochs",
@@ -114,11 +114,11 @@ PUBLISHED = [
     Recipe(
         name="simclrv2-distill",
         kind="distill",
-        description="SimCLRv2: a network learns the softened answers of a fine-tuned one; no labels are needed.",
+        description="SimCLRv2: distillation of a fine-tuned network from its softened predictions, without labels.",
         source="SimCLRv2 (arXiv:2006.10029), sections 2 and 3",
         hardware="one GPU or more for ImageNet",
         duration="400 epochs",
-        result="ImageNet, ResNet-50 taught by ResNet-152 3× with selective kernels: 73.9 % with 1 % of the labels,"
+        result="ImageNet, ResNet-50 distilled from ResNet-152 3× with selective kernels: 73.9 % with 1 % of the labels,"
         " 77.5 % with 10 %",
         config={
             "temperature": 1.0,
@@ -134,11 +134,11 @@ PUBLISHED = [
     Recipe(
         name="simclr-imagenet5-as-published",
         kind="pretrain",
-        description="A minimal SimCLR on five ImageNet classes (1,250 training images, 250 to judge): no crop, no batch"
-        " norm in the head, plain SGD. Its evaluation looks at a tenth of the labels; with `layer` head1, head2 or"
-        " projection it judges the head's layers.",
-        source="a published notebook: ResNet-50 at 224 from random weights, cosine over 1,000 steps of 3,800; how often"
-        " views are grey is ours",
+        description="A minimal SimCLR on five ImageNet classes (1,250 training and 250 evaluation images): no crop, no"
+        " batch norm in the head, plain SGD. Its evaluation uses a tenth of the labels; set `layer` to head1, head2 or"
+        " projection to evaluate the layers of the head.",
+        source="a published Jupyter notebook: ResNet-50 at 224 px from random weights, cosine over 1,000 of 3,800"
+        " steps; the probability of grey views is ours",
         hardware="one GPU",
         duration="200 epochs",
         result="52.8 % linear with 10 % of the labels; 64.4 % supervised with all",
@@ -159,12 +159,12 @@ PUBLISHED = [
     Recipe(
         name="simclr-imagenet5",
         kind="pretrain",
-        description="SimCLR on five ImageNet classes as we recommend it: crops, batch norm in the head, warm-up and"
-        " a cosine over the whole run. Its evaluation looks at a tenth of the labels.",
+        description="SimCLR on five ImageNet classes with recommended settings: crops, batch norm in the head, warm-up"
+        " and a cosine over the whole run. Its evaluation uses a tenth of the labels.",
         source="simclr-imagenet5-as-published, with the views, head and schedule of SimCLR's paper",
         hardware="one GPU",
         duration="200 epochs",
-        result="to be held against 52.8 % linear with 10 % of the labels, and 64.4 % supervised with all",
+        result="baseline: 52.8 % linear with 10 % of the labels, and 64.4 % supervised with all",
         config={
             **_IMAGENET5,
             "method": {"name": "simclr", "temperature": 0.1, "projector": [2048, 128]},
@@ -177,9 +177,9 @@ PUBLISHED = [
     Recipe(
         name="simclr-imagenet5-supervised",
         kind="supervised",
-        description="The network of simclr-imagenet5 trained from all labels of the five ImageNet classes, to stand"
-        " beside it.",
-        source="simclr-imagenet5-as-published, which has such a run; views, optimizer and schedule are ours",
+        description="Supervised baseline of simclr-imagenet5: its network trained with all labels of the five ImageNet"
+        " classes.",
+        source="simclr-imagenet5-as-published, which includes such a run; views, optimizer and schedule are ours",
         hardware="one GPU",
         duration="200 epochs",
         result="64.4 % in the source",
@@ -193,10 +193,10 @@ PUBLISHED = [
     Recipe(
         name="simclr-cifar10-r50-imagenet-init",
         kind="pretrain",
-        description="SimCLR on CIFAR-10 from torchvision's first ImageNet weights of a ResNet-50, judged on a fifth of"
-        f" the training images held out where the dataset has no test split{_SEEN}.",
+        description="SimCLR on CIFAR-10, initialized with torchvision's first ImageNet weights of ResNet-50. Without a"
+        f" test split it is evaluated on a held-out fifth of the training images{_IN_PRETRAINING}.",
         source="a published PyTorch project: flip, crop and jitter, batch 128, LARS 0.2, 10 warm-up epochs, then"
-        " cosine; the strength of the jitter, the temperature, the head and the decay are ours",
+        " cosine; the strength of the jitter, the temperature, the head and the weight decay are ours",
         hardware="one GPU",
         duration="100 epochs",
         result="about 85 % linear",
@@ -217,11 +217,11 @@ PUBLISHED = [
     Recipe(
         name="infonce-cifar10-tanh",
         kind="pretrain",
-        description="Contrast between the two views alone, on CIFAR-10 scaled to [-1, 1]: crops of 28 pixels made 32,"
-        " flips, added brightness and contrast of 0.1 to 0.9. Its source drops the flip and the contrast by a typo"
-        " and normalises over a missing axis; this is what it meant.",
+        description="InfoNCE between the two views only, on CIFAR-10 scaled to [-1, 1]: crops of 28 pixels resized to"
+        " 32, flips, additive brightness, and contrast of 0.1 to 0.9. The source omits the flip and the contrast by a"
+        " typo and normalises over a missing axis; this recipe corrects both.",
         source="a published TensorFlow notebook; optimizer, batch size and length are ours, and contrast blends with"
-        " the mean grey",
+        " the mean grey value",
         hardware="one GPU",
         duration="100 epochs",
         result="none published",
@@ -258,11 +258,11 @@ PUBLISHED = [
     Recipe(
         name="simsiam-flowers-as-published",
         kind="pretrain",
-        description="SimSiam on 3,670 flower photographs of five classes: flips, shifts, blur, colour and grey, no"
-        " crop; ReLU before batch norm. Judged on 15 % of the images held out where the dataset has no test or val"
-        f" split{_SEEN}.",
-        source="a published notebook: ResNet-50 at 224 from random weights, cosine over 500 steps; how often jitter and"
-        " blur are applied is ours",
+        description="SimSiam on 3,670 flower photographs of five classes: flips, translations, blur, colour jitter and"
+        " grey, no crop; ReLU before batch norm. Without a test or val split it is evaluated on a held-out 15 %"
+        f" of the images{_IN_PRETRAINING}.",
+        source="a published Jupyter notebook: ResNet-50 at 224 px from random weights, cosine over 500 steps; the"
+        " probabilities of jitter and blur are ours",
         hardware="one GPU",
         duration="50 or 75 epochs",
         result="45.6 % linear after 50 epochs, 44.9 % after 75; supervised ImageNet features 48.4 %, from scratch"
@@ -294,13 +294,13 @@ PUBLISHED = [
     Recipe(
         name="simsiam-flowers",
         kind="pretrain",
-        description="SimSiam on flower photographs as we recommend it: crops, the paper's heads, its rate and schedule,"
-        " and a longer run.",
+        description="SimSiam on flower photographs with recommended settings: crops, the paper's heads, learning rate"
+        " and schedule, and a longer run.",
         source="simsiam-flowers-as-published, with the views, heads and schedule of SimSiam's paper",
         hardware="one GPU",
         duration="200 epochs",
-        result="to be held against 45.6 % linear and 63.6 % supervised from scratch; on a small network, two CPU cores"
-        " and ten minutes, the recipe simsiam-cpu reaches 76 %",
+        result="baseline: 45.6 % linear and 63.6 % supervised from scratch; the recipe simsiam-cpu reaches 76 % with a"
+        " small network in ten minutes on two CPU cores",
         config={
             **_FLOWERS,
             "method": {"name": "simsiam", "projector": [2048, 2048, 2048], "predictor_hidden": 512},

@@ -1,4 +1,4 @@
-"""A recipe: a complete config that can be submitted as it stands, with where it comes from and what it should give."""
+"""The recipe: a complete config that can be submitted unchanged, with its source and expected result."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`kind` is a key of `ssl_core.config.KINDS`; `evaluation` is the `linear_eval` by which the result was judged."""
+    """`kind` is a key of `ssl_core.config.KINDS`; `evaluation` is the `linear_eval` config that measures `result`."""
 
     name: str
     kind: str

@@ -34,7 +34,7 @@ SMALL = [
     Recipe(
         name="simclr-cpu",
         kind="pretrain",
-        description="The default on a CPU: SimCLR on small photographs (CIFAR-10 and the like), small crops first.",
+        description="The default on a CPU: SimCLR on small photographs such as CIFAR-10, with progressive image sizes.",
         source="SimCLR (arXiv:2002.05709) with temperature 0.2, on ResNet-10 of half width",
         hardware="two CPU cores with bf16 (AVX-512 or AMX)",
         duration="10 minutes",
@@ -55,13 +55,13 @@ SMALL = [
     Recipe(
         name="simsiam-cpu",
         kind="pretrain",
-        description="SimSiam on a CPU, for a few thousand photographs at 64 px. Blocks do not start as the identity and"
-        " the learning rate is high, because the run is short.",
+        description="SimSiam on a CPU, for a few thousand photographs at 64 px. Because the run is short, the learning"
+        " rate is high and residual blocks are not initialized to the identity.",
         source="SimSiam (arXiv:2011.10566), CIFAR settings (appendix D), on ResNet-10 of half width",
         hardware="two CPU cores with bf16 (AVX-512 or AMX)",
         duration="10 minutes",
         result="2,934 flower photographs: 72 % kNN and 76 % linear of five classes, no collapse; raw pixels 41 and 46."
-        " Without bf16 ten minutes are too few.",
+        " Without bf16 ten minutes are too short.",
         config={
             "method": {"name": "simsiam"},
             "backbone": {**_CPU_NETWORK, "stem": "cifar_stride2", "zero_init_residual": False},
@@ -81,8 +81,8 @@ SMALL = [
     Recipe(
         name="simclr-digits",
         kind="pretrain",
-        description="SimCLR on 8×8 grey digits: views that a written digit survives, so no flip, crop or colour.",
-        source="scikit-learn's digits; views and temperature chosen for them",
+        description="SimCLR on 8×8 grey digits, with views that preserve the digit: no flip, crop or colour jitter.",
+        source="scikit-learn's digits; views and temperature are ours",
         hardware="one CPU core",
         duration="about 35 seconds for 1,000 images",
         result="1,000 training images: linear with 10 labels about 88 % (raw pixels 63 %), kNN with k 10 about 98 %",
@@ -98,9 +98,9 @@ SMALL = [
     Recipe(
         name="simsiam-digits",
         kind="pretrain",
-        description="SimSiam on 8×8 grey digits, with the views of simclr-digits; blocks that do not start as the"
-        " identity, and a high learning rate, because the run is short.",
-        source="scikit-learn's digits; head and learning rate chosen for them",
+        description="SimSiam on 8×8 grey digits, with the views of simclr-digits. Because the run is short, the"
+        " learning rate is high and residual blocks are not initialized to the identity.",
+        source="scikit-learn's digits; head and learning rate are ours",
         hardware="one CPU core",
         duration="about 35 seconds for 1,000 images",
         result="1,000 training images: no collapse; linear with 10 labels about 89 % (raw pixels 63 %)",

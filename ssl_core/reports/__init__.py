@@ -1,1 +1,1 @@
-"""What people look at: curves, view grid, maps, confusion matrix, TensorBoard, progress bar."""
+"""Reports of runs: curves, view grid, projection maps, confusion matrix, TensorBoard, progress bar."""

@@ -1,4 +1,4 @@
-"""The confusion matrix: how often each class was predicted for each true class, as `confusion.png`."""
+"""The confusion matrix: counts of predicted by true classes, as `confusion.png`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,27 +10,29 @@ from ssl_core.events import Artifact, Log
 from ssl_core.reports.files import write_reports
 
 NAME = "confusion.png"
-_NUMBERED = 20  # classes up to which every cell shows its number
-_LONGEST = 20  # letters of a class's name
-_HEADER = 0.9  # inches, of the title and the note
+_MAX_NUMBERED = 20  # classes, up to which cells show their counts
+_MAX_NAME = 20  # characters of a class name
+_HEADER = 0.9  # inches of the title and the note
 
 
 def write(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[Artifact | Log]:
-    """Write the figure of `accuracy.by_class` into the directory, where that has a matrix."""
+    """Write the figure into the directory if `details`, of `accuracy.compute_class_metrics`, has a confusion matrix."""
     if "confusion" in details:
         names = [row["name"] for row in details["per_class"]]
         yield from write_reports(directory, lambda: iter([(NAME, draw(details["confusion"], names, top1))]))
 
 
 def draw(confusion: Sequence[Sequence[int]], names: Sequence[str], top1: float) -> bytes:
-    """Return a PNG. confusion: C×C counts, a row for each true class; cells are coloured by their share of the row."""
+    """Return a PNG. confusion: C×C counts, a row for each true class; the colour is the share of the row."""
     from ssl_core.reports import style  # noqa: PLC0415 - matplotlib takes a second to load
 
     counts = np.asarray(confusion)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(14.0, 3.0 + 0.45 * len(names))
-    with style.style():
-        figure = style.titled_figure(side, side + _HEADER, "Confusion matrix", f"Top-1 {top1:.1%}; shares of each row.")
+    with style.figure_style():
+        figure = style.create_figure(
+            side, side + _HEADER, "Confusion matrix", f"Top-1 {top1:.1%}; colours are shares of each row."
+        )
         figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - _HEADER / (side + _HEADER)))
         axes = figure.add_subplot()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -38,10 +40,10 @@ def draw(confusion: Sequence[Sequence[int]], names: Sequence[str], top1: float) 
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         ticks, size = range(len(names)), min(10.0, 400 / len(names))
-        labels = [style.plain_line(name, _LONGEST) for name in names]
+        labels = [style.format_line(name, _MAX_NAME) for name in names]
         axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
         axes.set_yticks(ticks, labels, fontsize=size)
-        for (row, column), count in np.ndenumerate(counts) if len(names) <= _NUMBERED else ():
+        for (row, column), count in np.ndenumerate(counts) if len(names) <= _MAX_NUMBERED else ():
             colour = style.PAPER if shares[row, column] > 0.5 else style.INK
             axes.text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
         return style.to_bytes(figure, "png")

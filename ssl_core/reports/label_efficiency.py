@@ -1,4 +1,4 @@
-"""Label efficiency: accuracy over the number of labels, of the model and of its baselines."""
+"""The label efficiency figure: accuracy over the number of labels, of the model and the baselines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from ssl_core.reports.files import NamedFiles, write_reports
 
 Row = Mapping[str, Any]  # of a linear evaluation's results
 NAMES = {"png": "labels.png", "svg": "labels.svg"}
-_STYLES = {"model": ("model", "#0b6bcb"), "pixels": ("raw pixels", "#d9622b"), "random": ("random network", "#59636e")}
+_LABELS = {"model": "model", "pixels": "raw pixels", "random": "random network"}
 
 
 def write(results: Sequence[Row], test_name: str, directory: Path) -> Iterator[Artifact | Log]:
-    """Write `labels.png` and `labels.svg` into the directory, of two shares of the labels or more.
+    """Write `labels.png` and `labels.svg` into the directory, unless there is one fraction of the labels only.
 
-    test_name: the images that the accuracies are of, in words.
+    test_name: the name of the test images for the note.
     """
     if len({row["label_fraction"] for row in results}) >= 2:
-        yield from write_reports(directory, lambda: _files(results, test_name))
+        yield from write_reports(directory, lambda: _render(results, test_name))
 
 
 def draw(results: Sequence[Row], test_name: str) -> dict[str, bytes]:
@@ -28,13 +28,13 @@ def draw(results: Sequence[Row], test_name: str) -> dict[str, bytes]:
     from ssl_core.reports import style  # noqa: PLC0415 - matplotlib takes a second to load
 
     draws = max(row["draws"] for row in results)
-    note = f"Linear evaluation on {test_name}. Bands hold 95 % of the means over resampled images"
-    note += f" and draws of the labels, of which each smaller share has {draws}." if draws > 1 else "."
-    with style.style():
-        sheet = style.titled_figure(7.5, 5.2, "Accuracy over the number of labels", note)
-        sheet.subplots_adjust(0.1, 0.11, 0.97, 1 - 1.15 / 5.2)
-        axes = sheet.add_subplot()
-        for name, (label, colour) in _STYLES.items():
+    note = f"Linear evaluation on {test_name}. Bands are 95 % bootstrap intervals over the images"
+    note += f" and the draws of labels, {draws} for each fraction below 1." if draws > 1 else "."
+    with style.figure_style():
+        figure = style.create_figure(7.5, 5.2, "Accuracy over the number of labels", note)
+        figure.subplots_adjust(0.1, 0.11, 0.97, 1 - 1.15 / 5.2)
+        axes = figure.add_subplot()
+        for (name, label), colour in zip(_LABELS.items(), (*style.SERIES_COLOURS, style.GREY), strict=True):
             if rows := [row for row in results if row["features"] == name]:
                 counts = [row["labels"] for row in rows]
                 low, high = 100 * np.array([row["top1_interval"] for row in rows]).T
@@ -47,9 +47,9 @@ def draw(results: Sequence[Row], test_name: str) -> dict[str, bytes]:
         axes.set_xlabel("labelled training images")
         axes.set_ylabel("top-1, %")
         axes.legend(loc="lower right", frameon=True, edgecolor="none", framealpha=0.9)
-        return {form: style.to_bytes(sheet, form) for form in NAMES}
+        return {form: style.to_bytes(figure, form) for form in NAMES}
 
 
-def _files(results: Sequence[Row], test_name: str) -> NamedFiles:
+def _render(results: Sequence[Row], test_name: str) -> NamedFiles:
     for form, data in draw(results, test_name).items():
         yield NAMES[form], data

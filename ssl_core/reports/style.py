@@ -1,4 +1,4 @@
-"""A figure in the house's style, drawn without a screen, and the bytes of its file."""
+"""Matplotlib style of all figures: colours, fonts, titles, and rendering to bytes without a display."""
 
 import io
 import textwrap
@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 INK, GREY, LINE, PAPER = "#22272e", "#59636e", "#d0d7de", "#ffffff"
+SERIES_COLOURS = BLUE, ORANGE = "#0b6bcb", "#d9622b"
 _DPI = 150
-_LETTERS_AN_INCH = 13  # of the note
+_CHARACTERS_PER_INCH = 13  # of the note
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -29,33 +30,33 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": GREY,
     "legend.frameon": False,
     "figure.facecolor": PAPER,
-    "svg.hashsalt": "twoviews",  # the same picture has the same bytes
+    "svg.hashsalt": "twoviews",  # makes SVG files reproducible
 }
 
 
-def style() -> Any:
-    """The context in which a figure is made and written."""
+def figure_style() -> Any:
+    """Return the context in which figures are drawn and rendered."""
     return mpl.rc_context(_STYLE)
 
 
-def titled_figure(width: float, height: float, title: str, note: str) -> Figure:
-    """Return an empty figure, inches wide and high, with a title and a note of one line or two below it.
+def create_figure(width: float, height: float, title: str, note: str) -> Figure:
+    """Return an empty figure with a title and below it a note of up to two lines, in the top 0.9 inches.
 
-    They take the uppermost 0.9 inches.
+    width, height: inches.
     """
     figure = Figure(figsize=(width, height), dpi=_DPI)
     FigureCanvasAgg(figure)
     left = 0.25 / width
     figure.text(left, 1 - 0.18 / height, title, fontsize=14, fontweight="bold", va="top")
-    lines = textwrap.fill(note, int(_LETTERS_AN_INCH * (width - 0.5)))
+    lines = textwrap.fill(note, int(_CHARACTERS_PER_INCH * (width - 0.5)))
     figure.text(left, 1 - 0.50 / height, lines, fontsize=9.5, color=GREY, va="top")
     return figure
 
 
-def plain_line(text: str, most: int) -> str:
-    """Return somebody's text as one line that is drawn as it stands, with at most so many characters."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    short = line if len(line) <= most else line[: most - 1] + "…"
+def format_line(text: str, max_length: int) -> str:
+    """Return any text as one line of at most `max_length` characters, with matplotlib's markup escaped."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    short = line if len(line) <= max_length else line[: max_length - 1] + "…"
     return short.replace("$", r"\$")
 
 
@@ -63,6 +64,8 @@ def to_bytes(figure: Figure, form: str) -> bytes:
     """Return the bytes of the figure as `png` or `svg`."""
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a name may be in any script: boxes do
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing", UserWarning
+        )  # a name may be in a script that the font lacks
         figure.savefig(file, format=form, metadata={"Date": None} if form == "svg" else None)
     return file.getvalue()

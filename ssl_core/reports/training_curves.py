@@ -1,4 +1,4 @@
-"""The pictures of a training run: the views that it sees, and its curves."""
+"""Training curves: one figure with a panel for each metric over the epochs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,31 +10,30 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssl_core.reports.history import Series
-from ssl_core.reports.style import GREY, titled_figure
+from ssl_core.reports.style import GREY, SERIES_COLOURS, create_figure
 
-_COLOURS = ("#0b6bcb", "#d9622b")
-_MARKED = 30  # up to so many points each has a mark
-_SMOOTHED = 60  # from so many points on, a running mean is drawn over them
+_MAX_MARKERS = 30  # points, up to which each has a marker
+_MIN_SMOOTHED = 60  # points, from which on a running mean is drawn over them
 
 
 @dataclass(frozen=True)
 class _Panel:
     title: str
     unit: str
-    series: Mapping[str, str]  # a metric's name -> what it is called in the legend
+    series: Mapping[str, str]  # metric -> label in the legend
     noisy: bool = False
-    marks: Mapping[float, str] = field(default_factory=dict)  # values that mean something, and what
+    marks: Mapping[float, str] = field(default_factory=dict)  # values to mark -> label
     factor: float = 1.0
 
 
-# The more telling first: what does not fill a row is left out.
+# By importance: panels that do not fill a row are omitted.
 _PANELS = (
-    _Panel("Loss: what the run minimises", "loss", {"train/loss": ""}, noisy=True),
+    _Panel("Training loss", "loss", {"train/loss": ""}, noisy=True),
     _Panel("Learning rate", "learning rate", {"train/lr": ""}),
     _Panel(
-        "Accuracy on images held out",
-        "images named rightly, %",
-        {"online/knn": "nearest neighbours", "online/linear": "linear classifier", "online/top1": "its own classifier"},
+        "Accuracy on held-out images",
+        "top-1, %",
+        {"online/knn": "kNN", "online/linear": "linear classifier", "online/top1": "classifier"},
         factor=100,
     ),
     _Panel(
@@ -42,60 +41,60 @@ _PANELS = (
         "std × √dimensions",
         {"train/std": ""},
         noisy=True,
-        marks={1.0: "near 1: healthy", 0.0: "0: collapse"},
+        marks={1.0: "1: no collapse", 0.0: "0: collapse"},
     ),
-    _Panel("Effective rank of the embeddings (RankMe)", "dimensions in use", {"train/rankme": ""}),
-    _Panel("Length of the gradient", "norm over all parameters", {"train/grad_norm": ""}, noisy=True),
-    _Panel("Speed", "images a second", {"train/images_per_second": ""}, noisy=True),
+    _Panel("Effective rank of the embeddings (RankMe)", "rank", {"train/rankme": ""}),
+    _Panel("Gradient norm", "norm over all parameters", {"train/grad_norm": ""}, noisy=True),
+    _Panel("Throughput", "images per second", {"train/images_per_second": ""}, noisy=True),
 )
-_ACROSS = 3  # panels in a row
+_COLUMNS = 3  # panels in a row
 
 
 def draw(
     series: Mapping[str, Series], steps_per_epoch: int, sizes: Mapping[float, int], title: str, note: str
 ) -> Figure | None:
-    """Draw the metrics over the epochs; None when there is nothing to draw.
+    """Return a figure of the metrics over the epochs; None without any of them.
 
-    sizes: the epoch from which views have a size -> that size, in pixels; empty when it never changes.
+    sizes: epoch -> image size of the views from there on, in pixels; empty when it is constant.
     """
     panels = [panel for panel in _PANELS if any(name in series for name in panel.series)]
-    panels = panels[: max(_ACROSS, len(panels) // _ACROSS * _ACROSS)]
+    panels = panels[: max(_COLUMNS, len(panels) // _COLUMNS * _COLUMNS)]
     if not panels:
         return None
-    down = -(-len(panels) // _ACROSS)
-    height = 0.9 + 3.0 * down
-    figure = titled_figure(13.0, height, title, " ".join([note, *_legend(series, sizes)]))
+    rows = -(-len(panels) // _COLUMNS)
+    height = 0.9 + 3.0 * rows
+    figure = create_figure(13.0, height, title, " ".join([note, *_describe_lines(series, sizes)]))
     figure.subplots_adjust(0.065, 0.5 / height, 0.985, 1 - 1.2 / height, wspace=0.26, hspace=0.48)
-    for place, panel in enumerate(panels, 1):
-        axes = figure.add_subplot(down, _ACROSS, place)
+    for index, panel in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, _COLUMNS, index)
         _draw_panel(axes, panel, series, steps_per_epoch)
         for epoch in sizes:
             axes.axvline(epoch, color=GREY, linewidth=0.8, linestyle=":")
     return figure
 
 
-def _legend(series: Mapping[str, Series], sizes: Mapping[float, int]) -> list[str]:
-    """Sentences on what the lines are."""
-    told = []
+def _describe_lines(series: Mapping[str, Series], sizes: Mapping[float, int]) -> list[str]:
+    """Return sentences that explain the lines."""
+    sentences = []
     if any(
-        panel.noisy and len(series[name].step) >= _SMOOTHED
+        panel.noisy and len(series[name].step) >= _MIN_SMOOTHED
         for panel in _PANELS
         for name in panel.series
         if name in series
     ):
-        told.append("Pale: each point; strong: running mean.")
+        sentences.append("Pale: each point; strong: running mean.")
     if sizes:
-        told.append(f"Views have {', '.join(map(str, sizes.values()))} px, changing at the dotted lines.")
-    return told
+        sentences.append(f"Views have {', '.join(map(str, sizes.values()))} px, changing at the dotted lines.")
+    return sentences
 
 
 def _draw_panel(axes: Axes, panel: _Panel, series: Mapping[str, Series], steps_per_epoch: int) -> None:
     present = [name for name in panel.series if name in series]
-    for name, colour in zip(present, _COLOURS, strict=False):
-        found = series[name]
-        epoch = np.array(found.step) / steps_per_epoch
-        value = np.array(found.value, dtype=float) * panel.factor  # None is a gap
-        _line(axes, epoch, value, colour, panel.noisy, panel.series[name])
+    for name, colour in zip(present, SERIES_COLOURS, strict=False):
+        points = series[name]
+        epoch = np.array(points.step) / steps_per_epoch
+        value = np.array(points.value, dtype=float) * panel.factor  # None is a gap
+        _draw_line(axes, epoch, value, colour, panel.noisy, panel.series[name])
     axes.set_title(panel.title)
     axes.set_xlabel("epoch")
     axes.set_ylabel(panel.unit)
@@ -103,10 +102,10 @@ def _draw_panel(axes: Axes, panel: _Panel, series: Mapping[str, Series], steps_p
     axes.set_xlim(left=0)
     if panel.marks:
         axes.set_ylim(min(panel.marks) - 0.1, max(*panel.marks, axes.get_ylim()[1]) + 0.15)
-    for mark, meaning in panel.marks.items():
+    for mark, label in panel.marks.items():
         axes.axhline(mark, color=GREY, linewidth=0.8, linestyle="--")
         axes.annotate(
-            meaning,
+            label,
             (1, mark),
             xycoords=("axes fraction", "data"),
             xytext=(-3, 3),
@@ -119,9 +118,9 @@ def _draw_panel(axes: Axes, panel: _Panel, series: Mapping[str, Series], steps_p
         axes.legend(loc="lower right", frameon=True, edgecolor="none", framealpha=0.9)
 
 
-def _line(axes: Axes, epoch: Any, value: Any, colour: str, noisy: bool, label: str) -> None:
-    smoothed = noisy and len(value) >= _SMOOTHED
-    marker = "o" if len(value) <= _MARKED else None
+def _draw_line(axes: Axes, epoch: Any, value: Any, colour: str, noisy: bool, label: str) -> None:
+    smoothed = noisy and len(value) >= _MIN_SMOOTHED
+    marker = "o" if len(value) <= _MAX_MARKERS else None
     axes.plot(
         epoch,
         value,
@@ -134,6 +133,6 @@ def _line(axes: Axes, epoch: Any, value: Any, colour: str, noisy: bool, label: s
     )
     if smoothed:
         width = max(3, len(value) // 25)
-        middle = (width - 1) // 2
+        offset = (width - 1) // 2
         mean = np.convolve(value, np.ones(width) / width, mode="valid")
-        axes.plot(epoch[middle : middle + len(mean)], mean, color=colour, linewidth=1.8)
+        axes.plot(epoch[offset : offset + len(mean)], mean, color=colour, linewidth=1.8)

@@ -1,1 +1,1 @@
-"""What can be loaded again: checkpoints, saved models and their cards."""
+"""Files that can be loaded again: checkpoints, saved models and their cards."""

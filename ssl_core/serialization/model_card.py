@@ -1,6 +1,6 @@
-"""The model card: what a model's `model.json` says, as Markdown for people.
+"""Model cards: a model's `model.json` rendered as Markdown, its `README.md`.
 
-A pure function of the card. What a card does not say, such as those of earlier versions, has no place on the page.
+A pure function of the card. Fields that the card lacks, as those of earlier versions may, are omitted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,37 +13,37 @@ from ssl_core.config.methods import METHODS
 from ssl_core.models import other_libraries
 
 Card = Mapping[str, Any]
-_MOST_CLASSES = 20  # that are named
+_MAX_CLASSES = 20  # listed by name
 _STEMS = {
     "imagenet": "the ImageNet stem",
     **dict.fromkeys((*other_libraries.SMALL_STEMS, "cifar_no_relu"), "a stem for small images"),
 }
-_WEIGHTS = {"imagenet": "torchvision's, of ImageNet", "imagenet_v1": "torchvision's first, of ImageNet"}
+_WEIGHTS = {"imagenet": "torchvision's, ImageNet", "imagenet_v1": "torchvision's first, ImageNet"}
 _EVALUATIONS = (
-    "Later evaluations are jobs and not in this file: `twoviews jobs list --kind linear_eval` shows them, and so does"
-    " `GET /jobs?kind=linear_eval`; each names its model, and its summary holds the protocol."
+    "Later evaluations are jobs and not in this file: `twoviews jobs list --kind linear_eval` and"
+    " `GET /jobs?kind=linear_eval` list them, each with its model and its protocol."
 )
 
 
-def markdown(card: Card) -> str:
-    """Return the page, ending in a newline."""
-    parts = chain(_head(card), _data(card), _training(card), _numbers(card), _origin(card), _loading(card))
+def render_markdown(card: Card) -> str:
+    """Return the Markdown page of a card, ending in a newline."""
+    parts = chain(_head(card), _data(card), _training(card), _metrics(card), _provenance(card), _loading(card))
     return "\n\n".join(parts) + "\n"
 
 
 def _head(card: Card) -> Iterator[str]:
     yield f"# {_cell(card.get('name') or _network(card))}"
-    trained = f", trained by {method(card)}" if card.get("method") else ""
-    yield f"An image encoder{trained}: {_network(card)}. It turns an image into {card['dim']:,} numbers."
+    trained = f", trained by {get_method_title(card)}" if card.get("method") else ""
+    yield f"An image encoder{trained}: {_network(card)}. It maps an image to {card['dim']:,} features."
     preprocessing = card["preprocessing"]
     side = preprocessing["image_size"]
     layers = ", ".join(f"`{name}` {width:,}" for name, width in card["layers"].items())
     yield _table(
         {
-            "images": f"RGB, the largest central square at {side}×{side} pixels",
-            "normalised": f"on [0, 1], less {_numbers_in(preprocessing['mean'])}, over"
-            f" {_numbers_in(preprocessing['std'])}",
-            "numbers in each layer": layers,
+            "input": f"RGB, the largest central square resized to {side}×{side} pixels",
+            "normalisation": f"values in [0, 1], mean {_format_numbers(preprocessing['mean'])}, standard deviation"
+            f" {_format_numbers(preprocessing['std'])}",
+            "features of each layer": layers,
         }
     )
 
@@ -70,16 +70,16 @@ def _training(card: Card) -> Iterator[str]:
         return
     yield "## Training"
     rows = {
-        "method": method(card) if card.get("method") else None,
+        "method": get_method_title(card) if card.get("method") else None,
         "epochs": config.get("epochs"),
         "batch size": config.get("batch_size"),
         "optimizer": _optimizer(config),
-        "sizes of images": ", ".join(f"{phase['image_size']} px" for phase in config.get("phases", [])),
+        "image sizes": ", ".join(f"{phase['image_size']} px" for phase in config.get("phases", [])),
         "seed": config.get("seed"),
         "device": f"{config.get('device')}, {config.get('precision')}" if "device" in config else None,
     }
     yield _table(rows)
-    yield "The whole config, which trains the same model again, is `config` in `model.json`."
+    yield "The complete config is `config` in `model.json`."
 
 
 def _optimizer(config: Card) -> str | None:
@@ -90,47 +90,47 @@ def _optimizer(config: Card) -> str | None:
     return f"{optimizer.get('name')}, {rate}, weight decay {optimizer.get('weight_decay')}"
 
 
-def _numbers(card: Card) -> Iterator[str]:
-    yield "## Numbers"
+def _metrics(card: Card) -> Iterator[str]:
+    yield "## Metrics"
     measured = {name: value for name, value in card.get("metrics", {}).items() if value is not None}
-    known = [(what, measured[name], how) for name, what, how in _protocols(card) if name in measured]
-    if known:
-        rows = [f"| {what} | {value:.4g} | {how} |" for what, value, how in known]
-        yield "\n".join(["| number | value | how it was measured |", "|---|---|---|", *rows])
+    reported = [(title, measured[name], protocol) for name, title, protocol in _protocols(card) if name in measured]
+    if reported:
+        rows = [f"| {title} | {value:.4g} | {protocol} |" for title, value, protocol in reported]
+        yield "\n".join(["| metric | value | protocol |", "|---|---|---|", *rows])
     yield _EVALUATIONS
 
 
 def _protocols(card: Card) -> Iterator[tuple[str, str, str]]:
-    """The metrics that are worth a line: name, words for it, protocol."""
+    """The metrics to list: name, title, protocol."""
     evaluation = card.get("config", {}).get("evaluation", {})
-    most = f"at most {evaluation.get('max_images', 0):,} images of each split"
-    where = f"backbone features of un-augmented images at the end of training, {most}; top-1, 0 to 1"
+    limit = f"at most {evaluation.get('max_images', 0):,} images of each split"
+    features = f"backbone features of un-augmented images at the end of training, {limit}; top-1, 0 to 1"
     k, temperature = evaluation.get("knn_k"), evaluation.get("knn_temperature")
-    yield "online/knn", "kNN accuracy", f"cosine, k {k}, votes weighed by exp(similarity / {temperature}); {where}"
-    yield "online/linear", "linear accuracy", f"a short logistic regression with fixed settings; {where}"
+    yield "online/knn", "kNN accuracy", f"cosine, k {k}, votes weighed by exp(similarity / {temperature}); {features}"
+    yield "online/linear", "linear accuracy", f"a short logistic regression with fixed settings; {features}"
     yield "top1", "accuracy", "top-1 of the classifier at the end of training, 0 to 1"
-    yield "train/loss", "training loss", "the last batch's"
+    yield "train/loss", "training loss", "of the last batch"
     yield "train/rankme", "RankMe", "effective rank of the last batch's embeddings (arXiv:2210.02885)"
 
 
 def _kind(card: Card) -> type[Kind] | None:
-    """The config class of the run that made the model; None for imported weights."""
+    """The config class of the run that trained the model; None for imported weights."""
     return KINDS.get(card.get("config", {}).get("kind", ""))
 
 
-def _origin(card: Card) -> Iterator[str]:
+def _provenance(card: Card) -> Iterator[str]:
     lineage, versions = card.get("lineage", []), card.get("versions", {})
     weights = card.get("config", {}).get("backbone", {}).get("weights", "random")
     file = card.get("imported", {}).get("file")
     kind = _kind(card)
     distilled = kind is not None and kind.model_is_teacher  # the last ancestor was the teacher
-    started = "another model's" if lineage and not distilled else _WEIGHTS.get(weights, weights)
-    started = f"of a file, SHA-256 `{file['sha256']}`" if file else started
-    yield "## Where it comes from"
+    initial = "another model's" if lineage and not distilled else _WEIGHTS.get(weights, weights)
+    initial = f"of a file, SHA-256 `{file['sha256']}`" if file else initial
+    yield "## Provenance"
     yield _table(
         {
             "job": f"`{card['job']}`" if card.get("job") else None,
-            "first weights": started,
+            "initial weights": initial,
             **{
                 "teacher" if distilled and number == 1 else f"ancestor {number}": _ancestor(entry)
                 for number, entry in enumerate(lineage, 1)
@@ -141,21 +141,21 @@ def _origin(card: Card) -> Iterator[str]:
 
 
 def _loading(card: Card) -> Iterator[str]:
-    yield "## How to load it"
-    yield 'With Twoviews installed (`pip install "twoviews[core]"`), where `model` is the folder of this file:'
+    yield "## Loading"
+    yield 'With Twoviews installed (`pip install "twoviews[core]"`), with `model` the folder of this file:'
     yield _python(
         "from pathlib import Path\n\n"
-        "from ssl_core import artifact\n"
-        "from ssl_core.data.decode import decode\n\n"
-        'encoder = artifact.load(Path("model"))\n'
+        "from ssl_core.data.decode import decode\n"
+        "from ssl_core.serialization import saved_model\n\n"
+        'encoder = saved_model.load(Path("model"))\n'
         'image = encoder.prepare(decode(Path("cat.jpg").read_bytes()))\n'
-        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; a layer's name may follow"
+        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; `layer=` selects another layer"
     )
     shape = card.get("backbone", {"name": ""})
     if (lines := other_libraries.write_torchvision_code(shape, "weights.safetensors")) is not None:
         yield "The backbone alone, with torchvision:"
         yield _python(lines)
-        yield "Its images want the preprocessing at the top of this page:"
+        yield "Its preprocessing:"
         yield _python(_transform(card["preprocessing"]))
     if (lines := other_libraries.write_timm_code(shape, "weights.safetensors")) is not None:
         yield "With timm:"
@@ -182,17 +182,17 @@ def _network(card: Card) -> str:
     return f"{name}{wide}" + (f" with {stem}" if stem else "")
 
 
-def method(card: Card) -> str:
-    """Return how people call what trained the model."""
+def get_method_title(card: Card) -> str:
+    """Return the title of the method that trained the model, such as `MoCo v2`."""
     name = str(card.get("method", "trained elsewhere"))
     return METHODS[name].title if name in METHODS else name
 
 
 def _classes(names: list[str]) -> str:
     if not names:
-        return "none: the images have no labels"
-    more = f" and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else ""
-    return f"{len(names):,}: {', '.join(names[:_MOST_CLASSES])}{more}"
+        return "none, the images have no labels"
+    more = f" and {len(names) - _MAX_CLASSES:,} more" if len(names) > _MAX_CLASSES else ""
+    return f"{len(names):,}: {', '.join(names[:_MAX_CLASSES])}{more}"
 
 
 def _ancestor(entry: Card) -> str:
@@ -201,21 +201,21 @@ def _ancestor(entry: Card) -> str:
     images = f"{data['images']:,} images" if "images" in data else "images unknown"
     of = f" of {data['name']}" if data.get("name") else ""
     licence = f" ({data['licence']})" if data.get("licence") else ""
-    return f"{name}, {method(entry)} on {images}{of}{licence}"
+    return f"{name}, {get_method_title(entry)} on {images}{of}{licence}"
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    """Two columns; what is not known has no row."""
-    shown = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
-    return "\n".join(["| | |", "|---|---|", *shown])
+    """Two columns; None and "" have no row."""
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in (None, "")]
+    return "\n".join(["| | |", "|---|---|", *lines])
 
 
 def _cell(value: Any) -> str:
-    """Text in one cell: names come from people, and may hold what Markdown would take for its own."""
+    """The text of one cell, with Markdown's own characters escaped."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _numbers_in(values: list[float]) -> str:
+def _format_numbers(values: list[float]) -> str:
     return " / ".join(f"{value:.4f}" for value in values)
 
 

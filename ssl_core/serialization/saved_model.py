@@ -1,8 +1,8 @@
-"""The artifact: a trained encoder on disk, and the encoder that it becomes again.
+"""Saved models: writing a trained encoder to a folder, and loading it again.
 
-A folder with `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (the projector, a
-classifier and other heads, whose absence people regret later), `model.json`, the card: what the encoder is, how it
-wants its images, and where it comes from, and `README.md`, the same for people. The same tensors give the same bytes.
+The folder holds `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (projector,
+classifier and other heads), `model.json` (the card: architecture, preprocessing and provenance) and `README.md` (the
+card as Markdown). The same tensors give the same bytes.
 """
 
 import hashlib
@@ -28,7 +28,13 @@ from ssl_core.models.heads import MLP
 from ssl_core.serialization import model_card
 
 FORMAT = 2
-NETWORK = {"name", "width", "stem", "selective_kernel", "layout"}  # of a backbone's fields: what its weights fit
+NETWORK = {
+    "name",
+    "width",
+    "stem",
+    "selective_kernel",
+    "layout",
+}  # fields of a backbone's config that its weights depend on
 WEIGHTS, HEADS, CARD, README = "weights.safetensors", "heads.safetensors", "model.json", "README.md"
 
 
@@ -37,12 +43,12 @@ def save(
     encoder: Encoder,
     backbone: BackboneConfig,
     heads: Mapping[str, nn.Module],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> tuple[WrittenFile, dict[str, Any]]:
-    """Write the artifact into `directory`; return its weights file and its card, which `about` adds to.
+    """Write the model into `directory`; return its weights file and its card.
 
-    backbone: the resolved config of the encoder's; heads: all that are to be kept, the projector as `projector` and the
-    classifier as `classifier`, whose classes `about` names.
+    backbone: the resolved config of the encoder's backbone; heads: all heads to save, the projector as `projector` and
+    the classifier as `classifier`; metadata: further fields of the card, with the classifier's classes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     projector, preprocessing = encoder.projector, encoder.preprocessing
@@ -59,19 +65,19 @@ def save(
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         },
-        **about,
+        **metadata,
     }
-    kept = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
-    write_atomic(directory / HEADS, _bytes(kept))
-    weights = write_atomic(directory / WEIGHTS, _bytes(encoder.backbone.body.state_dict()))
-    write_atomic(directory / README, model_card.markdown(card).encode())
-    # The card comes last: with it the folder is a model.
+    tensors = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
+    write_atomic(directory / HEADS, _to_bytes(tensors))
+    weights = write_atomic(directory / WEIGHTS, _to_bytes(encoder.backbone.body.state_dict()))
+    write_atomic(directory / README, model_card.render_markdown(card).encode())
+    # The card is last: without it the folder is no model.
     write_atomic(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card
 
 
 def load_card(directory: Path) -> dict[str, Any]:
-    """Return the artifact's card. Raises BadModel."""
+    """Return the model's card. Raises BadModel."""
     try:
         card = json.loads((directory / CARD).read_bytes())
     except (OSError, ValueError) as error:
@@ -81,24 +87,24 @@ def load_card(directory: Path) -> dict[str, Any]:
     return card
 
 
-def digest(directory: Path) -> str:
-    """Return the SHA-256 of the artifact's files, in hexadecimal: two models that differ have another one each."""
-    whole = hashlib.sha256()
+def compute_digest(directory: Path) -> str:
+    """Return the SHA-256 over the model's files, in hexadecimal."""
+    digest = hashlib.sha256()
     for name in (CARD, WEIGHTS, HEADS):
         if (path := directory / name).is_file():
             with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def head_depth(card: Mapping[str, Any]) -> int:
-    """Return the number of layers of an artifact's head."""
-    described = _projector(card, dim=0)
-    return len(described["widths"]) - 1 if described is not None else 0
+def count_head_layers(card: Mapping[str, Any]) -> int:
+    """Return the number of layers of the model's projector, 0 without one."""
+    description = _projector(card, dim=0)
+    return len(description["widths"]) - 1 if description is not None else 0
 
 
 def load(directory: Path, device: str | torch.device = "cpu", *, precision: str = "fp32") -> Encoder:
-    """Return the encoder that `save` wrote. Raises BadModel when the folder holds none that is whole."""
+    """Return the encoder that `save` wrote. Raises BadModel when a file is missing, damaged or of another network."""
     encoder = load_untrained(directory, device, seed=0, precision=precision)
     load_backbone(encoder.backbone, directory)
     for name, head in (("projector", encoder.projector), ("classifier", encoder.classifier)):
@@ -110,13 +116,13 @@ def load(directory: Path, device: str | torch.device = "cpu", *, precision: str 
 def load_untrained(
     directory: Path, device: str | torch.device = "cpu", *, seed: int, precision: str = "fp32"
 ) -> Encoder:
-    """Return an encoder of the artifact's shape and preprocessing with random weights, for comparison."""
+    """Return an encoder of the model's architecture and preprocessing with random weights, as a baseline."""
     card = load_card(directory)
     torch.manual_seed(seed)
     try:
         backbone = backbones.build(_backbone(card))
-        described = _projector(card, backbone.dim)
-        projector = MLP.of_description(described) if described is not None else None
+        description = _projector(card, backbone.dim)
+        projector = MLP.of_description(description) if description is not None else None
         width = projector.widths[-1] if projector is not None else backbone.dim
         classifier = nn.Linear(width, len(card["classifier"]["classes"])) if card.get("classifier") else None
         encoder = Encoder(backbone, projector, Preprocessing.of_card(card), precision=precision, classifier=classifier)
@@ -127,19 +133,19 @@ def load_untrained(
 
 
 def load_backbone(backbone: Backbone, directory: Path) -> None:
-    """Give a backbone of the same shape the artifact's weights. Raises BadModel when they do not fit."""
-    _load(backbone.body, directory / WEIGHTS)
+    """Load the model's weights into a backbone of the same architecture. Raises BadModel when they do not fit."""
+    _load_state_dict(backbone.body, _read(directory / WEIGHTS), WEIGHTS)
 
 
 def load_head(head: nn.Module, directory: Path, name: str) -> None:
-    """Give a head of the same shape the weights that were kept under that name. Raises BadModel."""
-    kept = _read(directory / HEADS)
-    mine = {key.removeprefix(f"{name}."): value for key, value in kept.items() if key.startswith(f"{name}.")}
-    _fill(head, mine, HEADS)
+    """Load the weights saved under that name into a head of the same shape. Raises BadModel when they do not fit."""
+    tensors = _read(directory / HEADS)
+    weights = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    _load_state_dict(head, weights, HEADS)
 
 
 def _backbone(card: Mapping[str, Any]) -> BackboneConfig:
-    """The network's shape; what else may stand there of a torchvision model, taken as it is, says nothing."""
+    """The backbone's config; fields other than the name do not apply to a torchvision model."""
     shape = card["backbone"]
     if is_torchvisions(shape["name"]):
         return BackboneConfig(name=shape["name"])
@@ -147,7 +153,7 @@ def _backbone(card: Mapping[str, Any]) -> BackboneConfig:
 
 
 def _projector(card: Mapping[str, Any], dim: int) -> dict[str, Any] | None:
-    """The description of the projector; cards of format 1 have it in the words of their method's config."""
+    """The projector's `MLP.description`; in a card of format 1 it is part of the method's config."""
     if card["format"] != 1:
         return card["projector"]
     method = card["config"]["method"]
@@ -161,7 +167,7 @@ def _projector(card: Mapping[str, Any], dim: int) -> dict[str, Any] | None:
     }
 
 
-def _bytes(tensors: Mapping[str, Tensor]) -> bytes:
+def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     data = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return safetensors.torch.save(data)
 
@@ -173,15 +179,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise BadModel(f"The model's {path.name} is missing or damaged.") from error
 
 
-def _load(module: nn.Module, path: Path) -> None:
-    _fill(module, _read(path), path.name)
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    own = module.state_dict()  # it knows its version, without which torchvision's MNASNets take nothing
+def _load_state_dict(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    own = module.state_dict()  # has `_metadata.version`, without which torchvision's MNASNets do not load
     try:
         if own.keys() != weights.keys():
-            raise RuntimeError("other names")
+            raise RuntimeError("other keys")
         own.update(weights)
         module.load_state_dict(own)
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 """The duration of a run: its steps timed on this machine, so that a length in minutes becomes a number of epochs.
 
-A few steps at each phase's image size are timed on throwaway learners, and one online evaluation. The number of epochs
-is stored with the run, so that a resume trains the same length whatever the speed then is.
+A few steps at each phase's image size and one online evaluation are timed on throwaway learners. The number of epochs
+is stored with the run, so that a resumed run has the same length at any speed.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from ssl_core.training.training_data import TrainingData
 _WARM_UP_STEPS, _FEWEST_STEPS = 1, 3
 _SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
 _BATCHES = 20  # different ones
-_EVALUATION_SHARE = 0.06  # of the run, at most, where their number is left open
+_EVALUATION_SHARE = 0.06  # of the run, at most, where the config leaves their number open
 
 
 def measure(resolved: TrainingRun, data: TrainingData) -> Length:
@@ -43,7 +43,7 @@ def measure(resolved: TrainingRun, data: TrainingData) -> Length:
 
 
 def _step_seconds(resolved: TrainingRun, data: TrainingData, least_seconds: float) -> float:
-    """The mean over the run of what a step takes; each image size is timed for `least_seconds`."""
+    """The mean duration of a step over the run; each image size is timed for `least_seconds`."""
     phases = known(resolved.phases)
     starts = [0.0, *(phase.until for phase in phases)]
     return sum(
@@ -53,7 +53,7 @@ def _step_seconds(resolved: TrainingRun, data: TrainingData, least_seconds: floa
 
 
 def _seconds_at(image_size: int, resolved: TrainingRun, data: TrainingData, least_seconds: float) -> float:
-    """The mean of what steps with views of one size take, slow moments included, as the run will have them too."""
+    """The mean duration of steps with views of one size; outliers count, as the run has them too."""
     alone = resolved.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
     learner = Learner(alone, data)
     batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))

@@ -1,7 +1,6 @@
-"""Exhibits: what a run leaves to be looked at, as files and the events that tell of them.
+"""Figures of a training run: the view grid at its start, the curves at its end.
 
-A run never ends for the sake of one: without room, or when a picture cannot be drawn, there is a warning instead.
-What draws is loaded when there is something to draw, as that takes seconds.
+matplotlib is imported when a figure is drawn, as that takes seconds.
 """
 
 from collections.abc import Iterator
@@ -17,53 +16,52 @@ from ssl_core.config import TrainingRun
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.events import Artifact, Log
-from ssl_core.reports import view_grid
 from ssl_core.reports.files import NamedFiles, write_reports
 from ssl_core.reports.history import History
 from ssl_core.training.learner import Learner
 from ssl_core.training.training_data import TrainingData
 
 _IMAGES, _ACROSS = 6, 8  # of the view grid: images, and views of each
-_SHOWN = 320  # the longer side of a shown image, at most
+_SHOWN = 320  # pixels, the longer side of an image in the grid, at most
 
 
 def write_view_grid(learner: Learner, data: TrainingData, directory: Path) -> Iterator[Artifact | Log]:
-    """Leave `views.png`: some of the run's own images beside the views that it will see of them."""
+    """Write `views.png`: some of the run's images beside the views that it is trained on."""
     yield from write_reports(directory, lambda: _views(learner, data))
 
 
 def write_curves(learner: Learner, data: TrainingData, history: History, directory: Path) -> Iterator[Artifact | Log]:
-    """Leave `curves.png` and `curves.svg`, and the same points for TensorBoard."""
+    """Write `curves.png` and `curves.svg`, and the same points for TensorBoard."""
     yield from write_reports(directory, lambda: _curves(learner, data, history))
     yield from write_reports(directory, lambda: _event_file(history))
 
 
 def _views(learner: Learner, data: TrainingData) -> NamedFiles:
-    from ssl_core.reports import style  # noqa: PLC0415
+    from ssl_core.reports import style, view_grid  # noqa: PLC0415
 
-    rows, stages = _some(data, learner.resolved), _stages(learner)
+    rows, epochs = _sample_rows(data, learner.resolved), _sample_epochs(learner)
     images = data.images.batch(torch.from_numpy(rows))
-    made = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in stages.items()]
-    sights = [
+    views = [learner.views(images, torch.from_numpy(rows), epoch, side) for epoch, side in epochs.items()]
+    grid = [
         view_grid.GridRow(
-            _shown(data.dataset, row),
+            _image(data.dataset, row),
             _caption(data.dataset, row),
-            [[_pixels(view[place]) for view in views] for views in made],
+            [[_pixels(view[place]) for view in of_epoch] for of_epoch in views],
         )
         for place, row in enumerate(rows.tolist())
     ]
-    note = "Left: images of the run. Right: views of them, which it trains on"
-    note += ": those of one image shall be embedded alike." if learner.num_views > 1 else ", one in each epoch."
-    with style.style():
-        drawn = view_grid.draw(sights, list(stages), "What the network will see", note)
+    note = "Left: images of the run. Right: their views, which the network is trained on"
+    note += ": views of one image are to have similar embeddings." if learner.num_views > 1 else ", one in each epoch."
+    with style.figure_style():
+        drawn = view_grid.draw(grid, list(epochs), "Views of the training images", note)
         yield "views.png", style.to_bytes(drawn, "png")
 
 
 def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFiles:
     from ssl_core.reports import style, training_curves  # noqa: PLC0415
 
-    title, note = _about(learner.resolved, len(data.rows)), _how(learner.resolved)
-    with style.style():
+    title, note = _title(learner.resolved, len(data.rows)), _settings(learner.resolved)
+    with style.figure_style():
         drawn = training_curves.draw(history.series, learner.steps_per_epoch, _sizes(learner), title, note)
         if drawn is not None:
             yield "curves.png", style.to_bytes(drawn, "png")
@@ -73,40 +71,40 @@ def _curves(learner: Learner, data: TrainingData, history: History) -> NamedFile
 def _event_file(history: History) -> NamedFiles:
     from ssl_core.reports import tensorboard  # noqa: PLC0415
 
-    yield tensorboard.NAME, tensorboard.event_file(history)
+    yield tensorboard.NAME, tensorboard.build_event_file(history)
 
 
-def _some(data: TrainingData, resolved: TrainingRun) -> Rows:
-    """A few of the run's rows, evenly from its classes."""
+def _sample_rows(data: TrainingData, resolved: TrainingRun) -> Rows:
+    """A few of the run's rows, drawn evenly from the classes."""
     labels = data.dataset.labels[data.rows]
     places = draw_evenly(labels, _IMAGES, rng.stream(resolved.seed, rng.Stream.VIEW_GRID))
     return data.rows[places[np.argsort(labels[places], kind="stable")]]
 
 
-def _stages(learner: Learner) -> dict[int, int]:
-    """The epochs to show and the side of their views: the first whole epoch of each image size, as many as find room,
-    then the earliest others.
+def _sample_epochs(learner: Learner) -> dict[int, int]:
+    """The epochs to show and the side of their views: first the first whole epoch of each image size, then the earliest
+    others, as many as fit.
     """
     last, per_epoch = learner.total_steps // learner.steps_per_epoch - 1, learner.steps_per_epoch
     firsts = {min(-(-start // per_epoch), last): learner.image_size(start) for start in learner.phase_starts()}
-    room = max(1, _ACROSS // learner.num_views)
-    chosen = dict(list(firsts.items())[-room:])
+    columns = max(1, _ACROSS // learner.num_views)
+    chosen = dict(list(firsts.items())[-columns:])
     for epoch in range(min(last + 1, _ACROSS)):
-        if len(chosen) < room:
+        if len(chosen) < columns:
             chosen.setdefault(epoch, learner.image_size(epoch * per_epoch))
     return dict(sorted(chosen.items()))
 
 
 def _sizes(learner: Learner) -> dict[float, int]:
-    """The epochs at which the views' size changes, and what it is then; empty when it never does."""
+    """The epochs at which the views' size changes, with the new size in pixels; empty when it never does."""
     starts = learner.phase_starts()
     sizes = {start / learner.steps_per_epoch: learner.image_size(start) for start in starts}
     return sizes if len(sizes) > 1 else {}
 
 
-def _shown(dataset: Dataset, row: int) -> np.ndarray:
+def _image(dataset: Dataset, row: int) -> np.ndarray:
     image = Image.fromarray(dataset.read_image(row))
-    image.thumbnail((_SHOWN, _SHOWN))  # leaves a smaller one as it is
+    image.thumbnail((_SHOWN, _SHOWN))  # does not enlarge
     return np.asarray(image)
 
 
@@ -122,12 +120,12 @@ def _caption(dataset: Dataset, row: int) -> str:
     return f"{name}{width} × {height} px"
 
 
-def _about(resolved: TrainingRun, images: int) -> str:
+def _title(resolved: TrainingRun, images: int) -> str:
     epochs = f"{resolved.epochs} epoch{'' if resolved.epochs == 1 else 's'}"
     return f"{resolved.heading}: {images:,} images, {epochs}"
 
 
-def _how(resolved: TrainingRun) -> str:
+def _settings(resolved: TrainingRun) -> str:
     assert resolved.optimizer != "auto"
     return (
         f"{resolved.backbone.name}, width {resolved.backbone.width:g}, batches of {resolved.batch_size},"

@@ -10,6 +10,7 @@ from torch import Tensor
 from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import TrainingRun, Views, view_sets
+from ssl_core.config.fields import known
 from ssl_core.data.image_batch import ImageBatch
 from ssl_core.data.sampling import shuffle_epoch
 from ssl_core.device import autocast, memory_format, to_device
@@ -27,11 +28,11 @@ _LEAST_SIDE = 4  # pixels, of the smallest view
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a step showed; tensors stay on the device until somebody needs the numbers."""
+    """What a step returns; tensors stay on the device, so that reading them does not wait for every step."""
 
     loss: Tensor  # scalar, of all processes' images
     z: Tensor  # M×D, of this process's
-    grad_norm: Tensor | None  # scalar; None on a step that nobody watches
+    grad_norm: Tensor | None  # scalar; None unless the step is watched
 
 
 class Learner:
@@ -58,16 +59,14 @@ class Learner:
         self.step = 0  # steps done
         self._rows = torch.from_numpy(data.rows)
         self._labels = data.budget.labels if data.budget else None
-        self._kinds = [kind for kind in view_sets(resolved.views) for _ in range(int(kind.num_views))]
+        self._views_of_image = [views for views in view_sets(resolved.views) for _ in range(int(views.num_views))]
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield this process's rows of every step from the present one on, int64 N each; a partial last batch is
-        dropped.
-        """
-        size, begun = self.batch_size, divmod(self.step, self.steps_per_epoch)
-        for epoch in range(begun[0], self.total_steps // self.steps_per_epoch):
+        """Yield this process's rows of every step to come, int64 N each; an epoch's partial last batch is dropped."""
+        size, start = self.batch_size, divmod(self.step, self.steps_per_epoch)
+        for epoch in range(start[0], self.total_steps // self.steps_per_epoch):
             order = self._rows[shuffle_epoch(self.resolved.seed, epoch, len(self._rows))]
-            for batch in range(begun[1] if epoch == begun[0] else 0, self.steps_per_epoch):
+            for batch in range(start[1] if epoch == start[0] else 0, self.steps_per_epoch):
                 yield collectives.select_local_rows(order[batch * size : (batch + 1) * size])
 
     def rows(self, step: int) -> Tensor:
@@ -78,37 +77,34 @@ class Learner:
 
     def image_size(self, step: int) -> int:
         """Return the side of the views at a step, in pixels."""
-        assert self.resolved.phases != "auto"
-        return next(
-            p.image_size for p in self.resolved.phases if step < round(p.until * self.total_steps) or p.until == 1
-        )
+        phases = known(self.resolved.phases)
+        return next(p.image_size for p in phases if step < round(p.until * self.total_steps) or p.until == 1)
 
     @property
     def num_views(self) -> int:
-        """How many views of an image a step takes."""
-        return len(self._kinds)
+        """The number of views of an image in a step."""
+        return len(self._views_of_image)
 
     def phase_starts(self) -> list[int]:
         """Return the step at which each image size begins, ascending from 0."""
-        assert self.resolved.phases != "auto"
-        return [0, *(round(phase.until * self.total_steps) for phase in self.resolved.phases[:-1])]
+        return [0, *(round(phase.until * self.total_steps) for phase in known(self.resolved.phases)[:-1])]
 
     def views(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
         """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
         return [
-            ViewMaker(kind, _side(side, kind), self.resolved.seed)(images, rows, epoch, view)
-            for view, kind in enumerate(self._kinds)
+            ViewMaker(views, _side(side, views), self.resolved.seed)(images, rows, epoch, view)
+            for view, views in enumerate(self._views_of_image)
         ]
 
     def advance(self, images: ImageBatch, rows: Tensor, *, watched: bool) -> StepOutput:
-        """Take the next step, on the images of the rows that `batches` gave for it."""
+        """Take the next step, on the images of the rows that `batches` yielded for it."""
         views = self._views(images, rows)
-        # Dropout and its like draw from the global generator: from here on they too depend on the step alone.
+        # Dropout and the like draw from the global generator, which this makes a function of the step alone.
         torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
         optimizers.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
         with autocast(self.device, self.resolved.precision):
-            output = self._network(views, *self._told(rows))
+            output = self._network(views, *self._targets(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
         self.method.before_step(self._moment())
@@ -119,32 +115,32 @@ class Learner:
         return StepOutput(collectives.mean(output.loss.detach()), output.z, norm)
 
     def lr_factor(self) -> float:
-        """Return the share of the peak rate at the present step."""
+        """Return the factor of the peak learning rate at the present step."""
         return optimizers.compute_lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
 
     def steps_left(self) -> float:
-        """Return the steps still to take, each counted by its number of pixels relative to the present one's."""
-        assert self.resolved.phases != "auto"
+        """Return the number of steps to come, each weighted by its pixels relative to the last step's."""
         start, left, now = self.step, 0.0, self.image_size(max(0, self.step - 1))
-        for phase in self.resolved.phases:
+        for phase in known(self.resolved.phases):
             end = round(phase.until * self.total_steps)
             left += max(0, end - start) * (phase.image_size / now) ** 2
             start = max(start, end)
         return left
 
     def finite(self) -> bool:
-        """Whether every weight is a number still."""
+        """Whether every weight is finite."""
         return all(bool(p.isfinite().all()) for p in self.method.parameters())
 
     def encoder(self) -> Encoder:
-        """Return the encoder as it is now, sharing its weights; the next step puts it back in training mode."""
+        """Return the encoder, which shares the weights; the next step puts it back into training mode."""
         return self.method.encoder(self.preprocessing, self.resolved.precision)
 
     def state(self) -> dict[str, Any]:
+        """Return the state dicts of method and optimizer, for a checkpoint."""
         return {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, state: dict[str, Any], step: int) -> None:
-        """Go on from what `state` returned after `step` steps. Raises BadCheckpoint when it is of another network."""
+        """Restore what `state` returned after `step` steps. Raises BadCheckpoint when it is another network's."""
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -157,8 +153,8 @@ class Learner:
         views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
         return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
 
-    def _told(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The batch's labels, int64 N, of a run that is told any."""
+    def _targets(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The batch's labels, int64 N, of a run with labels; nothing of one without."""
         return () if self._labels is None else (self._labels[rows].to(self.device),)
 
     def _moment(self) -> RunPosition:

@@ -161,7 +161,7 @@ class Training:
         evaluator, latest = self._data.evaluator, self._reporter.latest
         if self._data.budget is None:
             return {"knn": latest.get("online/knn"), "linear": latest.get("online/linear")}
-        return evaluator.final(self._learner.encoder()) if isinstance(evaluator, HeldOutAccuracy) else {}
+        return evaluator.evaluate_test(self._learner.encoder()) if isinstance(evaluator, HeldOutAccuracy) else {}
 
     def _curves(self) -> Iterator[Artifact | Log]:
         if self._resolved.pictures:

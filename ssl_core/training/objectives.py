@@ -1,4 +1,4 @@
-"""The objectives: for each kind of run that trains a network, the network and its loss."""
+"""Objectives: for each kind of run that trains a network, the network with its loss."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 from ssl_core import methods
 from ssl_core.config import Distill, Finetune, Pretrain, Supervised, TrainingRun
 from ssl_core.methods import Method
-from ssl_core.methods.classification import Classification, up_to_block
+from ssl_core.methods.classification import Classification, list_frozen_modules
 from ssl_core.methods.distillation import Distillation
 from ssl_core.methods.teacher import Teacher
 from ssl_core.models import backbones
@@ -20,13 +20,13 @@ from ssl_core.training.training_data import TrainingData
 
 
 def build_network(resolved: TrainingRun, data: TrainingData) -> Method:
-    """Return the network of a resolved config, with the random weights of its seed where it has no others yet."""
+    """Return the network of a resolved config, with random weights drawn from its seed."""
     torch.manual_seed(resolved.seed)
     return OBJECTIVES[resolved.kind](resolved, data)
 
 
 def load_starting_weights(method: Method, resolved: TrainingRun, model: Path | None) -> None:
-    """Give the backbone of a new run the weights that it starts from. Raises BadModel, WeightsUnavailable."""
+    """Load the starting weights of a new run into its backbone. Raises BadModel, WeightsUnavailable."""
     if model is not None and not resolved.model_is_teacher:
         saved_model.load_backbone(method.backbone, model)
     elif resolved.backbone.weights != "random":
@@ -46,15 +46,15 @@ def _finetune(resolved: Finetune, data: TrainingData) -> Method:
     assert data.budget is not None
     assert data.model is not None
     backbone = backbones.build(resolved.backbone)
-    head = _kept(saved_model.load(data.model).projector, resolved.ft_proj_selector)
-    frozen = up_to_block(backbone, resolved.fine_tune_after_block)
+    head = _lower_head(saved_model.load(data.model).projector, resolved.ft_proj_selector)
+    frozen = list_frozen_modules(backbone, resolved.fine_tune_after_block)
     method = Classification(backbone, head, len(data.budget.classes), frozen)
-    nn.init.zeros_(method.classifier.weight)  # as google-research/simclr fine-tunes
+    nn.init.zeros_(method.classifier.weight)  # as in google-research/simclr
     return method
 
 
-def _kept(projector: MLP | None, layers: int) -> MLP | None:
-    """The head's layers below the classifier."""
+def _lower_head(projector: MLP | None, layers: int) -> MLP | None:
+    """The first `layers` layers of the head."""
     assert projector is not None or layers == 0
     return projector.lower(layers) if projector is not None and layers > 0 else None
 
@@ -62,7 +62,7 @@ def _kept(projector: MLP | None, layers: int) -> MLP | None:
 def _distill(resolved: Distill, data: TrainingData) -> Method:
     assert data.budget is not None
     assert data.model is not None
-    teacher = Teacher.of(data.model, data.preprocessing, resolved.device, resolved.precision)
+    teacher = Teacher.load(data.model, data.preprocessing, resolved.device, resolved.precision)
     return Distillation(resolved, backbones.build(resolved.backbone), len(data.budget.classes), teacher)
 
 

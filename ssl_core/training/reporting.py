@@ -118,7 +118,7 @@ class Reporter:
 
     def _representation_metrics(self, z: Tensor) -> dict[str, float]:
         if self._learner.num_views == 1:
-            return representation.spectrum(z)
+            return representation.measure_spectrum(z)
         return representation.measure(z, self._learner.batch_size // collectives.world_size())
 
     def _progress(self, images_per_second: float) -> Progress:
@@ -151,4 +151,4 @@ class Reporter:
         if self._resolved.learns_labels:
             return False  # what tells two classes apart may be one direction
         std, rank = self.latest.get("train/std"), self.latest.get("train/rankme")
-        return std is not None and rank is not None and representation.collapsed(std, rank)
+        return std is not None and rank is not None and representation.is_collapsed(std, rank)

@@ -1,6 +1,6 @@
 """Resolution: every `"auto"` of a config replaced by a value, from the data, the device and the method.
 
-The result is a valid config that resolves to itself, so a run that is started again with it is the same run.
+The result is a valid config that resolves to itself, so running it again gives the same run.
 """
 
 import math
@@ -43,13 +43,13 @@ ONLINE_EVALUATIONS = 8  # in a run, at most
 ONLINE_IMAGES = {"cpu": 2_500, "cuda": 5_000}  # of each split
 WARMUP_SHARE = 0.05
 _SMALLER = ((0.5, 0.5), (0.625, 0.8), (0.75, 0.95))  # shares of the full size, each until that share of the run
-_SMALL = 64  # pixels: up to here images are trained at their own size, with a CIFAR stem
-_WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models that are built for one image size, 224
+_SMALL = 64  # pixels: images up to this size are trained at their own size, with a CIFAR stem
+_WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models built for one image size, 224
 
 
 @dataclass(frozen=True)
 class Length:
-    """Of a run, and how many online evaluations it has where the config leaves that open."""
+    """The length of a run, and the number of online evaluations where the config leaves it open."""
 
     epochs: int
     evaluations: int = ONLINE_EVALUATIONS
@@ -75,7 +75,7 @@ def resolve(config: Fit, report: Mapping[str, Any], device: Device, *, start: Ma
 
 
 def with_length(config: Fit, length: Length) -> Fit:
-    """Return a config that is resolved but for its length with this one."""
+    """Return a config, resolved except for its length, with this length."""
     epochs = length.epochs
     warmup, every = config.schedule.warmup_epochs, config.evaluation.every_epochs
     schedule = _with(config.schedule, warmup_epochs=WARMUP_SHARE * epochs if warmup == "auto" else warmup)
@@ -98,7 +98,7 @@ def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str,
         raise ConfigUnfit(f"{config.title} needs a model.")
     if config.model_is_teacher or model is None:
         return {}
-    layers = saved_model.head_depth(model) if config.head_layers else 0
+    layers = saved_model.count_head_layers(model) if config.head_layers else 0
     if config.head_layers > layers:
         raise ConfigUnfit(requirements.head_too_short(config.head_layers, layers))
     return model
@@ -130,18 +130,18 @@ def _phases(config: TrainingRun, device: Device) -> tuple[Phase, ...]:
     if config.phases != "auto":
         return config.phases
     full = known(config.image_size)
-    # With labels a run is short; torchvision's models have a smallest image of their own.
+    # Runs with labels are short; torchvision's models have a minimum image size.
     if device.device != "cpu" or not config.progressive_sizes or is_torchvisions(config.backbone.name):
         return (Phase(until=1.0, image_size=full),)
-    # In whole multiples of 4, so that a stride does not lose a row, and never below 8.
+    # Multiples of 4, so that a stride loses no row, and at least 8.
     ends = {min(full, max(8, round(full * share / 4) * 4)): until for share, until in _SMALLER}
     ends[full] = 1.0
     return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
 
 
 def _backbone(config: TrainingRun, image_size: int, device: Device, start: Mapping[str, Any]) -> Backbone:
-    """The network of `start` where there is one and the config does not name another."""
-    # Of these two networks only the larger has ImageNet weights.
+    """The backbone, where open from `start`, the starting model's; raises ConfigUnfit when the two do not fit."""
+    # Only the larger of the two default networks has ImageNet weights.
     small = device.device == "cpu" and config.backbone.weights == "random"
     selective = config.backbone.selective_kernel is True
     google = selective or config.backbone.layout == "google"
@@ -177,7 +177,9 @@ def _optimizer(config: TrainingRun) -> Optimizer:
     lr = method.learning_rates[optimizer.name] if optimizer.lr == "auto" else optimizer.lr
     decays_all = optimizer.decay_norm_and_bias
     if decays_all == "auto":
-        decays_all = method.decays_all and optimizer.name != "muon"  # whose decay is hundreds of times a paper's
+        decays_all = (
+            method.decays_all and optimizer.name != "muon"
+        )  # whose decay is hundreds of times that of the papers
     return _with(optimizer, lr=lr, decay_norm_and_bias=decays_all)
 
 
@@ -187,11 +189,11 @@ def _evaluation(config: TrainingRun) -> OnlineAccuracy:
 
 
 def _dim(config: TrainingRun) -> int:
-    """The backbone's number of features, once it has taken images of every size of the run. Raises ConfigUnfit."""
+    """The backbone's number of features. Raises ConfigUnfit when it does not accept an image size of the run."""
     with backbones.MetaTensors():
         backbone = backbones.build(config.backbone).eval().to("meta")
     if config.backbone.layout == "torchvision" and not is_torchvisions(config.backbone.name):
-        return backbone.dim  # ours take every size, and to pass one here would load torch's compiler, for seconds
+        return backbone.dim  # a ResNet accepts any size, and a meta pass would load torch's compiler, for seconds
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
         for side in sorted({known(config.image_size), *(phase.image_size for phase in known(config.phases))}):
             try:
@@ -202,5 +204,5 @@ def _dim(config: TrainingRun) -> int:
 
 
 def _with(data: Data, **changes: Any) -> Data:
-    """A copy with other values, checked like any other config."""
+    """A copy with changed values, validated like any other config."""
     return type(data).model_validate({**{name: getattr(data, name) for name in type(data).model_fields}, **changes})

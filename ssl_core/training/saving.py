@@ -72,10 +72,10 @@ class Saver:
             "versions": versions(),
             "device": str(learner.device),
         }
-        written = checkpoint.keep(self._directory, learner.step, state, self._resolved.checkpoints.keep)
+        written = checkpoint.save_and_prune(self._directory, learner.step, state, self._resolved.checkpoints.keep)
         self._saved_at = time.monotonic()
         if written is None:
-            yield checkpoint.no_room(learner.step)
+            yield checkpoint.warn_storage_full(learner.step)
             return
         self._saved_step = learner.step
         epoch, metrics = learner.step / learner.steps_per_epoch, dict(reported["metrics"])
@@ -85,7 +85,7 @@ class Saver:
         """Return the error of a run whose numbers are not finite, with the checkpoint to resume from."""
         if not self._saved_step:
             return Diverged(message, **data, checkpoint=None)
-        last = checkpoint.name(self._saved_step)
+        last = checkpoint.file_name(self._saved_step)
         return Diverged(f"{message} {last} is the last good checkpoint.", **data, checkpoint=last)
 
     def model(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class Window:
     steps: int
     seconds: float
-    waited: float  # seconds of them
+    waited: float  # seconds of these spent waiting for images
 
 
 class Throughput:
@@ -26,6 +26,7 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
+        """Count the block as time spent waiting for images."""
         start = time.perf_counter()
         yield
         taken = time.perf_counter() - start
@@ -34,7 +35,7 @@ class Throughput:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """A step."""
+        """Count the block as a step."""
         start = time.perf_counter()
         yield
         self._steps += 1

@@ -15,12 +15,12 @@ from ssl_core.data.label_budget import LabelBudget
 from ssl_core.data.sampling import Rows
 from ssl_core.evaluation.online_accuracy import HeldOutAccuracy
 from ssl_core.evaluation.online_probe import OnlineProbe
-from ssl_core.models.encoder import Preprocessing
+from ssl_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from ssl_core.serialization import saved_model
 
 # Mean and standard deviation of each channel.
 _FIXED = {
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ([0.5] * 3, [0.5] * 3),
     "none": ([0.0] * 3, [1.0] * 3),
 }

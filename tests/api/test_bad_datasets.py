@@ -15,10 +15,10 @@ from sqlalchemy import select
 from service import keys
 from service.db.models import Job
 from service.db.session import Database
+from tests import sample_archives
 from tests.faults.fleet import Fleet, child_of
 from tests.pictures import encoded, jpeg, pixels, png
 from tests.processes import soon
-from tests.worker.uploads import archives_given
 
 LIMITS = {"max_images": "20", "max_image_pixels": "1000000"}
 GOOD = {"cat/1.png": png(1), "dog/2.png": png(2)}
@@ -27,7 +27,9 @@ IMAGES = np.stack([pixels(1), pixels(2)])
 
 def tar_with(kind):
     """A tar archive with an entry of that kind among good ones."""
-    return archives_given.tarred(GOOD, archives_given.entry("cat/odd.png", type=kind, linkname="/etc/passwd"))
+    return sample_archives.make_tar(
+        GOOD, sample_archives.make_tar_entry("cat/odd.png", type=kind, linkname="/etc/passwd")
+    )
 
 
 def bomb(pack):
@@ -35,49 +37,53 @@ def bomb(pack):
 
 
 def tar_gz(files):
-    return archives_given.gzipped(archives_given.tarred(files))
+    return sample_archives.compress_gzip(sample_archives.make_tar(files))
 
 
-ZIP_WITH_SYMLINK = archives_given.zipped({**GOOD, "cat/odd.png": b"/etc/passwd"}, modes={"cat/odd.png": 0o120777})
+ZIP_WITH_SYMLINK = sample_archives.make_zip({**GOOD, "cat/odd.png": b"/etc/passwd"}, modes={"cat/odd.png": 0o120777})
 WALL = encoded(Image.new("1", (1001, 1000)))
-UPPER_AND_LOWER = archives_given.zipped({**GOOD, "cat/A.png": png(3), "cat/a.png": png(4)})
-CORRUPT = archives_given.zipped({**GOOD, "cat/~3.jpg": jpeg(3)[:200]})
-MANY_FOLDERS = archives_given.zipped({f"{n}/": b"" for n in range(10_041)})
+UPPER_AND_LOWER = sample_archives.make_zip({**GOOD, "cat/A.png": png(3), "cat/a.png": png(4)})
+CORRUPT = sample_archives.make_zip({**GOOD, "cat/~3.jpg": jpeg(3)[:200]})
+MANY_FOLDERS = sample_archives.make_zip({f"{n}/": b"" for n in range(10_041)})
 # What is sent, the code of the verdict, and the files that are to blame with the codes of why.
 FAILING = {
     "not an archive": (b"These bytes are a text.", "not_an_archive", {}),
-    "a truncated zip": (archives_given.zipped(GOOD)[:-40], "truncated_archive", {}),
+    "a truncated zip": (sample_archives.make_zip(GOOD)[:-40], "truncated_archive", {}),
     "a truncated tar.gz": (tar_gz(GOOD)[:-40], "truncated_archive", {}),
-    "a zip that leads out": (archives_given.zipped({**GOOD, "../../out.png": png(3)}), "unsafe_path", {}),
-    "a tar that leads out": (archives_given.tarred({**GOOD, "/tmp/out.png": png(3)}), "unsafe_path", {}),
+    "a zip that leads out": (sample_archives.make_zip({**GOOD, "../../out.png": png(3)}), "unsafe_path", {}),
+    "a tar that leads out": (sample_archives.make_tar({**GOOD, "/tmp/out.png": png(3)}), "unsafe_path", {}),
     "a zip with a symlink": (ZIP_WITH_SYMLINK, "bad_files", {"/files/cat~1odd.png": "symlink"}),
     "a tar with a symlink": (tar_with(tarfile.SYMTYPE), "bad_files", {"/files/cat~1odd.png": "symlink"}),
     "a tar with a device": (tar_with(tarfile.CHRTYPE), "bad_files", {"/files/cat~1odd.png": "device"}),
-    "a bomb by ratio": (bomb(archives_given.zipped), "bomb", {}),
+    "a bomb by ratio": (bomb(sample_archives.make_zip), "bomb", {}),
     "a packed bomb by ratio": (bomb(tar_gz), "bomb", {}),
-    "a bomb by images": (archives_given.tarred({f"{n}.png": png(n) for n in range(21)}), "too_many_images", {}),
+    "a bomb by images": (sample_archives.make_tar({f"{n}.png": png(n) for n in range(21)}), "too_many_images", {}),
     "a bomb by entries": (MANY_FOLDERS, "too_many_entries", {}),
     "a bomb by pixels": (
-        archives_given.zipped({**GOOD, "3.png": WALL}),
+        sample_archives.make_zip({**GOOD, "3.png": WALL}),
         "bad_files",
         {"/files/3.png": "too_many_pixels"},
     ),
     "names that differ in case": (UPPER_AND_LOWER, "bad_files", {"/files/cat~1a.png": "duplicate_name"}),
     "names that differ in their Unicode form": (
-        archives_given.zipped({"cat/caf\u00e9.png": png(1), "cat/cafe\u0301.png": png(2)}),
+        sample_archives.make_zip({"cat/caf\u00e9.png": png(1), "cat/cafe\u0301.png": png(2)}),
         "bad_files",
         {"/files/cat~1caf\u00e9.png": "duplicate_name"},
     ),
     "classes that differ in case": (
-        archives_given.zipped({"Cat/1.png": png(1), "cat/2.png": png(2)}),
+        sample_archives.make_zip({"Cat/1.png": png(1), "cat/2.png": png(2)}),
         "duplicate_class",
         {},
     ),
-    "no images": (archives_given.zipped({"readme.txt": b"Nothing to see here."}), "no_images", {}),
+    "no images": (sample_archives.make_zip({"readme.txt": b"Nothing to see here."}), "no_images", {}),
     "a corrupt image": (CORRUPT, "bad_files", {"/files/cat~1~03.jpg": "corrupt"}),
-    "objects in an npz": (archives_given.npz(images=np.array([object()])), "object_array", {}),
-    "channels first in an npz": (archives_given.npz(images=IMAGES.transpose(0, 3, 1, 2)), "wrong_shape", {}),
-    "too few labels in an npz": (archives_given.npz(images=IMAGES, labels=np.zeros(1, np.int64)), "labels_length", {}),
+    "objects in an npz": (sample_archives.make_npz(images=np.array([object()])), "object_array", {}),
+    "channels first in an npz": (sample_archives.make_npz(images=IMAGES.transpose(0, 3, 1, 2)), "wrong_shape", {}),
+    "too few labels in an npz": (
+        sample_archives.make_npz(images=IMAGES, labels=np.zeros(1, np.int64)),
+        "labels_length",
+        {},
+    ),
 }
 # The same with `on_bad_file=skip`: what is sent, and what is left out.
 SKIPPING = {
@@ -156,7 +162,7 @@ def service(tmp_path_factory, _sqlite_template):
         sent = {case: service.send(case, data) for case, (data, *_) in FAILING.items()}
         sent |= {f"skip {case}": service.send(case, data, on_bad_file="skip") for case, (data, _) in SKIPPING.items()}
         sent["odd"] = service.send(
-            "odd", archives_given.zipped({name: data for name, (data, _) in odd_pictures().items()})
+            "odd", sample_archives.make_zip({name: data for name, (data, _) in odd_pictures().items()})
         )
         service.outcomes.update({case: service.ended(dataset_id) for case, dataset_id in sent.items()})
         yield service
@@ -218,10 +224,10 @@ def test_no_bad_upload_is_tried_twice(service):
 
 
 def test_the_service_goes_on_and_keeps_nothing_of_what_failed(service):
-    good = service.ended(service.send("good", archives_given.zipped(GOOD)))
+    good = service.ended(service.send("good", sample_archives.make_zip(GOOD)))
     assert (good["status"], good["report"]["splits"]["train"]["images"]) == ("ready", 2)
     ready = [dataset["id"] for dataset in (*service.outcomes.values(), good) if dataset["status"] == "ready"]
     parts = ("images.arrow", "pixels.npy", "dataset.json")
     kept = {f"datasets/{dataset_id}/a1/{part}" for dataset_id in ready for part in parts}
     soon(lambda: service.files() == kept | {"tmp", f"uploads/{service.tenant}"})  # the sweep has taken the rest
-    assert not [line for line in service.fleet.left() if "worker.uploads.ingest" in line]
+    assert not [line for line in service.fleet.find_leftovers() if "worker.uploads.ingest" in line]

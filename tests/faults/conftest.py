@@ -1,4 +1,4 @@
-"""Fixtures of the fault tests: a fleet of real processes, a workload for it, and chance."""
+"""Fixtures of the fault tests: a fleet of processes, a workload, and a random generator."""
 
 import random
 import secrets
@@ -16,7 +16,7 @@ from tests.faults.workload import Workload
 
 @pytest.fixture
 def fleet(database_url: str, tmp_path: Path) -> Iterator[Fleet]:
-    """A running broker, and whatever the test starts beside it."""
+    """A fleet with a running broker; the test starts the other processes."""
     with closing(Fleet(tmp_path, database_url)) as fleet:
         fleet.broker.start()
         yield fleet
@@ -29,8 +29,8 @@ def workload(fleet: Fleet, database: Database, tenant: str) -> Workload:
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
-    """Chance. Its seed stands in the report of a test that fails, and `--seed` gives it again."""
+    """A random generator. The report of a failed test has its seed, for `--seed`."""
     asked = request.config.getoption("--seed")
     seed = secrets.randbelow(10**6) if asked is None else asked
-    request.node.add_report_section("setup", "chance", f"--seed {seed}")
+    request.node.add_report_section("setup", "seed", f"--seed {seed}")
     return random.Random(seed)

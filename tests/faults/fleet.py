@@ -1,6 +1,6 @@
-"""A fleet: broker, keepers, workers and API as real processes of a test's own, all gone when the test ends.
+"""A fleet: broker, keepers, workers and API as child processes of a test, which end with it.
 
-Each process carries the fleet's name in its environment, and so does whatever it starts; `left` looks for that name.
+Each process and its children have the fleet's name in their environment; `find_leftovers` searches for that name.
 """
 
 import os
@@ -41,7 +41,7 @@ SHORT = {
 
 
 class Broker:
-    """A Valkey server with an append-only file, which comes back at the same address."""
+    """A Valkey server with an append-only file, which restarts at the same address."""
 
     def __init__(self, fleet: "Fleet", folder: Path) -> None:
         self._fleet = fleet
@@ -72,21 +72,21 @@ class Broker:
     def client(self) -> redis.Redis:
         return servers.broker_client(self.url)
 
-    def unheard(self, queue: str = "train") -> int:
-        """How many rings lie in the queue."""
+    def queue_length(self, queue: str = "train") -> int:
+        """Return the number of rings in the queue."""
         with self.client() as client:
             return int(client.llen(queue))
 
-    def listeners(self) -> int:
-        """How many workers wait for a ring."""
+    def count_listeners(self) -> int:
+        """Return the number of workers that wait for a ring."""
         with self.client() as client:
             return sum(line["cmd"] == "brpop" for line in client.client_list())
 
 
 class Fleet:
-    """Processes of the service with short times; `settings` are theirs, `http` is a client of the API.
+    """Processes of the service with short intervals; `settings` are theirs, `http` is a client of the API.
 
-    While the file `hold` is there, no toy trainer makes its last step.
+    While the file `hold` exists, no toy trainer makes its last step.
     """
 
     def __init__(self, folder: Path, database_url: str, **extra: str) -> None:
@@ -125,14 +125,14 @@ class Fleet:
         bell.close()
 
     def api(self) -> subprocess.Popen:
-        """Start the API, and return when it listens."""
+        """Start the API; return when it accepts connections."""
         where = ["--uds", str(self.door), "--log-level", "warning"]
         api = self._start("api", "-m", "api", *where)
         soon(self._api_listens)
         return api
 
     def spawn(self, name: str, command: list[str]) -> subprocess.Popen:
-        """Start the command; its output goes to `<name>.log`, and it ends with this process."""
+        """Start the command, which ends with this process; its output goes to `<name>.log`."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -149,17 +149,17 @@ class Fleet:
         return "\n".join(f"--- {file.name}\n{file.read_text()}" for file in sorted(self.folder.glob("*.log")))
 
     def close(self) -> None:
-        """Kill every process that was started here; what they started must go with them."""
+        """Kill the fleet's processes; their children must end with them."""
         self.http.close()
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
         for process in self._processes:
             process.wait()
-        soon(lambda: not self.left(), 10)
+        soon(lambda: not self.find_leftovers(), 10)
 
-    def left(self) -> list[str]:
-        """The command lines of the fleet's processes that still live, not counting the ones started here."""
+    def find_leftovers(self) -> list[str]:
+        """Return the command lines of living processes of the fleet other than those started here."""
         own = {process.pid for process in self._processes if process.poll() is None}
         return [" ".join(process.cmdline()) for process in self._marked() if process.pid not in own]
 
@@ -180,20 +180,20 @@ class Fleet:
 
 
 def child_of(worker: subprocess.Popen) -> psutil.Process | None:
-    """The worker's Celery child."""
+    """Return the worker's Celery child."""
     return next(iter(_children(worker.pid)), None)
 
 
 def trainer_of(worker: subprocess.Popen) -> psutil.Process | None:
-    """The trainer that runs under the worker's child, if any does; not the moment between its fork and its exec."""
+    """Return the trainer of the worker's child, if there is one and it has called exec."""
     child = child_of(worker)
     trainers = _children(child.pid) if child is not None else []
     return next((trainer for trainer in trainers if "--events" in _command(trainer)), None)
 
 
 def kill(pid: int) -> None:
-    """Kill -9 a process that is alive, and see it die."""
-    assert alive(pid), "there was nothing to kill"
+    """Kill -9 a living process and wait for its end."""
+    assert alive(pid), "the process had ended"
     os.kill(pid, signal.SIGKILL)
     soon(lambda: not alive(pid), 10)
 

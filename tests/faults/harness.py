@@ -1,7 +1,7 @@
-"""The harness: random faults over many jobs, and a table of what came of it.
+"""The chaos harness: injects random faults while many jobs run, and prints a table of the results.
 
-`python -m tests.faults.harness --faults 100 --jobs 30 --database sqlite` ends with 1 when a planned fault did not
-happen, when a job did not end exactly once and as if nothing had happened, or when anything was left behind.
+`python -m tests.faults.harness --faults 100 --jobs 30 --database sqlite` exits with 1 when a planned fault did not
+happen, a job did not end exactly once with the results of a run without faults, or a process or file was left.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from service.db.models import Job
 from service.db.session import Database
 from service.storage import Storage
 from tests import servers
-from tests.faults.arena import Arena
+from tests.faults.experiment import ChaosExperiment
 from tests.faults.fleet import Fleet
-from tests.faults.injector import Injector, plan
+from tests.faults.injector import FaultInjector, plan_faults
 from tests.faults.workload import Workload
 
 END_SECONDS = 120.0
@@ -34,7 +34,7 @@ END_SECONDS = 120.0
 
 @dataclass
 class Report:
-    """What was planned, what happened, and all that was wrong afterwards."""
+    """The planned and injected faults, and the errors that were found."""
 
     planned: Counter[str]
     happened: Counter[str]
@@ -45,9 +45,9 @@ class Report:
 
 
 def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, seed: int, gap: float = 1.4) -> Report:
-    """Do so many faults to a fleet in `folder` while it works on the jobs, of which `real` are `ssl_core`'s.
+    """Inject the faults into a fleet in `folder` while it runs the jobs, of which `real` run `ssl_core`.
 
-    Between two faults pass `gap` seconds on average. After the last, jobs are lost when `END_SECONDS` bring no point.
+    The mean time between faults is `gap` seconds. After the last, jobs are lost if no point comes in `END_SECONDS`.
     """
     rng = random.Random(seed)
     database = Database(database_url)
@@ -57,11 +57,11 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
             tenant = keys.tenant(session, "harness").id
         workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
         if real:
-            workload.prepare_real()  # before the clock starts, for it makes the calm run too
+            workload.prepare_real()  # before the clock starts, for it does the baseline run
         fleet.broker.start()
         started = time.monotonic()
-        ring = Arena(fleet, workload, jobs, real=rng.sample(range(jobs), real))
-        report = _fight(Injector(ring, rng, gap), plan(faults, rng))
+        experiment = ChaosExperiment(fleet, workload, jobs, real=rng.sample(range(jobs), real))
+        report = _run_experiment(FaultInjector(experiment, rng, gap), plan_faults(faults, rng))
         report.seconds = time.monotonic() - started
         return report
     finally:
@@ -69,42 +69,44 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
         database.close()
 
 
-def _fight(injector: Injector, kinds: list[str]) -> Report:
-    ring = injector.arena
-    injector.carry_out(kinds)
+def _run_experiment(injector: FaultInjector, kinds: list[str]) -> Report:
+    experiment = injector.experiment
+    injector.inject_all(kinds)
     until, seen = time.monotonic() + END_SECONDS, -1
-    while (ring.to_come or ring.unfinished or injector.sleepers) and time.monotonic() < until:
-        if (points := ring.points) != seen:
+    while (experiment.remaining_jobs or experiment.unfinished or injector.suspended) and time.monotonic() < until:
+        if (points := experiment.points) != seen:
             until, seen = time.monotonic() + END_SECONDS, points
-        ring.keep_busy(1)
-        injector.wake()
+        experiment.keep_busy(1)
+        injector.resume_due()
         time.sleep(0.1)
-    wrong = [f"planned but never happened: {kind}" for kind in injector.unhappened]
-    lost = ring.unfinished
-    wrong += [_lost(ring.workload.job(job)) for job in lost]
-    wrong += [fault for job in ring.submitted if job not in lost for fault in ring.workload.faults(job)]
-    wrong += _doubled(ring)
-    wrong += [f"left behind: {command}" for command in ring.stop()]
-    rows = [ring.workload.job(job) for job in ring.submitted]
-    return Report(Counter(kinds), Counter(injector.happened), [row.attempt for row in rows], ring.points, wrong, 0.0)
+    wrong = [f"planned but never happened: {kind}" for kind in injector.missed]
+    lost = experiment.unfinished
+    wrong += [_describe_lost(experiment.workload.job(job)) for job in lost]
+    wrong += [fault for job in experiment.submitted if job not in lost for fault in experiment.workload.faults(job)]
+    wrong += _find_duplicates(experiment)
+    wrong += [f"left behind: {command}" for command in experiment.stop()]
+    rows = [experiment.workload.job(job) for job in experiment.submitted]
+    return Report(
+        Counter(kinds), Counter(injector.happened), [row.attempt for row in rows], experiment.points, wrong, 0.0
+    )
 
 
-def _lost(job: Job) -> str:
+def _describe_lost(job: Job) -> str:
     return f"{job.id} ({job.name}) is still {job.status}, attempt {job.attempt}: {job.status_detail}"
 
 
-def _doubled(ring: Arena) -> list[str]:
-    """Say which request made more than one job, or none."""
-    names = Counter(ring.workload.names())
-    wanted = {f"number {number}" for number in range(ring.jobs)}
+def _find_duplicates(experiment: ChaosExperiment) -> list[str]:
+    """Return the requests that made more than one job, or none."""
+    names = Counter(experiment.workload.names())
+    wanted = {f"number {number}" for number in range(experiment.jobs)}
     return [f"{name} was accepted {names[name]} times" for name in sorted(wanted | set(names)) if names[name] != 1]
 
 
-def show(report: Report, title: str, console: Console) -> None:
+def print_report(report: Report, title: str, console: Console) -> None:
     table = Table("fault", "planned", "happened", title=title, title_justify="left")
     for kind, count in report.planned.most_common():
         table.add_row(
-            f"kill -9: {kind}" if "asleep" not in kind else "SIGSTOP past the lease",
+            f"kill -9: {kind}" if "suspended" not in kind else "SIGSTOP past the lease",
             str(count),
             str(report.happened[kind]),
         )
@@ -118,13 +120,13 @@ def show(report: Report, title: str, console: Console) -> None:
     )
     for sentence in report.wrong:
         console.print(sentence, style="red", markup=False)
-    verdict = "something is wrong" if report.wrong else "every job ended once, as if nothing had happened"
-    console.print(verdict, style="bold red" if report.wrong else "bold green")
+    summary = "errors were found" if report.wrong else "every job ended once, with the results of a run without faults"
+    console.print(summary, style="bold red" if report.wrong else "bold green")
 
 
 @contextmanager
 def fresh_database(kind: str, folder: Path) -> Iterator[str]:
-    """The URL of a migrated database of that kind."""
+    """Yield the URL of a migrated database of that kind."""
     if kind == "sqlite":
         url = f"sqlite:///{folder / 'twoviews.db'}"
         _migrate(url)
@@ -145,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.harness", description="Random faults over many jobs.")
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=30)
-    parser.add_argument("--real", type=int, default=5, help="so many of the jobs train a real network")
+    parser.add_argument("--real", type=int, default=5, help="number of jobs that train a real network")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
@@ -156,7 +158,9 @@ def main() -> int:
         with fresh_database(asked.database, folder) as url:
             numbers = {"faults": asked.faults, "jobs": asked.jobs, "real": asked.real, "seed": asked.seed}
             report = run(folder, url, **numbers)
-    show(report, f"{asked.faults} faults over {asked.jobs} jobs on {asked.database}, seed {asked.seed}", console)
+    print_report(
+        report, f"{asked.faults} faults over {asked.jobs} jobs on {asked.database}, seed {asked.seed}", console
+    )
     return 1 if report.wrong else 0
 
 

@@ -1,4 +1,4 @@
-"""The API killed while a request is on its way, and a broker that never answers it."""
+"""Faults of the API: killed during a request, and a broker that does not answer."""
 
 import http.client
 import random
@@ -12,12 +12,12 @@ import pytest
 from service import keys
 from service.db.session import Database
 from service.storage import Storage
-from tests.faults.arena import Arena
+from tests import sample_archives
+from tests.faults.experiment import ChaosExperiment
 from tests.faults.fleet import Fleet, kill
-from tests.faults.injector import Injector
-from tests.faults.workload import Workload, toy
+from tests.faults.injector import FaultInjector
+from tests.faults.workload import Workload, toy_config
 from tests.processes import soon
-from tests.worker.uploads import archives_given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -30,7 +30,7 @@ def key(database: Database, tenant: str) -> str:
 
 
 @pytest.fixture
-def mute() -> Iterator[socket.socket]:
+def silent_broker() -> Iterator[socket.socket]:
     """A broker that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -39,22 +39,22 @@ def mute() -> Iterator[socket.socket]:
 
 
 @on_postgresql
-def test_an_api_killed_during_post_jobs_makes_each_job_once(
+def test_an_api_killed_during_post_jobs_creates_each_job_once(
     fleet: Fleet, workload: Workload, rng: random.Random
 ) -> None:
-    ring = Arena(fleet, workload, jobs=7, real=())
-    injector = Injector(ring, rng)
-    injector.carry_out(["api in POST /jobs"] * 3)
+    experiment = ChaosExperiment(fleet, workload, jobs=7, real=())
+    injector = FaultInjector(experiment, rng)
+    injector.inject_all(["api in POST /jobs"] * 3)
     fleet.hold.unlink(missing_ok=True)
-    soon(lambda: not ring.unfinished)
-    assert injector.unhappened == []
-    assert sorted(map(str, workload.names())) == [f"number {n}" for n in range(len(ring.submitted))]
-    assert [fault for job in ring.submitted for fault in workload.faults(job)] == []
-    assert ring.stop() == []
+    soon(lambda: not experiment.unfinished)
+    assert injector.missed == []
+    assert sorted(map(str, workload.names())) == [f"number {n}" for n in range(len(experiment.submitted))]
+    assert [fault for job in experiment.submitted for fault in workload.faults(job)] == []
+    assert experiment.stop() == []
 
 
 @on_sqlite
-def test_an_api_killed_during_an_upload_leaves_nothing_and_takes_it_again(fleet: Fleet, key: str) -> None:
+def test_an_api_killed_during_an_upload_leaves_no_file_and_accepts_it_again(fleet: Fleet, key: str) -> None:
     folder, headers = fleet.settings.data_dir / "tmp", {"Authorization": f"Bearer {key}"}
     api = fleet.api()
     with socket.socket(socket.AF_UNIX) as line:
@@ -70,8 +70,8 @@ def test_an_api_killed_during_an_upload_leaves_nothing_and_takes_it_again(fleet:
     fleet.keeper()
     fleet.worker("data")
     fleet.api()
-    soon(lambda: not list(folder.iterdir()))  # the keeper has swept
-    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", archives_given.zipped())})
+    soon(lambda: not list(folder.iterdir()))  # the keeper removes temporary files
+    answer = fleet.http.post("/datasets", headers=headers, files={"file": ("a.zip", sample_archives.make_zip())})
     assert answer.status_code == 202
     made = answer.json()["id"]
     soon(lambda: fleet.http.get(f"/datasets/{made}", headers=headers).json()["status"] == "ready")
@@ -80,17 +80,17 @@ def test_an_api_killed_during_an_upload_leaves_nothing_and_takes_it_again(fleet:
 
 @on_sqlite
 def test_post_jobs_is_answered_while_the_broker_is_silent(
-    database_url: str, database: Database, tenant: str, key: str, mute: socket.socket, tmp_path: Path
+    database_url: str, database: Database, tenant: str, key: str, silent_broker: socket.socket, tmp_path: Path
 ) -> None:
-    broker_url = f"redis://127.0.0.1:{mute.getsockname()[1]}/0"
+    broker_url = f"redis://127.0.0.1:{silent_broker.getsockname()[1]}/0"
     with closing(Fleet(tmp_path, database_url, broker_url=broker_url)) as fleet:
         fleet.api()
         dataset = Workload(database, Storage(fleet.settings.data_dir), tenant).dataset
-        body = {"kind": "pretrain", "dataset": dataset, "config": toy(1, 2)}
+        body = {"kind": "pretrain", "dataset": dataset, "config": toy_config(1, 2)}
         assert fleet.http.post("/jobs", json=body, headers={"Authorization": f"Bearer {key}"}).status_code == 202
-        heard, _ = mute.accept()
+        heard, _ = silent_broker.accept()
         with heard:
-            assert heard.recv(1000)  # it rang, and the answer came although it still waits to be heard
+            assert heard.recv(1000)  # the API has rung, and did not wait for the broker's answer
             heard.setblocking(False)
             with pytest.raises(BlockingIOError):
                 heard.recv(1)

@@ -1,4 +1,4 @@
-"""Kill -9, one process at a time: every accepted job ends exactly once, whole, and with the weights of a calm run."""
+"""Kill -9 of one process at a time: every job ends exactly once, with the weights of the baseline run."""
 
 import os
 import random
@@ -18,17 +18,17 @@ on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 
 
 def wait_for_training(workload: Workload, job_id: str, worker: subprocess.Popen, rng: random.Random, steps=12) -> None:
-    """Wait until that worker's trainer has got past its first checkpoint, then for a random moment more."""
+    """Wait until that worker's trainer is past its first checkpoint, then for a random time."""
     soon(lambda: trainer_of(worker) is not None and len(workload.steps(job_id)) >= steps)
     time.sleep(rng.random() / 4)
 
 
-def put_to_sleep(pids: list[int], workload: Workload, rng: random.Random) -> None:
-    """Stop the processes, but not within a write: on SQLite the whole service would wait for them to wake."""
+def suspend(pids: list[int], workload: Workload, rng: random.Random) -> None:
+    """Stop the processes outside of a write, which on SQLite would block the whole service."""
     while True:
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        if workload.writable():
+        if workload.is_writable():
             return
         for pid in reversed(pids):
             os.kill(pid, signal.SIGCONT)
@@ -36,13 +36,13 @@ def put_to_sleep(pids: list[int], workload: Workload, rng: random.Random) -> Non
 
 
 def assert_unharmed(workload: Workload, fleet: Fleet, *job_ids: str, attempts: int) -> None:
-    soon(lambda: workload.ended(job_ids))
+    soon(lambda: workload.has_ended(job_ids))
     assert [fault for job_id in job_ids for fault in workload.faults(job_id)] == [], fleet.logs()
-    assert max(workload.job(job_id).attempt for job_id in job_ids) >= attempts, "the fault did not matter"
+    assert max(workload.job(job_id).attempt for job_id in job_ids) >= attempts, "the fault had no effect"
 
 
 @on_sqlite
-def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
+def test_a_killed_trainer_is_restarted(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit_real()
@@ -51,11 +51,11 @@ def test_a_killed_trainer_is_started_again(fleet: Fleet, workload: Workload, rng
     assert trainer is not None
     kill(trainer.pid)
     assert_unharmed(workload, fleet, job, attempts=2)
-    assert fleet.left() == [" ".join(child_of(worker).cmdline())]
+    assert fleet.find_leftovers() == [" ".join(child_of(worker).cmdline())]
 
 
 @on_postgresql
-def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(
+def test_a_killed_celery_child_ends_its_trainer_and_is_replaced(
     fleet: Fleet, workload: Workload, rng: random.Random
 ) -> None:
     fleet.keeper()
@@ -70,7 +70,7 @@ def test_a_killed_celery_child_takes_its_trainer_along_and_another_goes_on(
 
 
 @on_sqlite
-def test_a_killed_worker_takes_child_and_trainer_along(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
+def test_a_killed_worker_ends_its_child_and_trainer(fleet: Fleet, workload: Workload, rng: random.Random) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit_real()
@@ -83,7 +83,7 @@ def test_a_killed_worker_takes_child_and_trainer_along(fleet: Fleet, workload: W
 
 
 @on_postgresql
-def test_a_worker_killed_before_the_first_checkpoint_loses_nothing_either(fleet: Fleet, workload: Workload) -> None:
+def test_a_worker_killed_before_the_first_checkpoint_loses_no_job(fleet: Fleet, workload: Workload) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=4, epochs=4)
@@ -94,7 +94,7 @@ def test_a_worker_killed_before_the_first_checkpoint_loses_nothing_either(fleet:
 
 
 @on_sqlite
-def test_without_a_keeper_nobody_takes_a_job_back_or_rings_and_its_successor_does_both(
+def test_without_a_keeper_no_job_is_requeued_or_rung_for_until_the_next_keeper(
     fleet: Fleet, workload: Workload, rng: random.Random
 ) -> None:
     keeper, worker = fleet.keeper(), fleet.worker()
@@ -102,12 +102,12 @@ def test_without_a_keeper_nobody_takes_a_job_back_or_rings_and_its_successor_doe
     wait_for_training(workload, held, worker, rng)
     kill(keeper.pid)
     kill(worker.pid)
-    soon(lambda: not workload.leased(held))
+    soon(lambda: not workload.has_lease(held))
     fleet.worker()
-    soon(fleet.broker.listeners)
+    soon(fleet.broker.count_listeners)
     fleet.ring()
-    soon(lambda: len(workload.seen_workers()) == 2)  # the new worker has looked, and found nothing that is queued
-    soon(lambda: fleet.broker.unheard() == 0)
+    soon(lambda: len(workload.list_workers()) == 2)  # the new worker has found no queued job
+    soon(lambda: fleet.broker.queue_length() == 0)
     queued = workload.submit(seed=6, epochs=4)
     time.sleep(1)
     assert [(job.status, job.attempt) for job in map(workload.job, (held, queued))] == [("running", 1), ("queued", 0)]
@@ -118,18 +118,18 @@ def test_without_a_keeper_nobody_takes_a_job_back_or_rings_and_its_successor_doe
 @pytest.mark.parametrize(
     ("data", "database_url"), [("kept", "postgresql"), ("lost", "sqlite")], indirect=["database_url"]
 )
-def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(
+def test_a_killed_broker_stops_no_run_and_loses_no_job(
     fleet: Fleet, workload: Workload, data: str, rng: random.Random
 ) -> None:
     first = workload.submit(seed=7, epochs=8)
     fleet.ring()
-    assert fleet.broker.unheard() == 1
+    assert fleet.broker.queue_length() == 1
     fleet.broker.kill(data)
     fleet.broker.start()
-    assert fleet.broker.unheard() == (1 if data == "kept" else 0)
+    assert fleet.broker.queue_length() == (1 if data == "kept" else 0)
     worker = fleet.worker()
     if data == "lost":
-        soon(fleet.broker.listeners)
+        soon(fleet.broker.count_listeners)
         time.sleep(1)
         assert workload.job(first).status == "queued"
         fleet.keeper()  # rings again
@@ -138,29 +138,29 @@ def test_a_killed_broker_neither_stops_a_run_nor_loses_a_job(
     fleet.broker.kill(data)
     second = workload.submit(seed=8, epochs=4)
     time.sleep(0.5)
-    assert alive(trainer.pid), "the run did not outlive its broker"
+    assert alive(trainer.pid), "the run ended with its broker"
     fleet.broker.start()
     assert_unharmed(workload, fleet, first, second, attempts=1)
     assert workload.job(first).attempt == 1
 
 
 @pytest.mark.parametrize(
-    ("asleep", "database_url"), [("child", "postgresql"), ("worker", "sqlite")], indirect=["database_url"]
+    ("stopped", "database_url"), [("child", "postgresql"), ("worker", "sqlite")], indirect=["database_url"]
 )
-def test_a_worker_that_slept_past_its_lease_gives_way(
-    fleet: Fleet, workload: Workload, asleep: str, rng: random.Random
+def test_a_worker_suspended_past_its_lease_loses_its_job(
+    fleet: Fleet, workload: Workload, stopped: str, rng: random.Random
 ) -> None:
     fleet.keeper()
-    sleeper = fleet.worker()
+    stopped_worker = fleet.worker()
     job = workload.submit_real()
-    wait_for_training(workload, job, sleeper, rng)
-    trainer = trainer_of(sleeper)
-    pids = [child_of(sleeper).pid, *([sleeper.pid, trainer.pid] if asleep == "worker" else [])]
-    put_to_sleep(pids, workload, rng)
+    wait_for_training(workload, job, stopped_worker, rng)
+    trainer = trainer_of(stopped_worker)
+    pids = [child_of(stopped_worker).pid, *([stopped_worker.pid, trainer.pid] if stopped == "worker" else [])]
+    suspend(pids, workload, rng)
     fleet.worker()
     soon(lambda: workload.job(job).attempt == 2)
-    for pid in reversed(pids):  # the trainer first: awake, the child kills it at once
+    for pid in reversed(pids):  # the trainer first: the child kills it as soon as it resumes
         os.kill(pid, signal.SIGCONT)
     soon(lambda: not alive(trainer.pid))
     assert_unharmed(workload, fleet, job, attempts=2)
-    assert alive(sleeper.pid)
+    assert alive(stopped_worker.pid)

@@ -1,4 +1,4 @@
-"""Polite ends and mute servers: what stops on request, and what goes on without an answer."""
+"""Graceful shutdown of workers and jobs, invalid messages, and a broker that does not answer."""
 
 import hashlib
 import os
@@ -21,8 +21,8 @@ from tests.processes import alive, soon
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
-def assert_kept(workload: Workload, job_id: str) -> None:
-    """The job's last step has a checkpoint, and its file is as it was written."""
+def assert_has_last_checkpoint(workload: Workload, job_id: str) -> None:
+    """Assert that the job's last step has a checkpoint with an intact file."""
     with workload.database.reading() as session:
         (newest, *_) = jobs.checkpoints(session, job_id)
     assert newest.step == workload.steps(job_id)[-1]
@@ -31,7 +31,9 @@ def assert_kept(workload: Workload, job_id: str) -> None:
 
 
 @on_sqlite
-def test_a_terminated_worker_leaves_a_checkpoint_and_the_job_uncounted(fleet: Fleet, workload: Workload) -> None:
+def test_a_terminated_worker_writes_a_checkpoint_and_requeues_its_job_uncounted(
+    fleet: Fleet, workload: Workload
+) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=1, epochs=12)
@@ -40,15 +42,15 @@ def test_a_terminated_worker_leaves_a_checkpoint_and_the_job_uncounted(fleet: Fl
     assert worker.wait(timeout=20) == 0
     released = workload.job(job)
     assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
-    assert_kept(workload, job)
-    assert fleet.left() == []
+    assert_has_last_checkpoint(workload, job)
+    assert fleet.find_leftovers() == []
     fleet.worker()
-    soon(lambda: workload.ended([job]))
+    soon(lambda: workload.has_ended([job]))
     assert workload.faults(job) == []
 
 
 @on_sqlite
-def test_a_worker_ended_with_all_its_processes_at_once_gives_its_job_back_too(fleet: Fleet, workload: Workload) -> None:
+def test_a_worker_terminated_with_all_its_processes_requeues_its_job(fleet: Fleet, workload: Workload) -> None:
     worker, job = fleet.worker(), workload.submit(seed=5, epochs=1000)
     fleet.ring()
     soon(lambda: len(workload.steps(job)) > 5)
@@ -57,12 +59,12 @@ def test_a_worker_ended_with_all_its_processes_at_once_gives_its_job_back_too(fl
     worker.wait(timeout=40)
     released = workload.job(job)
     assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
-    assert_kept(workload, job)
-    assert fleet.left() == []
+    assert_has_last_checkpoint(workload, job)
+    assert fleet.find_leftovers() == []
 
 
 @on_sqlite
-def test_a_child_that_is_terminated_alone_gives_its_job_back_and_is_replaced(fleet: Fleet, workload: Workload) -> None:
+def test_a_child_terminated_alone_requeues_its_job_and_is_replaced(fleet: Fleet, workload: Workload) -> None:
     fleet.keeper()
     worker, job = fleet.worker(), workload.submit(seed=6, epochs=12)
     soon(lambda: len(workload.steps(job)) > 5)
@@ -70,7 +72,7 @@ def test_a_child_that_is_terminated_alone_gives_its_job_back_and_is_replaced(fle
     os.kill(child, signal.SIGTERM)
     soon(lambda: not alive(child))
     assert not alive(trainer)
-    soon(lambda: workload.ended([job]))
+    soon(lambda: workload.has_ended([job]))
     assert workload.faults(job) == []
     ended = workload.job(job)
     assert (ended.attempt, ended.fruitless) == (2, 0)
@@ -78,7 +80,7 @@ def test_a_child_that_is_terminated_alone_gives_its_job_back_and_is_replaced(fle
 
 
 @on_sqlite
-def test_a_worker_in_a_hurry_still_lets_its_trainer_write_a_checkpoint(
+def test_a_cold_shutdown_lets_the_trainer_write_a_checkpoint(
     database_url: str, database: Database, tenant: str, tmp_path: Path
 ) -> None:
     with closing(Fleet(tmp_path, database_url, grace_seconds="2")) as fleet:
@@ -91,12 +93,12 @@ def test_a_worker_in_a_hurry_still_lets_its_trainer_write_a_checkpoint(
         worker.wait(timeout=40)
         released = workload.job(job)
         assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
-        assert_kept(workload, job)
-        assert fleet.left() == []
+        assert_has_last_checkpoint(workload, job)
+        assert fleet.find_leftovers() == []
 
 
 @on_sqlite
-def test_a_worker_whose_broker_is_away_still_ends_when_asked(fleet: Fleet, workload: Workload) -> None:
+def test_a_worker_without_a_broker_still_ends_on_sigterm(fleet: Fleet, workload: Workload) -> None:
     worker = fleet.worker()
     job = workload.submit(seed=6, epochs=1000)
     fleet.ring()
@@ -105,12 +107,12 @@ def test_a_worker_whose_broker_is_away_still_ends_when_asked(fleet: Fleet, workl
     worker.terminate()
     worker.wait(timeout=40)
     assert (workload.job(job).status, workload.job(job).fruitless) == ("queued", 0)
-    assert_kept(workload, job)
-    assert fleet.left() == []
+    assert_has_last_checkpoint(workload, job)
+    assert fleet.find_leftovers() == []
 
 
 @on_sqlite
-def test_a_cancelled_run_ends_with_its_checkpoint_kept_and_its_process_gone(fleet: Fleet, workload: Workload) -> None:
+def test_a_cancelled_job_keeps_its_checkpoint_and_ends_its_process(fleet: Fleet, workload: Workload) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=2, epochs=1000)
@@ -120,11 +122,11 @@ def test_a_cancelled_run_ends_with_its_checkpoint_kept_and_its_process_gone(flee
         jobs.cancel(session, workload.tenant, job)
     soon(lambda: workload.job(job).status == "cancelled", fleet.settings.grace_seconds)
     assert not alive(trainer.pid)
-    assert_kept(workload, job)
+    assert_has_last_checkpoint(workload, job)
 
 
 @on_sqlite
-def test_garbage_in_the_brokers_list_does_the_worker_no_harm(fleet: Fleet, workload: Workload) -> None:
+def test_a_worker_survives_garbage_in_its_queue(fleet: Fleet, workload: Workload) -> None:
     junk = [b"", b"junk", b"{}", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"headers": {"task": "twoviews.look"}}']
     forged = (
         b'{"body": "!", "content-type": "application/x-python-serialize", "content-encoding": "binary", "headers":'
@@ -137,7 +139,7 @@ def test_garbage_in_the_brokers_list_does_the_worker_no_harm(fleet: Fleet, workl
         for message in [*junk, forged] * 3:
             broker.lpush("train", message)
         job = workload.submit(seed=3, epochs=2)
-        soon(lambda: workload.ended([job]))
+        soon(lambda: workload.has_ended([job]))
         soon(lambda: broker.llen("train") == 0)
     child = child_of(worker)
     assert workload.faults(job) == []
@@ -151,7 +153,7 @@ def test_a_worker_never_loads_torch(fleet: Fleet, workload: Workload) -> None:
     fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=4, epochs=2)
-    soon(lambda: workload.ended([job]))
+    soon(lambda: workload.has_ended([job]))
     for pid in (worker.pid, child_of(worker).pid):
         maps = Path(f"/proc/{pid}/maps").read_text()
         assert "libtorch" not in maps
@@ -159,7 +161,7 @@ def test_a_worker_never_loads_torch(fleet: Fleet, workload: Workload) -> None:
 
 
 @pytest.fixture
-def mute() -> Iterator[socket.socket]:
+def silent_broker() -> Iterator[socket.socket]:
     """A broker that accepts connections and never answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -167,13 +169,13 @@ def mute() -> Iterator[socket.socket]:
         yield listener
 
 
-def test_ringing_returns_while_the_broker_is_silent(mute: socket.socket) -> None:
-    bell = Doorbell(f"redis://127.0.0.1:{mute.getsockname()[1]}/0")
+def test_ringing_returns_while_the_broker_is_silent(silent_broker: socket.socket) -> None:
+    bell = Doorbell(f"redis://127.0.0.1:{silent_broker.getsockname()[1]}/0")
     for _ in range(100):
         bell.ring("train")
-    heard, _ = mute.accept()
+    heard, _ = silent_broker.accept()
     with heard:
-        assert heard.recv(1000)  # it asked, and it still waits for the answer
+        assert heard.recv(1000)  # the request was sent, and the answer is pending
         heard.setblocking(False)
         with pytest.raises(BlockingIOError):
             heard.recv(1)

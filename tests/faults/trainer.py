@@ -1,9 +1,9 @@
 """A trainer without torch that speaks the event protocol: its "weights" are a hash chain over its steps.
 
 `python tests/faults/trainer.py CONFIG.json --data DIR --out DIR [--resume FILE] [--events]`. The length is
-`epochs × STEPS_PER_EPOCH` steps of `TWOVIEWS_TEST_STEP_SECONDS` each, a checkpoint stands at every
-`checkpoints.every_steps`. While the file `TWOVIEWS_TEST_HOLD` names is there, no last step is made. A config whose seed
-is `REAL_SEED` or above is handed to `ssl_core`, in the same process.
+`epochs × STEPS_PER_EPOCH` steps of `TWOVIEWS_TEST_STEP_SECONDS` each, with a checkpoint every
+`checkpoints.every_steps`. While the file `TWOVIEWS_TEST_HOLD` exists, the last step is not made. A config whose seed is
+`REAL_SEED` or above is run by `ssl_core`, in the same process.
 """
 
 import argparse
@@ -19,23 +19,23 @@ from ssl_core import events as ev
 
 STEPS_PER_EPOCH = 10
 REAL_SEED = 1_000
-_stop = False
+_stop_requested = False
 
 
 def weights(seed: int, steps: int) -> bytes:
-    """The weights after so many steps."""
+    """Return the weights after `steps`."""
     return chain(seed, hashlib.sha256(f"start {seed}".encode()).digest(), 0, steps)
 
 
 def chain(seed: int, state: bytes, start: int, steps: int) -> bytes:
-    """The weights after `steps`, from those after `start`."""
+    """Return the weights after `steps`, from those after `start`."""
     for step in range(start + 1, steps + 1):
         state = hashlib.sha256(state + f"{seed} {step}".encode()).digest()
     return state
 
 
 def loss(state: bytes) -> float:
-    """The number that is reported of a state."""
+    """Return the loss of a state, in [0, 1)."""
     return int.from_bytes(state[:4], "big") / 2**32
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     config = json.loads(arguments.config.read_text())
     if config["seed"] >= REAL_SEED:
         os.execv(sys.executable, [sys.executable, "-m", "ssl_core", "run", *sys.argv[1:]])
-    signal.signal(signal.SIGTERM, _remember)
+    signal.signal(signal.SIGTERM, _request_stop)
     (arguments.out / "pid").write_text(str(os.getpid()))
     for event in _train(config, arguments.out, arguments.resume):
         sys.stdout.write(ev.to_line(event))
@@ -67,9 +67,9 @@ def _train(config, out: Path, resume: Path | None):
     every = config["checkpoints"]["every_steps"] or STEPS_PER_EPOCH
     pause = float(os.environ.get("TWOVIEWS_TEST_STEP_SECONDS", "0.02"))
     step, state = _load(resume) if resume is not None else (0, weights(seed, 0))
-    kept: list[Path] = []
+    saved: list[Path] = []
     while step < total:
-        while step == total - 1 and _held() and not _stop:
+        while step == total - 1 and _is_on_hold() and not _stop_requested:
             time.sleep(pause)
         state = chain(seed, state, step, step + 1)
         step += 1
@@ -77,17 +77,17 @@ def _train(config, out: Path, resume: Path | None):
         epoch = step / STEPS_PER_EPOCH
         yield ev.Metrics(step, epoch, time.time(), {"train/loss": loss(state)})
         yield ev.Progress(int(epoch), config["epochs"], step, total, 1 / max(pause, 1e-3), (total - step) * pause)
-        if step % every == 0 or _stop:
-            yield _save(out, step, state, kept)
-        if _stop and step < total:
+        if step % every == 0 or _stop_requested:
+            yield _save(out, step, state, saved)
+        if _stop_requested and step < total:
             yield ev.Stopped(step)
             return
     yield _model(out, state)
     yield ev.Result({"steps": total})
 
 
-def _held() -> bool:
-    """Whether a harness wants no job to end just now."""
+def _is_on_hold() -> bool:
+    """Return whether the file of TWOVIEWS_TEST_HOLD exists."""
     hold = os.environ.get("TWOVIEWS_TEST_HOLD")
     return hold is not None and Path(hold).exists()
 
@@ -97,13 +97,13 @@ def _load(path: Path) -> tuple[int, bytes]:
     return saved["step"], bytes.fromhex(saved["state"])
 
 
-def _save(out: Path, step: int, state: bytes, kept: list[Path]) -> ev.Checkpoint:
+def _save(out: Path, step: int, state: bytes, saved: list[Path]) -> ev.Checkpoint:
     path = out / f"checkpoint-{step:09d}.pt"
     data = json.dumps({"step": step, "state": state.hex()}).encode()
     _write(path, data)
-    kept.append(path)
-    while len(kept) > 2:
-        kept.pop(0).unlink()
+    saved.append(path)
+    while len(saved) > 2:
+        saved.pop(0).unlink()
     return ev.Checkpoint(step, step / STEPS_PER_EPOCH, path.name, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -122,9 +122,9 @@ def _write(path: Path, data: bytes) -> None:
     tmp.replace(path)
 
 
-def _remember(*_: object) -> None:
-    global _stop
-    _stop = True
+def _request_stop(*_: object) -> None:
+    global _stop_requested
+    _stop_requested = True
 
 
 if __name__ == "__main__":

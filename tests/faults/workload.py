@@ -1,6 +1,6 @@
-"""A workload: jobs for a fleet, and the proof that each ended once, whole, and as if nothing had happened.
+"""A workload: jobs for a fleet, and checks that each ended once, with the results of a run without faults.
 
-Most jobs are the toy trainer's, whose every number can be computed here. Real ones are compared with a calm run.
+Most jobs run the toy trainer, whose results are computed here. Those of `ssl_core` are compared with the baseline run.
 """
 
 import hashlib
@@ -16,54 +16,54 @@ from service import jobs
 from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series, Worker
 from service.db.session import Database, now
 from service.storage import Storage
-from tests.faults import calm, trainer
+from tests.faults import baseline, trainer
 from tests.service import given
 
 
 class Workload:
-    """Jobs of one tenant on one dataset of 64 tiny pictures."""
+    """Jobs of one tenant on one dataset of 64 tiny images."""
 
     def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        self.dataset = given.ready(database, tenant, images=calm.PICTURES, classes=2)
+        self.dataset = given.ready(database, tenant, images=baseline.IMAGES, classes=2)
 
     def prepare_real(self) -> None:
-        """Put real pictures where the dataset is, for real jobs."""
+        """Write the dataset's files, for jobs of `ssl_core`."""
         with self.database.reading() as session:
             path = session.get_one(Dataset, self.dataset).path
         assert path is not None
         folder = self.storage.absolute(path)
         folder.mkdir(parents=True)
-        for name, data in calm.undisturbed().pictures.items():
+        for name, data in baseline.run_baseline().dataset_files.items():
             (folder / name).write_bytes(data)
 
     def submit_real(self) -> str:
-        """Return the id of a new job for `ssl_core`, the only one."""
+        """Submit a job for `ssl_core`, at most one, and return its id."""
         self.prepare_real()
-        return given.submitted(self.database, self.tenant, self.dataset, config=calm.CONFIG).id
+        return given.submitted(self.database, self.tenant, self.dataset, config=baseline.CONFIG).id
 
     def submit(self, seed: int, epochs: int = 10) -> str:
-        """Return the id of a new job for the toy trainer."""
-        return given.submitted(self.database, self.tenant, self.dataset, config=toy(seed, epochs)).id
+        """Submit a job for the toy trainer and return its id."""
+        return given.submitted(self.database, self.tenant, self.dataset, config=toy_config(seed, epochs)).id
 
     def job(self, job_id: str) -> Job:
         return given.seen(self.database, job_id)
 
-    def leased(self, job_id: str) -> bool:
-        """Whether the job's lease still runs, by the database's clock."""
+    def has_lease(self, job_id: str) -> bool:
+        """Return whether the job's lease has not expired, by the database's clock."""
         with self.database.reading() as session:
             return session.scalars(select(Job.lease_until > now()).where(Job.id == job_id)).one()
 
-    def seen_workers(self) -> list[str]:
-        """The names of the workers that ever looked."""
+    def list_workers(self) -> list[str]:
+        """Return the names of all workers that have queried for jobs."""
         with self.database.reading() as session:
             return list(session.scalars(select(Worker.name)))
 
-    def ended(self, job_ids: Sequence[str]) -> bool:
+    def has_ended(self, job_ids: Sequence[str]) -> bool:
         return all(self.job(job_id).status in TERMINAL for job_id in job_ids)
 
-    def writable(self) -> bool:
-        """Whether nobody holds SQLite's lock for long; on PostgreSQL nobody holds but rows."""
+    def is_writable(self) -> bool:
+        """Return whether no process holds SQLite's write lock for 0.5 s; always true on PostgreSQL."""
         url = self.database.engine.url
         if url.get_backend_name() != "sqlite":
             return True
@@ -76,16 +76,16 @@ class Workload:
         return True
 
     def names(self) -> list[str | None]:
-        """The names of all of the tenant's jobs but the ingestions."""
+        """Return the names of the tenant's jobs, without ingestions."""
         with self.database.reading() as session:
             return list(session.scalars(select(Job.name).where(Job.tenant_id == self.tenant, Job.kind != "ingest")))
 
     def steps(self, job_id: str) -> list[int]:
-        """The steps of the training loss, in the order they were stored."""
+        """Return the steps of the training loss, in insertion order."""
         return [step for step, _ in self._points(job_id, "train/loss")]
 
     def faults(self, job_id: str) -> list[str]:
-        """Say all that is wrong with a job that should have succeeded as if nothing had happened."""
+        """Return the differences between the job and a successful run without faults, as sentences."""
         job = self.job(job_id)
         with self.database.reading() as session:
             history = [event.data["status"] for event in jobs.transitions(session, job_id)]
@@ -98,17 +98,17 @@ class Workload:
         return found
 
     def _real_faults(self, job: Job) -> list[str]:
-        """Compare with the calm run; what a clock decides may differ in value, but not in its steps."""
+        """Compare with the baseline run; values of timing series may differ, but not their steps."""
         found = []
-        wanted = calm.undisturbed()
+        wanted = baseline.run_baseline()
         for name, series in wanted.series.items():
             points = self._points(job.id, name)
             if [step for step, _ in points] != [step for step, _ in series]:
                 found.append(f"{job.id}: {name} has gaps or duplicates: {[step for step, _ in points]}")
-            elif name not in calm.CLOCKED and points != series:
-                found.append(f"{job.id}: {name} has other values than the undisturbed run")
+            elif name not in baseline.TIMING_SERIES and points != series:
+                found.append(f"{job.id}: {name} has other values than the baseline run")
         if self._model(job).sha256 != wanted.sha256:
-            found.append(f"{job.id}: the weights are others than those of the undisturbed run")
+            found.append(f"{job.id}: the weights differ from those of the baseline run")
         return found
 
     def _toy_faults(self, job: Job) -> list[str]:
@@ -122,19 +122,19 @@ class Workload:
             if value != trainer.loss(state):
                 found.append(f"{job.id}: the loss of step {step} is {value}")
         if self._model(job).sha256 != hashlib.sha256(trainer.weights(seed, total)).hexdigest():
-            found.append(f"{job.id}: the weights are others than those of an undisturbed run")
+            found.append(f"{job.id}: the weights differ from those of a run without faults")
         return found
 
     def _file_faults(self, job: Job) -> list[str]:
-        """Check that what the rows point at is there, as written, and that no temporary file is beside it."""
+        """Check the SHA-256 of all referenced files, and that there are no temporary files."""
         model = self._model(job)
         weights = self.storage.absolute(model.path) / "weights.safetensors"
-        found = [] if _sha256(weights) == model.sha256 else [f"{job.id}: the weights on disk are others"]
+        found = [] if _sha256(weights) == model.sha256 else [f"{job.id}: the weights on disk have another SHA-256"]
         with self.database.reading() as session:
             rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)).all()
         for row in rows:
             if _sha256(self.storage.absolute(row.path)) != row.sha256:
-                found.append(f"{job.id}: {row.path} is not as it was written")
+                found.append(f"{job.id}: {row.path} has another SHA-256")
         folder = self.storage.root / "jobs" / job.id
         leftovers = [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
         return found + [f"{job.id}: left behind: {path}" for path in leftovers]
@@ -150,8 +150,8 @@ class Workload:
             return [(row.step, row.value) for row in rows]
 
 
-def toy(seed: int, epochs: int) -> dict[str, Any]:
-    """A config for the toy trainer, which makes ten steps of an epoch."""
+def toy_config(seed: int, epochs: int) -> dict[str, Any]:
+    """Return a config for the toy trainer, which makes ten steps per epoch."""
     return given.PRETRAIN | {"seed": seed, "epochs": epochs, "checkpoints": {"every_steps": 10}}
 
 

@@ -1,1 +1,1 @@
-"""Tests of the client and the command."""
+"""Tests of the client and the command-line interface."""

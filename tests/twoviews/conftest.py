@@ -1,4 +1,4 @@
-"""Fixtures: the real API on loopback with a database and a key of its own, and a server that follows a script."""
+"""Fixtures: a real API on loopback with its own database and key, and a scripted server."""
 
 import shutil
 import threading
@@ -26,7 +26,7 @@ def script() -> Iterator[scripted.Script]:
 
 @pytest.fixture
 def transport(script: scripted.Script) -> Iterator[Transport]:
-    """A transport to the scripted server that does not dawdle between tries."""
+    """A transport to the scripted server with short pauses between retries."""
     transport = Transport(Credentials(script.url, "tv_secret"), retries=3, pause_seconds=0.001)
     yield transport
     transport.close()
@@ -34,7 +34,7 @@ def transport(script: scripted.Script) -> Iterator[Transport]:
 
 @pytest.fixture
 def credentials(_sqlite_template: Path, broker_url: str, tmp_path: Path) -> Iterator[Credentials]:
-    """The address of a real API, and a key that opens it."""
+    """The URL of a real API, and a key of it."""
     shutil.copy(_sqlite_template, tmp_path / "twoviews.db")
     settings = Settings(data_dir=tmp_path, database_url="", broker_url=broker_url)
     database = Database(settings.database)
@@ -54,6 +54,6 @@ def credentials(_sqlite_template: Path, broker_url: str, tmp_path: Path) -> Iter
 
 @pytest.fixture
 def client(credentials: Credentials) -> Iterator[Client]:
-    """A client of a real API that has no workers."""
+    """A client of a real API without workers."""
     with Client(credentials.url, credentials.key) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A scripted server: a real HTTP server on loopback that answers, in turn, what a test tells it to."""
+"""A scripted server: an HTTP server on loopback that sends a list of responses in order."""
 
 import json
 import threading
@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
-class Answer:
-    """What to say; a status of 0 means to hang up without a word."""
+class Response:
+    """A response; status 0 closes the connection without one."""
 
     status: int = 200
     body: object = None
@@ -22,8 +22,8 @@ class Answer:
 
 
 @dataclass
-class Asked:
-    """A request as it came."""
+class ReceivedRequest:
+    """A received request."""
 
     method: str
     path: str
@@ -32,12 +32,12 @@ class Asked:
 
 
 class Script:
-    """The answers that are left, and the requests that came."""
+    """The remaining responses, and the received requests."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.answers: list[Answer] = []
-        self.asked: list[Asked] = []
+        self.responses: list[Response] = []
+        self.requests: list[ReceivedRequest] = []
 
 
 @contextmanager
@@ -64,22 +64,22 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         script: Script = self.server.script  # type: ignore[attr-defined]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        script.asked.append(Asked(self.command, self.path, dict(self.headers), body))
-        answer = script.answers.pop(0)
-        if answer.status == 0:
+        script.requests.append(ReceivedRequest(self.command, self.path, dict(self.headers), body))
+        response = script.responses.pop(0)
+        if response.status == 0:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
+        self.send_response(response.status)
+        for name, value in response.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer.content)))
+        self.send_header("Content-Length", str(len(response.content)))
         self.end_headers()
-        self.wfile.write(answer.content)
+        self.wfile.write(response.content)
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_DELETE = respond
 
     def log_message(self, *details: object) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Fixtures of the worker's tests: an attempt at a job with a trainer of the test's choice."""
+"""Fixtures of the worker's tests: a job, and attempts at it with the trainer that a test chooses."""
 
 import shlex
 import sys
@@ -18,12 +18,12 @@ from service.storage import Storage
 from tests.service import given
 from worker.trainer.supervisor import supervise
 
-ODD_TRAINER = Path(__file__).with_name("odd_trainer.py")
+FAULTY_TRAINER = Path(__file__).with_name("faulty_trainer.py")
 TRAINER = Path(__file__).parent.parent / "faults" / "trainer.py"
 
 
 class Run:
-    """A submitted job and what its supervisor is given; times are short."""
+    """A submitted job, and the arguments of its supervisor, with short intervals."""
 
     def __init__(self, database: Database, storage: Storage, tenant: str, config: dict) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
@@ -34,12 +34,12 @@ class Run:
         self.grace_seconds = 20.0
 
     def attempt(self, trainer: str, claim: Claim | None = None) -> Job:
-        """See an attempt through, and return the job as it is then."""
+        """Run an attempt with that trainer, and return the job after it."""
         self.supervise(trainer, claim)
         return self.job
 
     def supervise(self, trainer: str, claim: Claim | None = None) -> None:
-        """Claim the job, unless that is done, and see the attempt through with that trainer."""
+        """Claim the job, unless a claim is given, and run the attempt with that trainer."""
         claim = claim or given.claimed(self.database, lease_seconds=self.lease_seconds)
         supervise(claim, self.database, self.storage, self.settings(trainer), self.stop.is_set)
 
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def steps(self) -> list[int]:
-        """The steps of the stored metrics, in the order they were stored."""
+        """The steps of the stored metrics, in insertion order."""
         with self.database.reading() as session:
             return list(session.scalars(select(Point.step).order_by(Point.series_id, Point.seq)))
 
@@ -73,29 +73,29 @@ class Run:
         with self.database.reading() as session:
             return list(jobs.checkpoints(session, self.job_id))
 
-    def left(self, name: str, attempt: int = 1) -> int:
-        """The process id that the attempt's trainer wrote down."""
+    def read_pid(self, name: str, attempt: int = 1) -> int:
+        """Return the process id in the file `name` of the attempt."""
         return int((self.storage.attempt_dir(self.job_id, attempt) / name).read_text())
 
 
 @pytest.fixture
-def a_run(database: Database, storage: Storage, tenant: str, tmp_path: Path) -> Callable[..., Run]:
-    """Makes a job; keywords are fields of its config."""
+def make_run(database: Database, storage: Storage, tenant: str, tmp_path: Path) -> Callable[..., Run]:
+    """A factory of jobs; keywords are fields of the config."""
     (tmp_path / "data").mkdir(exist_ok=True)
 
-    def make(**config) -> Run:
+    def create(**config) -> Run:
         return Run(database, storage, tenant, config)
 
-    return make
+    return create
 
 
 @pytest.fixture
-def run(a_run: Callable[..., Run]) -> Run:
+def run(make_run: Callable[..., Run]) -> Run:
     """A job with the default config."""
-    return a_run()
+    return make_run()
 
 
 @pytest.fixture
-def _quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOVIEWS_TEST_STEP_SECONDS", "0.005")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))

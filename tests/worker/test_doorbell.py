@@ -1,4 +1,4 @@
-"""The doorbell: rings are heard, never pile up, and are dropped without a word when nobody is there."""
+"""The doorbell: rings reach the queue up to a limit, and are dropped when the broker is unreachable."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_a_ring_is_a_message_in_the_queue(broker_url: str) -> None:
     bell.close()
 
 
-def test_filling_rings_only_as_often_as_is_needed(broker_url: str) -> None:
+def test_fill_sends_only_the_missing_rings(broker_url: str) -> None:
     bell = Doorbell(broker_url)
     bell.ring("train")
     for _ in range(20):
@@ -30,7 +30,7 @@ def test_filling_rings_only_as_often_as_is_needed(broker_url: str) -> None:
     bell.close()
 
 
-def test_rings_that_nobody_hears_do_not_pile_up(broker_url: str) -> None:
+def test_a_queue_holds_at_most_a_hundred_rings(broker_url: str) -> None:
     bell = Doorbell(broker_url)
     for _ in range(250):
         bell.ring("train")
@@ -42,7 +42,7 @@ def test_rings_that_nobody_hears_do_not_pile_up(broker_url: str) -> None:
     bell.close()
 
 
-def test_a_bell_whose_broker_was_away_rings_again(tmp_path: Path) -> None:
+def test_a_bell_reconnects_to_its_broker(tmp_path: Path) -> None:
     with servers.dead_port() as port:
         bell = Doorbell(f"redis://127.0.0.1:{port}/0")
         bell.ring("train")
@@ -53,17 +53,17 @@ def test_a_bell_whose_broker_was_away_rings_again(tmp_path: Path) -> None:
         bell.ring("train")
         soon(lambda: bell.depth("train") == 1)
         with servers.broker_client(url) as client:
-            client.client_kill_filter(skipme=True)  # as if the broker had been restarted
+            client.client_kill_filter(skipme=True)  # as a restart of the broker does
 
-        def rung_again() -> bool:
+        def is_rung_again() -> bool:
             bell.ring("train")
             return (bell.depth("train") or 0) > 1
 
-        soon(rung_again)
+        soon(is_rung_again)
         bell.close()
 
 
-def test_a_closed_bell_is_still(broker_url: str) -> None:
+def test_a_closed_bell_sends_no_ring(broker_url: str) -> None:
     bell = Doorbell(broker_url)
     bell.close()
     bell.ring("train")

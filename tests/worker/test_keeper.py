@@ -1,4 +1,4 @@
-"""The keeper: rings for what is queued, takes back what was left, and lives through everybody's absence."""
+"""The keeper: rings, requeues, removes unused files, and survives an unreachable database or broker."""
 
 import subprocess
 import sys
@@ -32,11 +32,11 @@ SHORT = {
 
 
 @contextmanager
-def keeping(settings: Settings, **changed: object) -> Iterator[threading.Thread]:
-    """A keeper at work, in a thread."""
+def running_keeper(settings: Settings, **changed: object) -> Iterator[threading.Thread]:
+    """Run a keeper in a thread."""
     stop = threading.Event()
     keeper = Keeper(settings.model_copy(update=SHORT | changed))
-    thread = threading.Thread(target=keeper.keep, args=[stop])
+    thread = threading.Thread(target=keeper.run, args=[stop])
     thread.start()
     try:
         yield thread
@@ -56,32 +56,34 @@ def test_it_rings_once_for_each_queued_job(
     dataset = given.ready(database, tenant)
     for _ in range(3):
         given.submitted(database, tenant, dataset)
-    with keeping(settings, worker_seen_seconds=1000):
+    with running_keeper(settings, worker_seen_seconds=1000):
         soon(lambda: depth("train") == 3)
         given.submitted(database, tenant, dataset)
         soon(lambda: depth("train") == 4)
     assert depth("train") == 4
 
 
-def test_an_idle_queue_is_rung_now_and_then_so_that_its_worker_is_seen(
+def test_an_idle_queue_is_rung_so_that_its_worker_marks_itself_as_seen(
     database: Database, settings: Settings, depth: Callable[[str], int | None]
 ) -> None:
-    with keeping(settings):
+    with running_keeper(settings):
         soon(lambda: depth("train") == depth("data") == 1)
 
 
-def test_a_job_whose_lease_ran_out_is_taken_back_and_rung_for(
+def test_a_job_whose_lease_expired_is_requeued_and_rung_for(
     database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
 ) -> None:
     job = given.submitted(database, tenant, given.ready(database, tenant)).id
     given.claimed(database, lease_seconds=0)
-    with keeping(settings, ring_seconds=1000, worker_seen_seconds=1000):
+    with running_keeper(settings, ring_seconds=1000, worker_seen_seconds=1000):
         soon(lambda: given.seen(database, job).status == "queued")
         soon(lambda: depth("train") or 0)
     assert given.seen(database, job).fruitless == 1
 
 
-def test_leftovers_are_removed_but_not_what_is_pointed_at(database: Database, settings: Settings, tenant: str) -> None:
+def test_unreferenced_files_are_removed_and_referenced_ones_kept(
+    database: Database, settings: Settings, tenant: str
+) -> None:
     dataset = given.validating(database, tenant)
     archive = settings.data_dir / "uploads" / tenant / dataset.sha256
     archive.parent.mkdir(parents=True)
@@ -90,13 +92,13 @@ def test_leftovers_are_removed_but_not_what_is_pointed_at(database: Database, se
     stray.write_bytes(b"zip")
     with database.writing() as session:
         workers.seen(session, "train@here:1", "train")
-    with keeping(settings):
+    with running_keeper(settings):
         soon(lambda: not stray.exists())
     assert archive.exists()
 
 
 @on_sqlite
-def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
+def test_it_survives_an_unreachable_database_and_rings_afterwards(
     database: Database,
     settings: Settings,
     tenant: str,
@@ -107,8 +109,8 @@ def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
     given.submitted(database, tenant, given.ready(database, tenant))
     database.close()
     away = tmp_path / "away" / "twoviews.db"
-    with keeping(settings, database_url=f"sqlite:///{away}", worker_seen_seconds=1000) as keeper:
-        soon(lambda: all(f"could not {duty}" in caplog.text for duty in ("ring", "reap", "sweep", "call roll")))
+    with running_keeper(settings, database_url=f"sqlite:///{away}", worker_seen_seconds=1000) as keeper:
+        soon(lambda: all(f"could not {task}:" in caplog.text for task in ("ring", "reap", "sweep", "ring workers")))
         assert keeper.is_alive()
         copy = tmp_path / "copy"
         copy.mkdir()
@@ -117,11 +119,11 @@ def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
         soon(lambda: depth("train") == 1)
 
 
-def test_it_lives_while_the_broker_is_away_and_rings_once_it_is_back(
+def test_it_survives_an_unreachable_broker_and_rings_afterwards(
     database: Database, settings: Settings, tenant: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given.submitted(database, tenant, given.ready(database, tenant))
-    with keeping(settings, broker_url=servers.valkey_url(tmp_path), worker_seen_seconds=1000) as keeper:
+    with running_keeper(settings, broker_url=servers.valkey_url(tmp_path), worker_seen_seconds=1000) as keeper:
         soon(lambda: "The doorbell is not heard" in caplog.text)
         assert keeper.is_alive()
         with servers.valkey(tmp_path) as url:
@@ -129,7 +131,7 @@ def test_it_lives_while_the_broker_is_away_and_rings_once_it_is_back(
 
 
 def test_sigterm_ends_it(settings: Settings) -> None:
-    names = ("data_dir", "database_url", "broker_url")  # without them it would keep, and sweep, whatever is there
+    names = ("data_dir", "database_url", "broker_url")  # without them it would sweep the default folder
     environment = {f"TWOVIEWS_{name.upper()}": str(getattr(settings, name)) for name in names}
     command = [sys.executable, "-c", "import worker.keeper as k; print('ready', flush=True); k.main()"]
     with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE) as keeper:

@@ -1,1 +1,1 @@
-"""The `twoviews` command."""
+"""The `twoviews` command-line interface."""

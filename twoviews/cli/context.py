@@ -1,4 +1,4 @@
-"""A session of the command: the connection that it was told to use, opened when it is first needed."""
+"""CLI context: the client that the global options configure, created at first use."""
 
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Session:
-    """What the options before the command's name said."""
+    """The global options, and a client with them."""
 
     def __init__(self, url: str | None, key: str | None, data: Path | None) -> None:
         self._url, self._key, self.data = url, key, data
@@ -26,12 +26,12 @@ class Session:
             self.client.close()
 
 
-def client(ctx: typer.Context) -> Client:
+def get_client(ctx: typer.Context) -> Client:
     """Return the client of the running command. Raises NoCredentials."""
-    return session(ctx).client
+    return get_session(ctx).client
 
 
-def session(ctx: typer.Context) -> Session:
+def get_session(ctx: typer.Context) -> Session:
     """Return the session of the running command."""
     found: Session = ctx.obj
     return found

@@ -1,7 +1,7 @@
-"""The `twoviews` command: its groups, and how an error becomes a sentence and an exit code.
+"""The `twoviews` command: its groups, global options, error messages and exit codes.
 
-Exit codes: 0 all went well; 1 a job or a dataset failed; 2 the command or its request was wrong; 3 there is no such
-thing; 4 the service cannot be reached, refuses the key, or is at fault itself.
+Exit codes: 0 success; 1 a job or a dataset failed; 2 the command or its request is invalid; 3 the resource or file does
+not exist; 4 the service cannot be reached, rejects the key, or has an internal error.
 """
 
 import os
@@ -18,41 +18,41 @@ from twoviews.cli.commands import datasets, jobs, keys, models, service
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
-FAILED, WRONG, MISSING, AWAY = 1, 2, 3, 4
-SEEN_ENOUGH = 128 + signal.SIGPIPE  # as a shell has it
+FAILED, INVALID, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
+BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports it
 
 
-class Sentences(TyperGroup):
-    """A group of commands whose errors are told in a sentence, never as a traceback."""
+class ErrorHandlingGroup(TyperGroup):
+    """A group of commands that prints errors as a sentence, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # whoever read our output has seen enough
+        except BrokenPipeError:  # the reader of stdout has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(SEEN_ENOUGH) from None
+            raise typer.Exit(BROKEN_PIPE) from None
         except (TwoviewsError, OSError, ValueError) as error:
-            terminal.problem(error)
-            raise typer.Exit(exit_code(error)) from error
+            terminal.print_error(error)
+            raise typer.Exit(choose_exit_code(error)) from error
 
 
-def exit_code(error: Exception) -> int:
-    """Return what the command ends with because of the error."""
+def choose_exit_code(error: Exception) -> int:
+    """Return the exit code for the error."""
     if isinstance(error, ApiError):
         if error.status == 404:
-            return MISSING
-        return AWAY if error.status in (401, 403) or error.status >= 500 else WRONG
+            return NOT_FOUND
+        return UNAVAILABLE if error.status in (401, 403) or error.status >= 500 else INVALID
     if isinstance(error, CannotReach | NoCredentials):
-        return AWAY
+        return UNAVAILABLE
     if isinstance(error, FileNotFoundError):
-        return MISSING
-    return FAILED if isinstance(error, TwoviewsError) else WRONG
+        return NOT_FOUND
+    return FAILED if isinstance(error, TwoviewsError) else INVALID
 
 
 app = typer.Typer(
-    cls=Sentences,
-    help="Train image encoders without labels, watch them, judge them, and ask them for embeddings.",
-    epilog="Exit codes: 0 well · 1 a job or dataset failed · 2 wrong use or request · 3 not found · 4 service or key.",
+    cls=ErrorHandlingGroup,
+    help="Train image encoders with self-supervised learning, follow and evaluate them, and compute embeddings.",
+    epilog="Exit codes: 0 success · 1 job or dataset failed · 2 invalid request · 3 not found · 4 service or key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -61,12 +61,12 @@ app = typer.Typer(
 
 
 @app.callback()
-def connect(
+def set_options(
     ctx: typer.Context,
-    url: Annotated[str | None, typer.Option(help="Address of the service, or TWOVIEWS_URL.")] = None,
-    key: Annotated[str | None, typer.Option(help="The key, or TWOVIEWS_KEY.")] = None,
+    url: Annotated[str | None, typer.Option(help="URL of the service; default TWOVIEWS_URL.")] = None,
+    key: Annotated[str | None, typer.Option(help="API key; default TWOVIEWS_KEY.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of a local service, where its address and key are found.")
+        Path | None, typer.Option(help="Data folder of a local service, which has its URL and key.")
     ] = None,
 ) -> None:
     ctx.obj = Session(url, key, data)

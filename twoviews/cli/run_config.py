@@ -1,4 +1,4 @@
-"""A run's config, put together from a file or text, a recipe, and single settings."""
+"""Job configs from a recipe, a JSON file or text, and `--set` options."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,32 +10,32 @@ Recipes = Callable[[], Sequence[Mapping[str, Any]]]
 
 
 def build(text: str | None, recipe: str | None, changes: Iterable[str], recipes: Recipes) -> dict[str, Any]:
-    """Return the recipe's config, overlaid with that of `text` (a file or JSON), then with `path=value` changes.
+    """Merge the recipe's config, that of `text` (a file or JSON), and `path=value` changes, in this order.
 
     Raises ValueError.
     """
-    config = _recipe(recipe, recipes) if recipe else {}
+    config = _find_recipe(recipe, recipes) if recipe else {}
     if text:
-        overlay(config, _read(text))
+        merge(config, _read_config(text))
     for change in changes:
         path, equals, value = change.partition("=")
         if not equals or not path:
-            raise ValueError(f"--set takes path=value, as in method.temperature=0.1; not {change!r}.")
-        place(config, path.split("."), _value(value))
+            raise ValueError(f"--set takes path=value, as in method.temperature=0.1, not {change!r}.")
+        set_field(config, path.split("."), _parse_value(value))
     return config
 
 
-def overlay(base: dict[str, Any], other: Mapping[str, Any]) -> None:
-    """Put `other` over `base`: objects are merged, anything else is replaced."""
+def merge(base: dict[str, Any], other: Mapping[str, Any]) -> None:
+    """Merge `other` into `base`: objects are merged, other values replaced."""
     for name, value in other.items():
         if isinstance(value, Mapping) and isinstance(base.get(name), dict):
-            overlay(base[name], value)
+            merge(base[name], value)
         else:
             base[name] = value
 
 
-def place(config: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set the field at `path`, making the objects on the way. Raises ValueError."""
+def set_field(config: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the field at `path` and create missing objects. Raises ValueError."""
     for part in path[:-1]:
         config = config.setdefault(part, {})
         if not isinstance(config, dict):
@@ -43,14 +43,14 @@ def place(config: dict[str, Any], path: Sequence[str], value: Any) -> None:
     config[path[-1]] = value
 
 
-def _recipe(name: str, recipes: Recipes) -> dict[str, Any]:
-    known = {str(recipe["name"]): recipe for recipe in recipes()}
-    if name not in known:
-        raise ValueError(f"There is no recipe {name}; there are: {', '.join(sorted(known)) or 'none'}.")
-    return deepcopy(dict(known[name]["config"]))
+def _find_recipe(name: str, recipes: Recipes) -> dict[str, Any]:
+    by_name = {str(recipe["name"]): recipe for recipe in recipes()}
+    if name not in by_name:
+        raise ValueError(f"There is no recipe {name}; the recipes are: {', '.join(sorted(by_name)) or 'none'}.")
+    return deepcopy(dict(by_name[name]["config"]))
 
 
-def _read(text: str) -> dict[str, Any]:
+def _read_config(text: str) -> dict[str, Any]:
     source = text if text.lstrip().startswith("{") else Path(text).read_text()
     try:
         config = json.loads(source)
@@ -61,8 +61,8 @@ def _read(text: str) -> dict[str, Any]:
     return config
 
 
-def _value(text: str) -> Any:
-    """Return JSON as what it says, and anything else as a string."""
+def _parse_value(text: str) -> Any:
+    """Parse the text as JSON; text that is not JSON is a string."""
     try:
         return json.loads(text)
     except ValueError:

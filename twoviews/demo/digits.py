@@ -1,4 +1,4 @@
-"""The demo's data: scikit-learn's 1,797 handwritten digits, as the archive of PNG files that a user would upload."""
+"""The demo's dataset: scikit-learn's 1,797 handwritten digits, as a zip archive of PNG files."""
 
 import io
 import zipfile
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-TRAIN_IMAGES = 1000  # so that one label in a hundred is ten labels: one for each digit
+TRAIN_IMAGES = 1000  # 1 % of the labels is ten labels: one per digit
 
 
 class Digits:
-    """The images (N×8×8, uint8) and labels, shuffled once; the first TRAIN_IMAGES are for training."""
+    """The images (N×8×8, uint8) and labels (N), shuffled once; the first TRAIN_IMAGES are for training."""
 
     def __init__(self) -> None:
         raw = load_digits()
@@ -23,20 +23,20 @@ class Digits:
 
     @property
     def test(self) -> tuple[Any, Any]:
-        """The images and labels that no training sees."""
+        """The images and labels of the test split."""
         return self.images[TRAIN_IMAGES:], self.labels[TRAIN_IMAGES:]
 
-    def archive(self, path: Path) -> Path:
-        """Write `train/<digit>/…png` and `test/<digit>/…png` into a zip and return its path."""
+    def write_zip(self, path: Path) -> Path:
+        """Write `train/<digit>/…png` and `test/<digit>/…png` to a zip archive and return its path."""
         with zipfile.ZipFile(path, "w") as target:
-            for place, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
-                split = "train" if place < TRAIN_IMAGES else "test"
-                target.writestr(f"{split}/{label}/{place:04d}.png", png(image))
+            for index, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
+                split = "train" if index < TRAIN_IMAGES else "test"
+                target.writestr(f"{split}/{label}/{index:04d}.png", png(image))
         return path
 
 
 def png(image: Any) -> bytes:
-    """Return the bytes of a PNG file of the image (H×W, uint8)."""
+    """Encode the image (H×W, uint8) as PNG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="PNG")
     return file.getvalue()

@@ -1,1 +1,1 @@
-"""The embedded service: every process of it on this machine."""
+"""The local service: all its processes on this machine."""

@@ -1,4 +1,4 @@
-"""The embedded service: every process of it on this machine, as children of one."""
+"""The local service of `twoviews up`: starts, restarts and stops all its processes on this machine."""
 
 import contextlib
 import fcntl
@@ -24,13 +24,13 @@ from twoviews.local import addresses, valkey
 from twoviews.local.processes import Child, stop
 
 START_SECONDS = 120.0
-GRACE_SECONDS = 10.0  # beyond what a trainer may take to write its checkpoint
-EARLY_DEATHS = 3  # so many before the service is ready, and it will not become ready
+GRACE_SECONDS = 10.0  # added to a trainer's grace time
+MAX_EARLY_EXITS = 3  # of a child before the service is ready
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What `up` was asked for; port 0 means any that is free."""
+class Options:
+    """The options of `twoviews up`; port 0 means a free one."""
 
     data_dir: Path
     host: str
@@ -41,67 +41,67 @@ class Plan:
         return self.data_dir / "logs"
 
 
-def serve(plan: Plan, *, json: bool = False) -> int:
-    """Run the service until SIGINT, SIGTERM or SIGHUP; return the exit code. Raises TwoviewsError when it cannot."""
-    signals = Signals()
+def serve(options: Options, *, json: bool = False) -> int:
+    """Run the service until SIGINT, SIGTERM or SIGHUP; return the exit code. Raises TwoviewsError."""
+    signals = StopSignals()
     try:
-        plan.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise TwoviewsError(f"{plan.data_dir} cannot hold the data: {error.strerror}.") from error
-    with _sole_owner(plan.data_dir):
-        house = House(plan, addresses.free_port(plan.host, plan.port))
+        raise TwoviewsError(f"{options.data_dir} cannot be the data folder: {error.strerror}.") from error
+    with _lock(options.data_dir):
+        service = LocalService(options, addresses.free_port(options.host, options.port))
         try:
-            with terminal.waiting("Starting the service", quiet=json):
-                house.start(signals)
-            _announce(house, as_json=json)
-            while not signals.asked:
-                house.tend()
+            with terminal.spinner("Starting the service", quiet=json):
+                service.start(signals)
+            _print_address(service, as_json=json)
+            while not signals.count:
+                service.restart_ended()
                 time.sleep(0.2)
         except Interrupted:
             pass
         finally:
-            with terminal.waiting("Stopping; a running job writes its checkpoint first", quiet=json):
-                house.stop(signals)
+            with terminal.spinner("Stopping; a running job writes its checkpoint first", quiet=json):
+                service.stop(signals)
     return 0
 
 
 class Interrupted(Exception):
-    """A signal asked us to stop before the service was ready."""
+    """A stop signal came before the service was ready."""
 
 
-class Signals:
-    """How often we were asked to stop; the second time means at once."""
+class StopSignals:
+    """Counts SIGINT, SIGTERM and SIGHUP; the second one stops the service without a grace time."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._hear)
+            signal.signal(number, self._increment)
 
-    def _hear(self, *_: object) -> None:
-        self.asked += 1
+    def _increment(self, *_: object) -> None:
+        self.count += 1
 
-    def check(self) -> None:
-        if self.asked:
+    def raise_if_stopped(self) -> None:
+        if self.count:
             raise Interrupted
 
-    def hurry(self) -> bool:
-        return self.asked > 1
+    def is_urgent(self) -> bool:
+        return self.count > 1
 
 
-class House:
-    """The children of the embedded service, in the order in which they start."""
+class LocalService:
+    """The child processes of the local service, in the order in which they start."""
 
-    def __init__(self, plan: Plan, port: int) -> None:
-        self.plan = plan
-        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(plan.host, plan.host)
-        self.url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
-        self._broker_socket = addresses.socket_path(plan.data_dir / "valkey" / "valkey.sock")
-        self._encoder = addresses.encoder(plan.data_dir)
+    def __init__(self, options: Options, port: int) -> None:
+        self.options = options
+        client_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
+        self.url = f"http://[{client_host}]:{port}" if ":" in client_host else f"http://{client_host}:{port}"
+        self._broker_socket = addresses.socket_path(options.data_dir / "valkey" / "valkey.sock")
+        self._encoder = addresses.encoder_settings(options.data_dir)
         environment = dict(os.environ) | self._settings() | self._encoder
         python = [sys.executable, "-m"]
         commands = {
-            "valkey": valkey.command(plan.data_dir / "valkey", self._broker_socket),
-            "api": [*python, "api", "--host", plan.host, "--port", str(port)],
+            "valkey": valkey.command(options.data_dir / "valkey", self._broker_socket),
+            "api": [*python, "api", "--host", options.host, "--port", str(port)],
             "keeper": [*python, "worker.keeper"],
             "worker-data": [*python, "worker", "--queue", "data"],
             "worker-train": [*python, "worker", "--queue", "train"],
@@ -109,105 +109,107 @@ class House:
         }
         self._environment = environment
         self.children = {
-            name: Child(name, command, environment, plan.logs / f"{name}.log") for name, command in commands.items()
+            name: Child(name, command, environment, options.logs / f"{name}.log") for name, command in commands.items()
         }
 
-    def start(self, signals: Signals) -> None:
-        """Bring everything up and return when it answers. Raises TwoviewsError and Interrupted."""
+    def start(self, signals: StopSignals) -> None:
+        """Start all children and return when they answer. Raises TwoviewsError and Interrupted."""
         self._bootstrap()
-        self._broker_socket.unlink(missing_ok=True)  # left over by a broker that was killed
+        self._broker_socket.unlink(missing_ok=True)  # a killed broker leaves it
         for child in self.children.values():
             child.start()
             if child.name == "valkey":
-                self._await("The broker", lambda: valkey.answers(self._broker_socket), signals)
-        self._await("The API", lambda: self._answers(_here(), f"{self.url}/health/ready"), signals)
-        self._await("The encoder", lambda: self._answers(*self._encoder_door()), signals)
+                self._wait_until("The broker", lambda: valkey.is_answering(self._broker_socket), signals)
+        self._wait_until("The API", lambda: self._is_healthy(_loopback_client(), f"{self.url}/health/ready"), signals)
+        self._wait_until("The encoder", lambda: self._is_healthy(*self._encoder_health()), signals)
 
-    def tend(self) -> None:
-        """Start again what has died."""
+    def restart_ended(self) -> None:
+        """Restart the children that have ended."""
         for child in self.children.values():
-            child.revive()
+            child.restart_if_ended()
 
-    def stop(self, signals: Signals) -> None:
-        """End everything at once, and the broker last."""
+    def stop(self, signals: StopSignals) -> None:
+        """Stop all children at once, then the broker."""
         grace_seconds = float(self._environment.get("TWOVIEWS_GRACE_SECONDS") or 30) + GRACE_SECONDS
-        everyone = dict(self.children)
-        broker = everyone.pop("valkey")
-        stop(everyone.values(), grace_seconds, signals.hurry)
-        stop([broker], grace_seconds, signals.hurry)
+        others = dict(self.children)
+        broker = others.pop("valkey")
+        stop(others.values(), grace_seconds, signals.is_urgent)
+        stop([broker], grace_seconds, signals.is_urgent)
         self._broker_socket.unlink(missing_ok=True)
 
     def _settings(self) -> dict[str, str]:
         return {
-            "TWOVIEWS_DATA_DIR": str(self.plan.data_dir),
+            "TWOVIEWS_DATA_DIR": str(self.options.data_dir),
             "TWOVIEWS_BROKER_URL": f"redis+socket://{self._broker_socket}",
             "PYTHONUNBUFFERED": "1",
         }
 
     def _bootstrap(self) -> None:
-        """Make or migrate the database, and the first key. Raises TwoviewsError."""
+        """Create or migrate the database, and create the first key. Raises TwoviewsError."""
         command = [sys.executable, "-m", "service", "bootstrap", "--url", self.url]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             tail = (done.stderr or done.stdout).strip().splitlines()[-10:]
             raise TwoviewsError("The database could not be prepared:\n" + "\n".join(tail))
 
-    def _await(self, name: str, ready: Callable[[], bool], signals: Signals) -> None:
+    def _wait_until(self, name: str, is_ready: Callable[[], bool], signals: StopSignals) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not ready():
-            signals.check()
-            self.tend()
+        while not is_ready():
+            signals.raise_if_stopped()
+            self.restart_ended()
             for child in self.children.values():
-                if child.deaths >= EARLY_DEATHS:
-                    raise TwoviewsError(f"{child.name} does not start; the end of {child.log}:\n{child.tail()}")
+                if child.deaths >= MAX_EARLY_EXITS:
+                    raise TwoviewsError(f"{child.name} does not start; the end of {child.log}:\n{child.read_tail()}")
             if time.monotonic() > deadline:
-                raise TwoviewsError(f"{name} is not ready after {START_SECONDS:.0f} s; look into {self.plan.logs}.")
+                raise TwoviewsError(
+                    f"{name} is not ready after {START_SECONDS:.0f} s; see the logs in {self.options.logs}."
+                )
             time.sleep(0.1)
 
-    def _answers(self, http: httpx.Client, address: str) -> bool:
+    def _is_healthy(self, http: httpx.Client, address: str) -> bool:
         with http, contextlib.suppress(httpx.TransportError):
             return http.get(address, timeout=5).is_success
         return False
 
-    def _encoder_door(self) -> tuple[httpx.Client, str]:
+    def _encoder_health(self) -> tuple[httpx.Client, str]:
         url = self._encoder.get("TWOVIEWS_ENCODER_URL") or os.environ.get("TWOVIEWS_ENCODER_URL")
         if url:
-            return _here(), f"{url}/health"
-        door = httpx.HTTPTransport(uds=str(self.plan.data_dir / "encoder.sock"))
-        return _here(transport=door), "http://encoder/health"
+            return _loopback_client(), f"{url}/health"
+        transport = httpx.HTTPTransport(uds=str(self.options.data_dir / "encoder.sock"))
+        return _loopback_client(transport=transport), "http://encoder/health"
 
 
-def _here(**options: Any) -> httpx.Client:
-    """A client for this very machine, to which no proxy leads."""
+def _loopback_client(**options: Any) -> httpx.Client:
+    """Return an HTTP client that ignores proxy settings."""
     return httpx.Client(trust_env=False, **options)
 
 
-def _announce(house: House, *, as_json: bool) -> None:
-    key_file = house.plan.data_dir / FILE_NAME
+def _print_address(service: LocalService, *, as_json: bool) -> None:
+    key_file = service.options.data_dir / FILE_NAME
     if as_json:
-        print(json.dumps({"url": house.url, "credentials": str(key_file), "pid": os.getpid()}), flush=True)  # noqa: T201
+        print(json.dumps({"url": service.url, "credentials": str(key_file), "pid": os.getpid()}), flush=True)  # noqa: T201
         return
-    here = house.plan.data_dir == (Path.cwd() / "twoviews-data")
-    command = terminal.command() + ("" if here else f" --data {escape(str(house.plan.data_dir))}")
+    is_default = service.options.data_dir == (Path.cwd() / "twoviews-data")
+    command = terminal.command_name() + ("" if is_default else f" --data {escape(str(service.options.data_dir))}")
     lines = [
-        f"[bold]Twoviews is up[/] at [cyan]{house.url}[/]",
+        f"[bold]Twoviews is up[/] at [cyan]{service.url}[/]",
         "",
-        f"[dim]docs[/]  {house.url}/docs",
+        f"[dim]docs[/]  {service.url}/docs",
         f"[dim]key [/]  {escape(str(key_file))}",
-        f"[dim]logs[/]  {escape(str(house.plan.logs))}",
+        f"[dim]logs[/]  {escape(str(service.options.logs))}",
         "",
         "[dim]In another terminal:[/]",
         f"  {command} datasets add [green]photos.zip[/]",
         f"  {command} jobs submit pretrain [green]ds_…[/] --set method.name=simclr --watch",
         "",
-        "[dim]Ctrl-C stops it; running jobs write a checkpoint and go on next time.[/]",
+        "[dim]Ctrl-C stops it; running jobs write a checkpoint and resume at the next start.[/]",
     ]
     terminal.out.print(Panel("\n".join(lines), border_style="cyan", padding=(1, 2), expand=False))
 
 
 @contextlib.contextmanager
-def _sole_owner(data_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises TwoviewsError when another `up` holds it."""
+def _lock(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder's lock. Raises TwoviewsError when another `up` holds it."""
     with (data_dir / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""The encoder server: images to embeddings."""
+"""The encoder server: embeds images with saved models."""

@@ -1,4 +1,4 @@
-"""`python -m worker.encoder`: the encoder server, one process."""
+"""`python -m worker.encoder`: the encoder server, as one process."""
 
 from worker.encoder.server import main
 

@@ -1,4 +1,4 @@
-"""An embedder: the bytes of images in, their features out, by any model of the storage."""
+"""An embedder: decodes images and computes their features with the models of the storage."""
 
 import asyncio
 import logging
@@ -27,21 +27,21 @@ from worker.encoder.model_cache import ModelCache
 log = logging.getLogger(__name__)
 
 
-class Threads(NamedTuple):
-    """How the cores are shared out. What is left of them serves HTTP."""
+class ThreadCounts(NamedTuple):
+    """Threads for forward passes and for decoding; the remaining cores serve HTTP."""
 
     forward: int
     decode: int
 
     @classmethod
-    def of(cls, cores: int) -> "Threads":
-        """From four cores up, one stays free of forward passes; below, that was measured to cost more than it gains."""
+    def of(cls, cores: int) -> "ThreadCounts":
+        """From four cores up, one is kept free of forward passes; with fewer, that was measured to be slower."""
         return cls(forward=cores - 1 if cores >= 4 else cores, decode=max(1, min(cores // 2, 8)))
 
 
 @dataclass(frozen=True)
-class _Lane:
-    """A layer of a loaded model."""
+class _LayerForward:
+    """The forward pass up to one layer of a loaded model."""
 
     model: Encoder
     layer: str
@@ -51,10 +51,10 @@ class _Lane:
 
 
 class Embedder:
-    """Belongs to one event loop. Decoding, loading and forward passes have threads of their own."""
+    """Belongs to one event loop. Decoding, loading and forward passes run in their own thread pools."""
 
     def __init__(self, settings: Settings) -> None:
-        threads = Threads.of(len(os.sched_getaffinity(0)))
+        threads = ThreadCounts.of(len(os.sched_getaffinity(0)))
         self._settings = settings
         self._storage = Storage(settings.data_dir)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,52 +75,52 @@ class Embedder:
             wait_seconds=settings.embed_wait_ms / 1000,
             max_images=settings.embed_queue_images,
         )
-        self._chores: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Return when a forward pass has run here, so that a model could be served."""
+        """Start the background tasks, and return after a first forward pass."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._forward, _warm_up, self._device)
-        self._chores = [loop.create_task(self._batcher.run()), loop.create_task(self._drop_idle_models())]
-        for chore in self._chores:
-            chore.add_done_callback(_stop_the_process_when_broken)
+        self._tasks = [loop.create_task(self._batcher.run()), loop.create_task(self._drop_idle_models())]
+        for task in self._tasks:
+            task.add_done_callback(_stop_process_on_failure)
 
     async def stop(self) -> None:
-        """Return when the threads have ended; requests must have been answered before."""
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        """Stop the background tasks and the threads; all requests must have been answered."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for executor in (self._decoders, self._forward, self._loader):
             executor.shutdown(cancel_futures=True)
 
     def admit(self, count: int) -> AbstractContextManager[None]:
-        """Hold places for so many images while they are read and embedded. Raises EncoderBusy."""
+        """Reserve places for `count` images while they are read and embedded. Raises EncoderBusy."""
         return self._batcher.admit(count)
 
     async def embed(self, model_path: str, layer: str, blobs: Sequence[bytes]) -> Features:
         """Return N×D for N encoded images. Raises NotAnImage, LayerNotFound, ModelDamaged.
 
-        Cancelled: what has not started is dropped.
+        When cancelled, images not yet in a batch are dropped.
         """
         model = await self._models.get(model_path)
         if layer not in model.layers:
             raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
         pixels = await self._decode(model, blobs)
-        return await self._batcher.encode(_Lane(model, layer), pixels)
+        return await self._batcher.encode(_LayerForward(model, layer), pixels)
 
     def counts(self) -> Counts:
         return self._batcher.counts
 
     def waiting(self) -> int:
-        """Images taken in and not yet answered."""
+        """The number of images without an answer yet."""
         return self._batcher.admitted
 
     def models(self) -> list[str]:
-        """The models that are loaded, least recently used first."""
+        """The paths of the loaded models, least recently used first."""
         return self._models.names()
 
     async def _decode(self, model: Encoder, blobs: Sequence[bytes]) -> list[Pixels]:
-        """Decode and prepare all; when any is bad, raise for all the bad ones together."""
+        """Decode and preprocess all images. Raises one NotAnImage that names every invalid image."""
         loop = asyncio.get_running_loop()
         work = (loop.run_in_executor(self._decoders, self._prepare, model, blob) for blob in blobs)
         results = await asyncio.gather(*work)
@@ -147,7 +147,7 @@ class Embedder:
             log.error("%s could not be loaded: %s", model_path, error)
             raise ModelDamaged(str(error)) from error
         except (torch.OutOfMemoryError, MemoryError) as error:
-            raise EncoderFailed("There is no room for this model now; try again.", retry_after=10) from error
+            raise EncoderFailed("There is not enough memory for this model now; try again.", retry_after=10) from error
 
     async def _drop_idle_models(self) -> None:
         while True:
@@ -160,8 +160,8 @@ def _warm_up(device: torch.device) -> None:
         torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8, device=device), torch.zeros(4, 3, 3, 3, device=device))
 
 
-def _stop_the_process_when_broken(chore: asyncio.Task[None]) -> None:
-    """Without its chores an encoder would take requests and never answer: better that it is started afresh."""
-    if not chore.cancelled():
-        log.critical("a chore of the encoder ended", exc_info=chore.exception())
+def _stop_process_on_failure(task: asyncio.Task[None]) -> None:
+    """End the process when a background task fails, for it would never answer; it is restarted from outside."""
+    if not task.cancelled():
+        log.critical("A background task of the encoder failed", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A model cache: each model is loaded once, kept by least recent use, and dropped when it has been idle for long."""
+"""A model cache: loads each model once, evicts the least recently used, and drops idle models."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ class _Entry(Generic[M]):
 class ModelCache(Generic[M]):
     """At most `capacity` models, by name. Belongs to one event loop; only `load` runs on `executor`.
 
-    A model that is dropped while requests still use it lives until they are done: they hold it, the cache does not.
+    A dropped model stays alive until the requests that hold it are done.
     """
 
     def __init__(
@@ -40,34 +40,34 @@ class ModelCache(Generic[M]):
         self._entries: OrderedDict[str, _Entry[M]] = OrderedDict()  # least recently used first
 
     async def get(self, name: str) -> M:
-        """Return the model, loading it if need be; callers that come meanwhile wait for the same load.
+        """Return the model, loading it if necessary; concurrent callers share one load.
 
-        Raises what `load` raises, to all who waited; the next call tries again.
+        Raises what `load` raises, to every waiting caller; the next call tries again.
         """
-        entry = self._entries.get(name) or self._start(name)
+        entry = self._entries.get(name) or self._start_load(name)
         entry.used_at = self._clock()
         self._entries.move_to_end(name)
-        return await asyncio.shield(entry.loading)  # a caller that gives up leaves the load to the others
+        return await asyncio.shield(entry.loading)  # a cancelled caller does not cancel the shared load
 
     def drop_idle(self) -> None:
-        """Forget the models that nobody asked for during `idle_seconds`."""
+        """Drop the models that were not requested for `idle_seconds`."""
         oldest = self._clock() - self._idle_seconds
         for name in [name for name, entry in self._entries.items() if entry.used_at < oldest and entry.loading.done()]:
             del self._entries[name]
 
     def names(self) -> list[str]:
-        """The models that are kept, least recently used first."""
+        """The names of the cached models, least recently used first."""
         return list(self._entries)
 
-    def _start(self, name: str) -> _Entry[M]:
+    def _start_load(self, name: str) -> _Entry[M]:
         loading = asyncio.get_running_loop().run_in_executor(self._executor, self._load, name)
         entry = self._entries[name] = _Entry(loading, self._clock())
-        loading.add_done_callback(lambda done: self._loaded(name, entry))
+        loading.add_done_callback(lambda done: self._drop_failed(name, entry))
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
         return entry
 
-    def _loaded(self, name: str, entry: _Entry[M]) -> None:
+    def _drop_failed(self, name: str, entry: _Entry[M]) -> None:
         failed = entry.loading.cancelled() or entry.loading.exception() is not None
         if failed and self._entries.get(name) is entry:
             del self._entries[name]

@@ -1,12 +1,12 @@
-"""The encoder: a small ASGI server that turns images into embeddings. Only the API talks to it.
+"""The encoder server: an ASGI application that computes embeddings of images, for the API only.
 
     POST /encode   X-Model-Path: the model's folder, relative to the storage     → N×D little-endian float32, X-Dim: D
                    X-Layer: "backbone", "projection" or a block
-                   X-Sizes: "n1,n2,…", the lengths of the images, which follow one another in the body
-    GET /health    answers once models can be served, and says what went through
+                   X-Sizes: "n1,n2,…", the lengths in bytes of the images, which are concatenated in the body
+    GET /health    answers once models can be served, with counts of images and batches
 
-Errors are problem documents; the pointer `/images/<i>` names the image that is to blame. Over TCP the caller shows
-`Authorization: Bearer <encoder_token>`; the Unix socket is its owner's alone.
+Errors are problem documents; the pointer `/images/<i>` names the invalid image. TCP needs the header
+`Authorization: Bearer <encoder_token>`; the Unix socket is accessible to its owner only.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 
-KEEP_ALIVE_SECONDS = 75  # more than the API keeps an idle connection, so that it is never the first to be surprised
+KEEP_ALIVE_SECONDS = 75  # longer than the API keeps an idle connection, so that the API closes first
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve until SIGTERM; then answer what was taken in, and end."""
+    """Serve until SIGTERM, then answer the admitted requests and end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = Settings()
     config = uvicorn.Config(
@@ -56,19 +56,19 @@ def main() -> None:
         timeout_graceful_shutdown=max(1, int(settings.grace_seconds)),
     )
     try:
-        door = socket.listen(settings)
+        listener = socket.listen(settings)
     except (OSError, ValueError) as error:
         sys.exit(f"The encoder cannot listen: {error}")
-    uvicorn.Server(config).run(sockets=[door])
+    uvicorn.Server(config).run(sockets=[listener])
 
 
-class _Gone(Exception):
-    """The caller hung up."""
+class _ClientDisconnected(Exception):
+    """The client closed its connection before it got a response."""
 
 
 @dataclass(frozen=True)
-class _Order:
-    """What a request's headers ask for."""
+class _EncodeRequest:
+    """The headers of a request; `sizes` are the lengths of the images in bytes."""
 
     model_path: str
     layer: str
@@ -86,17 +86,17 @@ class Encoder:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
         try:
-            headers, body = await self._answer(scope, receive)
+            headers, body = await self._route(scope, receive)
             await _send(send, 200, headers, body)
-        except _Gone:
+        except _ClientDisconnected:
             return
         except Error as error:
             await _send_problem(send, error)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._embedder.start()
         await send({"type": "lifespan.startup.complete"})
@@ -104,39 +104,39 @@ class Encoder:
         await self._embedder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Message, receive: Receive) -> tuple[dict[str, str], bytes]:
+    async def _route(self, scope: Message, receive: Receive) -> tuple[dict[str, str], bytes]:
         match scope["method"], scope["path"]:
             case "GET", "/health":
-                known = self._knows(dict(scope["headers"]))
-                return {"content-type": "application/json"}, json.dumps(self._health(known)).encode()
+                authorized = self._is_authorized(dict(scope["headers"]))
+                return {"content-type": "application/json"}, json.dumps(self._health(authorized)).encode()
             case "POST", "/encode":
                 features = await self._encode(dict(scope["headers"]), receive)
                 headers = {"content-type": "application/octet-stream", "x-dim": str(features.shape[1])}
                 return headers, features.astype("<f4", copy=False).tobytes()
         raise NotFound
 
-    def _health(self, known: bool) -> dict[str, Any]:
-        """Whether it works, for anybody; at what, for those who know the token."""
-        if not known:
+    def _health(self, authorized: bool) -> dict[str, Any]:
+        """Return the status, and the counters to an authorized client."""
+        if not authorized:
             return {"status": "ok"}
         embedder = self._embedder
         return {"status": "ok", "models": embedder.models(), "waiting": embedder.waiting(), **asdict(embedder.counts())}
 
     async def _encode(self, headers: dict[bytes, bytes], receive: Receive) -> Features:
-        if not self._knows(headers):
+        if not self._is_authorized(headers):
             raise WrongKey
-        order = self._order(headers)
-        with self._embedder.admit(len(order.sizes)):
-            body = await _body(receive, sum(order.sizes))
-            ends = list(itertools.accumulate(order.sizes, initial=0))
+        request = self._parse_headers(headers)
+        with self._embedder.admit(len(request.sizes)):
+            body = await _read_body(receive, sum(request.sizes))
+            ends = list(itertools.accumulate(request.sizes, initial=0))
             blobs = [bytes(body[start:end]) for start, end in itertools.pairwise(ends)]
-            return await _unless_gone(self._embedder.embed(order.model_path, order.layer, blobs), receive)
+            return await _cancel_on_disconnect(self._embedder.embed(request.model_path, request.layer, blobs), receive)
 
-    def _knows(self, headers: dict[bytes, bytes]) -> bool:
-        shown = headers.get(b"authorization", b"")
-        return not self._token or hmac.compare_digest(shown, b"Bearer " + self._token.encode())
+    def _is_authorized(self, headers: dict[bytes, bytes]) -> bool:
+        credentials = headers.get(b"authorization", b"")
+        return not self._token or hmac.compare_digest(credentials, b"Bearer " + self._token.encode())
 
-    def _order(self, headers: dict[bytes, bytes]) -> _Order:
+    def _parse_headers(self, headers: dict[bytes, bytes]) -> _EncodeRequest:
         path, layer, sizes = (
             headers.get(name, b"").decode("latin-1") for name in (b"x-model-path", b"x-layer", b"x-sizes")
         )
@@ -146,17 +146,17 @@ class Encoder:
             self._storage.absolute(path)
         except ValueError as error:
             raise InvalidRequest("X-Model-Path: must be a path inside the storage.") from error
-        return _Order(path, layer or "backbone", [int(size) for size in sizes.split(",")])
+        return _EncodeRequest(path, layer or "backbone", [int(size) for size in sizes.split(",")])
 
 
-async def _body(receive: Receive, size: int) -> memoryview:
-    """Read the body, which must be of that size."""
+async def _read_body(receive: Receive, size: int) -> memoryview:
+    """Return the body. Raises InvalidRequest when it does not have `size` bytes."""
     body = bytearray()
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise _ClientDisconnected
         body += message.get("body", b"")
         more = message.get("more_body", False) and len(body) <= size
     if len(body) != size:
@@ -164,18 +164,18 @@ async def _body(receive: Receive, size: int) -> memoryview:
     return memoryview(body)
 
 
-async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """Return what `work` returns; when the caller hangs up first, cancel it and raise _Gone."""
+async def _cancel_on_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Return the result of `work`; cancel it and raise _ClientDisconnected when the client disconnects first."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(receive())  # the body is read: the next message is that nobody listens any more
+    disconnect = asyncio.ensure_future(receive())  # after the body, the next message is http.disconnect
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise _Gone
+            raise _ClientDisconnected
         return task.result()
     finally:
         task.cancel()
-        gone.cancel()
+        disconnect.cancel()
 
 
 async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:

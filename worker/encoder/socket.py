@@ -1,4 +1,4 @@
-"""A listener: the socket that the encoder serves on, a Unix one in the data folder or TCP."""
+"""The listening socket of the encoder server: a Unix socket in the data folder, or TCP."""
 
 import ipaddress
 import os
@@ -10,44 +10,44 @@ from service.settings import Settings
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a bound socket. Raises ValueError for settings that allow none, OSError for an address that is taken."""
+    """Return a bound socket. Raises ValueError for invalid settings, OSError for an address in use."""
     if not settings.encoder_url:
-        return _unix(settings.data_dir.absolute() / "encoder.sock")
+        return _bind_unix(settings.data_dir.absolute() / "encoder.sock")
     if not settings.encoder_token.get_secret_value():
         raise ValueError("over TCP, TWOVIEWS_ENCODER_TOKEN must be set.")
     parts = urlsplit(settings.encoder_url)
     if parts.scheme != "http" or parts.port is None:
         raise ValueError("TWOVIEWS_ENCODER_URL must look like http://host:port.")
-    return _tcp(parts.hostname or "", parts.port)
+    return _bind_tcp(parts.hostname or "", parts.port)
 
 
-def _unix(path: Path) -> socket.socket:
-    """Bind under a name of our own and rename: whoever served here before is replaced in one step."""
+def _bind_unix(path: Path) -> socket.socket:
+    """Bind to a temporary path and rename it, which replaces an earlier server's socket atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = path.with_name(f".{path.name}.{os.getpid()}")
-    mine.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    old_umask = os.umask(0o177)
     try:
-        door.bind(str(mine))
-        mine.replace(path)
+        listener.bind(str(temporary))
+        temporary.replace(path)
     except OSError as error:
-        door.close()
+        listener.close()
         raise OSError(f"{path}: {error}; TWOVIEWS_DATA_DIR may be too long for a Unix socket") from error
     finally:
-        os.umask(mask)
-    return door
+        os.umask(old_umask)
+    return listener
 
 
-def _tcp(host: str, port: int) -> socket.socket:
-    """An address is bound as it is; a name is how others find us, so behind it every address is."""
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    """Bind to `host` if it is an IP address, and to all addresses if it is a name."""
     if host == "localhost":
         host = "127.0.0.1"
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
         host, version = "0.0.0.0", 4
-    door = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    door.bind((host, port))
-    return door
+    listener = socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener

@@ -1,1 +1,1 @@
-"""One attempt at a job: the training process, its events and its lease."""
+"""Attempts at jobs: the trainer process, its events and its lease."""

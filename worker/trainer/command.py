@@ -1,4 +1,4 @@
-"""The command line of an attempt: which program, on which data, going on from which checkpoint."""
+"""The command line of an attempt: program, data, and the checkpoint to resume from."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config import Import
 from ssl_core.events import Log
-from worker.trainer.ledger import Ledger
+from worker.trainer.event_writer import EventWriter
 
 _CHUNK_BYTES = 16 * 2**20
 
 
-def folder(claim: Claim, storage: Storage) -> Path:
-    """Return the folder that this attempt writes, and nobody else."""
+def output_folder(claim: Claim, storage: Storage) -> Path:
+    """Return the folder that only this attempt writes."""
     if claim.kind == "ingest":
         assert claim.dataset_id is not None
         return storage.dataset_dir(claim.dataset_id, claim.attempt)
     return storage.attempt_dir(claim.job_id, claim.attempt)
 
 
-def build(claim: Claim, storage: Storage, settings: Settings, ledger: Ledger) -> list[str]:
-    """Make the attempt's folder and return the command that runs in it. Raises OSError, ValueError and LeaseLost."""
-    out = folder(claim, storage)
+def build(claim: Claim, storage: Storage, settings: Settings, events: EventWriter) -> list[str]:
+    """Create the attempt's folder and return the trainer's command. Raises OSError, ValueError and LeaseLost."""
+    out = output_folder(claim, storage)
     out.mkdir(parents=True, exist_ok=True)
     if claim.upload is not None:
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
@@ -37,54 +37,54 @@ def build(claim: Claim, storage: Storage, settings: Settings, ledger: Ledger) ->
     config.write_text(json.dumps(claim.config, indent=2, allow_nan=False))
     trainer = settings.trainer_command or [sys.executable, "-m", "ssl_core", "run"]
     command = [*trainer, str(config), "--data", str(storage.absolute(claim.dataset_path)), "--out", str(out)]
-    told = out / "provenance.json"
-    told.write_text(json.dumps(claim.provenance, allow_nan=False))
-    command += ["--provenance", str(told)]
+    provenance = out / "provenance.json"
+    provenance.write_text(json.dumps(claim.provenance, allow_nan=False))
+    command += ["--provenance", str(provenance)]
     if claim.model_path is not None:
         command += ["--model", str(storage.absolute(claim.model_path))]
-    if (checkpoint := _checkpoint(claim, storage, ledger)) is not None:
+    if (checkpoint := _find_checkpoint(claim, storage, events)) is not None:
         command += ["--resume", str(checkpoint)]
     return [*command, "--events"]
 
 
-def _ingest(claim: Claim) -> list[str]:
+def _ingest_arguments(claim: Claim) -> list[str]:
     return ["worker.uploads.ingest", "--on-bad-file", claim.config["on_bad_file"]]
 
 
-def _import(claim: Claim) -> list[str]:
-    asked = {name: claim.config[name] for name in Import.model_fields}
+def _import_arguments(claim: Claim) -> list[str]:
+    config = {name: claim.config[name] for name in Import.model_fields}
     return [
         "worker.uploads.import_weights",
         "--config",
-        json.dumps(asked),
+        json.dumps(config),
         "--provenance",
         json.dumps(claim.provenance),
     ]
 
 
-_READERS = {"ingest": _ingest, IMPORT: _import}  # of uploads, by the kind of job
+_READERS = {"ingest": _ingest_arguments, IMPORT: _import_arguments}  # arguments of upload readers, by job kind
 
 
-def _checkpoint(claim: Claim, storage: Storage, ledger: Ledger) -> Path | None:
-    """Return the newest checkpoint that is as it was written; say in the ledger which ones are not."""
+def _find_checkpoint(claim: Claim, storage: Storage, events: EventWriter) -> Path | None:
+    """Return the newest checkpoint whose SHA-256 matches; drop and log those that are missing or damaged."""
     for candidate in claim.checkpoints:
-        fault = _fault(storage.absolute(candidate.path), candidate.sha256, ledger)
+        fault = _check_file(storage.absolute(candidate.path), candidate.sha256, events)
         if fault is None:
             return storage.absolute(candidate.path)
-        message = f"The checkpoint of step {candidate.step} is {fault}; going on from an earlier one or the start."
+        message = f"The checkpoint of step {candidate.step} is {fault}; resuming from an earlier one or from the start."
         data = {"step": candidate.step, "path": candidate.path}
-        ledger.disown(candidate.path, Log("warning", message, "checkpoint_damaged", data))
+        events.drop_checkpoint(candidate.path, Log("warning", message, "checkpoint_damaged", data))
     return None
 
 
-def _fault(path: Path, sha256: str, ledger: Ledger) -> str | None:
-    """Say what is wrong with the file, if anything. The lease is kept while a large one is read."""
+def _check_file(path: Path, sha256: str, events: EventWriter) -> str | None:
+    """Return "missing", "damaged", or None for a good file. Renews the lease while it reads."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-                ledger.sync()
+                events.flush()
     except FileNotFoundError:
         return "missing"
     return None if digest.hexdigest() == sha256 else "damaged"

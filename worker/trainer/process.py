@@ -1,8 +1,8 @@
-"""A trainer's process: started, read line by line, stopped, and cleared away with everything that it started.
+"""A trainer process: starts it, reads its lines, stops it, and kills it with all its children.
 
-It runs in a session of its own, so that a signal to its group reaches its children and nobody else's. The kernel kills
-it when the process that started it ends. That is asked for between fork and exec and not left to the trainer, because
-trainers may be anybody's; that place is safe here because a Celery child runs one thread.
+It runs in a session of its own, so that a signal to its group reaches its children and no other process. The kernel
+kills it when its parent ends. That is set between fork and exec, not by the trainer, because a trainer may be any
+program; it is safe here because a Celery child runs one thread.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from ssl_core.distributed import parent_death
 MAX_LINE_BYTES = 4 * 2**20
 _TAIL_BYTES = 8 * 2**10
 _CHUNK_BYTES = 2**18
-_MOST_CHUNKS_LEFT = 8
+_MAX_FINAL_CHUNKS = 8
 _SECRETS = frozenset({"TWOVIEWS_DATABASE_URL", "TWOVIEWS_BROKER_URL", "TWOVIEWS_ENCODER_TOKEN", "TWOVIEWS_KEY"})
 
 
@@ -34,7 +34,7 @@ class TrainerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env=_without_secrets(os.environ),
+            env=_drop_secrets(os.environ),
             preexec_fn=partial(parent_death.die_with_parent, os.getpid()),
         )
         assert self._process.stdout is not None
@@ -47,30 +47,30 @@ class TrainerProcess:
             self._selector.register(pipe, selectors.EVENT_READ)
         self._lines = LineSplitter()
         self._tail = b""
-        self.silent = False  # it closed its stdout: nothing more will come
+        self.stdout_closed = False
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     @property
-    def ended(self) -> bool:
-        """Whether the process itself has ended; its children may not have."""
+    def has_ended(self) -> bool:
+        """Whether the process itself has ended; its children may still run."""
         if self._process.returncode is not None:
             return True
         if not hasattr(os, "waitid"):  # macOS before Python 3.13
             return self._process.poll() is not None
-        # Left unreaped until `clear_away`: so long, no other process can get its id, and its group may be killed.
+        # Not reaped before `kill_and_reap`: until then no other process can get its id, and its group may be killed.
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     @property
     def stderr_tail(self) -> str:
-        """The last of what it wrote to stderr."""
+        """The last bytes of its stderr, decoded."""
         return self._tail.decode("utf-8", "replace").strip()
 
-    def read(self, timeout_seconds: float, listening: bool = True) -> list[bytes]:
-        """Return the lines that came within the time; when not `listening`, its stdout is left to fill up."""
-        self._listen(listening)
+    def read(self, timeout_seconds: float, with_stdout: bool = True) -> list[bytes]:
+        """Return the lines that arrive within the time; without `with_stdout` its stdout pipe is left to fill up."""
+        self._select_stdout(with_stdout)
         lines: list[bytes] = []
         for key, _ in self._selector.select(timeout_seconds):
             if key.fileobj is self._stdout:
@@ -80,53 +80,53 @@ class TrainerProcess:
         return lines
 
     def stop(self) -> None:
-        """Ask it to write a checkpoint and end."""
-        if not self.ended:
+        """Send SIGTERM: the trainer writes a checkpoint and ends."""
+        if not self.has_ended:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kill it and whatever it started."""
+        """Kill its process group."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def clear_away(self) -> list[bytes]:
-        """Kill what is left of it and of its children, reap it, and return the lines that were still in the pipe."""
+    def kill_and_reap(self) -> list[bytes]:
+        """Kill the process group, reap the process, and return the lines that were still in the pipe."""
         self.kill()
         self._process.wait()
         lines: list[bytes] = []
-        for _ in range(_MOST_CHUNKS_LEFT):  # a pipe holds less; a child that fled the group might write for ever
+        for _ in range(_MAX_FINAL_CHUNKS):  # a pipe holds less; a child outside the group might write without end
             lines += self._read_stdout()
             self._read_stderr()
-        lines += self._lines.rest()
+        lines += self._lines.flush()
         self._selector.close()
         self._stdout.close()
         self._stderr.close()
         return lines
 
-    def exit_sentence(self) -> str:
-        """Say how it ended, for people. Only after `clear_away`."""
+    def describe_exit(self) -> str:
+        """Return a sentence about the exit status. Only after `kill_and_reap`."""
         code = self._process.returncode
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-            return "the trainer was killed (SIGKILL), perhaps because memory ran out"
+            return "the trainer was killed (SIGKILL), possibly out of memory"
         if code < 0:
-            return f"the trainer was ended by {_signal_name(-code)}"
+            return f"the trainer was terminated by {_signal_name(-code)}"
         if code == 0:
             return "the trainer ended without a result"
         return f"the trainer ended with exit code {code}"
 
-    def _listen(self, listening: bool) -> None:
+    def _select_stdout(self, selected: bool) -> None:
         registered = self._stdout in self._selector.get_map()
-        if listening and not registered and not self.silent:
+        if selected and not registered and not self.stdout_closed:
             self._selector.register(self._stdout, selectors.EVENT_READ)
-        elif registered and not listening:
+        elif registered and not selected:
             self._selector.unregister(self._stdout)
 
     def _read_stdout(self) -> list[bytes]:
         chunk = _read(self._stdout)
-        if chunk == b"" and not self.silent:
-            self.silent = True
-            self._listen(False)
+        if chunk == b"" and not self.stdout_closed:
+            self.stdout_closed = True
+            self._select_stdout(False)
         return self._lines.feed(chunk or b"")
 
     def _read_stderr(self) -> None:
@@ -138,44 +138,44 @@ class TrainerProcess:
 
 
 class LineSplitter:
-    """Bytes as they come, in; whole lines, out. Of a line longer than `longest` bytes only the start comes out."""
+    """Splits chunks of bytes into whole lines. Lines are truncated to `max_bytes`."""
 
-    def __init__(self, longest: int = MAX_LINE_BYTES) -> None:
-        self._longest = longest
+    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._parts: list[bytes] = []
         self._length = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that `chunk` completes, without their newlines; empty lines are left out."""
+        """Return the lines that `chunk` completes, without newlines and without empty lines."""
         *ends, rest = chunk.split(b"\n")
-        lines = [line for end in ends if (line := self._complete(end))]
-        self._keep(rest)
+        lines = [line for end in ends if (line := self._end_line(end))]
+        self._append(rest)
         return lines
 
-    def rest(self) -> list[bytes]:
-        """Return what came after the last newline."""
-        return [line] if (line := self._complete(b"")) else []
+    def flush(self) -> list[bytes]:
+        """Return the bytes after the last newline, if any."""
+        return [line] if (line := self._end_line(b"")) else []
 
-    def _complete(self, end: bytes) -> bytes:
-        self._keep(end)
+    def _end_line(self, end: bytes) -> bytes:
+        self._append(end)
         line = b"".join(self._parts)
         self._parts, self._length = [], 0
         return line
 
-    def _keep(self, part: bytes) -> None:
-        room = self._longest - self._length
+    def _append(self, part: bytes) -> None:
+        room = self._max_bytes - self._length
         if part and room > 0:
             self._parts.append(part[:room])
         self._length += len(part)
 
 
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a trainer may know: one opens untrusted images, another may be anybody's program."""
+def _drop_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Drop the service's credentials: trainers open untrusted files and may be third-party programs."""
     return {name: value for name, value in environment.items() if name not in _SECRETS}
 
 
 def _read(pipe: IO[bytes]) -> bytes | None:
-    """Return what is in the pipe; empty at its end, None when there is nothing just now."""
+    """Return the bytes in the pipe: empty at its end, None when it holds none now."""
     try:
         return os.read(pipe.fileno(), _CHUNK_BYTES)
     except BlockingIOError:

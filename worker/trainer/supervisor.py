@@ -1,7 +1,7 @@
-"""The supervisor: sees one attempt at a job through, from a claimed row to a verdict.
+"""The supervisor: runs one attempt at a job, from the claimed row to its outcome.
 
-It starts the trainer, stores what it says, keeps the lease, passes on "cancel" and "stop", and clears the process away.
-No thread and no torch: one loop that waits for the trainer's pipe for a moment, then looks at the ledger and the clock.
+It starts the trainer, stores its events, renews the lease, forwards "cancel" and "stop", and kills the process group.
+No thread and no torch: one loop polls the trainer's pipe, the event writer and the clock.
 """
 
 import logging
@@ -22,12 +22,12 @@ from ssl_core.errors import StorageFull
 from ssl_core.events import Failed, Log, Result, Stopped, from_line
 from ssl_core.files import FULL
 from worker.trainer import command, temporaries
-from worker.trainer.ledger import Ledger
+from worker.trainer.event_writer import EventWriter
 from worker.trainer.process import TrainerProcess
 
-_TICK_SECONDS = 0.1  # how soon a stop or a cancel is seen
-_MOST_COMPLAINTS = 20  # of one attempt, about lines that are no events
-_MOST_LAST_WORDS = 300  # characters
+_POLL_SECONDS = 0.1  # latency of a stop or a cancel
+_MAX_INVALID_LINES = 20  # logged per attempt
+_MAX_STDERR_CHARS = 300  # of the last line, in the reason of a failure
 _log = logging.getLogger(__name__)
 
 
@@ -36,134 +36,134 @@ def supervise(
     database: Database,
     storage: Storage,
     settings: Settings,
-    stopping: Callable[[], bool],
-    seen: Callable[[Session], object] = lambda session: None,
+    is_stopping: Callable[[], bool],
+    mark_seen: Callable[[Session], object] = lambda session: None,
 ) -> None:
-    """Run the claimed attempt to its end and store the verdict; write nothing more once the lease is lost.
+    """Run the claimed attempt and store its outcome; write nothing once the lease is lost.
 
-    `stopping` says that the worker is to end: the trainer writes a checkpoint, and the job goes back to the queue,
-    uncounted. `seen` is called in a transaction, at about each heartbeat that the database has heard.
+    When `is_stopping` returns true, the trainer writes a checkpoint and the job is requeued without counting the
+    attempt. `mark_seen` is called in a transaction at about each heartbeat.
     """
-    folder = command.folder(claim, storage)
-    ledger = Ledger(claim, storage.relative(folder), database, settings, seen)
-    attempt = _Attempt(claim, ledger, settings, stopping)
+    folder = command.output_folder(claim, storage)
+    events = EventWriter(claim, storage.relative(folder), database, settings, mark_seen)
+    attempt = _Attempt(claim, events, settings, is_stopping)
     try:
         try:
-            attempt.run(partial(command.build, claim, storage, settings, ledger))
-            temporaries.remove(folder)  # before the verdict: after it, nobody would come back to do so
-            ledger.close(attempt.verdict())
+            attempt.run(partial(command.build, claim, storage, settings, events))
+            temporaries.remove(folder)  # before the outcome: after it no other attempt would remove them
+            events.close(attempt.choose_outcome())
         except BadEvent as error:
             temporaries.remove(folder)
-            ledger.close(attempt.protest(error))
+            events.close(attempt.reject_event(error))
     except LeaseLost as lost:
-        _log.warning("Attempt %d at %s is not ours any more: %s", claim.attempt, claim.job_id, lost)
+        _log.warning("Attempt %d at %s has lost its lease: %s", claim.attempt, claim.job_id, lost)
         temporaries.remove(folder)
 
 
 class _Attempt:
-    """What is known of a running attempt, and what follows from it."""
+    """The state of a running attempt, and the outcome that follows from it."""
 
-    def __init__(self, claim: Claim, ledger: Ledger, settings: Settings, stopping: Callable[[], bool]) -> None:
-        self._fault = ""
-        self._no_room = False
+    def __init__(self, claim: Claim, events: EventWriter, settings: Settings, is_stopping: Callable[[], bool]) -> None:
+        self._exit_reason = ""
+        self._storage_full = False
         self._stderr = ""
-        self._ledger = ledger
+        self._events = events
         self._grace_seconds = settings.grace_seconds
-        held: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
-        self._finish: Callable[..., object] = partial(leases.finish, **held)
-        self._release: Callable[..., object] = partial(leases.release, **held, patience=leases.RetryPolicy.of(settings))
-        self._stopping = stopping
-        self._asked: Literal["cancel", "pause", "stop"] | None = None
-        self._last: Result | Failed | Stopped | None = None
+        row: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
+        self._finish: Callable[..., object] = partial(leases.finish, **row)
+        self._release: Callable[..., object] = partial(leases.release, **row, patience=leases.RetryPolicy.of(settings))
+        self._is_stopping = is_stopping
+        self._requested: Literal["cancel", "pause", "stop"] | None = None
+        self._final_event: Result | Failed | Stopped | None = None
         self._kill_at: float | None = None
-        self._complaints = 0
+        self._invalid_lines = 0
 
     def run(self, build: Callable[[], list[str]]) -> None:
-        """Start the trainer and listen until it has ended. Raises LeaseLost and BadEvent."""
+        """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
         try:
             process = TrainerProcess(build())
         except (OSError, ValueError) as error:
-            self._fault = f"the trainer could not be started: {error}"
-            self._no_room = isinstance(error, OSError) and error.errno in FULL
+            self._exit_reason = f"the trainer could not be started: {error}"
+            self._storage_full = isinstance(error, OSError) and error.errno in FULL
             return
-        self._watch(process)
+        self._read_until_exit(process)
 
-    def verdict(self) -> Callable[[Session], object]:
-        """Return what to write of how it ended."""
-        if self._ledger.signal == "cancel":
+    def choose_outcome(self) -> Callable[[Session], object]:
+        """Return the write that finishes or releases the job."""
+        if self._events.signal == "cancel":
             return partial(self._finish, status="cancelled", error=None)
-        if isinstance(self._last, Result):
+        if isinstance(self._final_event, Result):
             return partial(self._finish, status="succeeded", error=None)
-        if isinstance(self._last, Failed) and not self._last.retry:
-            error = {**self._last.data, "code": self._last.code, "detail": self._last.message}
+        if isinstance(self._final_event, Failed) and not self._final_event.retry:
+            error = {**self._final_event.data, "code": self._final_event.code, "detail": self._final_event.message}
             return partial(self._finish, status="failed", error=error)
-        if self._asked == "pause":
+        if self._requested == "pause":
             return partial(self._release, reason="Paused.", counts=False)
-        if self._asked == "stop" or self._stopping():
+        if self._requested == "stop" or self._is_stopping():
             return partial(self._release, reason="The worker was stopped.", counts=False)
-        if self._no_room:  # no fault of the job's, and it may last: a job waits for as long as it takes
+        if self._storage_full:  # not the job's fault: it waits without a limit
             return partial(self._release, reason="The storage is full.", counts=False, waits=True)
-        reason = self._reason()
-        self._ledger.add(Log("error", f"The attempt failed: {reason}", "attempt_failed", {"stderr": self._stderr}))
+        reason = self._describe_failure()
+        self._events.add(Log("error", f"The attempt failed: {reason}", "attempt_failed", {"stderr": self._stderr}))
         return partial(self._release, reason=reason, counts=True)
 
-    def protest(self, error: BadEvent) -> Callable[[Session], object]:
-        """Return what to write when the trainer said something that cannot be: another attempt would say it again."""
+    def reject_event(self, error: BadEvent) -> Callable[[Session], object]:
+        """Return the write that fails the job for an invalid event, which another attempt would repeat."""
         return partial(self._finish, status="failed", error={"code": "bad_event", "detail": str(error)})
 
-    def _watch(self, process: TrainerProcess) -> None:
-        """Listen until the trainer has ended, and leave nothing of it behind."""
+    def _read_until_exit(self, process: TrainerProcess) -> None:
+        """Read events until the trainer has ended, then kill its process group."""
         rest: list[bytes] = []
         try:
-            while not process.ended:
-                self._hear(process.read(_TICK_SECONDS, listening=not self._ledger.full))
-                self._ledger.sync()
-                self._steer(process)
+            while not process.has_ended:
+                self._add_events(process.read(_POLL_SECONDS, with_stdout=not self._events.is_full))
+                self._events.flush()
+                self._forward_request(process)
         finally:
-            rest = process.clear_away()
-        self._hear(rest)
-        self._fault = process.exit_sentence()
+            rest = process.kill_and_reap()
+        self._add_events(rest)
+        self._exit_reason = process.describe_exit()
         self._stderr = process.stderr_tail
 
-    def _hear(self, lines: list[bytes]) -> None:
+    def _add_events(self, lines: list[bytes]) -> None:
         for line in lines:
             try:
                 event = from_line(line)
             except (ValueError, RecursionError):
-                self._complain(line)
+                self._log_invalid(line)
                 continue
-            self._ledger.add(event)
+            self._events.add(event)
             if isinstance(event, Result | Failed | Stopped):
-                self._last = event
-                self._no_room = isinstance(event, Failed) and event.code == StorageFull.code
+                self._final_event = event
+                self._storage_full = isinstance(event, Failed) and event.code == StorageFull.code
 
-    def _complain(self, line: bytes) -> None:
-        self._complaints += 1
-        if self._complaints <= _MOST_COMPLAINTS:
+    def _log_invalid(self, line: bytes) -> None:
+        self._invalid_lines += 1
+        if self._invalid_lines <= _MAX_INVALID_LINES:
             start = line[:200].decode("utf-8", "replace")
             message = "The trainer wrote a line that is not an event."
-            self._ledger.add(Log("warning", message, "not_an_event", {"start": start, "bytes": len(line)}))
+            self._events.add(Log("warning", message, "not_an_event", {"start": start, "bytes": len(line)}))
 
-    def _steer(self, process: TrainerProcess) -> None:
-        """Pass on what is asked of the attempt; kill what has not ended in time."""
+    def _forward_request(self, process: TrainerProcess) -> None:
+        """Stop the trainer on a request; kill it when it has not ended within the grace time."""
         now = time.monotonic()
-        if self._asked is None and (asked := self._wish()) is not None:
-            self._asked, self._kill_at = asked, now + self._grace_seconds
+        if self._requested is None and (request := self._read_request()) is not None:
+            self._requested, self._kill_at = request, now + self._grace_seconds
             process.stop()
-        elif self._kill_at is None and (self._last is not None or process.silent):
-            self._kill_at = now + self._grace_seconds  # it has said its last word, so it should be gone
+        elif self._kill_at is None and (self._final_event is not None or process.stdout_closed):
+            self._kill_at = now + self._grace_seconds  # no event can follow, so it should end
         if self._kill_at is not None and now >= self._kill_at:
             process.kill()
 
-    def _wish(self) -> Literal["cancel", "pause", "stop"] | None:
-        if self._ledger.signal != "run":
-            return self._ledger.signal
-        return "stop" if self._stopping() else None
+    def _read_request(self) -> Literal["cancel", "pause", "stop"] | None:
+        if self._events.signal != "run":
+            return self._events.signal
+        return "stop" if self._is_stopping() else None
 
-    def _reason(self) -> str:
-        if isinstance(self._last, Failed):
-            return f"{self._last.code}: {self._last.message}"
-        if isinstance(self._last, Stopped):
-            return "the trainer was stopped by somebody else"
-        last_words = self._stderr.rpartition("\n")[2][:_MOST_LAST_WORDS]
-        return f"{self._fault}: {last_words}" if last_words else self._fault
+    def _describe_failure(self) -> str:
+        if isinstance(self._final_event, Failed):
+            return f"{self._final_event.code}: {self._final_event.message}"
+        if isinstance(self._final_event, Stopped):
+            return "the trainer was stopped by another process"
+        last_line = self._stderr.rpartition("\n")[2][:_MAX_STDERR_CHARS]
+        return f"{self._exit_reason}: {last_line}" if last_line else self._exit_reason

@@ -1,12 +1,12 @@
-"""Temporary files of attempts: names that start with a dot or end in `.tmp`, left where a trainer was killed."""
+"""Temporary files of attempts: names that start with a dot or end in `.tmp`, left by a killed trainer."""
 
 from pathlib import Path
 
 
 def remove(folder: Path) -> None:
-    """Remove those of an attempt whose trainer has ended, and of the attempts before it, which are others' no more.
+    """Remove the temporary files of an attempt whose trainer has ended, and of the job's earlier attempts.
 
-    `folder` is the attempt's: its last part is `a<number>`, and its siblings are the job's other attempts.
+    `folder` is the attempt's, `a<number>`; its siblings are the job's other attempts.
     """
     number = int(folder.name[1:])
     for earlier in range(1, number + 1):

@@ -1,1 +1,1 @@
-"""An upload becomes a dataset or a model, in a sandboxed process."""
+"""Readers of uploads: a dataset or a model from untrusted files, in a sandboxed process."""

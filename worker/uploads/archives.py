@@ -1,8 +1,7 @@
-"""Archives: an upload as a stream of its files, whatever it was packed with.
+"""Archives: reads an upload as a stream of files, from zip, tar, npz or Parquet.
 
-The kind is told from the first bytes. Nothing is written to disk, so no name in an archive is ever a path; names that
-would be dangerous as paths refuse the whole upload all the same. Each reader yields what it can and raises PackError
-where it cannot go on.
+The format is detected by magic bytes. Nothing is written to disk, so a name in an archive is never used as a path; an
+unsafe path rejects the whole upload nevertheless. Readers yield items until an error, which they raise as PackError.
 """
 
 import errno
@@ -24,11 +23,11 @@ from worker.uploads.limits import Limits, Meter
 
 Reader = Callable[[IO[bytes], Meter], Iterator[Item | BadFile]]
 
-_KNOWN = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet are read"
+_SUPPORTED = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet"
 _CHUNK = 2**20
-_MAX_WINDOW = 2**27  # of zstd: 128 MiB, what `zstd --long` asks of a reader
+_MAX_WINDOW = 2**27  # of zstd: 128 MiB, as `zstd --long` needs
 _ZIP_ENCRYPTED = 0x1 | 0x40 | 0x2000
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks others without a bound on the output
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile does not bound the output of other methods
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
 _ZIP_TYPES = {
     stat.S_IFLNK: BadFile("", "symlink", "The entry is a symbolic link."),
@@ -40,7 +39,7 @@ _ZIP_TYPES = {
 
 
 def read(file: IO[bytes], limits: Limits) -> Iterator[Item | BadFile]:
-    """Yield the upload's files in the order in which they stand. Raises PackError."""
+    """Yield the upload's files in archive order. Raises PackError."""
     meter = Meter(limits, os.fstat(file.fileno()).st_size)
     head = file.read(512)
     file.seek(0)
@@ -49,41 +48,41 @@ def read(file: IO[bytes], limits: Limits) -> Iterator[Item | BadFile]:
             return reader(file, meter)
     if tar.is_header(head):
         return tar.read(file, meter)
-    raise PackError("not_an_archive", f"The file is not an archive of a known kind: {_KNOWN}.")
+    raise PackError("not_an_archive", f"The file is not an archive of a supported format: {_SUPPORTED}.")
 
 
 def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a zip archive, or the images of an npz one."""
     with _open_zip(file) as archive:
-        entries = _zip_entries(archive, file)
+        entries = _list_zip_entries(archive, file)
         names = {entry.filename for entry in entries}
         if names and all(name.endswith(".npy") for name in names):
             yield from npz.read(archive, meter)
             return
         for entry in entries:
             meter.add_entry()
-            name = tar.safe_path(entry.filename)
+            name = tar.clean_path(entry.filename)
             if not entry.is_dir():
-                yield _zip_entry(archive, entry, name, meter)
+                yield _read_zip_entry(archive, entry, name, meter)
 
 
 def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a gzipped tar archive."""
     with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-        yield from _guarded(stream, meter, (gzip.BadGzipFile, zlib.error))
+        yield from _read_tar(stream, meter, (gzip.BadGzipFile, zlib.error))
 
 
 def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a tar archive packed with xz."""
     with lzma.LZMAFile(file) as stream:
-        yield from _guarded(stream, meter, (lzma.LZMAError,))
+        yield from _read_tar(stream, meter, (lzma.LZMAError,))
 
 
 def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the files of a tar archive packed with zstd."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as stream:
-        yield from _guarded(stream, meter, (zstandard.ZstdError,))
+        yield from _read_tar(stream, meter, (zstandard.ZstdError,))
 
 
 READERS: dict[bytes, Reader] = {
@@ -96,11 +95,11 @@ READERS: dict[bytes, Reader] = {
 }
 
 
-def _guarded(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | BadFile]:
+def _read_tar(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | BadFile]:
     try:
         yield from tar.read(stream, meter)
     except EOFError as error:
-        raise tar.truncated() from error
+        raise tar.truncated_error() from error
     except damage as error:
         raise PackError(
             "corrupt_archive", f"The archive is damaged: {folder_layout.clean_text(str(error))}."
@@ -111,26 +110,26 @@ def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(file)
     except UnicodeDecodeError as error:
-        raise PackError("corrupt_archive", "A name in the archive says that it is UTF-8 and is not.") from error
+        raise PackError("corrupt_archive", "A file name in the archive is not valid UTF-8.") from error
     except NotImplementedError as error:
-        raise PackError("corrupt_archive", f"The zip archive is of an unknown kind: {error}.") from error
+        raise PackError("corrupt_archive", f"The zip archive has an unsupported format: {error}.") from error
     except (zipfile.BadZipFile, ValueError, OSError) as error:
-        # A list that is said to stand where no file reaches is damage; anything else of the system's is the disk.
+        # EINVAL: the central directory lies outside of the file. Other OSErrors are faults of the disk.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise PackError(
-            "truncated_archive", "The zip archive is cut short or damaged: the list of its files cannot be read."
+            "truncated_archive", "The zip archive is truncated or damaged: its central directory cannot be read."
         ) from error
 
 
-def _zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
+def _list_zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
     size = os.fstat(file.fileno()).st_size
     if all(0 <= entry.header_offset < size for entry in archive.infolist()):
         return archive.infolist()
-    raise PackError("corrupt_archive", "The zip archive is damaged: it says that files stand outside of it.")
+    raise PackError("corrupt_archive", "The zip archive is damaged: it lists files outside of itself.")
 
 
-def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | BadFile:
+def _read_zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | BadFile:
     fault = _ZIP_TYPES.get(stat.S_IFMT(entry.external_attr >> 16))
     if fault is not None:
         return BadFile(name, fault.code, fault.detail)
@@ -139,18 +138,18 @@ def _zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, mete
     if entry.compress_type not in _ZIP_METHODS:
         return BadFile(name, "unsupported_compression", "The entry is neither stored nor deflated.")
     try:
-        data = _zip_data(archive, entry, meter)
+        data = _read_zip_data(archive, entry, meter)
     except _ZIP_DAMAGE as error:
         return BadFile(name, "corrupt_entry", f"The entry is damaged: {folder_layout.clean_text(str(error))}.")
     if len(data) > meter.limits.image_bytes:
-        return tar.too_large(name, meter)
+        return tar.too_large_file(name, meter)
     if len(data) < entry.file_size:
-        return BadFile(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive says.")
+        return BadFile(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive declares.")
     return Item(name, data)
 
 
-def _zip_data(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, meter: Meter) -> bytes:
-    """Return the entry's bytes, one more than an image may have at the most."""
+def _read_zip_data(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, meter: Meter) -> bytes:
+    """Return at most `image_bytes + 1` bytes of the entry."""
     data = bytearray()
     with archive.open(entry) as stream:
         while len(data) <= meter.limits.image_bytes:

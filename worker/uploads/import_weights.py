@@ -1,7 +1,7 @@
-"""The importer: from uploaded weights to a model, in a process that may do little else.
+"""Weight import: converts uploaded weights to a saved model, in a sandboxed process.
 
-`python -m worker.uploads.import_weights UPLOAD --out DIR` is a child of the supervisor, as `worker.uploads.ingest` is; the model is
-`DIR/model`. torch is loaded first, and what it takes does not count.
+`python -m worker.uploads.import_weights UPLOAD --out DIR` is a child of the supervisor, as `worker.uploads.ingest` is.
+The model is `DIR/model`. The memory limit does not count what torch takes when it is loaded.
 """
 
 import argparse
@@ -23,38 +23,41 @@ MODEL_FOLDER = "model"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    options = _options(arguments)
-    process.heed()
-    memory = sandbox.taken_bytes() + options.import_memory_bytes
-    sandbox.enter(sandbox.Allowance(memory, int(options.import_seconds), 2 * options.max_weights_bytes))
-    events = process.guarded(_importing(options.upload, options.out, options.config, options.provenance), BadWeights)
-    return process.tell(events, None if options.events else _sentence)
+    options = _parse_options(arguments)
+    process.stop_on_sigterm()
+    memory = sandbox.address_space_bytes() + options.import_memory_bytes
+    sandbox.enter(sandbox.ResourceLimits(memory, int(options.import_seconds), 2 * options.max_weights_bytes))
+    events = process.catch_errors(_import(options.upload, options.out, options.config, options.provenance), BadWeights)
+    return process.write_events(events, None if options.events else _format_event)
 
 
-def _importing(upload: Path, out: Path, asked: Import, told: dict[str, Any]) -> Iterator[Event]:
-    weights, card = import_weights(upload, out / MODEL_FOLDER, asked, told)
+def _import(upload: Path, out: Path, config: Import, provenance: dict[str, Any]) -> Iterator[Event]:
+    weights, card = import_weights(upload, out / MODEL_FOLDER, config, provenance)
     yield Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
     yield Result(card["imported"])
 
 
-def _sentence(event: Model | Result) -> str:
+def _format_event(event: Model | Result) -> str:
     if isinstance(event, Model):
         return f"{event.card['backbone']['name']}, {event.dim} features\n"
-    return f"{event.summary['matched']:,} tensors taken, {event.summary['left_out_count']:,} left out\n"
+    return f"{event.summary['matched']:,} tensors loaded, {event.summary['left_out_count']:,} left out\n"
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     settings = Settings()
     parser = argparse.ArgumentParser(
-        prog="python -m worker.uploads.import_weights", description="Turn weights into a model."
+        prog="python -m worker.uploads.import_weights", description="Convert weights to a saved model."
     )
     parser.add_argument("upload", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="where the folder of the model is made")
+    parser.add_argument("--out", type=Path, required=True, help="folder in which the model's folder is created")
     parser.add_argument("--config", type=Import.model_validate_json, default=Import(), help="an Import, as JSON")
     parser.add_argument(
-        "--provenance", type=json.loads, default={}, help="its origin (`ssl_core.serialization.provenance`), as JSON"
+        "--provenance",
+        type=json.loads,
+        default={},
+        help="the model card's provenance, as JSON",
     )
-    parser.add_argument("--events", action="store_true", help="say how it goes as JSON lines")
+    parser.add_argument("--events", action="store_true", help="write events as JSON lines")
     for name in ("max_weights_bytes", "import_memory_bytes", "import_seconds"):
         default = getattr(settings, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)

@@ -1,18 +1,18 @@
-"""The meter: how much an upload has unpacked to, counted as it is read, and the limits of that."""
+"""Upload limits, and the meter that counts unpacked bytes and entries against them."""
 
 from dataclasses import dataclass
 
 from ssl_core.data.pack import PackError
 
-# Below this much nothing is a bomb, however well it was packed.
+# An upload that unpacks to less is never a decompression bomb, whatever its ratio.
 _HARMLESS_BYTES = 64 * 2**20
-# Folders and documents count as entries too, but not as images.
+# Folders and other files count as entries, but not as images.
 _SPARE_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an upload may hold; `ratio` is unpacked bytes over packed ones."""
+    """Limits of one upload; `ratio` is unpacked bytes over packed bytes."""
 
     unpacked_bytes: int
     ratio: float
@@ -22,7 +22,7 @@ class Limits:
 
 
 class Meter:
-    """Counts real bytes and entries, whatever an archive declares."""
+    """Counts the bytes and entries that are read, not those that an archive declares."""
 
     def __init__(self, limits: Limits, packed_bytes: int) -> None:
         self.limits = limits
@@ -31,7 +31,7 @@ class Meter:
         self._entries = 0
 
     def add_bytes(self, count: int) -> None:
-        """Raises PackError when the upload has unpacked to too much."""
+        """Raises PackError when the upload unpacks to too many bytes."""
         self._bytes += count
         if self._bytes > self.limits.unpacked_bytes:
             raise PackError("too_much_data", f"It unpacks to more than {self.limits.unpacked_bytes:,} bytes.")

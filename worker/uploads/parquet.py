@@ -1,6 +1,6 @@
-"""The table: a Parquet file with a column of encoded images as a stream of images.
+"""Parquet files: reads a column of encoded images as a stream of images.
 
-The images are bytes, or structs with `bytes` in them as Hugging Face has it; `label` and `split` may stand beside them.
+Images are bytes, or structs with a field `bytes` as in Hugging Face datasets; columns `label` and `split` are optional.
 """
 
 import json
@@ -14,51 +14,51 @@ from ssl_core.data.folder_layout import SPLIT_NAMES, Split
 from ssl_core.data.pack import BadFile, Item, PackError
 from worker.uploads.limits import Meter
 
-_ROWS_AT_ONCE = 32
+_BATCH_ROWS = 32
 _IMAGE_NAMES = ("image", "img", "images")
 _LABEL_NAMES = ("label", "labels", "class")
 
 
 def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield an image for each row. Raises PackError."""
-    pa.set_memory_pool(pa.system_memory_pool())  # the others reserve far more address space than they use
+    pa.set_memory_pool(pa.system_memory_pool())  # the other pools reserve far more address space than they use
     try:
-        yield from _rows(file, meter)
+        yield from _read_rows(file, meter)
     except (pa.ArrowException, OSError) as error:
-        # Arrow's own OSErrors are about the file's content and have no number; the system's have one.
+        # Arrow's OSErrors about the file's content have no errno; those of the system have one.
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
             raise
-        raise PackError("corrupt_archive", "The Parquet file is cut short or damaged.") from error
+        raise PackError("corrupt_archive", "The Parquet file is truncated or damaged.") from error
     except UnicodeDecodeError as error:
-        raise PackError("corrupt_archive", "A column of text holds bytes that are not UTF-8.") from error
+        raise PackError("corrupt_archive", "A text column holds invalid UTF-8.") from error
 
 
-def _rows(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def _read_rows(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     table = pq.ParquetFile(file, pre_buffer=False)
     schema = table.schema_arrow
     if table.metadata.num_rows > meter.limits.images:
         raise PackError("too_many_images", f"There are more than {meter.limits.images:,} images.")
-    image = _image_column(schema)
+    image = _find_image_column(schema)
     label = next((name for name in _LABEL_NAMES if name in schema.names), None)
     split = "split" if "split" in schema.names else None
-    classes = _class_names(schema, label)
+    classes = _read_class_names(schema, label)
     for name in (image, label, split):
         if schema.names.count(name) > 1:
-            raise PackError("doubled_column", f"There are several columns {name}.")
-    _judge(schema, label, split)
+            raise PackError("doubled_column", f"The column {name} is there more than once.")
+    _check_types(schema, label, split)
     struct = pa.types.is_struct(schema.field(image).type)
     columns = [f"{image}.bytes" if struct else image, *(name for name in (label, split) if name)]
     number = 0
-    for batch in table.iter_batches(_ROWS_AT_ONCE, columns=columns, use_threads=False):
+    for batch in table.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
         pixels = batch.column(image).field("bytes") if struct else batch.column(image)
         labels = batch.column(label).to_pylist() if label else [None] * len(batch)
         splits = batch.column(split).to_pylist() if split else ["train"] * len(batch)
         for data, value, part in zip(pixels, labels, splits, strict=True):
-            yield _item(f"row {number:09d}", data, _label(value, classes), _split(part), meter)
+            yield _make_item(f"row {number:09d}", data, _name_label(value, classes), _parse_split(part), meter)
             number += 1
 
 
-def _item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
+def _make_item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
     if not data.is_valid:
         return BadFile(name, "empty", "The row has no image.")
     view = data.as_buffer()
@@ -68,7 +68,7 @@ def _item(name: str, data: Any, label: str | int | None, split: Split, meter: Me
     return Item(name, view.to_pybytes(), label, split)
 
 
-def _image_column(schema: pa.Schema) -> str:
+def _find_image_column(schema: pa.Schema) -> str:
     candidates: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
     named = [name for name in _IMAGE_NAMES if name in candidates]
     if named or len(candidates) == 1:
@@ -86,7 +86,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _judge(schema: pa.Schema, label: str | None, split: str | None) -> None:
+def _check_types(schema: pa.Schema, label: str | None, split: str | None) -> None:
     for name, integers in ((label, True), (split, False)):
         if name is None:
             continue
@@ -94,11 +94,11 @@ def _judge(schema: pa.Schema, label: str | None, split: str | None) -> None:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         if not text and not (integers and pa.types.is_integer(kind)):
-            raise PackError("wrong_dtype", f"The column {name} cannot be read: it is of type {kind}.")
+            raise PackError("wrong_dtype", f"The column {name} has an unsupported type: {kind}.")
 
 
-def _class_names(schema: pa.Schema, label: str | None) -> list[str]:
-    """Return the names of the classes as `datasets` stores them, or none."""
+def _read_class_names(schema: pa.Schema, label: str | None) -> list[str]:
+    """Return the class names as Hugging Face `datasets` stores them; empty when there are none."""
     try:
         about = json.loads((schema.metadata or {})[b"huggingface"])
         names = about["info"]["features"][label]["names"]
@@ -107,12 +107,12 @@ def _class_names(schema: pa.Schema, label: str | None) -> list[str]:
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
 
 
-def _label(value: str | int | None, classes: list[str]) -> str | int | None:
+def _name_label(value: str | int | None, classes: list[str]) -> str | int | None:
     return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
 
 
-def _split(value: str | None) -> Split:
+def _parse_split(value: str | None) -> Split:
     split = SPLIT_NAMES.get(str(value or "train").casefold())
     if split is None:
-        raise PackError("unknown_split", "The column split holds something other than train, val and test.")
+        raise PackError("unknown_split", "The column split holds a value other than train, val and test.")
     return split

@@ -1,6 +1,6 @@
-"""A reader of uploads: what every process that opens one has in common, from its first event to its exit status.
+"""Upload reader processes: their events, error handling and exit codes, common to ingestion and weight import.
 
-It ends with 0, or 1 when the upload is at fault, 70 when something else is, 75 when it was told to stop.
+Exit codes: 0 success, 1 invalid upload, 70 other failure, 75 stopped.
 """
 
 import errno
@@ -18,58 +18,58 @@ from ssl_core.files import FULL
 from worker.uploads import sandbox
 
 
-class Told(BaseException):
-    """The process was told to stop."""
+class StopRequested(BaseException):
+    """SIGTERM was received."""
 
 
-def heed() -> None:
-    """Have SIGTERM raise Told."""
-    signal.signal(signal.SIGTERM, _stop)
+def stop_on_sigterm() -> None:
+    """Make SIGTERM raise StopRequested in the main thread."""
+    signal.signal(signal.SIGTERM, _raise_stop_requested)
 
 
-def guarded(events: Iterator[Event], refusal: type[PackError | BadWeights]) -> Iterator[Event]:
-    """Yield the events; whatever is raised instead of the last becomes a Failed. `refusal`: the upload is at fault."""
+def catch_errors(events: Iterator[Event], upload_error: type[PackError | BadWeights]) -> Iterator[Event]:
+    """Yield the events, and a Failed event for an exception; `upload_error` means an invalid upload."""
     try:
         yield from events
-    except refusal as error:
+    except upload_error as error:
         yield Failed(error.code, error.detail, data={"errors": error.errors})
-    except sandbox.OutOfTime:
-        yield Failed("out_of_time", "Reading this upload takes more time than the service gives.")
+    except sandbox.CpuTimeExceeded:
+        yield Failed("out_of_time", "Reading this upload takes more CPU time than the service allows.")
     except OSError as error:
-        yield _disk(error)
-    except Exception as error:  # noqa: BLE001 - a mistake of ours: the trace goes to the log, and another attempt is made
+        yield _storage_failure(error)
+    except Exception as error:  # noqa: BLE001 — a bug: the traceback goes to the log, and the job is retried
         if is_out_of_memory(error):
-            yield Failed("out_of_memory", "Reading this upload takes more memory than the service gives.")
+            yield Failed("out_of_memory", "Reading this upload takes more memory than the service allows.")
             return
         traceback.print_exc()
         yield Failed("internal", f"Reading the upload failed: {type(error).__name__}.", retry=True)
 
 
-def tell(events: Iterator[Event], sentence: Callable[[Any], str] | None) -> int:
-    """Write the events to stdout, as JSON lines or in sentences for people, and return the exit status."""
+def write_events(events: Iterator[Event], format_event: Callable[[Any], str] | None) -> int:
+    """Write the events to stdout, as JSON lines or by `format_event`, and return the exit status."""
     status = 70
     try:
         for event in events:
-            status = _say(event, sentence)
-    except Told:
-        status = _say(Stopped(step=0), sentence)
+            status = _write_event(event, format_event)
+    except StopRequested:
+        status = _write_event(Stopped(step=0), format_event)
     return status
 
 
-def _disk(error: OSError) -> Failed:
+def _storage_failure(error: OSError) -> Failed:
     if error.errno == errno.EFBIG:
-        return Failed("too_much_data", "What the upload becomes is larger than the service takes.")
+        return Failed("too_much_data", "The result is larger than the service allows.")
     if error.errno in FULL:
         return Failed(StorageFull.code, "The storage is full.", retry=True)
     return Failed("storage", f"Reading the upload failed: {error.strerror or error}.", retry=True)
 
 
-def _say(event: Event, sentence: Callable[[Any], str] | None) -> int:
-    """Write the event to stdout and return the exit status, should it be the last."""
-    if sentence is None:
+def _write_event(event: Event, format_event: Callable[[Any], str] | None) -> int:
+    """Write the event to stdout and return the exit status if it is the last."""
+    if format_event is None:
         sys.stdout.write(to_line(event))
     else:
-        sys.stdout.write(_ending(event) or sentence(event))
+        sys.stdout.write(_format_failure(event) or format_event(event))
     sys.stdout.flush()
     match event:
         case Failed(retry=retry):
@@ -79,7 +79,7 @@ def _say(event: Event, sentence: Callable[[Any], str] | None) -> int:
     return 0
 
 
-def _ending(event: Event) -> str | None:
+def _format_failure(event: Event) -> str | None:
     match event:
         case Failed(code=code, message=message, data=data):
             lines = [f"  {item['pointer']}: {item['detail']}\n" for item in data.get("errors", [])]
@@ -89,5 +89,5 @@ def _ending(event: Event) -> str | None:
     return None
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise Told
+def _raise_stop_requested(number: int, frame: FrameType | None) -> None:
+    raise StopRequested

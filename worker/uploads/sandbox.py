@@ -1,6 +1,6 @@
-"""The sandbox: what a process that opens untrusted bytes may use, from the moment it enters until it ends.
+"""The sandbox: kernel resource limits for a process that opens untrusted files.
 
-Limits are the kernel's. Where the platform has no such thing, that part does nothing.
+Limits that the platform does not have are skipped.
 """
 
 import ctypes
@@ -18,13 +18,13 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CPU_GRACE_SECONDS = 10
 
 
-class OutOfTime(Exception):
-    """The process has used the CPU time that it was given."""
+class CpuTimeExceeded(Exception):
+    """The process has used its CPU time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """What the process may use; `file_bytes` is of any one file that it writes."""
+class ResourceLimits:
+    """Limits of a process; `file_bytes` is for each file that it writes."""
 
     memory_bytes: int
     cpu_seconds: int
@@ -32,28 +32,28 @@ class Allowance:
     open_files: int = 128
 
 
-def enter(allowance: Allowance) -> None:
-    """Bind this process, for good. At the end of its CPU time the main thread gets OutOfTime."""
-    _allow_no_new_privileges()
+def enter(limits: ResourceLimits) -> None:
+    """Limit this process until it ends. At the end of its CPU time the main thread raises CpuTimeExceeded."""
+    _set_no_new_privileges()
     if sys.platform == "win32":
         return
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_FSIZE, allowance.file_bytes)
-    _limit(resource.RLIMIT_NOFILE, allowance.open_files)
-    if sys.platform == "linux":  # elsewhere the address space also counts what is shared, or cannot be limited
-        _limit(resource.RLIMIT_AS, allowance.memory_bytes)
-    signal.signal(signal.SIGXCPU, _out_of_time)
-    _limit(resource.RLIMIT_CPU, allowance.cpu_seconds, allowance.cpu_seconds + _CPU_GRACE_SECONDS)
+    _limit(resource.RLIMIT_FSIZE, limits.file_bytes)
+    _limit(resource.RLIMIT_NOFILE, limits.open_files)
+    if sys.platform == "linux":  # elsewhere it also counts shared memory, or cannot be limited
+        _limit(resource.RLIMIT_AS, limits.memory_bytes)
+    signal.signal(signal.SIGXCPU, _raise_cpu_time_exceeded)
+    _limit(resource.RLIMIT_CPU, limits.cpu_seconds, limits.cpu_seconds + _CPU_GRACE_SECONDS)
 
 
-def taken_bytes() -> int:
-    """Return the address space that this process has now, which an allowance counts."""
+def address_space_bytes() -> int:
+    """Return the address space of this process, which `memory_bytes` limits; 0 on platforms but Linux."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def _allow_no_new_privileges() -> None:
+def _set_no_new_privileges() -> None:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None, use_errno=True)
@@ -62,16 +62,16 @@ def _allow_no_new_privileges() -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _limit(what: int, soft: int, hard: int | None = None) -> None:
-    """Set the limit, never above the hard one that the process came with."""
+def _limit(resource_id: int, soft: int, hard: int | None = None) -> None:
+    """Set the limit, at most to the process's present hard limit."""
     if sys.platform == "win32":
         return
-    _, ceiling = resource.getrlimit(what)
+    _, ceiling = resource.getrlimit(resource_id)
     hard = soft if hard is None else hard
     if ceiling != resource.RLIM_INFINITY:
         soft, hard = min(soft, ceiling), min(hard, ceiling)
-    resource.setrlimit(what, (soft, hard))
+    resource.setrlimit(resource_id, (soft, hard))
 
 
-def _out_of_time(number: int, frame: FrameType | None) -> None:
-    raise OutOfTime(str(OutOfTime.__doc__))
+def _raise_cpu_time_exceeded(number: int, frame: FrameType | None) -> None:
+    raise CpuTimeExceeded(str(CpuTimeExceeded.__doc__))

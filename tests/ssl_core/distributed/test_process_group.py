@@ -35,6 +35,7 @@ VARIANTS = {name: {} for name in METHODS} | {
     "simsiam, four views": {},
     "dino, small views": {},
 }
+SEVERAL_VIEWS = {"simsiam, four views": {"views": {"num_views": 4}}}
 WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
 GLOBAL_LOSSES = {  # ours, of all rows; lightly's, of a process's rows
     "nt_xent": (
@@ -59,7 +60,7 @@ LABELS = torch.tensor(
 def build(variant):
     shape, name = {"name": "resnet10", "width": 0.125, "stem": "cifar"}, variant.split(",")[0]
     method = {"name": name, "projector": [12, 6], **OWN.get(name, {}), **VARIANTS[variant]}
-    asked = config.parse({"method": method, "backbone": shape, "batch_size": 16})
+    asked = config.parse({"method": method, "backbone": shape, "batch_size": 16, **SEVERAL_VIEWS.get(variant, {})})
     return build_method(resolve(asked, REPORT, Device("cpu", gains_from_bf16=False)), 0).double().train()
 
 

@@ -1,4 +1,4 @@
-"""Tests of the evaluation runs, on a small packed dataset and an untrained encoder."""
+"""kNN and linear evaluation runs, on a small packed dataset and an untrained encoder."""
 
 import errno
 import hashlib
@@ -42,16 +42,16 @@ CLASSES = ("dark", "light", "red")
 CPU = {"device": "cpu", "precision": "fp32"}
 
 
-def photo(seed: int, kind: int) -> np.ndarray:
+def make_image(seed: int, label: int) -> np.ndarray:
     image = np.random.default_rng(seed).integers(0, 120, (12, 12, 3), dtype=np.uint8)
-    if kind:
-        image[..., : 3 if kind == 1 else 1] += 80
+    if label:
+        image[..., : 3 if label == 1 else 1] += 80
     return image
 
 
 def packed(folder: Path, **counts: int) -> Path:
     items = [
-        Item(f"{split}{n:03}.png", encode_png(photo(n, n % 3)), CLASSES[n % 3], split)
+        Item(f"{split}{n:03}.png", encode_png(make_image(n, n % 3)), CLASSES[n % 3], split)
         for split, count in counts.items()
         for n in range(count)
     ]
@@ -66,7 +66,7 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(dataset: Path, tmp_path_factory) -> Path:
-    """An untrained encoder: even that tells dark from light."""
+    """An untrained encoder, whose features separate dark from light."""
     folder = tmp_path_factory.mktemp("model")
     asked = {"method": {"name": "simclr"}, "backbone": {"width": 0.125}, "epochs": 1, "batch_size": 32, **CPU}
     parsed = config.parse(asked)
@@ -86,7 +86,7 @@ def events_of(asked: dict, dataset: Path, model: Path, stop=lambda: False) -> li
     return list(run(parsed, Inputs(dataset, model, stop=stop), model))
 
 
-def test_knn_judges_model_and_baselines(dataset, model):
+def test_knn_evaluates_model_and_baselines(dataset, model):
     events = events_of({"kind": "knn_eval", "k": 20, "baselines": ["pixels", "random"]}, dataset, model)
     assert isinstance(events[0], Resolved)
     summary = events[-1].summary
@@ -101,7 +101,7 @@ def test_knn_judges_model_and_baselines(dataset, model):
     assert all(to_line(event) for event in events)
 
 
-def test_linear_judges_every_share_of_the_labels(dataset, model):
+def test_linear_evaluates_every_fraction_of_the_labels(dataset, model):
     asked = {"kind": "linear_eval", "label_fractions": [1.0, 0.1], "draws": 3, "epochs": 20, "baselines": ["pixels"]}
     events = events_of(asked, dataset, model)
     summary = events[-1].summary
@@ -116,35 +116,35 @@ def test_linear_judges_every_share_of_the_labels(dataset, model):
     assert [event.step for event in progress] == list(range(1, len(progress) + 1))
 
 
-def test_the_model_is_shown_class_by_class_with_a_picture(dataset, model):
+def test_the_model_has_per_class_accuracy_and_a_confusion_matrix(dataset, model):
     for kind in ("knn_eval", "linear_eval"):
         events = events_of({"kind": kind, "baselines": ["pixels"]}, dataset, model)
         summary = events[-1].summary
         assert [(row["name"], row["images"]) for row in summary["per_class"]] == [(name, 20) for name in CLASSES]
         assert [sum(row) for row in summary["confusion"]] == [20] * 3
-        right = sum(summary["confusion"][c][c] for c in range(3)) / 60
-        assert right == pytest.approx(summary["top1"])
+        correct = sum(summary["confusion"][c][c] for c in range(3)) / 60
+        assert correct == pytest.approx(summary["top1"])
         for row in summary["results"]:
             low, high = row["top1_interval"]
             assert 0 <= low <= row["top1"] <= high <= 1
             assert "top5" not in row  # of three classes
-        picture = next(event for event in events if isinstance(event, Artifact))
-        data = (model / picture.path).read_bytes()
-        assert (picture.name, picture.sha256) == ("confusion.png", hashlib.sha256(data).hexdigest())
+        figure = next(event for event in events if isinstance(event, Artifact))
+        data = (model / figure.path).read_bytes()
+        assert (figure.name, figure.sha256) == ("confusion.png", hashlib.sha256(data).hexdigest())
         assert Image.open(io.BytesIO(data)).width > 300
 
 
-def test_the_labelled_images_may_be_named(dataset, model):
+def test_label_rows_select_the_labelled_images(dataset, model):
     opened = Dataset.open(dataset)
     train = opened.indices("train")
-    drawn = draw_labelled(opened.labels[train], 0.2, seed=0, draw=0)
+    rows = draw_labelled(opened.labels[train], 0.2, seed=0, draw=0)
     asked = {"kind": "linear_eval", "epochs": 5}
-    by_share = events_of({**asked, "label_fractions": [0.2]}, dataset, model)[-1].summary
-    named = events_of({**asked, "label_rows": train[drawn][::-1].tolist()}, dataset, model)[-1].summary
-    assert named == by_share
+    by_fraction = events_of({**asked, "label_fractions": [0.2]}, dataset, model)[-1].summary
+    by_rows = events_of({**asked, "label_rows": train[rows][::-1].tolist()}, dataset, model)[-1].summary
+    assert by_rows == by_fraction
 
 
-def test_rows_that_cannot_teach_are_refused_with_a_sentence(dataset, model):
+def test_label_rows_outside_the_training_images_fail(dataset, model):
     test_row = int(Dataset.open(dataset).indices("test")[0])
     for rows, words in (([0, test_row], f"holds {test_row}:"), ([0, 5000, 6000], "holds 5000 and 1 more:")):
         failed = events_of({"kind": "linear_eval", "label_rows": rows}, dataset, model)[-1]
@@ -153,7 +153,7 @@ def test_rows_that_cannot_teach_are_refused_with_a_sentence(dataset, model):
         assert words in failed.message
 
 
-def test_how_much_is_held_out_can_be_chosen(tmp_path, model):
+def test_test_fraction_sets_how_much_is_held_out(tmp_path, model):
     bare = packed(tmp_path / "bare", train=60)
     for asked, images in (({}, 12), ({"test_fraction": 0.15}, 9)):
         summary = events_of({"kind": "knn_eval", "k": 5, **asked}, bare, model)[-1].summary
@@ -164,23 +164,23 @@ def test_how_much_is_held_out_can_be_chosen(tmp_path, model):
     assert failed.code == "labels_needed"
 
 
-SMALL_GRID = {"learning_rates": [1e-9, 1.0], "weight_decays": [0.0]}  # of which one is useless
+SMALL_GRID = {"learning_rates": [1e-9, 1.0], "weight_decays": [0.0]}  # 1e-9 does not train
 
 
-@pytest.mark.parametrize("val", [0, 15])  # settings are picked by cross-validation, or on the val split
+@pytest.mark.parametrize("val", [0, 15])  # selection by cross-validation, or on the val split
 @pytest.mark.parametrize("asked", [{}, {"standardise": False}, {"label_fractions": [0.2, 1.0], "draws": 2}])
-def test_views_that_change_nothing_teach_what_cached_features_teach(val, asked, tmp_path, model, monkeypatch):
+def test_identity_views_give_the_results_of_cached_features(val, asked, tmp_path, model, monkeypatch):
     monkeypatch.setattr(linear_augmented, "CROP_AND_FLIP", Views(crop_area=None, flip=0.0, jitter=0.0, grey=0.0))
     data = packed(tmp_path / "data", train=90, test=30, **({"val": val} if val else {}))
     asked = {"kind": "linear_eval", "epochs": 6, "batch_size": 32, **SMALL_GRID, **asked}
     cached = events_of(asked, data, model)[-1].summary
-    seen = events_of({**asked, "augment": True}, data, model)[-1].summary
-    assert seen["results"] == cached["results"]
-    assert seen["confusion"] == cached["confusion"]
-    assert seen["results"][-1]["learning_rate"] == 1.0
+    augmented = events_of({**asked, "augment": True}, data, model)[-1].summary
+    assert augmented["results"] == cached["results"]
+    assert augmented["confusion"] == cached["confusion"]
+    assert augmented["results"][-1]["learning_rate"] == 1.0
 
 
-def test_augmented_images_teach_and_the_protocol_says_so(dataset, model):
+def test_augmented_images_train_classifiers_and_are_in_the_protocol(dataset, model):
     asked = {"kind": "linear_eval", "augment": True, "epochs": 8, "batch_size": 32, "baselines": ["pixels"]}
     events = events_of({**asked, "learning_rates": [3.0], "weight_decays": [0.0]}, dataset, model)
     summary = events[-1].summary
@@ -197,53 +197,55 @@ def test_augmented_images_teach_and_the_protocol_says_so(dataset, model):
     assert "un-augmented images at 12 px" in cached["protocol"]
 
 
-def test_an_augmented_run_stops_between_two_batches(dataset, model):
+def test_an_augmented_evaluation_stops_between_batches(dataset, model):
     asked = {"kind": "linear_eval", "augment": True, "epochs": 1000, "batch_size": 8}
     calls = iter(range(10_000))
     events = events_of(asked, dataset, model, stop=lambda: next(calls) == 20)
     assert isinstance(events[-1], Stopped)
 
 
-def test_a_published_protocol_runs_on_features_as_they_are(dataset, model):
+def test_without_standardisation_features_are_unscaled(dataset, model):
     asked = {"kind": "linear_eval", "standardise": False, "learning_rates": [0.1], "weight_decays": [0.0]}
     summary = events_of({**asked, "epochs": 20}, dataset, model)[-1].summary
     opened, encoder = Dataset.open(dataset), saved_model.load(model)
     train, test = opened.indices("train"), opened.indices("test")
-    x, tested = (extract_features(encoder, read_centre_crops(opened, rows, 12)) for rows in (train, test))
-    made = logistic_regression.fit(x, select_labels(opened, train), [Setting(0.1, 0.0)], ProbeTraining(3, epochs=20))
-    right, _ = made.score(tested, select_labels(opened, test))
-    assert summary["top1"] == pytest.approx(right.item() / 60)
+    x, test_x = (extract_features(encoder, read_centre_crops(opened, rows, 12)) for rows in (train, test))
+    classifiers = logistic_regression.fit(
+        x, select_labels(opened, train), [Setting(0.1, 0.0)], ProbeTraining(3, epochs=20)
+    )
+    correct, _ = classifiers.score(test_x, select_labels(opened, test))
+    assert summary["top1"] == pytest.approx(correct.item() / 60)
     assert "features as they are" in summary["protocol"]
 
 
-def test_a_second_run_gives_the_same_result(dataset, model):
+def test_results_are_deterministic(dataset, model):
     asked = {"kind": "linear_eval", "label_fractions": [0.2, 1.0], "draws": 2, "epochs": 5, "batch_size": 16}
     first, second = (events_of(asked, dataset, model)[-1].summary for _ in range(2))
     assert first == second
 
 
-def test_the_order_of_the_shares_does_not_matter(dataset, model):
+def test_results_do_not_depend_on_the_order_of_the_fractions(dataset, model):
     asked = {"kind": "linear_eval", "draws": 2, "epochs": 5}
     first = events_of({**asked, "label_fractions": [0.1, 1.0]}, dataset, model)[-1].summary
     second = events_of({**asked, "label_fractions": [1.0, 0.1, 0.1]}, dataset, model)[-1].summary
     assert first == second
 
 
-def test_a_run_that_is_asked_to_stop_says_so(dataset, model):
+def test_a_stopped_evaluation_ends_in_stopped(dataset, model):
     for kind in ("knn_eval", "linear_eval"):
         events = events_of({"kind": kind}, dataset, model, stop=lambda: True)
         assert isinstance(events[-1], Stopped)
         assert not any(isinstance(event, Result) for event in events)
 
 
-def test_another_layer_is_judged_when_asked(dataset, model):
+def test_the_layer_can_be_chosen(dataset, model):
     summary = events_of({"kind": "knn_eval", "layer": "block2", "k": 20}, dataset, model)[-1].summary
     assert summary["layer"] == "block2"
     assert "layer block2" in summary["protocol"]
 
 
-def test_without_labels_or_model_the_run_fails_with_a_sentence(tmp_path, dataset, model):
-    items = [Item(f"{n}.png", encode_png(photo(n, 0)), None, "train") for n in range(4)]
+def test_without_labels_or_model_the_evaluation_fails(tmp_path, dataset, model):
+    items = [Item(f"{n}.png", encode_png(make_image(n, 0)), None, "train") for n in range(4)]
     pack(items, tmp_path / "bare", on_bad_file="reject")
     failed = events_of({"kind": "knn_eval"}, tmp_path / "bare", model)[-1]
     assert isinstance(failed, Failed)
@@ -252,10 +254,10 @@ def test_without_labels_or_model_the_run_fails_with_a_sentence(tmp_path, dataset
     assert list(run(resolved, Inputs(dataset), tmp_path))[-1].code == "config_unfit"
 
 
-def test_votes_that_nobody_gave_are_no_guess(tmp_path, model):
-    """With one neighbour there is one guess: top-5 is top-1."""
+def test_classes_without_votes_are_not_in_the_top5(tmp_path, model):
+    """With one neighbour one class has votes: top-5 is top-1."""
     items = [
-        Item(f"{split}{n}.png", encode_png(photo(n, n % 3)), f"c{n % 7}", split)
+        Item(f"{split}{n}.png", encode_png(make_image(n, n % 3)), f"c{n % 7}", split)
         for split in ("train", "test")
         for n in range(42)
     ]
@@ -266,7 +268,7 @@ def test_votes_that_nobody_gave_are_no_guess(tmp_path, model):
     assert wide["top5"] > wide["top1"]
 
 
-def test_the_trial_judges_on_test_then_val_then_a_share_of_train(tmp_path):
+def test_the_test_images_are_the_test_split_then_val_then_held_out(tmp_path):
     whole = LabelSplit.of(Dataset.open(packed(tmp_path / "a", train=30, val=12, test=9)), None, 0)
     assert [len(rows) for rows in (whole.train, whole.val, whole.test)] == [30, 12, 9]
     by_val = LabelSplit.of(Dataset.open(packed(tmp_path / "b", train=30, val=12)), None, 0)
@@ -279,8 +281,8 @@ def test_the_trial_judges_on_test_then_val_then_a_share_of_train(tmp_path):
     assert "20 % of the train split" in split.test_name
 
 
-def test_one_class_cannot_be_judged(tmp_path):
-    items = [Item(f"{n}.png", encode_png(photo(n, 0)), "dark", "train") for n in range(4)]
+def test_one_class_cannot_be_evaluated(tmp_path):
+    items = [Item(f"{n}.png", encode_png(make_image(n, 0)), "dark", "train") for n in range(4)]
     pack(items, tmp_path / "one", on_bad_file="reject")
     with pytest.raises(LabelsNeeded):
         LabelSplit.of(Dataset.open(tmp_path / "one"), None, 0)
@@ -295,39 +297,39 @@ def test_few_labels_are_drawn_evenly_and_differ_between_draws():
     assert len(draw_labelled(labels, 1e-6, 0, 0)) == 1
 
 
-def test_the_online_evaluation_tells_good_features_from_noise():
+def test_the_online_probe_separates_good_features_from_noise():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(600) % 5
     noise = torch.randn(600, 16, generator=generator)
     good = torch.nn.functional.one_hot(labels, 16) * 3 + noise
     train, test = slice(0, 400), slice(400, 600)
-    judged = online_probe.evaluate_features(
+    accuracies = online_probe.evaluate_features(
         good[train], labels[train], good[test], labels[test], 5, OnlineEvaluation(knn_k=20)
     )
-    assert judged.keys() == {"online/knn", "online/linear"}
-    assert min(judged.values()) > 0.8
-    guessed = online_probe.evaluate_features(
+    assert accuracies.keys() == {"online/knn", "online/linear"}
+    assert min(accuracies.values()) > 0.8
+    chance = online_probe.evaluate_features(
         noise[train], labels[train], noise[test], labels[test], 5, OnlineEvaluation(knn_k=20)
     )
-    assert max(guessed.values()) < 0.35
+    assert max(chance.values()) < 0.35
 
 
 def test_features_do_not_depend_on_the_batch(dataset, model):
     encoder = saved_model.load(model)
-    pixels = torch.from_numpy(np.stack([photo(n, n % 3) for n in range(20)]))
+    pixels = torch.from_numpy(np.stack([make_image(n, n % 3) for n in range(20)]))
     torch.testing.assert_close(extract_features(encoder, pixels, batch_size=7), extract_features(encoder, pixels))
 
 
-def goes_on(config_asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:
-    """The events of an attempt that goes on from a checkpoint, and that is left for dead at its `until`th one."""
-    parsed = config.parse({**CPU, **config_asked}, config_asked["kind"])
+def resume(asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:
+    """The events of a run that resumes from a checkpoint, up to its `until`th checkpoint."""
+    parsed = config.parse({**CPU, **asked}, asked["kind"])
     out.mkdir(exist_ok=True)
-    seen = []
+    events = []
     for event in run(parsed, Inputs(data, model, saved), out):
-        seen.append(event)
-        if until and sum(isinstance(event, Checkpoint) for event in seen) == until:
+        events.append(event)
+        if until and sum(isinstance(event, Checkpoint) for event in events) == until:
             break
-    return seen
+    return events
 
 
 def checkpoints(events: list) -> list[Checkpoint]:
@@ -338,27 +340,27 @@ LONG = {"kind": "linear_eval", "label_fractions": [0.2, 1.0], "draws": 2, "epoch
 
 
 @pytest.mark.parametrize("asked", [LONG | SMALL_GRID, LONG | SMALL_GRID | {"augment": True, "batch_size": 32}])
-def test_a_killed_evaluation_goes_on_where_it_was_and_ends_the_same(asked, dataset, model, tmp_path, monkeypatch):
+def test_a_killed_evaluation_resumes_and_gives_the_same_result(asked, dataset, model, tmp_path, monkeypatch):
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)  # a checkpoint after every step
-    whole = goes_on(asked, dataset, model, tmp_path / "whole", None)
+    whole = resume(asked, dataset, model, tmp_path / "whole", None)
     count = len(checkpoints(whole))
     assert count == (2 * (3 + 3 + 9) + 6 if asked.get("augment") else 6)  # 2 draws of 18 labels, 1 of 90; 6 fits
     assert len({event.step for event in checkpoints(whole)}) == count
-    saved, made = None, 0
+    saved, total = None, 0
     for attempt, until in enumerate((1, count // 3, 1, 1, None)):
         out = tmp_path / str(attempt)
-        events = goes_on(asked, dataset, model, out, saved, until)
+        events = resume(asked, dataset, model, out, saved, until)
         assert saved is None or [event.code for event in events if isinstance(event, Log)] == ["resumed"]
-        made += len(checkpoints(events))
+        total += len(checkpoints(events))
         saved = out / checkpoints(events)[-1].path
-    assert made == count  # no step was taken twice
+    assert total == count  # no step is repeated
     assert events[-1] == whole[-1]
-    assert events[-2] == whole[-2]  # the picture
+    assert events[-2] == whole[-2]  # the confusion matrix
     last = [event for event in events if isinstance(event, Progress)][-1]
     assert last.step == last.total_steps
 
 
-def test_an_evaluation_that_is_stopped_leaves_a_checkpoint(dataset, model, tmp_path):
+def test_a_stopped_evaluation_writes_a_checkpoint(dataset, model, tmp_path):
     asked = LONG | {"augment": True, "batch_size": 32, "learning_rates": [1.0], "weight_decays": [0.0]}
     whole = events_of(asked, dataset, model)
     calls = iter(range(10_000))
@@ -367,13 +369,13 @@ def test_an_evaluation_that_is_stopped_leaves_a_checkpoint(dataset, model, tmp_p
     assert isinstance(stopped, Stopped)
     assert saved.step == stopped.step
     assert hashlib.sha256((model / saved.path).read_bytes()).hexdigest() == saved.sha256
-    assert goes_on(asked, dataset, model, tmp_path / "out", model / saved.path)[-1] == whole[-1]
+    assert resume(asked, dataset, model, tmp_path / "out", model / saved.path)[-1] == whole[-1]
 
 
 @pytest.mark.parametrize("fault", ["config", "images", "model", "damaged"])
-def test_a_checkpoint_of_another_evaluation_is_told_and_not_gone_on_from(fault, dataset, model, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_evaluation_is_ignored_with_a_warning(fault, dataset, model, tmp_path, monkeypatch):
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
-    saved = tmp_path / "out" / checkpoints(goes_on(LONG, dataset, model, tmp_path / "out", None, until=2))[-1].path
+    saved = tmp_path / "out" / checkpoints(resume(LONG, dataset, model, tmp_path / "out", None, until=2))[-1].path
     asked = LONG | ({"epochs": 4} if fault == "config" else {})
     data = packed(tmp_path / "data", train=89, test=60) if fault == "images" else dataset
     if fault == "model":
@@ -382,41 +384,43 @@ def test_a_checkpoint_of_another_evaluation_is_told_and_not_gone_on_from(fault, 
         safetensors.torch.save_file({name: 2 * value for name, value in weights.items()}, model / saved_model.WEIGHTS)
     if fault == "damaged":
         saved.write_bytes(saved.read_bytes()[:-100])
-    events = goes_on(asked, data, model, tmp_path / "again", saved)
-    (told,) = (event for event in events if isinstance(event, Log))
-    assert told.code == "checkpoint_unfit"
-    assert "The evaluation starts anew." in told.message
-    assert events[-1] == goes_on(asked, data, model, tmp_path / "fresh", None)[-1]
+    events = resume(asked, data, model, tmp_path / "again", saved)
+    (log,) = (event for event in events if isinstance(event, Log))
+    assert log.code == "checkpoint_unfit"
+    assert "The evaluation starts anew." in log.message
+    assert events[-1] == resume(asked, data, model, tmp_path / "fresh", None)[-1]
 
 
-def test_another_evaluation_in_the_folder_of_one_that_ended_is_gone_on_with(dataset, model, tmp_path, monkeypatch):
+def test_an_evaluation_resumes_in_the_folder_of_another_one(dataset, model, tmp_path, monkeypatch):
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
     folder = tmp_path / linear_checkpoint.FOLDER
-    goes_on(LONG, dataset, model, tmp_path, None)
+    resume(LONG, dataset, model, tmp_path, None)
     other = LONG | {"epochs": 4}
-    assert checkpoints(goes_on(other, dataset, model, tmp_path, checkpoint.newest(folder), until=1))
-    (told,) = (
-        event for event in goes_on(other, dataset, model, tmp_path, checkpoint.newest(folder)) if isinstance(event, Log)
+    assert checkpoints(resume(other, dataset, model, tmp_path, checkpoint.find_newest(folder), until=1))
+    (log,) = (
+        event
+        for event in resume(other, dataset, model, tmp_path, checkpoint.find_newest(folder))
+        if isinstance(event, Log)
     )
-    assert told.code == "resumed"
+    assert log.code == "resumed"
 
 
-def test_a_stop_while_features_are_computed_keeps_what_was_found(dataset, model, tmp_path):
+def test_a_stop_during_feature_extraction_keeps_finished_results(dataset, model, tmp_path):
     calls, asked = iter(range(100)), {**LONG, "label_fractions": [1.0]}
     chunks = 2 + 1 + 1  # the model's features of train and test, its fit, and the first chunk of raw pixels
     inputs = Inputs(dataset, model, stop=lambda: next(calls) == chunks - 1)
     events = list(run(config.parse({**CPU, **asked}, "linear_eval"), inputs, tmp_path))
     assert [type(event) for event in events[-2:]] == [Checkpoint, Stopped]
-    again = goes_on(asked, dataset, model, tmp_path / "again", tmp_path / events[-2].path)
-    assert again[-1] == goes_on(asked, dataset, model, tmp_path / "whole", None)[-1]
+    again = resume(asked, dataset, model, tmp_path / "again", tmp_path / events[-2].path)
+    assert again[-1] == resume(asked, dataset, model, tmp_path / "whole", None)[-1]
 
 
-def test_a_full_disk_ends_no_evaluation(dataset, model, tmp_path, monkeypatch):
-    def full(*_):
+def test_a_full_disk_does_not_end_an_evaluation(dataset, model, tmp_path, monkeypatch):
+    def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "write_atomic", full)
-    events = goes_on(LONG, dataset, model, tmp_path / "out", None)
+    monkeypatch.setattr(checkpoint, "write_atomic", raise_disk_full)
+    events = resume(LONG, dataset, model, tmp_path / "out", None)
     assert [event.code for event in events if isinstance(event, Log)] == ["storage_full"] * 6
     assert isinstance(events[-1], Result)

@@ -1,4 +1,4 @@
-"""Tests of the linear classifiers."""
+"""Logistic regression: training of a grid, standardisation, and selection of a setting."""
 
 import math
 
@@ -12,14 +12,14 @@ from ssl_core.evaluation.logistic_regression import ProbeTraining, Scaling, Sett
 
 
 def blobs(count: int, dim: int = 12, classes: int = 4, spread: float = 0.7) -> tuple[Tensor, Tensor]:
-    """Gaussian classes around random centres; the same centres at every call."""
+    """Gaussian classes around random centres, which are the same at every call."""
     centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(count)
     labels = torch.arange(count) % classes
     return centres[labels] + spread * torch.randn(count, dim, generator=generator), labels
 
 
-def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: ProbeTraining) -> tuple[Tensor, Tensor]:
+def fit_by_autograd(x: Tensor, y: Tensor, setting: Setting, training: ProbeTraining) -> tuple[Tensor, Tensor]:
     """The same full-batch training with torch's own loss, gradient, optimizer and schedule."""
     layer = torch.nn.Linear(x.shape[1], training.classes)
     torch.nn.init.zeros_(layer.weight)
@@ -35,76 +35,77 @@ def by_autograd(x: Tensor, y: Tensor, setting: Setting, training: ProbeTraining)
     return layer.weight.detach().T, layer.bias.detach()
 
 
-@pytest.mark.parametrize("count", [40, 8])  # 8 images have fewer coordinates than their 12 features
-def test_every_setting_of_a_grid_is_trained_as_by_itself(count):
+@pytest.mark.parametrize("count", [40, 8])  # 8 images span fewer dimensions than their 12 features
+def test_every_setting_of_a_grid_equals_its_own_training_with_autograd(count):
     x, y = blobs(count)
-    settings = logistic_regression.grid((0.1, 1.0), (0.0, 0.01))
+    settings = logistic_regression.build_grid((0.1, 1.0), (0.0, 0.01))
     training = ProbeTraining(classes=4, epochs=30)
-    made = logistic_regression.fit(x, y, settings, training)
-    for place, setting in enumerate(settings):
-        weights, biases = by_autograd(x, y, setting, training)
-        columns = slice(place, None, len(settings))
-        torch.testing.assert_close(made.weights[:, columns], weights, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(made.biases[columns], biases, rtol=1e-3, atol=1e-4)
+    classifiers = logistic_regression.fit(x, y, settings, training)
+    for index, setting in enumerate(settings):
+        weights, biases = fit_by_autograd(x, y, setting, training)
+        columns = slice(index, None, len(settings))
+        torch.testing.assert_close(classifiers.weights[:, columns], weights, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(classifiers.biases[columns], biases, rtol=1e-3, atol=1e-4)
 
 
-def test_minibatches_learn_and_are_the_same_every_time():
+def test_minibatch_training_learns_and_is_deterministic():
     (x, y), (test_x, test_y) = blobs(1500), blobs(400)
-    scaling, training = Scaling.of(x), ProbeTraining(classes=4, epochs=5, batch_size=64, seed=1)
+    scaling, training = Scaling.fit(x), ProbeTraining(classes=4, epochs=5, batch_size=64, seed=1)
     first, second = (logistic_regression.fit(scaling(x), y, [Setting(3.0, 0.0)], training) for _ in range(2))
     assert torch.equal(first.weights, second.weights)
-    right, loss = first.score(scaling(test_x), test_y)
-    assert right.item() / 400 > 0.95
+    correct, loss = first.score(scaling(test_x), test_y)
+    assert correct.item() / 400 > 0.95
     assert loss.item() / 400 < 0.3
 
 
-def test_scaling_forgets_shift_and_scale_of_each_feature_and_drops_constant_ones():
+def test_scaling_is_invariant_to_shift_and_scale_and_drops_constant_features():
     x, _ = blobs(50)
     stretched = torch.cat([x * torch.arange(1.0, 13) + 5, torch.full((50, 1), 3.0)], 1)
-    plain, made = Scaling.of(x)(x), Scaling.of(stretched)(stretched)
-    torch.testing.assert_close(made[:, :12], plain, rtol=0, atol=1e-5)
-    assert (made[:, 12] == 0).all()
-    torch.testing.assert_close(made.norm(dim=1), torch.ones(50))
+    plain, scaled = Scaling.fit(x)(x), Scaling.fit(stretched)(stretched)
+    torch.testing.assert_close(scaled[:, :12], plain, rtol=0, atol=1e-5)
+    assert (scaled[:, 12] == 0).all()
+    torch.testing.assert_close(scaled.norm(dim=1), torch.ones(50))
 
 
-def test_constant_features_are_scaled_to_nothing_rather_than_to_nan():
-    made = Scaling.of(torch.ones(5, 3))(torch.ones(5, 3))
-    assert (made == 0).all()
+def test_constant_features_are_scaled_to_zero_and_not_nan():
+    scaled = Scaling.fit(torch.ones(5, 3))(torch.ones(5, 3))
+    assert (scaled == 0).all()
 
 
 @pytest.mark.parametrize("count", [60, 2000])  # cross-validated, and held out
-def test_the_setting_that_generalises_is_picked(count):
+def test_the_setting_that_generalises_is_selected(count):
     x, y = blobs(count, spread=1.5)
     useless, good = Setting(1e-9, 1.0), Setting(3.0, 1e-4)
     training = ProbeTraining(classes=4, epochs=10)
-    assert logistic_regression.pick(Scaling.of(x)(x), y, [useless, good], training, held_out=0.1) == good
+    assert logistic_regression.select_setting(Scaling.fit(x)(x), y, [useless, good], training, held_out=0.1) == good
 
 
-def test_one_label_per_class_takes_the_middle_of_the_grid():
+def test_one_label_per_class_selects_the_fallback():
     x, y = blobs(4)
-    settings = logistic_regression.grid((0.01, 0.1, 1.0), (0.0, 1e-3))
-    assert logistic_regression.pick(x, y, settings, ProbeTraining(4), held_out=0.1) == Setting(0.1, 1e-3)
+    settings = logistic_regression.build_grid((0.01, 0.1, 1.0), (0.0, 1e-3))
+    assert logistic_regression.select_setting(x, y, settings, ProbeTraining(4), held_out=0.1) == Setting(0.1, 1e-3)
 
 
 def test_ties_go_to_the_lower_loss_and_nan_never_wins():
     settings = [Setting(rate, 0.0) for rate in (1.0, 2.0, 3.0)]
     assert (
-        logistic_regression.best(settings, torch.tensor([5.0, 5.0, 4.0]), torch.tensor([2.0, 1.0, 0.1])) == settings[1]
+        logistic_regression.select_best(settings, torch.tensor([5.0, 5.0, 4.0]), torch.tensor([2.0, 1.0, 0.1]))
+        == settings[1]
     )
     assert (
-        logistic_regression.best(settings, torch.tensor([5.0, 5.0, 5.0]), torch.tensor([math.nan, 3.0, 9.0]))
+        logistic_regression.select_best(settings, torch.tensor([5.0, 5.0, 5.0]), torch.tensor([math.nan, 3.0, 9.0]))
         == settings[1]
     )
 
 
 @pytest.mark.parametrize("count", [50, 1200])
-def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
+def test_held_out_images_have_every_class_and_are_not_all(count):
     labels = torch.arange(count) % 5
-    folds = logistic_regression.folds(labels, 0.1, ProbeTraining(classes=5))
-    for kept in folds:
-        assert 0 < kept.sum() < count
-        assert len(labels[kept].unique()) == 5
-        assert len(labels[~kept].unique()) == 5
+    folds = logistic_regression.build_folds(labels, 0.1, ProbeTraining(classes=5))
+    for fold in folds:
+        assert 0 < fold.sum() < count
+        assert len(labels[fold].unique()) == 5
+        assert len(labels[~fold].unique()) == 5
     assert len(folds) == (5 if count == 50 else 1)
     if len(folds) == 5:
         assert torch.stack(folds).sum(0).tolist() == [1] * count
@@ -112,16 +113,16 @@ def test_what_is_kept_back_is_never_trained_on_and_has_every_class(count):
         assert folds[0].sum() == 120
 
 
-def test_one_setting_alone_needs_no_picking():
+def test_a_single_setting_is_selected_without_training():
     x, y = blobs(60)
-    assert logistic_regression.pick(x, y, [Setting(7.0, 0.5)], ProbeTraining(4, epochs=1), held_out=0.1) == Setting(
-        7.0, 0.5
-    )
+    assert logistic_regression.select_setting(
+        x, y, [Setting(7.0, 0.5)], ProbeTraining(4, epochs=1), held_out=0.1
+    ) == Setting(7.0, 0.5)
 
 
-def test_one_of_a_grid_is_taken_by_its_place():
+def test_a_classifier_of_the_grid_is_selected_by_its_index():
     x, y = blobs(60)
-    settings, training = logistic_regression.grid((0.1, 1.0), (0.0, 0.01)), ProbeTraining(classes=4, epochs=3)
+    settings, training = logistic_regression.build_grid((0.1, 1.0), (0.0, 0.01)), ProbeTraining(classes=4, epochs=3)
     whole = logistic_regression.fit(x, y, settings, training)
-    for place in range(4):
-        torch.testing.assert_close(whole.only(place).logits(x)[:, :, 0], whole.logits(x)[:, :, place])
+    for index in range(4):
+        torch.testing.assert_close(whole.select(index).compute_logits(x)[:, :, 0], whole.compute_logits(x)[:, :, index])

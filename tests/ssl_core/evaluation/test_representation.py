@@ -1,4 +1,4 @@
-"""Tests of the health measures on features with known answers."""
+"""Representation metrics of features with known values."""
 
 import math
 
@@ -15,7 +15,7 @@ def gaussian(count: int = 2000, dim: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def test_std_of_an_even_sphere_is_one_and_scale_does_not_matter():
+def test_std_of_a_uniform_sphere_is_one_at_every_scale():
     assert representation.feature_std(gaussian()) == pytest.approx(1, abs=0.02)
     assert representation.feature_std(7 * gaussian()) == pytest.approx(representation.feature_std(gaussian()))
 
@@ -46,14 +46,14 @@ def with_spectrum(values: torch.Tensor, count: int = 200) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0, 2.5])
-@pytest.mark.parametrize("count", [200, 41])  # 41 images have as many directions as their 40 features
+@pytest.mark.parametrize("count", [200, 41])  # 41 centred images span as many dimensions as their 40 features
 def test_alpha_is_the_exponent_of_a_spectrum_that_is_a_power_law(alpha, count):
     features = with_spectrum(torch.arange(1, 41, dtype=torch.float64) ** -alpha, count)
     assert representation.alpha_req(features) == pytest.approx(alpha, abs=1e-6)
     assert representation.alpha_req(1000 * features.float()) == pytest.approx(alpha, abs=1e-2)
 
 
-def test_alpha_of_fewer_images_than_features_is_that_of_the_directions_there_are():
+def test_alpha_of_fewer_images_than_features_is_that_of_their_span():
     features = with_spectrum(torch.arange(1, 21, dtype=torch.float64) ** -1.0, 25)
     wide = features @ torch.linalg.qr(gaussian(100, 20, seed=2).double()).Q.T
     assert wide.shape == (25, 100)
@@ -67,7 +67,7 @@ def test_alpha_weighs_the_jth_eigenvalue_by_one_over_j():
     assert representation.alpha_req(with_spectrum(values)) == pytest.approx(-slope, abs=1e-6)
 
 
-def test_a_batch_is_measured_by_its_first_two_views():
+def test_a_batch_is_measured_on_its_first_two_views():
     first, second, third = gaussian(64, 8), gaussian(64, 8) + 0.05, gaussian(32, 8, seed=3)
     found = representation.measure(torch.cat([first, second, third]), images=64)
     assert found["train/alignment"] == pytest.approx(representation.alignment(first, second))
@@ -77,24 +77,26 @@ def test_a_batch_is_measured_by_its_first_two_views():
     assert all(name.startswith("train/") for name in found)
 
 
-def test_alignment_is_zero_for_equal_views_and_one_for_strangers():
+def test_alignment_is_zero_for_equal_views_and_one_for_independent_ones():
     assert representation.alignment(gaussian(), gaussian()) == 0
     assert representation.alignment(gaussian(), gaussian(seed=1)) == pytest.approx(1, abs=0.02)
 
 
-def test_alignment_compares_positives_with_strangers():
+def test_alignment_is_the_ratio_of_positives_to_negatives():
     first = torch.eye(4)
-    second = torch.nn.functional.normalize(first + first.roll(1, 0), dim=1)  # 45° from its own and from another's
+    second = torch.nn.functional.normalize(
+        first + first.roll(1, 0), dim=1
+    )  # 45° from its positive and from one negative
     positives = 2 - math.sqrt(2)
-    strangers = (positives + 2 * 2) / 3  # one neighbour at 45°, two at right angles
-    assert representation.alignment(first, second) == pytest.approx(positives / strangers)
+    negatives = (positives + 2 * 2) / 3  # one at 45°, two at right angles
+    assert representation.alignment(first, second) == pytest.approx(positives / negatives)
 
 
 def test_uniformity_of_opposite_points():
     assert representation.uniformity(torch.tensor([[2.0, 0], [-1.0, 0]])) == pytest.approx(-8)
 
 
-def test_uniformity_of_a_sphere_approaches_that_of_a_gaussian_far_apart():
+def test_uniformity_of_a_high_dimensional_sphere_approaches_minus_four():
     assert representation.uniformity(gaussian(dim=128)) == pytest.approx(-4, abs=0.1)
 
 
@@ -105,32 +107,32 @@ def test_contrastive_top1_counts_both_directions():
     assert representation.contrastive_top1(first, second) == pytest.approx(2 / 6)
 
 
-def test_constant_features_score_worst_on_everything():
-    healthy, other = gaussian(64, 4), gaussian(64, 4) + 0.1
+def test_constant_features_have_the_worst_value_of_every_metric():
+    normal, other = gaussian(64, 4), gaussian(64, 4) + 0.1
     assert representation.feature_std(CONSTANT) == pytest.approx(0, abs=1e-6)
     assert representation.rankme(CONSTANT) == pytest.approx(1, abs=1e-5)
-    assert representation.alignment(CONSTANT, CONSTANT) == 1 > representation.alignment(healthy, other)
+    assert representation.alignment(CONSTANT, CONSTANT) == 1 > representation.alignment(normal, other)
     assert representation.uniformity(CONSTANT) == pytest.approx(0, abs=1e-9)
-    assert representation.uniformity(healthy) < 0
-    assert representation.alpha_req(CONSTANT) == representation.WORST_ALPHA > representation.alpha_req(healthy)
+    assert representation.uniformity(normal) < 0
+    assert representation.alpha_req(CONSTANT) == representation.WORST_ALPHA > representation.alpha_req(normal)
     assert representation.contrastive_top1(CONSTANT, CONSTANT) == 0
 
 
-def test_nearly_constant_features_are_no_better():
+def test_nearly_constant_features_are_close_to_the_worst():
     first, second = CONSTANT + 1e-4 * gaussian(64, 4), CONSTANT + 1e-4 * gaussian(64, 4, seed=1)
     assert representation.alignment(first, second) > 0.8
     assert representation.contrastive_top1(first, second) < 0.1
 
 
-def test_collapse_is_told_from_health():
-    assert representation.collapsed(representation.feature_std(CONSTANT), representation.rankme(CONSTANT))
-    assert not representation.collapsed(representation.feature_std(gaussian()), representation.rankme(gaussian()))
-    assert representation.collapsed(0.9, 1.01)
-    assert representation.collapsed(math.nan, 20.0)
+def test_collapse_is_detected():
+    assert representation.is_collapsed(representation.feature_std(CONSTANT), representation.rankme(CONSTANT))
+    assert not representation.is_collapsed(representation.feature_std(gaussian()), representation.rankme(gaussian()))
+    assert representation.is_collapsed(0.9, 1.01)
+    assert representation.is_collapsed(math.nan, 20.0)
 
 
-def test_zero_features_are_collapsed_rather_than_an_error():
+def test_zero_features_are_collapsed_and_raise_no_error():
     zeros = torch.zeros(8, 4)
-    assert representation.collapsed(representation.feature_std(zeros), representation.rankme(zeros))
+    assert representation.is_collapsed(representation.feature_std(zeros), representation.rankme(zeros))
     assert representation.alignment(zeros, zeros) == 1
     assert representation.alpha_req(zeros) == representation.WORST_ALPHA

@@ -1,4 +1,4 @@
-"""Exports: every file, loaded by the library that it is for, is the model again on real images."""
+"""Exports: every file, loaded with the library of its format, has the model's features on real images."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def digits(tmp_path_factory) -> Path:
 
 
 def saved(folder: Path, side: int = 16, **backbone) -> Encoder:
-    """A model on disk whose batch norms are not at their start, and the encoder that it was."""
+    """Save a model with non-initial batch norm statistics, and return its encoder."""
     asked = config.parse({"method": {"name": "simclr"}, "backbone": backbone, "batch_size": 2, "image_size": side})
     report = {"splits": {"train": {"images": 64}}, "sizes": [{"width": side, "height": side, "images": 64}]}
     resolved = resolve(asked, report, Device("cpu", gains_from_bf16=False))
@@ -76,11 +76,11 @@ def go(digits, model, out, stop=lambda: False, **fields) -> list:
 
 @pytest.fixture(scope="module")
 def small(digits, model, tmp_path_factory) -> tuple[Path, list]:
-    """All formats of the small model, by the command: the folder, and the run's events."""
+    """All formats of the small model, exported by the command: the folder and the run's events."""
     out = tmp_path_factory.mktemp("out")
     done = command(digits, model, out, {}, "-m", "ssl_core")
     assert done.returncode == 0, done.stderr
-    return out, [from_line(line) for line in done.stdout.splitlines()]  # nothing but events is there
+    return out, [from_line(line) for line in done.stdout.splitlines()]  # stdout has events only
 
 
 def pixels(digits: Path, count: int, side: int = 16) -> torch.Tensor:
@@ -88,7 +88,7 @@ def pixels(digits: Path, count: int, side: int = 16) -> torch.Tensor:
     return read_centre_crops(dataset, dataset.indices("test")[:count], side)
 
 
-def test_every_format_is_written_checked_and_told(small):
+def test_every_format_is_written_checked_and_reported(small):
     out, events = small
     assert isinstance(events[0], Resolved)
     files = [event for event in events if isinstance(event, Artifact)]
@@ -113,21 +113,21 @@ def test_the_onnx_file_takes_any_number_of_uint8_images(small, digits, model):
         torch.testing.assert_close(torch.from_numpy(found), encoder.encode(some), rtol=1e-4, atol=1e-5)
 
 
-def test_the_exported_program_takes_any_number_of_images_and_keeps_no_head(small, digits, model):
+def test_the_exported_program_takes_any_number_of_images_and_has_no_head(small, digits, model):
     program = torch.export.load(small[0] / "model.pt2")
     some = pixels(digits, 7)
     torch.testing.assert_close(program.module()(some), saved_model.load(model).encode(some), rtol=1e-4, atol=1e-5)
     assert not [name for name in program.state_dict if "projector" in name]
 
 
-def test_the_files_name_no_folder_of_the_machine_that_wrote_them(small):
+def test_the_files_contain_no_paths_of_this_machine(small):
     for name in ("model.pt2", "model.onnx"):
         data = (small[0] / name).read_bytes()
         assert str(ROOT).encode() not in data
         assert b"site-packages" not in data
 
 
-def test_the_projection_comes_out_when_it_is_asked_for(digits, model, tmp_path):
+def test_the_layer_can_be_the_projection(digits, model, tmp_path):
     events = go(digits, model, tmp_path, layer="projection", formats=["torch_export"], images=3)
     assert events[-1].summary["layer"] == "projection"
     some = pixels(digits, 4)
@@ -135,7 +135,7 @@ def test_the_projection_comes_out_when_it_is_asked_for(digits, model, tmp_path):
     torch.testing.assert_close(found, saved_model.load(model).encode(some, "projection"), rtol=1e-4, atol=1e-5)
 
 
-def test_selective_kernels_come_through_onnx_at_odd_sides(digits, tmp_path):
+def test_selective_kernels_export_to_onnx_at_odd_image_sizes(digits, tmp_path):
     saved(tmp_path / "model", 17, name="resnet50", width=0.0625, stem="cifar", selective_kernel=True)
     events = go(digits, tmp_path / "model", tmp_path / "out", formats=["torchvision", "onnx"], images=5)
     assert max(row["relative_difference"] for row in events[-1].summary["results"]) < 1e-5
@@ -167,7 +167,7 @@ def test_torchvision_and_timm_load_the_backbone_into_networks_of_their_own(netwo
 
 
 def loaded(lines: str, folder: Path) -> nn.Module:
-    """The network that the lines, told in the result and in the model card, make in that folder."""
+    """The network of the code in the result and the model card, run in that folder."""
     names: dict = {}
     before = Path.cwd()
     os.chdir(folder)
@@ -208,7 +208,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_go_with_the_model_is_told_before_anything_is_written(case, digits, model, tmp_path):
+def test_an_export_that_the_model_does_not_support_fails_before_writing(case, digits, model, tmp_path):
     fields, code, hint = REFUSED[case]
     last = go(digits, model, tmp_path, **fields)[-1]
     assert isinstance(last, Failed)
@@ -217,7 +217,7 @@ def test_what_does_not_go_with_the_model_is_told_before_anything_is_written(case
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_model_is_told(digits, model, tmp_path):
+def test_a_damaged_model_fails(digits, model, tmp_path):
     for name in (saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD):
         (tmp_path / name).write_bytes((model / name).read_bytes()[:-9])
         last = go(digits, tmp_path, tmp_path / "out")[-1]
@@ -226,12 +226,12 @@ def test_a_damaged_model_is_told(digits, model, tmp_path):
         (tmp_path / name).write_bytes((model / name).read_bytes())
 
 
-def test_a_file_that_is_another_model_fails_the_run_and_does_not_stay(digits, model, tmp_path, monkeypatch):
-    def of_another(subject):
+def test_a_file_with_other_features_fails_the_run_and_is_deleted(digits, model, tmp_path, monkeypatch):
+    def write_another(model):
         saved(tmp_path / "other", **SMALL, zero_init_residual=True)
         return (tmp_path / "other" / saved_model.WEIGHTS).read_bytes()
 
-    monkeypatch.setitem(formats.FORMATS, "torchvision", replace(formats.FORMATS["torchvision"], write=of_another))
+    monkeypatch.setitem(formats.FORMATS, "torchvision", replace(formats.FORMATS["torchvision"], write=write_another))
     last = go(digits, model, tmp_path, formats=["torchvision"])[-1]
     assert isinstance(last, Failed)
     assert (last.code, last.retry) == ("export_failed", False)
@@ -239,7 +239,7 @@ def test_a_file_that_is_another_model_fails_the_run_and_does_not_stay(digits, mo
     assert not (tmp_path / "torchvision.safetensors").exists()
 
 
-def test_a_network_that_the_exporter_cannot_follow_is_told():
+def test_a_network_that_the_exporter_does_not_support_fails():
     class Undecided(nn.Module):
         dim, block_dims = 3, {}
 
@@ -247,11 +247,11 @@ def test_a_network_that_the_exporter_cannot_follow_is_told():
             return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
 
     encoder = Encoder(Undecided(), None, Preprocessing.of(8, [0.5] * 3, [0.5] * 3))
-    with pytest.raises(ExportFailed, match=r"torch\.export cannot take this network"):
+    with pytest.raises(ExportFailed, match=r"torch\.export cannot export this network"):
         graph.trace(encoder, "backbone")
 
 
-def test_a_stop_is_heeded_between_formats(digits, model, tmp_path):
+def test_a_run_stops_between_formats(digits, model, tmp_path):
     calls = iter([False, True])
     last = go(digits, model, tmp_path, lambda: next(calls), formats=["torchvision", "onnx"])[-1]
     assert last == Stopped(1)
@@ -282,7 +282,7 @@ def command(digits, model, out, fields, *python):
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
-def test_a_missing_package_is_named_with_what_brings_it_and_other_formats_do_without(digits, model, tmp_path):
+def test_a_missing_package_fails_its_format_only_and_names_the_extra(digits, model, tmp_path):
     done = command(digits, model, tmp_path, {}, "-c", WITHOUT)
     last = from_line(done.stdout.splitlines()[-1])
     assert (done.returncode, last.code) == (1, "package_missing"), done.stderr

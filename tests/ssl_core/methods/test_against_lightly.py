@@ -1,6 +1,6 @@
-"""Losses against lightly's own, value and gradient: a second reference that nobody here wrote.
+"""Losses against lightly's, value and gradient.
 
-Two processes: test_distributed.py. Of MoCo v3's loss lightly has none.
+Two processes: tests/ssl_core/distributed/test_process_group.py. lightly has no loss of MoCo v3.
 """
 
 import pytest
@@ -42,7 +42,7 @@ def test_nt_xent(shape, temperature):
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_decoupled_contrast(shape, temperature):
+def test_decoupled_nt_xent(shape, temperature):
     theirs = lightly.DCLLoss(temperature=temperature)
     assert_equal(lambda a, b: losses.nt_xent(a, b, temperature=temperature, decoupled=True), theirs, shape)
 
@@ -79,11 +79,11 @@ def test_vicreg(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_dinos_cross_entropy(shape):
-    """lightly subtracts its centre, zero at first, and divides by the temperatures itself."""
+    """lightly subtracts its centre, initially zero, and divides by the temperatures."""
     theirs = lightly.DINOLoss(output_dim=shape[1], warmup_teacher_temp=0.04, teacher_temp=0.04, student_temp=0.1)
     assert_equal(
         lambda s, t: losses.distillation(s / 0.1, t.detach() / 0.04) + 0 * t.sum(),
-        # One teacher view, two student views, of which the first is left out as the same view.
+        # One teacher view and two student views; lightly skips the first as the same view.
         lambda s, t: theirs([t.detach()], [s.detach(), s], epoch=0) + 0 * t.sum(),
         shape,
     )
@@ -94,8 +94,8 @@ def gradients(loss, method):
     return torch.autograd.grad(loss, parameters, retain_graph=True)
 
 
-def test_byols_loss_is_four_times_lightlys_and_four_more():
-    """lightly's examples take the mean of both directions' negative cosines; the paper the sum of squared distances."""
+def test_byols_loss_is_four_times_lightlys_plus_four():
+    """lightly's examples average both negative cosines; the paper sums the squared distances."""
     method, (a, b) = build("byol").double(), [view.double() for view in views(8)]
     cosine = lightly.NegativeCosineSimilarity()
     p1, p2 = (method.predictor(method.embed(view)) for view in (a, b))
@@ -106,7 +106,7 @@ def test_byols_loss_is_four_times_lightlys_and_four_more():
     torch.testing.assert_close(gradients(ours, method), gradients(4 * theirs, method))
 
 
-def test_dino_over_steps_with_four_views_a_centre_that_moves_and_a_teacher_that_warms():
+def test_dino_over_steps_with_four_views_centre_updates_and_temperature_warm_up():
     settings = {"projector": (16, 8), "prototypes": 12, "centre_momentum": 0.7, "teacher_warmup": 0.5}
     method = build("dino", **settings).double()
     theirs = lightly.DINOLoss(output_dim=12, student_temp=0.1, center_momentum=0.7).double()

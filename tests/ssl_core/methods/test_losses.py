@@ -1,4 +1,4 @@
-"""Losses against slow float64 transcriptions of the papers' formulas: values and gradients."""
+"""Losses against unvectorised float64 transcriptions of the papers' equations: values and gradients."""
 
 import math
 
@@ -12,8 +12,8 @@ def unit(row):
     return row / row.pow(2).sum().sqrt()
 
 
-def slow_nt_xent(z1, z2, *, temperature, same_view_negatives=True, decoupled=False):
-    """Equation 1 of the SimCLR paper, written out pair by pair."""
+def reference_nt_xent(z1, z2, *, temperature, same_view_negatives=True, decoupled=False):
+    """Equation 1 of the SimCLR paper, pair by pair."""
     z = [unit(row) for row in torch.cat([z1, z2])]
     n, total = len(z1), 0.0
     for i in range(2 * n):
@@ -29,7 +29,7 @@ def slow_nt_xent(z1, z2, *, temperature, same_view_negatives=True, decoupled=Fal
     return total / (2 * n)
 
 
-def slow_info_nce(q, k, queue, *, temperature):
+def reference_info_nce(q, k, queue, *, temperature):
     """Equation 1 of MoCo's paper; without a queue the batch's other keys are the negatives."""
     total = 0.0
     for i, row in enumerate(q):
@@ -39,11 +39,11 @@ def slow_info_nce(q, k, queue, *, temperature):
     return total / len(q)
 
 
-def slow_negative_cosine(p, z):
+def reference_negative_cosine(p, z):
     return -sum(unit(a) @ unit(b) for a, b in zip(p, z, strict=True)) / len(p)
 
 
-def slow_barlow_twins(z1, z2, *, redundancy):
+def reference_barlow_twins(z1, z2, *, redundancy):
     """Equation 1 of the paper, with the batch norm (ε 1e-5, biased variance) of the authors' code."""
     n, d = z1.shape
     a, b = ((z - z.mean(0)) / ((z - z.mean(0)).pow(2).mean(0) + 1e-5).sqrt() for z in (z1, z2))
@@ -55,7 +55,7 @@ def slow_barlow_twins(z1, z2, *, redundancy):
     return total
 
 
-def slow_vicreg(z1, z2, *, invariance, variance, covariance):
+def reference_vicreg(z1, z2, *, invariance, variance, covariance):
     """Equations 1 to 6 of the paper, with the means of the authors' code."""
     n, d = z1.shape
     s = sum((z1[m, i] - z2[m, i]) ** 2 for m in range(n) for i in range(d)) / (n * d)
@@ -68,11 +68,11 @@ def slow_vicreg(z1, z2, *, invariance, variance, covariance):
     return invariance * s + variance * v + covariance * c
 
 
-def slow_distillation(student, teacher):
+def reference_distillation(student, teacher):
     total = 0.0
     for s, t in zip(student, teacher, strict=True):
-        target, guess = torch.exp(t) / torch.exp(t).sum(), torch.exp(s) / torch.exp(s).sum()
-        total = total - sum(a * torch.log(b) for a, b in zip(target, guess, strict=True))
+        target, predicted = torch.exp(t) / torch.exp(t).sum(), torch.exp(s) / torch.exp(s).sum()
+        total = total - sum(a * torch.log(b) for a, b in zip(target, predicted, strict=True))
     return total / len(student)
 
 
@@ -82,34 +82,34 @@ def rows(count, n, d, dtype=torch.float64, seed=0):
 
 
 VICREG = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
-# Name -> the loss, its transcription, how many tensors it takes, and its settings.
+# Name -> the loss, its transcription, its number of tensors, and its settings.
 CASES = {
-    "nt_xent": (losses.nt_xent, slow_nt_xent, 2, {"temperature": 0.5}),
-    "nt_xent, sharp": (losses.nt_xent, slow_nt_xent, 2, {"temperature": 0.1}),
+    "nt_xent": (losses.nt_xent, reference_nt_xent, 2, {"temperature": 0.5}),
+    "nt_xent, sharp": (losses.nt_xent, reference_nt_xent, 2, {"temperature": 0.1}),
     "nt_xent, other view alone": (
-        losses.nt_xent, slow_nt_xent, 2, {"temperature": 0.3, "same_view_negatives": False},
+        losses.nt_xent, reference_nt_xent, 2, {"temperature": 0.3, "same_view_negatives": False},
     ),
-    "nt_xent, decoupled": (losses.nt_xent, slow_nt_xent, 2, {"temperature": 0.2, "decoupled": True}),
+    "nt_xent, decoupled": (losses.nt_xent, reference_nt_xent, 2, {"temperature": 0.2, "decoupled": True}),
     "nt_xent, other view alone, decoupled": (
-        losses.nt_xent, slow_nt_xent, 2, {"temperature": 1.0, "same_view_negatives": False, "decoupled": True},
+        losses.nt_xent, reference_nt_xent, 2, {"temperature": 1.0, "same_view_negatives": False, "decoupled": True},
     ),
-    "info_nce": (losses.info_nce, slow_info_nce, 3, {"temperature": 0.2}),
-    "negative_cosine": (losses.negative_cosine, slow_negative_cosine, 2, {}),
-    "barlow_twins": (losses.barlow_twins, slow_barlow_twins, 2, {"redundancy": 0.005}),
-    "vicreg": (losses.vicreg, slow_vicreg, 2, VICREG),
+    "info_nce": (losses.info_nce, reference_info_nce, 3, {"temperature": 0.2}),
+    "negative_cosine": (losses.negative_cosine, reference_negative_cosine, 2, {}),
+    "barlow_twins": (losses.barlow_twins, reference_barlow_twins, 2, {"redundancy": 0.005}),
+    "vicreg": (losses.vicreg, reference_vicreg, 2, VICREG),
     "vicreg, other weights": (
-        losses.vicreg, slow_vicreg, 2, {"invariance": 1.0, "variance": 2.0, "covariance": 3.0},
+        losses.vicreg, reference_vicreg, 2, {"invariance": 1.0, "variance": 2.0, "covariance": 3.0},
     ),
-    "distillation": (losses.distillation, slow_distillation, 2, {}),
+    "distillation": (losses.distillation, reference_distillation, 2, {}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (8, 3), (2, 16)])
 @pytest.mark.parametrize("case", CASES)
 def test_a_loss_and_its_gradient_equal_the_papers_formula(case, shape):
-    loss, slow, count, settings = CASES[case]
+    loss, reference, count, settings = CASES[case]
     ours, theirs = rows(count, *shape), rows(count, *shape)
-    value, expected = loss(*ours, **settings), slow(*theirs, **settings)
+    value, expected = loss(*ours, **settings), reference(*theirs, **settings)
     torch.testing.assert_close(value, expected)
     value.backward()
     expected.backward()
@@ -122,7 +122,7 @@ def test_without_a_queue_the_negatives_are_the_keys_of_the_batch(temperature):
     q, k = rows(2, 6, 5)
     empty = k[:0]
     value = losses.info_nce(q, k, empty, temperature=temperature)
-    torch.testing.assert_close(value, slow_info_nce(q, k, empty, temperature=temperature))
+    torch.testing.assert_close(value, reference_info_nce(q, k, empty, temperature=temperature))
 
 
 def test_nt_xent_of_orthogonal_views_is_the_log_of_the_number_of_others():
@@ -132,7 +132,7 @@ def test_nt_xent_of_orthogonal_views_is_the_log_of_the_number_of_others():
     assert alone.item() == pytest.approx(math.log(8))
 
 
-def test_nt_xent_does_not_care_about_the_length_of_embeddings():
+def test_nt_xent_is_invariant_to_the_norm_of_embeddings():
     z1, z2 = rows(2, 5, 7)
     torch.testing.assert_close(
         losses.nt_xent(z1 * 7, z2 * 0.1, temperature=0.2), losses.nt_xent(z1, z2, temperature=0.2)
@@ -140,7 +140,7 @@ def test_nt_xent_does_not_care_about_the_length_of_embeddings():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_losses_are_fp32_inside_bf16_autocast(case):
+def test_losses_are_computed_in_fp32_under_bf16_autocast(case):
     loss, _, count, settings = CASES[case]
     tensors = rows(count, 5, 7, torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,12 +1,13 @@
-"""Every method by name, and each one's own promises: what passes together, what gets no gradient."""
+"""Self-supervised methods: loss, gradient, batch composition, heads, and target networks of each."""
 
 import pytest
 import torch
 
-from ssl_core import config
+from ssl_core import config, methods
 from ssl_core.config import methods as method_configs
 from ssl_core.device import Device
 from ssl_core.methods import METHODS, RunPosition, losses
+from ssl_core.methods.simsiam import FastSiam, SimSiam
 from ssl_core.methods.target import TargetMethod
 from ssl_core.models import backbones, ema
 from ssl_core.training.resolve import resolve
@@ -15,12 +16,12 @@ SHAPE = config.Backbone(name="resnet10", width=0.125, stem="cifar", zero_init_re
 REPORT = {"splits": {"train": {"images": 256}}, "sizes": [{"width": 16, "height": 16, "images": 256}]}
 
 
-def build(name, **changes):
-    """The method with its own defaults, but for the changes, on a small network."""
+def build(name, num_views=2, **changes):
+    """The method with its default config, but for the changes, on a small network."""
     torch.manual_seed(0)
-    asked = config.Pretrain(method=method_configs.METHODS[name](**changes), backbone=SHAPE, image_size=16)
-    resolved = resolve(asked, REPORT, Device("cpu", gains_from_bf16=False))
-    return METHODS[name](resolved.method, backbones.build(SHAPE))
+    method, views = method_configs.METHODS[name](**changes), config.Views(num_views=num_views)
+    asked = config.Pretrain(method=method, backbone=SHAPE, image_size=16, views=views)
+    return methods.build(resolve(asked, REPORT, Device("cpu", gains_from_bf16=False)))
 
 
 def views(n=4):
@@ -45,12 +46,12 @@ def test_a_method_gives_a_loss_with_a_gradient_for_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_learns_one_batch(name):
+def test_a_method_overfits_one_batch(name):
     method = build(name)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.05, momentum=0.9)
     seen = []
     for _ in range(15):
-        if name == "moco_v2":  # or the images' own keys, of earlier steps, would be their negatives
+        if name == "moco_v2":  # else the images' keys of earlier steps would be negatives
             method.queue.copy_(build(name).queue)
         output = method(views(16))
         optimizer.zero_grad()
@@ -70,7 +71,7 @@ def test_simclr_passes_both_views_as_one_batch():
     torch.testing.assert_close(loss, losses.nt_xent(z1, z2, temperature=0.2))
 
 
-def test_simsiam_passes_each_view_by_itself():
+def test_simsiam_passes_each_view_separately():
     method = build("simsiam")
     seen = []
     method.backbone.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[0]))
@@ -104,12 +105,12 @@ def test_simsiam_can_put_relu_before_batch_norm():
     assert kinds == ["Linear", "ReLU", "BatchNorm1d", "Linear", "BatchNorm1d"]
 
 
-def test_simsiams_predictor_keeps_its_rate_unless_told():
+def test_simsiams_predictor_has_a_constant_learning_rate_by_default():
     assert build("simsiam").constant_lr()
     assert not build("simsiam", predictor_constant_lr=False).constant_lr()
 
 
-def test_simclrs_head_has_batch_norm_after_every_layer_or_none():
+def test_simclrs_projector_has_batch_norm_after_every_layer_or_none():
     with_norm, without = build("simclr").projector, build("simclr", projector_batch_norm=False).projector
     assert [type(layer).__name__ for layer in with_norm] == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
     assert with_norm[-1].bias is None
@@ -117,8 +118,21 @@ def test_simclrs_head_has_batch_norm_after_every_layer_or_none():
     assert all(layer.bias is not None for layer in (without[0], without[2]))
 
 
-def test_more_views_than_two_make_simsiam_fastsiam():
-    method, reference, three = build("simsiam"), build("simsiam"), [*views(), torch.rand(4, 3, 16, 16)]
+def test_the_number_of_views_selects_simsiam_or_fastsiam():
+    assert [type(build("simsiam", count)) for count in (2, 3)] == [SimSiam, FastSiam]
+
+
+def test_fastsiam_of_two_views_equals_simsiam():
+    settings = method_configs.SimSiam(projector=(32, 16), predictor_hidden=8)
+    simsiam, fastsiam = (kind(settings, backbones.build(SHAPE)) for kind in (SimSiam, FastSiam))
+    fastsiam.load_state_dict(simsiam.state_dict())
+    for mine, reference in zip(fastsiam(views()), simsiam(views()), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=0, atol=0)
+
+
+def test_fastsiam_predicts_the_mean_of_the_other_views():
+    method, reference = build("simsiam", 3), build("simsiam", 3)
+    three = [*views(), torch.rand(4, 3, 16, 16)]
     output = method(three)
     z = [reference.projector(reference.backbone(view)) for view in three]
     p = [reference.predictor(each) for each in z]
@@ -132,7 +146,7 @@ TARGETED = [name for name in METHODS if issubclass(METHODS[name], TargetMethod)]
 
 
 @pytest.mark.parametrize("name", TARGETED)
-def test_a_target_gets_no_gradient_and_follows_after_each_step(name):
+def test_a_target_network_gets_no_gradient_and_is_updated_after_each_step(name):
     method = build(name)
     before = [p.clone() for p in method.target.parameters()]
     method(views()).loss.backward()
@@ -146,7 +160,7 @@ def test_a_target_gets_no_gradient_and_follows_after_each_step(name):
 
 
 @pytest.mark.parametrize("name", TARGETED)
-def test_a_target_begins_as_the_network_that_the_run_starts_from(name):
+def test_a_target_network_is_initialised_from_the_loaded_weights(name):
     method = build(name)
     for p in method.backbone.parameters():
         p.data.fill_(0.5)
@@ -154,7 +168,7 @@ def test_a_target_begins_as_the_network_that_the_run_starts_from(name):
     assert all(bool((p == 0.5).all()) for p in method.target[0].parameters())
 
 
-def test_byol_predicts_the_target_of_the_other_view_with_the_papers_scale():
+def test_byols_loss_is_the_sum_of_squared_distances_to_the_other_views_target():
     method, reference, (a, b) = build("byol"), build("byol"), views()
     p1, p2 = (reference.predictor(reference.embed(view)) for view in (a, b))
     t1, t2 = (reference.target(view) for view in (a, b))
@@ -165,7 +179,7 @@ def test_byol_predicts_the_target_of_the_other_view_with_the_papers_scale():
     torch.testing.assert_close(method([a, b]).loss, sum(distance))
 
 
-def test_moco_v2s_queue_keeps_the_newest_keys_and_takes_the_place_of_the_oldest():
+def test_moco_v2s_queue_replaces_the_oldest_keys_by_the_newest():
     method = build("moco_v2", queue=6)
     first = method.queue.clone()
     keys = [torch.nn.functional.normalize(build("moco_v2", queue=6).target(views()[1]), dim=1)]
@@ -176,18 +190,18 @@ def test_moco_v2s_queue_keeps_the_newest_keys_and_takes_the_place_of_the_oldest(
     assert method.place == 2
     torch.testing.assert_close(method.queue.norm(dim=1), torch.ones(6))
     assert not torch.equal(method.queue[4:], first[4:])
-    method(views(9))  # more keys than there is room for
+    method(views(9))  # more keys than the queue holds
     assert method.place == 2
 
 
-def test_moco_v2s_loss_is_over_the_queue_as_it_was_before_the_step():
+def test_moco_v2s_loss_uses_the_queue_before_it_is_updated():
     method, reference, (a, b) = build("moco_v2", queue=16), build("moco_v2", queue=16), views()
     queue = reference.queue.clone()
     expected = losses.info_nce(reference.embed(a), reference.target(b), queue, temperature=0.2)
     torch.testing.assert_close(method([a, b]).loss, expected)
 
 
-def test_moco_v3_contrasts_with_the_keys_of_the_batch_times_twice_the_temperature():
+def test_moco_v3s_negatives_are_the_keys_of_the_batch_and_its_loss_is_scaled_by_twice_the_temperature():
     method, reference, (a, b) = build("moco_v3"), build("moco_v3"), views()
     q1, q2 = (reference.predictor(reference.embed(view)) for view in (a, b))
     k1, k2 = (reference.target(view) for view in (a, b))
@@ -195,7 +209,7 @@ def test_moco_v3_contrasts_with_the_keys_of_the_batch_times_twice_the_temperatur
     torch.testing.assert_close(method([a, b]).loss, 0.4 * sum(pairs))
 
 
-def test_dinos_teacher_sees_the_global_views_and_the_student_all():
+def test_dinos_teacher_sees_the_global_views_and_its_student_all_views():
     method, small = build("dino"), [torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8)]
     seen = {"student": [], "teacher": []}
     method.backbone.register_forward_hook(lambda _, x, __: seen["student"].append(x[0].shape[-1]))
@@ -205,7 +219,7 @@ def test_dinos_teacher_sees_the_global_views_and_the_student_all():
     assert output.z.shape == (8, 256)
 
 
-def test_dino_centres_sharpens_and_holds_its_prototypes_still():
+def test_dino_updates_its_centre_freezes_its_prototypes_and_warms_up_the_teacher_temperature():
     method = build("dino", frozen_epochs=1.0, teacher_warmup=0.5)
     assert not method.centre.any()
     method(views()).loss.backward()
@@ -215,12 +229,12 @@ def test_dino_centres_sharpens_and_holds_its_prototypes_still():
     method(views()).loss.backward()
     method.before_step(RunPosition(step=5, total_steps=40, steps_per_epoch=5))
     assert method.prototypes.weight.grad is not None
-    warm = []
+    temperatures = []
     for step in (10, 20, 30):
         method.after_step(RunPosition(step, total_steps=40, steps_per_epoch=5))
-        warm.append(method.teacher_temperature.item())
-    assert warm == pytest.approx([0.055, 0.07, 0.07])
+        temperatures.append(method.teacher_temperature.item())
+    assert temperatures == pytest.approx([0.055, 0.07, 0.07])
 
 
-def test_momentum_rises_by_a_cosine_from_its_start_to_one():
+def test_momentum_rises_to_one_by_a_cosine():
     assert [ema.compute_momentum(0.99, share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.995, 1.0])

@@ -1,7 +1,7 @@
-"""Recognition: whoever wrote the weights, our network of them gives what theirs gave.
+"""Matching of state dicts: the matched network has the outputs of its source.
 
-State dicts come from torchvision, timm and lightly themselves. solo-learn's, MoCo's and SimSiam's are built by the rule
-of their code: a torchvision ResNet as `backbone`, `encoder_q` or `encoder` of a module, with heads beside or in it.
+State dicts come from torchvision, timm and lightly themselves. solo-learn's, MoCo's and SimSiam's are built as in
+their code: a torchvision ResNet as `backbone`, `encoder_q` or `encoder` of a module, with heads beside or in it.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def pictures(side):
     return torch.tensor(np.stack([np.asarray(image) for image in found])).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def recognised(weights, **known):
+def match(weights, **known):
     return match_architecture({name: tuple(value.shape) for name, value in weights.items()}, **known)
 
 
@@ -61,7 +61,7 @@ def head(prefix):
     return {f"{prefix}.0.weight": torch.ones(8, 512), f"{prefix}.0.bias": torch.ones(8)}
 
 
-# name: the source, its state dict as it was saved, and (backbone, stem, layout, prefix) that have to be found
+# name: the source, its saved state dict, and the expected (backbone, stem, layout, prefix)
 def sources():
     plain, narrow, padded = resnet(), resnet(stem="cifar"), resnet(stem="cifar", padding=2)
     ours, copy = plain.state_dict(), resnet().state_dict()
@@ -120,9 +120,9 @@ SOURCES = sources()
 
 @pytest.mark.parametrize("name", SOURCES)
 @torch.inference_mode()
-def test_the_network_of_the_weights_gives_what_their_source_gives(name):
+def test_the_matched_network_has_the_outputs_of_its_source(name):
     source, weights, expected = SOURCES[name]
-    found = recognised(weights)
+    found = match(weights)
     assert (found.backbone.name, found.backbone.stem, found.layout, found.prefix) == expected
     images = pictures(64 if expected[1] == "imagenet" else 32)
     theirs = source(images)
@@ -131,7 +131,7 @@ def test_the_network_of_the_weights_gives_what_their_source_gives(name):
 
 
 def headless(model):
-    """The features of a torchvision model: what its last layer is given."""
+    """A torchvision model without its last layer."""
     last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     model.set_submodule(last, nn.Identity())
     return nn.Sequential(model, nn.Flatten())
@@ -141,17 +141,17 @@ def headless(model):
     "name", ["resnext50_32x4d", "mnasnet0_5", "shufflenet_v2_x0_5", "squeezenet1_1", "regnet_x_400mf", "densenet121"]
 )
 @torch.inference_mode()
-def test_torchvisions_other_networks_are_told_by_their_weights(name):
+def test_torchvisions_other_networks_are_matched(name):
     model = randomise(torchvision.models.get_model(name, weights=None))
     weights = prefixed(model.state_dict(), "module.")
-    found = recognised(weights)
+    found = match(weights)
     assert found.backbone.name == f"torchvision_{name}"
     images = pictures(64)
     torch.testing.assert_close(rebuilt(weights, found)(images), headless(model)(images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", TORCHVISIONS_FIRST)
-def test_every_family_of_torchvision_begins_with_the_weight_that_it_is_known_by(family):
+def test_every_family_of_torchvision_has_its_first_weight(family):
     name = next(name for name in TORCHVISION if name.startswith(family))
     with backbones.MetaTensors():
         assert TORCHVISIONS_FIRST[family] in torchvision_models.TorchvisionModel(name).body.state_dict()
@@ -161,53 +161,53 @@ def test_every_network_of_torchvision_is_of_a_family():
     assert [name for name in TORCHVISION if not name.startswith(tuple(TORCHVISIONS_FIRST))] == []
 
 
-def test_width_is_told_by_the_first_convolution():
+def test_the_width_is_that_of_the_first_convolution():
     with backbones.MetaTensors():
         weights = ResNet("resnet34", width=0.25, stem="cifar").state_dict()
-    found = recognised(weights)
+    found = match(weights)
     assert (found.backbone.name, found.backbone.width) == ("resnet34", 0.25)
 
 
-def test_a_stem_that_is_known_is_taken_and_one_that_cannot_be_is_refused():
+def test_a_known_stem_is_used_unless_it_is_impossible():
     _, weights, _ = SOURCES["solo-learn"]
-    found = recognised(weights, stem="cifar_stride2")
+    found = match(weights, stem="cifar_stride2")
     assert (found.backbone.stem, found.notes) == ("cifar_stride2", ())
-    assert "cifar_padding2" in recognised(weights).notes[0]
+    assert "cifar_padding2" in match(weights).notes[0]
     for name, stem in {"solo-learn": "imagenet", "torchvision": "cifar"}.items():
         with pytest.raises(BadWeights, match="the stem is not"):
-            recognised(SOURCES[name][1], stem=stem)
+            match(SOURCES[name][1], stem=stem)
 
 
-def test_a_backbone_that_is_named_is_the_only_one_tried():
+def test_a_known_backbone_is_the_only_candidate():
     weights = SOURCES["torchvision"][1]
-    assert recognised(weights, backbone="torchvision_resnet18").backbone.name == "torchvision_resnet18"
+    assert match(weights, backbone="torchvision_resnet18").backbone.name == "torchvision_resnet18"
     with pytest.raises(BadWeights, match="nearest to resnet34") as refusal:
-        recognised(weights, backbone="resnet34")
+        match(weights, backbone="resnet34")
     assert refusal.value.code == "missing_weights"
 
 
-def test_missing_weights_are_named_and_counters_may_be_missing():
+def test_missing_weights_are_listed_and_counters_are_optional():
     weights = {name: value for name, value in SOURCES["simsiam"][1].items() if not name.endswith("tracked")}
-    assert len(recognised(weights).names) == 100
+    assert len(match(weights).names) == 100
     del weights["module.encoder.layer2.0.bn1.running_var"]
     weights["module.encoder.layer1.0.conv1.weight"] = torch.ones(64, 64, 1, 1)
     with pytest.raises(BadWeights) as refusal:
-        recognised(weights)
+        match(weights)
     assert [(item["pointer"], item["code"]) for item in refusal.value.errors] == [
         ("/tensors/module.encoder.layer1.0.conv1.weight", "wrong_shape"),
         ("/tensors/encoder.layer2.0.bn1.running_var", "missing_weights"),
     ]
 
 
-def test_a_larger_network_with_a_gap_is_not_taken_for_a_smaller_one():
+def test_a_larger_network_with_a_missing_weight_is_not_matched_as_a_smaller_one():
     weights = torchvision.models.resnet34(weights=None).state_dict()
     del weights["layer3.5.conv2.weight"]
     with pytest.raises(BadWeights, match="nearest to resnet34"):
-        recognised(weights)
+        match(weights)
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": torch.ones(3)}, {"blocks.0.attn.qkv.weight": torch.ones(3, 3)}])
-def test_weights_of_no_network_of_ours_are_told_by_their_names(weights):
+def test_weights_of_no_supported_network_are_refused(weights):
     with pytest.raises(BadWeights) as refusal:
-        recognised(weights)
+        match(weights)
     assert refusal.value.code == "unknown_network"

@@ -1,4 +1,4 @@
-"""google-research/simclr's checkpoints: an imported network equals theirs block by block, and what is wrong is told."""
+"""Import of google-research/simclr's checkpoints: equality with their network block by block, and errors."""
 
 import hashlib
 import sys
@@ -11,10 +11,10 @@ import torch
 from ssl_core import config
 from ssl_core.__main__ import main
 from ssl_core.device import Device
+from ssl_core.errors import BadWeights, PackageMissing
 from ssl_core.models.encoder import Preprocessing
 from ssl_core.models.resnet import BLOCKS
 from ssl_core.pretrained import simclr_tensorflow
-from ssl_core.pretrained.simclr_tensorflow import CannotImport
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
 from tests.ssl_core.google_network import GoogleNetwork
@@ -27,7 +27,7 @@ def images(side):
     return np.random.default_rng(side).uniform(size=(2, side, side, 3))
 
 
-def made(**fields):
+def build_theirs(**fields):
     """A small network of theirs that has all of its variables."""
     network = GoogleNetwork(**{"depth": 18, "planes": 8, "cifar": True, "head": (64, 64, 16)} | fields)
     network.run(images(SIDE))
@@ -41,7 +41,7 @@ def packed(folder, variables):
 
 
 def outputs(encoder, images):
-    """What `GoogleNetwork.run` gives, by our encoder in float64."""
+    """The outputs of `GoogleNetwork.run`, by our encoder in float64."""
     network, projector = encoder.backbone, encoder.projector
     x = network.maxpool(network.relu(network.bn1(network.conv1(images))))
     found = {"stem": x}
@@ -69,10 +69,10 @@ def outputs(encoder, images):
     ids=str,
 )
 def test_an_imported_network_equals_theirs_block_by_block(network, side, tmp_path):
-    theirs = made(**network)
+    theirs = build_theirs(**network)
     report = simclr_tensorflow.import_simclr(packed(tmp_path, theirs.variables), tmp_path / "model")
-    assert report.variables == len(theirs.variables)
-    assert report.left_out == ()
+    assert report.matched == len(theirs.variables)
+    assert report.left_out == []
     expected = theirs.run(images(side))
     encoder = saved_model.load(tmp_path / "model").double()
     with torch.inference_mode():
@@ -93,18 +93,18 @@ def test_an_imported_network_equals_theirs_block_by_block(network, side, tmp_pat
     ],
     ids=str,
 )
-def test_the_network_is_told_by_its_variables_which_are_as_many_as_in_googles_own(network, name, variables, tmp_path):
-    theirs = made(planes=4, **network)
+def test_the_network_is_identified_by_its_variables(network, name, variables, tmp_path):
+    theirs = build_theirs(planes=4, **network)
     report = simclr_tensorflow.import_simclr(packed(tmp_path, theirs.variables), tmp_path / "model")
-    assert (report.network.name, report.network.width, report.variables) == (name, 4 / 64, variables)
-    assert report.network.selective_kernel == theirs.selective
-    assert report.network.stem == ("cifar" if theirs.cifar else "imagenet")
-    assert report.network.layout == "google"
+    assert (report.backbone.name, report.backbone.width, report.matched) == (name, 4 / 64, variables)
+    assert report.backbone.selective_kernel == theirs.selective
+    assert report.backbone.stem == ("cifar" if theirs.cifar else "imagenet")
+    assert report.backbone.layout == "google"
     assert report.head == theirs.head
 
 
 class Listed(GoogleNetwork):
-    """Notes the shape of every variable, and draws none."""
+    """Records the shape of every variable, without values."""
 
     def variable(self, name, shape):
         self.variables[name] = list(shape)
@@ -112,8 +112,8 @@ class Listed(GoogleNetwork):
 
 
 SK = {"selective": True}
-# SHA-256 of a line for each variable, `name [shape]`, in the order of the names: of a listing of google's own networks,
-# which their TF1 code made, not of the transcription.
+# SHA-256 of the lines `name [shape]` of all variables, sorted by name, of networks that google-research/simclr's own TF1
+# code built, not of the transcription.
 THEIRS = [
     ((18, 64, (512, 512, 128)), {"cifar": True}, "ed9b4ace02b3d605454884898efc01516cfe22de36fda221c92fdc001bd49971"),
     ((50, 64, (2048, 2048, 128)), {}, "d89c25039b8520cf47eb8ab07c342b94dd779aa39439fed51bc735bcdd91b9e2"),
@@ -124,7 +124,7 @@ THEIRS = [
 
 
 @pytest.mark.parametrize(("size", "more", "digest"), THEIRS, ids=str)
-def test_the_transcription_has_the_names_and_shapes_of_googles_variables(size, more, digest):
+def test_the_transcription_has_the_names_and_shapes_of_their_variables(size, more, digest):
     depth, planes, head = size
     network = Listed(depth, planes, head=head, **more)
     network.run(images(4))
@@ -133,8 +133,8 @@ def test_the_transcription_has_the_names_and_shapes_of_googles_variables(size, m
 
 
 @pytest.mark.parametrize(("cifar", "size"), [(False, 224), (True, 32)])
-def test_an_imported_model_wants_its_images_unscaled(cifar, size, tmp_path):
-    simclr_tensorflow.import_simclr(packed(tmp_path, made(cifar=cifar).variables), tmp_path / "model")
+def test_an_imported_model_does_not_normalise_its_images(cifar, size, tmp_path):
+    simclr_tensorflow.import_simclr(packed(tmp_path, build_theirs(cifar=cifar).variables), tmp_path / "model")
     encoder = saved_model.load(tmp_path / "model")
     assert encoder.preprocessing == Preprocessing(size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     pixels = np.full((1, size, size, 3), 51, dtype=np.uint8)
@@ -143,8 +143,8 @@ def test_an_imported_model_wants_its_images_unscaled(cifar, size, tmp_path):
     torch.testing.assert_close(encoder.encode(pixels), expected)
 
 
-def test_training_may_start_from_an_imported_model(tmp_path):
-    variables = made(depth=50, cifar=False, selective=True).variables
+def test_training_starts_from_an_imported_model(tmp_path):
+    variables = build_theirs(depth=50, cifar=False, selective=True).variables
     simclr_tensorflow.import_simclr(packed(tmp_path, variables), tmp_path / "model")
     card = saved_model.load_card(tmp_path / "model")
     asked = config.parse({"method": {"name": "simclr"}, "batch_size": 16, "image_size": 32})
@@ -156,10 +156,10 @@ def test_training_may_start_from_an_imported_model(tmp_path):
 
 
 def test_a_checkpoint_without_a_head_becomes_a_model_without_a_projection(tmp_path):
-    theirs = made(head=())
+    theirs = build_theirs(head=())
     report = simclr_tensorflow.import_simclr(packed(tmp_path, theirs.variables), tmp_path / "model")
     assert report.head == ()
-    assert "none" in str(report)
+    assert "none" in report.to_text()
     card = saved_model.load_card(tmp_path / "model")
     assert card["layers"] == {"backbone": 64, "block1": 8, "block2": 16, "block3": 32, "block4": 64}
     assert card["projection_dim"] is None
@@ -170,11 +170,11 @@ def test_a_checkpoint_without_a_head_becomes_a_model_without_a_projection(tmp_pa
     )
 
 
-def test_what_has_no_place_in_an_encoder_is_named(tmp_path):
+def test_variables_outside_the_encoder_are_reported(tmp_path):
     more = {"head_supervised/linear_layer/dense/kernel": np.zeros((64, 10), np.float32), "global_step": np.array(7)}
-    report = simclr_tensorflow.import_simclr(packed(tmp_path, made().variables | more), tmp_path / "model")
-    assert report.left_out == ("global_step", "head_supervised/linear_layer/dense/kernel")
-    assert "left out: 2 variables (global_step, head_supervised/linear_layer/dense/kernel)" in str(report)
+    report = simclr_tensorflow.import_simclr(packed(tmp_path, build_theirs().variables | more), tmp_path / "model")
+    assert report.left_out == ["global_step", "head_supervised/linear_layer/dense/kernel"]
+    assert "left out: 2 variables (global_step, head_supervised/linear_layer/dense/kernel)" in report.to_text()
 
 
 def without(name):
@@ -195,16 +195,16 @@ def changed(name, change):
         (lambda variables: variables.clear(), "has 0 convolutions"),
         (changed("base_model/conv2d_3/kernel", lambda x: x[..., :5]), r"conv2d_3/kernel.*8, 5\].*8, 8\] is needed"),
         (changed("base_model/conv2d/kernel", np.ravel), r"conv2d/kernel has the shape \[216\].*4 dimensions"),
-        (changed("base_model/conv2d/kernel", lambda x: np.tile(x, 100)), "no network that can be built.*8"),
+        (changed("base_model/conv2d/kernel", lambda x: np.tile(x, 100)), "no supported network.*8"),
         (changed("head_contrastive/nl_0/dense/kernel", lambda x: x[:5]), r"nl_0/dense/kernel.*\[5, 64\].*\[64, 64\]"),
         (changed("base_model/conv2d_3/kernel", lambda x: x * np.nan), "conv2d_3/kernel.*finite"),
         (changed("base_model/conv2d_3/kernel", lambda x: x.astype(str)), "conv2d_3/kernel.*finite"),
     ],
 )
-def test_variables_that_make_no_network_are_named(damage, words, tmp_path):
-    variables = made().variables
+def test_variables_of_no_supported_network_are_refused(damage, words, tmp_path):
+    variables = build_theirs().variables
     damage(variables)
-    with pytest.raises(CannotImport, match=words):
+    with pytest.raises(BadWeights, match=words):
         simclr_tensorflow.import_simclr(packed(tmp_path, variables), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -214,37 +214,37 @@ def test_variables_that_make_no_network_are_named(damage, words, tmp_path):
     [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"a text\n" * 100, None],
     ids=["cut", "empty", "text", "missing"],
 )
-def test_a_file_that_is_no_archive_is_refused(damage, tmp_path):
-    path = packed(tmp_path, made().variables)
+def test_a_file_that_is_not_an_npz_is_refused(damage, tmp_path):
+    path = packed(tmp_path, build_theirs().variables)
     path.write_bytes(damage(path.read_bytes())) if damage else path.unlink()
-    with pytest.raises(CannotImport, match=r"checkpoint\.npz cannot be read"):
+    with pytest.raises(BadWeights, match=r"checkpoint\.npz cannot be read"):
         simclr_tensorflow.import_simclr(path, tmp_path / "model")
 
 
-def test_an_archive_whose_bytes_have_changed_is_refused(tmp_path):
-    path = packed(tmp_path, made().variables)
+def test_a_corrupted_npz_is_refused(tmp_path):
+    path = packed(tmp_path, build_theirs().variables)
     data = bytearray(path.read_bytes())
     data[data.index(b"conv2d_3/kernel") + 200] ^= 255
     path.write_bytes(data)
-    with pytest.raises(CannotImport, match=r"damaged at base_model/conv2d_3/kernel"):
+    with pytest.raises(BadWeights, match=r"damaged at base_model/conv2d_3/kernel"):
         simclr_tensorflow.import_simclr(path, tmp_path / "model")
 
 
-def test_tensorflows_own_checkpoints_need_the_extra_and_say_so(monkeypatch, tmp_path):
+def test_a_tensorflow_checkpoint_needs_tensorflow(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    with pytest.raises(CannotImport, match=r"pip install 'twoviews\[tensorflow\]'.*\.npz"):
+    with pytest.raises(PackageMissing, match=r"pip install 'twoviews\[tensorflow\]'.*\.npz"):
         simclr_tensorflow.read(tmp_path / "model.ckpt-250228")
 
 
 def test_the_command_imports_and_reports(capsys, tmp_path):
-    path = packed(tmp_path, made().variables)
+    path = packed(tmp_path, build_theirs().variables)
     assert main(["import-simclr", str(path), "--out", str(tmp_path / "model")]) == 0
-    told = capsys.readouterr().out
-    assert "network: resnet18, width 0.125, cifar stem\nhead: 64, 64, 16\nread: 119 variables" in told
+    output = capsys.readouterr().out
+    assert "network: resnet18, width 0.125, cifar stem\nhead: 64, 64, 16\nread: 119 variables" in output
     assert saved_model.load(tmp_path / "model").dim == 64
 
 
-def test_the_command_says_in_a_sentence_what_is_wrong(capsys, tmp_path):
+def test_the_command_reports_errors_on_stderr(capsys, tmp_path):
     assert main(["import-simclr", str(tmp_path / "none.npz"), "--out", str(tmp_path / "model")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith(f"{tmp_path / 'none.npz'} cannot be read")

@@ -1,4 +1,4 @@
-"""An import: somebody's weights become a model that embeds, is judged and is trained further."""
+"""Import of pretrained weights: the saved model, its report, evaluation and further training, and errors."""
 
 import json
 
@@ -22,7 +22,7 @@ SMALL = {"width": 0.125, "stem": "cifar"}
 
 
 def weights(prefix="module.encoder_q.", dtype=torch.float32):
-    """Of a tiny network, with two heads beside it."""
+    """Weights of a tiny network, with two other tensors."""
     torch.manual_seed(2)
     network = resnet.ResNet("resnet10", **SMALL)
     found = {
@@ -41,7 +41,7 @@ def pixels(side=32):
     return torch.randint(0, 256, (4, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
-def test_the_model_is_an_ordinary_artifact_without_a_projector(tmp_path):
+def test_the_saved_model_has_no_projector_and_equals_its_source(tmp_path):
     _, card = imported(tmp_path, weights())
     encoder = saved_model.load(tmp_path / "model")
     assert saved_model.load_card(tmp_path / "model") == card
@@ -60,7 +60,7 @@ def test_the_model_is_an_ordinary_artifact_without_a_projector(tmp_path):
         encoder.encode(pixels(), "projection")
 
 
-def test_the_report_says_what_was_taken_left_out_and_missing(tmp_path):
+def test_the_report_lists_tensors_matched_left_out_and_missing(tmp_path):
     content = {
         name: value for name, value in weights().items() if not name.endswith("encoder_q.bn1.num_batches_tracked")
     }
@@ -81,20 +81,20 @@ def test_weights_of_other_precisions_become_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("counter", [torch.tensor(7.0).half(), torch.ones(5, dtype=torch.int64)])
-def test_a_counter_that_is_none_is_missing_and_no_fault(tmp_path, counter):
+def test_a_counter_of_another_type_is_missing_without_an_error(tmp_path, counter):
     _, card = imported(tmp_path, weights("") | {"bn1.num_batches_tracked": counter})
     assert (card["imported"]["matched"], card["imported"]["missing"]) == (71, ["bn1.num_batches_tracked"])
     assert "bn1.num_batches_tracked" in card["imported"]["left_out"]
 
 
-def test_the_readme_says_that_the_weights_are_of_a_file(tmp_path):
+def test_the_readme_has_the_sha256_of_the_file(tmp_path):
     _, card = imported(tmp_path, weights())
     page = (tmp_path / "model" / saved_model.README).read_text()
     assert f"of a file, SHA-256 `{card['imported']['file']['sha256']}`" in page
     assert page.startswith("# resnet10")
 
 
-def test_preprocessing_is_as_asked_or_goes_with_the_stem(tmp_path):
+def test_preprocessing_is_configured_or_depends_on_the_stem(tmp_path):
     _, card = imported(tmp_path, weights())
     assert (card["preprocessing"]["image_size"], card["preprocessing"]["mean"][0]) == (32, 0.4914)
     _, card = imported(
@@ -104,7 +104,7 @@ def test_preprocessing_is_as_asked_or_goes_with_the_stem(tmp_path):
     assert card["backbone"]["stem"] == "cifar_stride2"
 
 
-def test_a_model_of_ours_comes_back_as_it_was(tmp_path):
+def test_a_saved_models_own_weights_import_unchanged(tmp_path):
     _, card = imported(tmp_path, weights())
     _, again = import_weights(tmp_path / "model" / saved_model.WEIGHTS, tmp_path / "again", Import())
     assert (again["backbone"], again["imported"]["file"]["format"]) == (card["backbone"], "safetensors")
@@ -124,38 +124,38 @@ def test_a_model_of_ours_comes_back_as_it_was(tmp_path):
     ],
     ids=["nan", "beyond float32", "integers", "complex", "endless", "negative variance"],
 )
-def test_weights_that_no_network_can_have_are_refused_and_nothing_is_left(tmp_path, name, value, code):
+def test_invalid_weights_are_refused_and_nothing_is_written(tmp_path, name, value, code):
     with pytest.raises(BadWeights) as refusal:
         imported(tmp_path, weights("") | {name: value})
     assert refusal.value.code == code
     assert not (tmp_path / "model").exists()
 
 
-def test_a_size_that_the_network_cannot_take_is_refused(tmp_path):
+def test_an_image_size_that_the_network_cannot_take_is_refused(tmp_path):
     torch.save(torchvision_models.TorchvisionModel("squeezenet1_1").body.state_dict(), tmp_path / "weights.pt")
     asked = Import(backbone="torchvision_squeezenet1_1", image_size=8)
     with pytest.raises(BadWeights, match="cannot take images of 8 pixels"):
         import_weights(tmp_path / "weights.pt", tmp_path / "model", asked)
 
 
-def test_an_imported_model_is_judged_and_trained_further(tmp_path):
+def test_an_imported_model_is_evaluated_and_trained_further(tmp_path):
     digits = pack_digits(tmp_path / "digits")
     imported(tmp_path, weights(), image_size=8)
-    (tmp_path / "judged").mkdir()
-    judged = config.parse({"k": 5}, "knn_eval")
-    *_, last = run(judged, Inputs(digits, model=tmp_path / "model"), tmp_path / "judged")
+    (tmp_path / "evaluated").mkdir()
+    evaluation = config.parse({"k": 5}, "knn_eval")
+    *_, last = run(evaluation, Inputs(digits, model=tmp_path / "model"), tmp_path / "evaluated")
     assert isinstance(last, Result)
     shape = {name: value for name, value in TINY.items() if name != "backbone"}
     further = config.parse({"method": {"name": "simclr"}, "epochs": 1, **shape})
     (tmp_path / "further").mkdir()
     events = list(run(further, Inputs(digits, model=tmp_path / "model"), tmp_path / "further"))
     assert isinstance(events[-1], Result), events[-1]
-    made = next(event for event in events if isinstance(event, Model))
-    assert (made.card["backbone"]["width"], made.card["backbone"]["stem"]) == (0.125, "cifar")
-    assert "projection" in made.card["layers"]
+    model = next(event for event in events if isinstance(event, Model))
+    assert (model.card["backbone"]["width"], model.card["backbone"]["stem"]) == (0.125, "cifar")
+    assert "projection" in model.card["layers"]
 
 
-def test_the_command_makes_a_model_and_says_what_it_found(tmp_path, capsys):
+def test_the_command_writes_a_model_and_prints_the_report(tmp_path, capsys):
     save_file({name: value.contiguous() for name, value in weights().items()}, tmp_path / "w")
     words = ["import-weights", str(tmp_path / "w"), "--out", str(tmp_path / "model")]
     assert main([*words, "--image-size", "16", "--mean", "0.5", "0.5", "0.5"]) == 0
@@ -177,7 +177,7 @@ def test_the_command_makes_a_model_and_says_what_it_found(tmp_path, capsys):
         (("w", "--image-size", "7"), 2, "/image_size"),
     ],
 )
-def test_the_command_says_what_is_wrong(tmp_path, capsys, words, status, sentence):
+def test_the_command_reports_errors(tmp_path, capsys, words, status, sentence):
     (tmp_path / "w").write_bytes(b"hello")
     assert main(["import-weights", str(tmp_path / words[0]), "--out", str(tmp_path / "m"), *words[1:]]) == status
     assert sentence in capsys.readouterr().err

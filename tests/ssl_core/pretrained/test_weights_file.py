@@ -1,4 +1,4 @@
-"""Files of weights: what is read, what is refused, and that nothing in a file is ever run."""
+"""Weights files: formats, refusals, and that no code in a file is executed."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.count": torch.tensor(3)}
 
 
 class Code:
-    """Runs a command when it is unpickled by whoever trusts it."""
+    """Runs a command when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("/tmp/twoviews-was-run",)
@@ -41,7 +41,7 @@ def same(found, expected):
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_the_format_is_told_by_the_bytes_whatever_the_file_is_called(tmp_path):
+def test_the_format_is_detected_from_the_bytes_and_not_the_name(tmp_path):
     save_file(WEIGHTS, tmp_path / "x.pt")
     saved(tmp_path / "x.safetensors", WEIGHTS)
     saved(tmp_path / "x", WEIGHTS, _use_new_zipfile_serialization=False)
@@ -52,7 +52,7 @@ def test_the_format_is_told_by_the_bytes_whatever_the_file_is_called(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_tensors_of_nested_dicts_have_dotted_names_and_other_values_are_passed_over(tmp_path, zipped):
+def test_tensors_of_nested_dicts_have_dotted_names_and_other_values_are_ignored(tmp_path, zipped):
     content = {
         "state_dict": WEIGHTS,
         "epoch": 3,
@@ -64,13 +64,13 @@ def test_tensors_of_nested_dicts_have_dotted_names_and_other_values_are_passed_o
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_pickle_is_refused_and_never_run(tmp_path, zipped):
+def test_code_in_a_pickle_is_refused_and_not_executed(tmp_path, zipped):
     path = saved(tmp_path / "x", {**WEIGHTS, "extra": Code()}, _use_new_zipfile_serialization=zipped)
     assert refused(path).code == "unsafe_pickle"
     assert not os.path.exists("/tmp/twoviews-was-run")
 
 
-def test_a_foreign_object_is_named_with_what_to_do(tmp_path):
+def test_the_error_of_a_foreign_object_names_it_and_the_fix(tmp_path):
     error = refused(saved(tmp_path / "x", {"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1)}))
     assert error.code == "unsafe_pickle"
     assert "argparse.Namespace" in error.detail
@@ -87,12 +87,12 @@ def test_an_empty_safetensors_file_is_refused(tmp_path):
     assert refused(tmp_path / "x").code == "no_tensors"
 
 
-def test_tensors_that_are_not_plain_numbers_in_memory_are_passed_over(tmp_path):
+def test_sparse_and_meta_tensors_are_ignored(tmp_path):
     content = {"sparse": torch.eye(3).to_sparse(), "meta": torch.ones(3, device="meta"), **WEIGHTS}
     same(weights_file.read(saved(tmp_path / "x", content))[1], WEIGHTS)
 
 
-def test_a_dict_that_holds_itself_a_million_times_over_is_read_once(tmp_path):
+def test_a_dict_with_many_references_is_visited_once(tmp_path):
     group = {"w": torch.ones(1)}
     for _ in range(5):
         group = {str(number): group for number in range(100)} | {"w": torch.ones(1)}
@@ -100,13 +100,13 @@ def test_a_dict_that_holds_itself_a_million_times_over_is_read_once(tmp_path):
     assert 1 <= len(tensors) <= 6
 
 
-def test_too_many_tensors_and_names_without_end_are_refused(tmp_path, monkeypatch):
+def test_too_many_tensors_and_too_long_names_are_refused(tmp_path, monkeypatch):
     assert refused(saved(tmp_path / "x", {"a" * 501: torch.ones(1)})).code == "not_weights"
-    monkeypatch.setattr(weights_file, "_MOST_TENSORS", 1)
+    monkeypatch.setattr(weights_file, "_MAX_TENSORS", 1)
     assert refused(saved(tmp_path / "x", WEIGHTS)).code == "too_many_tensors"
 
 
-def test_a_zip_that_unpacks_to_more_than_it_is_is_refused_unread(tmp_path):
+def test_a_zip_that_unpacks_to_more_than_its_size_is_refused_unread(tmp_path):
     saved(tmp_path / "good", {"w": torch.zeros(1_000_000)})
     with zipfile.ZipFile(tmp_path / "good") as good, zipfile.ZipFile(tmp_path / "bad", "w") as bad:
         for entry in good.infolist():
@@ -143,12 +143,12 @@ HUGE = {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 2**62]}
     ],
     ids=range(11),
 )
-def test_files_that_are_no_weights_are_refused(tmp_path, data):
+def test_files_without_weights_are_refused(tmp_path, data):
     (tmp_path / "x").write_bytes(data)
     assert refused(tmp_path / "x").code == "not_weights"
 
 
-def victims(folder):
+def write_all_formats(folder):
     save_file(WEIGHTS, folder / "safetensors")
     saved(folder / "torch", {"state_dict": WEIGHTS})
     saved(folder / "torch_legacy", {"state_dict": WEIGHTS}, _use_new_zipfile_serialization=False)
@@ -162,8 +162,8 @@ DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 25
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "torch_legacy"])
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(flips=DAMAGE, keep=st.one_of(st.just(1.0), st.floats(0, 1)))
-def test_damage_ends_in_tensors_or_in_a_known_error(tmp_path, kind, flips, keep):
-    data = bytearray(victims(tmp_path)[kind])
+def test_a_damaged_file_gives_tensors_or_a_known_error(tmp_path, kind, flips, keep):
+    data = bytearray(write_all_formats(tmp_path)[kind])
     for place, change in flips:
         data[int(place * len(data))] ^= change
     (tmp_path / "x").write_bytes(data[: int(keep * len(data))])

@@ -1,4 +1,4 @@
-"""The picture of accuracy over labels: when there is one, what it shows, and a full disk."""
+"""The label efficiency figure: when it is written, its content, and a full disk."""
 
 import errno
 import io
@@ -29,12 +29,12 @@ def rows(top1, features="model", draws=3):
 
 
 def blue(data):
-    """Where the model's line is: the places of its pixels, rows and columns."""
+    """The rows and columns of the pixels of the model's line."""
     red, green, sky = np.moveaxis(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int), -1, 0)
     return np.nonzero((red < 60) & (sky > 170) & (green < 140))
 
 
-def test_a_line_that_rises_is_drawn_rising_from_few_labels_to_all():
+def test_a_rising_accuracy_is_drawn_as_a_rising_line():
     down, across = blue(label_efficiency.draw(rows((0.2, 0.5, 0.9)), "the val split")["png"])
     assert len(down) > 200
     plot = down > 120  # below the title
@@ -43,35 +43,35 @@ def test_a_line_that_rises_is_drawn_rising_from_few_labels_to_all():
     assert last < first - 100  # rows count from the top
 
 
-def test_what_it_is_judged_beside_is_in_the_svg_by_name():
-    told = label_efficiency.draw([*rows((0.2, 0.5, 0.9)), *rows((0.1, 0.2, 0.3), "pixels")], "the val split")[
+def test_the_svg_names_the_baselines_and_the_test_images():
+    text = label_efficiency.draw([*rows((0.2, 0.5, 0.9)), *rows((0.1, 0.2, 0.3), "pixels")], "the val split")[
         "svg"
     ].decode()
-    assert "raw pixels" in told
-    assert "random network" not in told
-    assert "each smaller share has 3" in told
-    assert "on the val split" in told
+    assert "raw pixels" in text
+    assert "random network" not in text
+    assert "3 for each fraction below 1" in text
+    assert "on the val split" in text
 
 
-def test_one_share_makes_no_curve(tmp_path):
+def test_one_fraction_makes_no_figure(tmp_path):
     assert list(label_efficiency.write(rows((0.2, 0.5, 0.9))[:1], "", tmp_path)) == []
 
 
-def test_both_files_are_left_and_a_full_disk_costs_the_pictures_alone(tmp_path, monkeypatch):
-    left = list(label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path))
-    assert [(event.name, event.media_type) for event in left if isinstance(event, Artifact)] == [
+def test_both_files_are_written_and_a_full_disk_is_a_warning(tmp_path, monkeypatch):
+    events = list(label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path))
+    assert [(event.name, event.media_type) for event in events if isinstance(event, Artifact)] == [
         ("labels.png", "image/png"),
         ("labels.svg", "image/svg+xml"),
     ]
-    assert all((tmp_path / event.path).stat().st_size == event.size_bytes for event in left)
+    assert all((tmp_path / event.path).stat().st_size == event.size_bytes for event in events)
 
-    def full(*_):
+    def raise_disk_full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_atomic", full)
-    (told,) = label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path)
-    assert isinstance(told, Log)
-    assert told.code == "storage_full"
+    monkeypatch.setattr(files, "write_atomic", raise_disk_full)
+    (log,) = label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path)
+    assert isinstance(log, Log)
+    assert log.code == "storage_full"
     monkeypatch.setattr(files, "write_atomic", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     with pytest.raises(OSError, match="broken"):
         list(label_efficiency.write(rows((0.2, 0.5, 0.9)), "", tmp_path))

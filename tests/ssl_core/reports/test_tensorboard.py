@@ -1,11 +1,11 @@
-"""Event files, read back record by record as the format says, with a checksum that is computed here."""
+"""TensorBoard event files, decoded record by record with an independent checksum."""
 
 import struct
 
 from tensorboardX.proto.event_pb2 import Event
 
 from ssl_core.reports.history import History
-from ssl_core.reports.tensorboard import NAME, event_file
+from ssl_core.reports.tensorboard import NAME, build_event_file
 
 
 def crc32c(data):
@@ -33,15 +33,15 @@ def records(data):
         data = data[4:]
 
 
-def test_the_checksum_of_these_tests_is_the_one_of_the_standard():
+def test_the_reference_checksum_is_that_of_the_standard():
     assert crc32c(b"123456789") == 0xE3069283
 
 
-def test_every_point_is_read_back_and_what_was_no_number_is_left_out():
+def test_the_file_has_every_finite_point():
     history = History()
     history.add(1, 1000.5, {"train/loss": 2.0, "train/lr": 0.5})
     history.add(2, 1001.5, {"train/loss": None, "online/knn": 0.25})
-    first, *events = [Event.FromString(body) for body in records(event_file(history))]
+    first, *events = [Event.FromString(body) for body in records(build_event_file(history))]
     assert (first.file_version, first.wall_time) == ("brain.Event:2", 1000.5)
     found = [(event.step, event.wall_time, *_scalars(event)) for event in events]
     assert found == [
@@ -51,11 +51,11 @@ def test_every_point_is_read_back_and_what_was_no_number_is_left_out():
     ]
 
 
-def test_a_run_without_points_gives_a_file_that_can_be_read():
-    assert [Event.FromString(body).file_version for body in records(event_file(History()))] == ["brain.Event:2"]
+def test_a_history_without_points_gives_a_valid_file():
+    assert [Event.FromString(body).file_version for body in records(build_event_file(History()))] == ["brain.Event:2"]
 
 
-def test_its_name_is_one_that_tensorboard_looks_for():
+def test_tensorboard_finds_the_file_by_its_name():
     assert "tfevents" in NAME
 
 

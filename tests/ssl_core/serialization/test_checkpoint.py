@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and nothing that is not a checkpoint is taken for one."""
+"""Checkpoints: saving, loading, pruning, and refusal of damaged and foreign files."""
 
 import pickle
 
@@ -9,7 +9,7 @@ from ssl_core.errors import BadCheckpoint
 from ssl_core.serialization import checkpoint
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_the_loaded_state_equals_the_saved_one(tmp_path):
     written = checkpoint.save(tmp_path, 12, {"method": {"w": torch.arange(3.0)}, "metrics": {"train/loss": None}})
     assert written.path.name == "checkpoint-000000012.pt"
     assert written.size_bytes == written.path.stat().st_size
@@ -17,18 +17,18 @@ def test_what_is_saved_comes_back(tmp_path):
     assert state["step"] == 12
     assert state["metrics"] == {"train/loss": None}
     torch.testing.assert_close(state["method"]["w"], torch.arange(3.0))
-    assert [path.name for path in tmp_path.iterdir()] == [written.path.name]  # no temporary file is left
+    assert [path.name for path in tmp_path.iterdir()] == [written.path.name]  # without a temporary file
 
 
-def test_the_newest_is_the_one_of_the_highest_step_and_the_oldest_go(tmp_path):
-    assert checkpoint.newest(tmp_path) is None
+def test_the_newest_has_the_highest_step_and_pruning_deletes_the_oldest(tmp_path):
+    assert checkpoint.find_newest(tmp_path) is None
     for step in (3, 2_000_000_000, 40):
         checkpoint.save(tmp_path, step, {})
     (tmp_path / "checkpoint-x.pt").touch()
-    assert checkpoint.newest(tmp_path).name == "checkpoint-2000000000.pt"
+    assert checkpoint.find_newest(tmp_path).name == "checkpoint-2000000000.pt"
     checkpoint.prune(tmp_path, keep=2)
-    kept = {path.name for path in tmp_path.iterdir()}
-    assert kept == {"checkpoint-x.pt", "checkpoint-000000040.pt", "checkpoint-2000000000.pt"}
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"checkpoint-x.pt", "checkpoint-000000040.pt", "checkpoint-2000000000.pt"}
 
 
 class Explosive:
@@ -37,7 +37,7 @@ class Explosive:
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise", "code", "another"])
-def test_a_damaged_or_foreign_file_is_refused_in_a_sentence(tmp_path, damage, capsys):
+def test_a_damaged_or_foreign_file_is_refused(tmp_path, damage, capsys):
     path = checkpoint.save(tmp_path, 1, {"method": {"w": torch.rand(1000)}}).path
     whole = path.read_bytes()
     if damage == "missing":

@@ -1,4 +1,4 @@
-"""Artifacts: a trained encoder comes back from disk, the same tensors give the same bytes."""
+"""Saved models: loading gives the same encoder, and the same tensors give the same bytes."""
 
 import json
 
@@ -32,15 +32,15 @@ def resolved(method="simclr", **backbone):
 
 
 def saved(directory, method="simclr", seed=1, **backbone):
-    """An artifact on disk, and the encoder that it was."""
+    """Save a model and return its encoder."""
     run = resolved(method, **backbone)
     network = build_method(run, seed)
     for name, buffer in network.named_buffers():
         if name.endswith("running_mean"):
             buffer.uniform_(-0.1, 0.1)  # as after training
     encoder = Encoder(network.backbone, network.projector, PREPROCESSING)
-    about = {"method": run.method.name, "config": run.model_dump(mode="json")}
-    saved_model.save(directory, encoder, run.backbone, network.heads(), about)
+    metadata = {"method": run.method.name, "config": run.model_dump(mode="json")}
+    saved_model.save(directory, encoder, run.backbone, network.heads(), metadata)
     return encoder
 
 
@@ -98,13 +98,13 @@ def test_weights_of_torchvision_models_have_torchvisions_names(tmp_path):
     torch.testing.assert_close(saved_model.load(tmp_path).encode(images), encoder.encode(images))
 
 
-def test_a_mnasnet_which_asks_for_its_version_comes_back(tmp_path):
+def test_a_mnasnet_whose_state_dict_has_a_version_is_loaded(tmp_path):
     encoder = saved(tmp_path, name="torchvision_mnasnet0_5")
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(saved_model.load(tmp_path).encode(images), encoder.encode(images))
 
 
-def test_a_card_whose_config_would_be_refused_today_still_describes_its_network(tmp_path):
+def test_a_card_with_an_invalid_config_still_describes_its_backbone(tmp_path):
     encoder = saved(tmp_path, name="torchvision_shufflenet_v2_x0_5")
     card = saved_model.load_card(tmp_path)
     card["backbone"] |= {"width": 0.5, "stem": "cifar", "zero_init_residual": True}
@@ -131,7 +131,7 @@ def test_the_layers_of_the_head_are_those_between_backbone_and_projection(tmp_pa
         {"name": "simsiam", "projector_relu_first": True},
     ],
 )
-def test_models_of_the_first_format_are_still_read(tmp_path, method):
+def test_models_of_format_1_are_loaded(tmp_path, method):
     encoder = saved(tmp_path, method)
     card = saved_model.load_card(tmp_path)
     del card["projector"]
@@ -162,7 +162,7 @@ def test_an_encoder_may_have_no_projector(tmp_path):
     torch.testing.assert_close(loaded.encode(pixels()), encoder.encode(pixels()))
 
 
-def test_the_heads_are_kept(tmp_path):
+def test_all_heads_are_saved(tmp_path):
     saved(tmp_path, "simsiam")
     names = {name.split(".")[0] for name in load_file(tmp_path / saved_model.HEADS)}
     assert names == {"projector", "predictor"}
@@ -177,7 +177,7 @@ def test_prepare_takes_the_central_square(tmp_path):
     assert (prepared[:, 1:-1] == 200).all()
 
 
-def test_a_channel_that_never_varies_is_left_unscaled():
+def test_a_constant_channel_is_not_scaled():
     images = PREPROCESSING.normalise_(torch.full((1, 3, 2, 2), 0.5))
     torch.testing.assert_close(images[0, :, 0, 0], torch.tensor([0.0, 0.1, 0.2 / 0.3]))
 
@@ -189,7 +189,7 @@ def test_an_untrained_encoder_has_the_shape_and_other_weights(tmp_path):
     assert not torch.allclose(random.encode(pixels()), trained.encode(pixels()))
 
 
-def test_the_card_can_run_again(tmp_path):
+def test_the_config_in_the_card_is_valid(tmp_path):
     saved(tmp_path)
     card = json.loads((tmp_path / saved_model.CARD).read_text())
     assert config.parse(card["config"]) == resolved()
@@ -197,7 +197,7 @@ def test_the_card_can_run_again(tmp_path):
 
 @pytest.mark.parametrize("file", [saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD])
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign"])
-def test_a_damaged_artifact_is_refused_in_a_sentence(tmp_path, file, damage):
+def test_a_damaged_model_is_refused(tmp_path, file, damage):
     saved(tmp_path / "a")
     saved(tmp_path / "b", "simsiam", width=0.25)
     path = tmp_path / "a" / file
@@ -211,13 +211,13 @@ def test_a_damaged_artifact_is_refused_in_a_sentence(tmp_path, file, damage):
         saved_model.load(tmp_path / "a")
 
 
-def test_weights_start_a_backbone_of_the_same_shape_alone(tmp_path):
+def test_weights_are_loaded_only_into_a_backbone_of_the_same_shape(tmp_path):
     saved(tmp_path)
     with pytest.raises(BadModel, match="another shape"):
         saved_model.load_backbone(build_method(resolved(width=0.25), 0).backbone, tmp_path)
 
 
-def test_the_pixels_that_an_encoder_must_beat_are_normalised_like_its_own_input():
+def test_the_pixels_baseline_is_normalised_like_the_encoders_input():
     preprocessing = Preprocessing.of(2, [0.5, 0.25, 0.0], [0.5, 0.25, 1.0])
     image = torch.tensor([1.0, 0.0, 0.2]).view(1, 3, 1, 1).repeat(1, 1, 2, 2)
     expected = torch.tensor([1.0, -1.0, 0.2]).repeat_interleave(4)

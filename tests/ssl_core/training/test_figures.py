@@ -161,7 +161,7 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
         it.step += 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (it.preprocessing.mean, it.preprocessing.std))
     compared = 0
-    for row, sight in zip(figures._some(data, it.resolved).tolist(), shown["rows"], strict=True):
+    for row, sight in zip(figures._sample_rows(data, it.resolved).tolist(), shown["rows"], strict=True):
         for epoch, views in zip(shown["epochs"], sight.views, strict=True):
             for picture, tensor in zip(views, seen.get((epoch, row), ()), strict=False):
                 pixels = (tensor * std + mean).permute(1, 2, 0).mul(255).numpy()
@@ -173,7 +173,7 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
 @pytest.mark.parametrize("fields", [{"epochs": 1}, {"epochs": 9}, {"phases": [{"until": 1.0, "image_size": 16}]}])
 def test_every_image_size_is_shown_where_there_is_room(fields, digits):
     it, _ = learner(digits, **fields)
-    stages = figures._stages(it)
+    stages = figures._sample_epochs(it)
     assert list(stages) == sorted(stages)
     assert all(0 <= epoch < it.resolved.epochs for epoch in stages)
     assert 1 <= len(stages) <= 4
@@ -202,7 +202,7 @@ def histories():
 
 @pytest.mark.parametrize("case", histories())
 def test_no_panel_is_empty(case):
-    with style.style():
+    with style.figure_style():
         drawn = training_curves.draw(histories()[case].series, 10, {0.0: 8, 10.0: 16}, "A run", "A note.")
         style.to_bytes(drawn, "png")
     assert drawn.axes
@@ -220,7 +220,7 @@ def test_a_run_without_points_has_no_curves():
 @pytest.mark.parametrize("name", ["$\\frac{", "a\nb\x00c", "猫", "_hidden", "x" * 99, ""])
 def test_a_class_may_have_any_name(name):
     image = np.zeros((8, 8, 3), np.uint8)
-    with style.style():
+    with style.figure_style():
         drawn = view_grid.draw([view_grid.GridRow(image, name, [[image, image]])], [0], "Views", "A note.")
         data = style.to_bytes(drawn, "png")
     assert Image.open(io.BytesIO(data)).format == "PNG"

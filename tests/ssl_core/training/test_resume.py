@@ -37,7 +37,7 @@ def digits(tmp_path_factory):
 
 def trained(asked, digits, directory, until=None):
     """The model's sha256; None when the run is left at the first metrics of step `until`, as a kill leaves it."""
-    inputs = Inputs(digits, checkpoint=checkpoint.newest(directory))
+    inputs = Inputs(digits, checkpoint=checkpoint.find_newest(directory))
     for event in run(asked, inputs, directory):
         if until is not None and isinstance(event, Metrics) and event.step >= until:
             return None

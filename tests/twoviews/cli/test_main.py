@@ -1,4 +1,4 @@
-"""The command: its groups, its JSON, its sentences and its exit codes."""
+"""The command-line interface: its commands, JSON output, error messages and exit codes."""
 
 import fcntl
 import hashlib
@@ -11,14 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from tests import servers
-from tests.twoviews.scripted import Answer
+from tests.twoviews.scripted import Response
 from twoviews.cli import run_config
 from twoviews.cli.main import app
 
 
 @pytest.fixture
 def run(credentials):
-    """Run the command against a real API that has no workers."""
+    """Run the command against a real API without workers."""
     connection = ["--url", credentials.url, "--key", credentials.key]
     return lambda *words: CliRunner().invoke(app, [*connection, *words], catch_exceptions=False)
 
@@ -38,13 +38,13 @@ def test_an_upload_is_added_listed_and_shown(run, tmp_path):
     assert "photos.zip" in run("datasets", "show", added["id"]).stdout
 
 
-def test_empty_lists_say_so(run):
+def test_empty_lists_print_a_message(run):
     assert "No datasets yet" in run("datasets", "list").stdout
     assert "No jobs yet" in run("jobs", "list").stdout
     assert "No models yet" in run("models", "list").stdout
 
 
-def test_weights_are_sent_with_what_is_known_of_them(run, tmp_path):
+def test_weights_are_imported_with_the_given_fields(run, tmp_path):
     (tmp_path / "r18.pt").write_bytes(b"x")
     words = ("models", "import", str(tmp_path / "r18.pt"), "--no-wait", "--json")
     job = json.loads(run(*words, "--set", "image_size=96", "--set", "stem=cifar").stdout)
@@ -72,14 +72,14 @@ def test_a_key_is_made_listed_and_revoked(run):
         (("jobs", "frobnicate"), 2, "No such command"),
     ],
 )
-def test_a_mistake_is_a_sentence_with_an_exit_code(run, words, code, sentence):
+def test_an_error_is_a_sentence_with_an_exit_code(run, words, code, sentence):
     done = run(*words)
     assert done.exit_code == code
     assert sentence in " ".join(done.stderr.split())
     assert "Traceback" not in done.output
 
 
-def test_a_wrong_key_and_an_absent_service_end_with_four(credentials):
+def test_a_wrong_key_and_an_absent_service_exit_with_4(credentials):
     wrong = CliRunner().invoke(app, ["--url", credentials.url, "--key", "tv_wrong", "jobs", "list"])
     assert (wrong.exit_code, "not known" in wrong.stderr) == (4, True)
     with servers.dead_port() as port:
@@ -87,17 +87,17 @@ def test_a_wrong_key_and_an_absent_service_end_with_four(credentials):
     assert (absent.exit_code, f":{port} does not answer" in " ".join(absent.stderr.split())) == (4, True)
 
 
-def test_without_any_service_the_sentence_says_how_to_start_one(monkeypatch, tmp_path):
+def test_without_a_service_the_message_names_twoviews_up(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["jobs", "list"])
     assert done.exit_code == 4
     assert "twoviews up" in done.stderr
 
 
-def test_each_fault_of_a_refused_config_is_shown_with_its_place(run_scripted, script):
+def test_each_fault_of_a_rejected_config_is_shown_with_its_pointer(run_scripted, script):
     fault = {"pointer": "/config/epochz", "code": "extra_forbidden", "detail": "did you mean `epochs`?"}
     problem = {"code": "invalid_config", "detail": "The config is not one that can run.", "errors": [fault]}
-    script.answers = [Answer(422, problem)]
+    script.responses = [Response(422, problem)]
     done = run_scripted("jobs", "submit", "pretrain", "ds_1", "--set", "epochz=1")
     assert done.exit_code == 2
     assert "/config/epochz" in done.stderr
@@ -105,53 +105,53 @@ def test_each_fault_of_a_refused_config_is_shown_with_its_place(run_scripted, sc
 
 
 @pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
-def test_watching_ends_as_the_job_ended(run_scripted, script, status, code):
+def test_watch_exits_by_the_status_of_the_job(run_scripted, script, status, code):
     job = {"id": "job_1", "kind": "pretrain", "status": status, "error": {"detail": "The loss is not a number."}}
     metrics = {"series": [{"name": "train/loss", "step": [1], "epoch": [1], "time": [0], "value": [0.5]}], "last": 1}
-    script.answers = [Answer(body=job), Answer(body=job), Answer(body=metrics)]
+    script.responses = [Response(body=job), Response(body=job), Response(body=metrics)]
     done = run_scripted("jobs", "watch", "job_1", "--json")
     assert done.exit_code == code
     update = json.loads(done.stdout)
     assert (update["job"]["status"], update["metrics"]["last"]) == (status, 1)
 
 
-def test_the_files_of_a_job_are_listed_and_fetched(run_scripted, script, tmp_path):
+def test_the_artifacts_of_a_job_are_listed_and_downloaded(run_scripted, script, tmp_path):
     data = b"a picture"
     item = {"name": "views.png", "media_type": "image/png", "size_bytes": len(data)}
     item |= {"sha256": hashlib.sha256(data).hexdigest()}
-    listed = Answer(body={"data": [item], "has_more": False, "next": None})
-    script.answers = [listed]
+    listed = Response(body={"data": [item], "has_more": False, "next": None})
+    script.responses = [listed]
     assert "views.png" in run_scripted("jobs", "artifacts", "job_1").stdout
-    script.answers = [listed]
+    script.responses = [listed]
     assert json.loads(run_scripted("jobs", "artifacts", "job_1", "--json").stdout) == [item]
-    script.answers = [listed, Answer(body=data)]
+    script.responses = [listed, Response(body=data)]
     fetched = json.loads(run_scripted("jobs", "artifacts", "job_1", "--out", str(tmp_path), "--json").stdout)
     assert fetched == [str(tmp_path / "views.png")]
     assert (tmp_path / "views.png").read_bytes() == data
-    script.answers = [Answer(body={"data": [], "has_more": False, "next": None})]
-    assert "left no files" in run_scripted("jobs", "artifacts", "job_1").stdout
+    script.responses = [Response(body={"data": [], "has_more": False, "next": None})]
+    assert "has no artifacts" in run_scripted("jobs", "artifacts", "job_1").stdout
 
 
-def test_submitting_puts_recipe_config_and_settings_together(run_scripted, script):
+def test_submit_merges_recipe_config_and_settings(run_scripted, script):
     recipes = [{"name": "small", "config": {"method": {"name": "simclr", "temperature": 0.5}, "epochs": 10}}]
-    script.answers = [Answer(body={"data": recipes, "has_more": False, "next": None})]
-    script.answers += [Answer(202, {"id": "job_1", "status": "queued"})]
+    script.responses = [Response(body={"data": recipes, "has_more": False, "next": None})]
+    script.responses += [Response(202, {"id": "job_1", "status": "queued"})]
     changes = ["--set", "method.temperature=0.1", "--set", "device=cpu", "--priority", "3"]
     done = run_scripted("jobs", "submit", "pretrain", "ds_1", "--recipe", "small", "--config", '{"seed": 7}', *changes)
     assert done.exit_code == 0
-    body = json.loads(script.asked[-1].body)
+    body = json.loads(script.requests[-1].body)
     method = {"name": "simclr", "temperature": 0.1}
     assert body["config"] == {"method": method, "epochs": 10, "seed": 7, "device": "cpu"}
     assert body["priority"] == 3
 
 
-def test_a_recipe_is_left_as_it_was():
+def test_a_recipe_is_not_modified():
     recipes = [{"name": "small", "config": {"method": {"name": "simclr"}}}]
     run_config.build(None, "small", ["method.temperature=0.1"], lambda: recipes)
     assert recipes == [{"name": "small", "config": {"method": {"name": "simclr"}}}]
 
 
-def test_a_setting_below_a_value_is_refused():
+def test_a_setting_below_a_scalar_is_rejected():
     with pytest.raises(ValueError, match="epochs is not an object"):
         run_config.build('{"epochs": 3}', None, ["epochs.much=1"], lambda: [])
 
@@ -162,7 +162,7 @@ def test_help_names_every_command_and_the_exit_codes():
         assert word in text
 
 
-def test_a_reader_who_has_seen_enough_ends_it_in_silence(credentials):
+def test_a_closed_stdout_exits_as_by_sigpipe_without_a_message(credentials):
     reading, writing = os.pipe()
     os.close(reading)
     words = ["--url", credentials.url, "--key", credentials.key, "jobs", "list", "--json"]
@@ -173,11 +173,11 @@ def test_a_reader_who_has_seen_enough_ends_it_in_silence(credentials):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_up_says_what_is_wrong_with_its_folder(tmp_path):
+def test_up_reports_an_invalid_data_folder(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     done = CliRunner().invoke(app, ["up", "--data", str(tmp_path / "file")])
     assert done.exit_code == 1
-    assert "file cannot hold the data: File exists." in done.stderr.replace("\n", "")
+    assert "file cannot be the data folder: File exists." in done.stderr.replace("\n", "")
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_up_serves_the_folder_that_either_data_option_names(monkeypatch, tmp_pat
     monkeypatch.setenv("TWOVIEWS_DATA_DIR", str(tmp_path / "not-this"))
     (tmp_path / "mine").mkdir()
     with (tmp_path / "mine" / "up.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as another `up` would
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as another `up` does
         done = CliRunner().invoke(app, [word.format(tmp_path / "mine") for word in (*words, "--port", "0")])
     assert done.exit_code == 1
     assert f"serves {tmp_path / 'mine'}" in done.stderr.replace("\n", "")

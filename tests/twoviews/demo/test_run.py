@@ -1,4 +1,4 @@
-"""The demo, told once for real: its table, its pictures, nothing left running, and no other service's settings."""
+"""The demo, run once: its table and figures, its processes, and its isolation from other services."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.twoviews import scripted
-from twoviews.demo import pictures
+from twoviews.demo import figures
 from twoviews.demo.run import LABEL_FRACTIONS
 
 ROWS = ("Raw pixels", "Random network", "Supervised", "SimCLR", "SimSiam")
@@ -21,8 +21,8 @@ CHANCE = 0.1  # ten digits
 LOGS = {"api", "encoder", "keeper", "valkey", "worker-data", "worker-train"}
 
 
-class Told:
-    """A demo that has ended: what it said, what it left, and the processes that it had."""
+class FinishedDemo:
+    """A demo that has ended: its output, its files, and the ids of its processes."""
 
     def __init__(self, folder, script):
         self.out, self.data, self.foreign = folder / "out", folder / "data", folder / "foreign.db"
@@ -33,26 +33,26 @@ class Told:
         environment = os.environ | exported | {"OMP_NUM_THREADS": "1", "COLUMNS": "120"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
-            self.family = self._family(process)
-            self.said = process.communicate()[0]
-        self.exit_code, self.asked = process.returncode, script.asked
+            self.pids = self._wait_for_service(process)
+            self.output = process.communicate()[0]
+        self.exit_code, self.requests = process.returncode, script.requests
 
-    def living(self):
-        """The pids of all processes that name the demo's folder."""
+    def find_pids(self):
+        """Return the pids of all processes that name the demo's folder."""
         mark = str(self.data).encode()
         return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in words(pid)}
 
-    def _family(self, process):
-        """Those that were there when the demo's service was."""
+    def _wait_for_service(self, process):
+        """Return the pids of the demo's service once it has started."""
         while process.poll() is None:
-            if (self.data / "credentials.json").exists() and len(found := self.living()) >= len(LOGS):
+            if (self.data / "credentials.json").exists() and len(found := self.find_pids()) >= len(LOGS):
                 return found
             time.sleep(0.05)
         return set()
 
 
 def words(pid):
-    """The command and the environment of a process; nothing for one that has ended."""
+    """Return the command and the environment of a process; empty for one that has ended."""
     try:
         return b"\0".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
     except OSError:
@@ -60,24 +60,24 @@ def words(pid):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def demo(tmp_path_factory):
     with scripted.server() as script:
-        yield Told(tmp_path_factory.mktemp("demo"), script)
+        yield FinishedDemo(tmp_path_factory.mktemp("demo"), script)
 
 
-def test_it_ends_well_with_a_table_of_accuracies(told):
-    assert told.exit_code == 0, told.said
+def test_it_prints_a_table_of_accuracies(demo):
+    assert demo.exit_code == 0, demo.output
     for title in ROWS:
-        row = re.search(rf"^│ {title} .*$", told.said, re.MULTILINE)
-        assert row, f"{title} is not in\n{told.said}"
+        row = re.search(rf"^│ {title} .*$", demo.output, re.MULTILINE)
+        assert row, f"{title} is not in\n{demo.output}"
         shown = [float(cell) for cell in re.findall(r"\d+\.\d", row[0])]
         assert len(shown) == len(LABEL_FRACTIONS) + (title != "Supervised")
-        low = 0 if title == "Supervised" else 100 * CHANCE  # two epochs teach a network nothing
+        low = 0 if title == "Supervised" else 100 * CHANCE  # two epochs are not enough to learn
         assert all(low < percent <= 100 for percent in shown)
 
 
-def test_supervised_training_is_of_the_network_that_simclr_trains(told):
-    cards = [json.loads(path.read_text()) for path in told.data.glob("**/model.json")]
+def test_supervised_training_uses_the_network_of_simclr(demo):
+    cards = [json.loads(path.read_text()) for path in demo.data.glob("**/model.json")]
     (simclr,) = (card for card in cards if card["method"] == "simclr")
     supervised = [card for card in cards if card["method"] == "supervised"]
     assert len(supervised) == len(LABEL_FRACTIONS)
@@ -86,24 +86,24 @@ def test_supervised_training_is_of_the_network_that_simclr_trains(told):
         assert card["preprocessing"]["image_size"] == simclr["preprocessing"]["image_size"]
 
 
-@pytest.mark.parametrize("name", pictures.NAMES)
-def test_it_leaves_a_picture_that_shows_something(told, name):
-    with Image.open(told.out / name) as picture:
+@pytest.mark.parametrize("name", figures.NAMES)
+def test_it_writes_figures_that_are_not_empty(demo, name):
+    with Image.open(demo.out / name) as picture:
         pixels = np.asarray(picture.convert("L"))
     assert min(pixels.shape) >= 600
     assert len(np.unique(pixels)) > 50
     ink = (pixels < 200).mean(axis=1)
-    assert (ink > 0).mean() > 0.4, "most of the picture is empty"
+    assert (ink > 0).mean() > 0.4, "most of the figure is empty"
 
 
-def test_nothing_that_it_started_is_left_running(told):
-    assert {path.stem for path in (told.data / "logs").glob("*.log")} == LOGS
-    assert len(told.family) >= len(LOGS)
-    assert told.living() == set()
+def test_all_its_processes_end(demo):
+    assert {path.stem for path in (demo.data / "logs").glob("*.log")} == LOGS
+    assert len(demo.pids) >= len(LOGS)
+    assert demo.find_pids() == set()
 
 
-def test_it_touches_no_service_that_the_environment_names(told):
-    assert told.asked == []
-    assert not told.foreign.exists()
-    assert (told.data / "twoviews.db").exists()
-    assert sorted(path.name for path in told.data.parent.iterdir()) == ["data", "out"]
+def test_it_uses_no_service_of_the_environment(demo):
+    assert demo.requests == []
+    assert not demo.foreign.exists()
+    assert (demo.data / "twoviews.db").exists()
+    assert sorted(path.name for path in demo.data.parent.iterdir()) == ["data", "out"]

@@ -1,4 +1,4 @@
-"""Fixtures: a folder with models, and encoders that serve them."""
+"""Fixtures: a folder with saved models, and encoder servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,14 +26,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(model_folder: Path) -> Iterator[Server]:
-    """An encoder on a Unix socket, with the settings that people get."""
+    """An encoder server on a Unix socket, with default settings."""
     with server.running(Settings(data_dir=model_folder)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def small_encoder(model_folder: Path) -> Iterator[Server]:
-    """An encoder on TCP that has four places; it computes when all four are taken, and else not before long."""
+    """An encoder server on TCP that admits four images and waits 20 s for a full batch of four."""
     settings = Settings(
         data_dir=model_folder,
         encoder_url=f"http://127.0.0.1:{free_port()}",

@@ -1,4 +1,4 @@
-"""Models for tests: real artifacts, of small networks with random weights."""
+"""Saved models for tests: small networks with random weights."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ IMAGE_SIZE = 32
 
 
 def make(folder: Path, *, seed: int = 0, backbone: str = "resnet10", width: float = 0.25) -> dict:
-    """Write a random model and return its card. Its batch norms have seen data, as those of a trained one have."""
+    """Write a random model and return its card. Its batch-norm statistics are not the initial ones."""
     resolved = config.parse(
         {
             "kind": "pretrain",

@@ -1,4 +1,4 @@
-"""Pictures for tests: image files in many formats, of seeded noise that is smooth enough to survive JPEG."""
+"""Image files for tests: seeded smooth noise, which survives JPEG, in many formats."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def pixels(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
-    """uint8 H×W×3."""
+    """Return an image of smooth noise, uint8 H×W×3."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR))
 
@@ -23,7 +23,7 @@ def png(seed: int, height: int = 40, width: int = 48) -> bytes:
 
 
 def formats(seed: int) -> dict[str, bytes]:
-    """The same picture as files of every kind that people send."""
+    """Return the same image in every supported format, by name."""
     picture = Image.fromarray(pixels(seed))
     grey = np.asarray(picture.convert("L")).astype(np.uint16) * 257
     rotated = Image.Exif()

@@ -1,4 +1,4 @@
-"""A real encoder for tests: a process of its own, on a Unix socket or on TCP."""
+"""An encoder server for tests: a real process, on a Unix socket or TCP."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from service.settings import Settings
 
 
 class Server:
-    """A running encoder and a client of it."""
+    """A running encoder server and its HTTP client."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -41,16 +41,16 @@ class Server:
         self.wait()
 
     def wait(self) -> None:
-        """Return when it listens, which it does once it can serve."""
+        """Return when it accepts connections."""
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            assert self.process.poll() is None, "the encoder ended"
+            assert self.process.poll() is None, "the encoder server ended"
             try:
                 self.connect().close()
                 return
             except OSError:
                 time.sleep(0.05)
-        raise AssertionError("the encoder did not start")
+        raise AssertionError("the encoder server did not start")
 
     def health(self) -> dict:
         return self.http.get("/health").json()
@@ -63,14 +63,14 @@ class Server:
             time.sleep(0.01)
 
     def until_closed(self) -> None:
-        """Return when it takes no new connection."""
+        """Return when it refuses connections."""
         until = time.monotonic() + 30
         while True:
             try:
                 self.connect().close()
             except ConnectionRefusedError:
                 return
-            assert time.monotonic() < until, "it goes on listening"
+            assert time.monotonic() < until, "it still accepts connections"
             time.sleep(0.01)
 
     def encode(
@@ -81,7 +81,7 @@ class Server:
         return self.http.post("/encode", content=b"".join(images), headers=fields)
 
     def connect(self) -> socket.socket:
-        """A bare connection."""
+        """Open a socket to the server."""
         url = httpx.URL(self.settings.encoder_url)
         connection = socket.socket(socket.AF_INET if self.settings.encoder_url else socket.AF_UNIX)
         unix = str(self.settings.data_dir / "encoder.sock")
@@ -113,7 +113,7 @@ class Server:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[Server]:
-    """An encoder that serves, for the length of the block."""
+    """Run an encoder server within the block."""
     server = Server(settings)
     try:
         server.wait()
@@ -124,13 +124,13 @@ def running(settings: Settings) -> Iterator[Server]:
 
 
 def features(answer: httpx.Response) -> np.ndarray:
-    """N×D of an answer that must be a good one."""
+    """Return the features (N×D) of a successful response."""
     assert answer.status_code == 200, answer.text
     return np.frombuffer(answer.content, "<f4").reshape(-1, int(answer.headers["x-dim"]))
 
 
 def problem(answer: httpx.Response) -> tuple[int, str, list[str]]:
-    """Status, code and pointers of an answer that must be a problem."""
+    """Return the status, code and pointers of a problem response."""
     assert answer.headers["content-type"] == "application/problem+json"
     body = json.loads(answer.content)
     assert body["status"] == answer.status_code
@@ -138,7 +138,7 @@ def problem(answer: httpx.Response) -> tuple[int, str, list[str]]:
 
 
 def data_folder(folder: Path) -> Path:
-    """A folder whose name is short enough for a Unix socket in it."""
+    """Create a folder with a path short enough for a Unix socket."""
     folder.mkdir(parents=True, exist_ok=True)
     assert len(str(folder)) < 90
     return folder

@@ -1,4 +1,4 @@
-"""Tests of the batcher: what shares a batch, what a batch holds, what is refused and what is dropped."""
+"""Dynamic batching: shared batches, batch sizes, admission and cancellation."""
 
 import asyncio
 import threading
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from service.errors import EncoderBusy, EncoderFailed
-from worker.encoder.batcher import Batcher, bucket, buckets
+from worker.encoder.batcher import Batcher, batch_sizes, choose_batch_size
 
 
-class Sums:
-    """A lane whose feature is the sum of an image's bytes; it notes the batches, and can be held and broken."""
+class SumForward:
+    """A forward pass that sums each image's bytes and records batch sizes; it can be blocked and broken."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.held = threading.Event()
-        self.held.set()
+        self.may_run = threading.Event()
+        self.may_run.set()
         self.broken = False
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        self.held.wait(10)
+        self.may_run.wait(10)
         if self.broken:
             raise RuntimeError("broken on purpose")
         self.batches.append(len(batch))
@@ -44,70 +44,70 @@ def run(test: Callable[[Batcher], Coroutine], *, max_batch: int = 8, wait_second
     asyncio.run(with_batcher())
 
 
-async def resolved() -> None:
-    """Let every task that can go on do so."""
+async def run_pending_tasks() -> None:
+    """Let every task run that can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def test_buckets_are_powers_of_two_and_the_largest_batch() -> None:
-    assert buckets(64) == [1, 2, 4, 8, 16, 32, 64]
-    assert buckets(48) == [1, 2, 4, 8, 16, 32, 48]
-    assert buckets(1) == [1]
+def test_batch_sizes_are_powers_of_two_and_the_largest_batch() -> None:
+    assert batch_sizes(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert batch_sizes(48) == [1, 2, 4, 8, 16, 32, 48]
+    assert batch_sizes(1) == [1]
 
 
 @pytest.mark.parametrize(
     ("waiting", "size"), [(1, 1), (2, 2), (3, 4), (5, 4), (6, 8), (33, 32), (47, 32), (48, 64), (64, 64), (500, 64)]
 )
-def test_a_batch_is_filled_up_only_when_little_is_missing(waiting: int, size: int) -> None:
-    assert bucket(waiting, buckets(64)) == size
+def test_a_batch_is_padded_by_at_most_a_quarter(waiting: int, size: int) -> None:
+    assert choose_batch_size(waiting, batch_sizes(64)) == size
 
 
-def test_requests_that_come_together_share_a_batch_and_each_gets_its_own() -> None:
-    lane = Sums()
+def test_concurrent_requests_share_a_batch_and_each_gets_its_own_result() -> None:
+    forward = SumForward()
 
     async def test(batcher: Batcher) -> None:
-        work = [batcher.encode(lane, [image(3 * i), image(3 * i + 1)]) for i in range(4)]
+        work = [batcher.encode(forward, [image(3 * i), image(3 * i + 1)]) for i in range(4)]
         answers = await asyncio.gather(*work)
         assert [answer.ravel().tolist() for answer in answers] == [[9 * i, 9 * i + 3] for i in range(4)]
 
     run(test)
-    assert lane.batches == [8]
+    assert forward.batches == [8]
 
 
-def test_a_request_larger_than_a_batch_is_split_and_put_together_in_order() -> None:
-    lane = Sums()
+def test_a_request_larger_than_a_batch_is_split_and_concatenated_in_order() -> None:
+    forward = SumForward()
 
     async def test(batcher: Batcher) -> None:
-        answer = await batcher.encode(lane, [image(i) for i in range(21)])
+        answer = await batcher.encode(forward, [image(i) for i in range(21)])
         assert answer.ravel().tolist() == [3 * i for i in range(21)]
         assert batcher.counts.images == 21
 
     run(test)
-    assert lane.batches == [8, 8, 4, 1]
+    assert forward.batches == [8, 8, 4, 1]
 
 
-def test_lanes_do_not_mix() -> None:
-    one, other = Sums(), Sums()
+def test_different_layers_do_not_share_batches() -> None:
+    one, other = SumForward(), SumForward()
 
     async def test(batcher: Batcher) -> None:
-        await asyncio.gather(*(batcher.encode(lane, [image(1)]) for lane in (one, other, one, other)))
+        await asyncio.gather(*(batcher.encode(forward, [image(1)]) for forward in (one, other, one, other)))
 
     run(test)
     assert one.batches == other.batches == [2]
 
 
-def test_a_lone_image_leaves_when_it_has_waited_long_enough() -> None:
-    lane = Sums()
+def test_a_single_image_runs_after_the_waiting_time() -> None:
+    forward = SumForward()
 
     async def test(batcher: Batcher) -> None:
-        assert (await batcher.encode(lane, [image(5)])).tolist() == [[15]]
+        assert (await batcher.encode(forward, [image(5)])).tolist() == [[15]]
 
     run(test)
-    assert lane.batches == [1]
+    assert forward.batches == [1]
 
 
-def test_more_than_may_wait_is_refused_until_there_is_room() -> None:
+def test_images_beyond_the_queue_limit_are_refused_until_there_is_room() -> None:
     async def test(batcher: Batcher) -> None:
         with batcher.admit(3):
             with pytest.raises(EncoderBusy) as refused, batcher.admit(2):
@@ -116,41 +116,41 @@ def test_more_than_may_wait_is_refused_until_there_is_room() -> None:
             with batcher.admit(1):
                 assert batcher.admitted == 4
         assert batcher.admitted == 0
-        with batcher.admit(9):  # an empty house: else such a request could never be served
+        with batcher.admit(9):  # an empty queue admits any request
             pass
 
     run(test, max_images=4)
 
 
-def test_what_was_cancelled_before_its_batch_is_never_computed() -> None:
-    lane = Sums()
-    lane.held.clear()
+def test_a_request_cancelled_before_its_batch_is_not_computed() -> None:
+    forward = SumForward()
+    forward.may_run.clear()
 
     async def test(batcher: Batcher) -> None:
-        first = asyncio.create_task(batcher.encode(lane, [image(1)] * 8))
-        await resolved()  # the first batch is with the executor, which is held
-        gone = asyncio.create_task(batcher.encode(lane, [image(2)] * 20))
-        stays = asyncio.create_task(batcher.encode(lane, [image(3)]))
-        await resolved()
-        gone.cancel()
-        lane.held.set()
+        first = asyncio.create_task(batcher.encode(forward, [image(1)] * 8))
+        await run_pending_tasks()  # the first batch is in the executor, which is blocked
+        cancelled = asyncio.create_task(batcher.encode(forward, [image(2)] * 20))
+        other = asyncio.create_task(batcher.encode(forward, [image(3)]))
+        await run_pending_tasks()
+        cancelled.cancel()
+        forward.may_run.set()
         assert (await first).shape == (8, 1)
-        assert (await stays).tolist() == [[9]]
-        assert gone.cancelled()
+        assert (await other).tolist() == [[9]]
+        assert cancelled.cancelled()
 
     run(test)
-    assert lane.batches == [8, 1]
+    assert forward.batches == [8, 1]
 
 
-def test_a_batch_that_fails_says_so_and_the_next_one_is_served(caplog: pytest.LogCaptureFixture) -> None:
-    lane = Sums()
+def test_a_failed_batch_raises_and_the_next_one_is_computed(caplog: pytest.LogCaptureFixture) -> None:
+    forward = SumForward()
 
     async def test(batcher: Batcher) -> None:
-        lane.broken = True
+        forward.broken = True
         with pytest.raises(EncoderFailed):
-            await batcher.encode(lane, [image(1)] * 20)
-        lane.broken = False
-        assert (await batcher.encode(lane, [image(1)])).tolist() == [[3]]
+            await batcher.encode(forward, [image(1)] * 20)
+        forward.broken = False
+        assert (await batcher.encode(forward, [image(1)])).tolist() == [[3]]
 
     run(test)
     assert "broken on purpose" in caplog.text

@@ -1,4 +1,4 @@
-"""Tests of the encoder as a process: what it answers, to whom, and what it refuses."""
+"""The encoder server: its embeddings, its counters, and the requests that it rejects."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,13 @@ from tests.worker.encoder import pictures
 from tests.worker.encoder.server import Server, features, problem
 
 
-def offline(folder: Path, blobs: list[bytes], *, model: str = "a", layer: str = "backbone") -> np.ndarray:
-    """What the model gives without any server."""
+def encode_offline(folder: Path, blobs: list[bytes], *, model: str = "a", layer: str = "backbone") -> np.ndarray:
+    """Return the features that the model computes in this process."""
     encoder = saved_model.load(folder / "models" / model)
     return encoder.encode(np.stack([encoder.prepare(decode.decode(blob)) for blob in blobs]), layer).numpy()
 
 
-def test_health_shows_what_went_through(encoder: Server) -> None:
+def test_health_counts_images_and_batches(encoder: Server) -> None:
     before = encoder.health()
     features(encoder.encode([pictures.png(0), pictures.png(1)]))
     after = encoder.health()
@@ -30,12 +30,12 @@ def test_health_shows_what_went_through(encoder: Server) -> None:
     assert "models/a" in after["models"]
 
 
-def test_features_are_those_of_the_model_itself(encoder: Server, model_folder: Path) -> None:
+def test_served_features_equal_those_of_the_saved_model(encoder: Server, model_folder: Path) -> None:
     blobs = [pictures.png(seed, height=30 + seed, width=90 - seed) for seed in range(10)]
     for model in ("a", "b"):
         for layer in ("backbone", "projection", "block2"):
             served = features(encoder.encode(blobs, model=f"models/{model}", layer=layer))
-            expected = offline(model_folder, blobs, model=model, layer=layer)
+            expected = encode_offline(model_folder, blobs, model=model, layer=layer)
             np.testing.assert_allclose(served, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -47,17 +47,19 @@ def test_a_batch_of_n_equals_n_singles(encoder: Server, layer: str) -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_one_image_alone_gives_the_same_bytes_every_time(encoder: Server) -> None:
+def test_a_single_image_gives_the_same_bytes_every_time(encoder: Server) -> None:
     answers = {encoder.encode([pictures.png(7)]).content for _ in range(5)}
     assert len(answers) == 1
 
 
-def test_more_images_than_a_batch_come_back_in_order(encoder: Server, model_folder: Path) -> None:
+def test_features_of_more_images_than_a_batch_are_in_order(encoder: Server, model_folder: Path) -> None:
     blobs = [pictures.png(seed) for seed in range(150)]
-    np.testing.assert_allclose(features(encoder.encode(blobs)), offline(model_folder, blobs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        features(encoder.encode(blobs)), encode_offline(model_folder, blobs), rtol=1e-4, atol=1e-5
+    )
 
 
-def test_every_format_gives_the_features_of_the_picture(encoder: Server) -> None:
+def test_every_image_format_gives_the_same_features(encoder: Server) -> None:
     files = pictures.formats(3)
     found = dict(zip(files, features(encoder.encode(list(files.values()))), strict=True))
     for name, row in found.items():
@@ -65,34 +67,34 @@ def test_every_format_gives_the_features_of_the_picture(encoder: Server) -> None
         assert row @ same / np.linalg.norm(row) / np.linalg.norm(same) > 0.99, name
 
 
-def test_many_clients_share_batches_and_each_gets_its_own_answer(encoder: Server, model_folder: Path) -> None:
+def test_concurrent_clients_share_batches_and_each_gets_its_own_features(encoder: Server, model_folder: Path) -> None:
     blobs = [pictures.png(seed) for seed in range(96)]
     before = encoder.health()
     with ThreadPoolExecutor(32) as clients:
         answers = np.concatenate([features(answer) for answer in clients.map(lambda b: encoder.encode([b]), blobs)])
     after = encoder.health()
-    np.testing.assert_allclose(answers, offline(model_folder, blobs), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers, encode_offline(model_folder, blobs), rtol=1e-4, atol=1e-5)
     assert after["images"] - before["images"] == 96
     assert after["batches"] - before["batches"] < 96
 
 
-def test_all_the_bad_images_of_a_request_are_named(encoder: Server) -> None:
+def test_every_invalid_image_of_a_request_is_named(encoder: Server) -> None:
     good = pictures.png(1)
     answer = encoder.encode([good, b"not an image", good, good[:200], b""])
     assert problem(answer) == (422, "not_an_image", ["/images/1", "/images/3", "/images/4"])
 
 
-def test_an_image_that_unpacks_to_too_many_pixels_is_refused(encoder: Server) -> None:
+def test_an_image_with_too_many_pixels_is_refused(encoder: Server) -> None:
     bomb = pictures.encoded(pictures.Image.new("1", (12_000, 12_000)), "PNG")
     assert len(bomb) < 50_000
     assert problem(encoder.encode([bomb])) == (422, "not_an_image", ["/images/0"])
 
 
-def test_bad_requests_harm_nobody_else(encoder: Server, model_folder: Path) -> None:
+def test_bad_requests_do_not_affect_other_clients(encoder: Server, model_folder: Path) -> None:
     blobs = [pictures.png(seed) for seed in range(40)]
     ended = threading.Event()
 
-    def pester() -> int:
+    def send_bad_requests() -> int:
         refused = 0
         while not ended.is_set():
             refused += encoder.encode([pictures.png(0), b"rubbish"]).status_code == 422
@@ -100,26 +102,26 @@ def test_bad_requests_harm_nobody_else(encoder: Server, model_folder: Path) -> N
         return refused
 
     with ThreadPoolExecutor(12) as clients:
-        pests = [clients.submit(pester) for _ in range(4)]
+        refusals = [clients.submit(send_bad_requests) for _ in range(4)]
         answers = np.concatenate([features(answer) for answer in clients.map(lambda b: encoder.encode([b]), blobs)])
         ended.set()
-        assert all(pest.result() > 0 for pest in pests)
-    np.testing.assert_allclose(answers, offline(model_folder, blobs), rtol=1e-4, atol=1e-5)
+        assert all(refusal.result() > 0 for refusal in refusals)
+    np.testing.assert_allclose(answers, encode_offline(model_folder, blobs), rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_layer_is_refused_with_those_that_exist(encoder: Server) -> None:
+def test_an_unknown_layer_is_refused_with_the_known_ones(encoder: Server) -> None:
     answer = encoder.encode([pictures.png(0)], layer="block9")
     assert problem(answer) == (422, "layer_not_found", [])
     assert "block1" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("model", ["models/damaged", "models/missing", "models"])
-def test_a_model_that_cannot_be_read_is_said_to_be_damaged(encoder: Server, model: str) -> None:
+def test_a_model_that_cannot_be_loaded_is_reported_as_damaged(encoder: Server, model: str) -> None:
     assert problem(encoder.encode([pictures.png(0)], model=model)) == (409, "model_damaged", [])
 
 
 @pytest.mark.parametrize("model", ["../models/a", "/etc", "models/../../x", ""])
-def test_a_path_out_of_the_storage_is_refused(encoder: Server, model: str) -> None:
+def test_a_path_outside_of_the_storage_is_refused(encoder: Server, model: str) -> None:
     assert problem(encoder.encode([pictures.png(0)], model=model)) == (422, "invalid_request", [])
 
 
@@ -129,12 +131,12 @@ def test_sizes_that_do_not_fit_the_body_are_refused(encoder: Server, sizes: str)
     assert problem(answer) == (422, "invalid_request", [])
 
 
-def test_other_addresses_are_not_found(encoder: Server) -> None:
+def test_other_paths_are_not_found(encoder: Server) -> None:
     assert problem(encoder.http.get("/encode")) == (404, "not_found", [])
 
 
 @pytest.mark.parametrize("size", [2, 8, 32])
-def test_in_a_batch_of_one_size_neighbours_and_place_change_no_bit(model_folder: Path, size: int) -> None:
+def test_at_one_batch_size_other_images_and_position_change_no_bit(model_folder: Path, size: int) -> None:
     encoder = saved_model.load(model_folder / "models" / "a")
     noise = np.random.default_rng(size)
     batch = noise.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
@@ -150,7 +152,7 @@ def test_bf16_stays_close_to_fp32(model_folder: Path) -> None:
     encoder = saved_model.load(model_folder / "models" / "a", precision="bf16")
     pixels = np.stack([encoder.prepare(decode.decode(blob)) for blob in blobs])
     for layer in encoder.layers:
-        exact, fast = offline(model_folder, blobs, layer=layer), encoder.encode(pixels, layer).numpy()
+        exact, fast = encode_offline(model_folder, blobs, layer=layer), encoder.encode(pixels, layer).numpy()
         cosines = (exact * fast).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(fast, axis=1)
         assert cosines.min() > 0.999
         alone = np.concatenate([encoder.encode(row[None], layer).numpy() for row in pixels])

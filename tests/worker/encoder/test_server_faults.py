@@ -1,4 +1,4 @@
-"""Tests of the encoder under stress: a full queue, callers that leave, SIGTERM, kill -9."""
+"""Faults of the encoder server: a full queue, disconnected clients, SIGTERM, kill -9."""
 
 import asyncio
 import signal
@@ -14,8 +14,8 @@ from tests.worker.encoder import pictures
 from tests.worker.encoder.server import Server, features, problem
 
 
-def test_a_full_queue_refuses_and_takes_again_when_there_is_room(small_encoder: Server) -> None:
-    held = small_encoder.begin([pictures.png(0)] * 3, sent=10)  # three places, taken while the body is on its way
+def test_a_full_queue_refuses_until_there_is_room(small_encoder: Server) -> None:
+    held = small_encoder.begin([pictures.png(0)] * 3, sent=10)  # three places are reserved before the body is read
     small_encoder.until(waiting=3)
     answer = small_encoder.encode([pictures.png(1)] * 2)
     assert problem(answer) == (503, "encoder_busy", [])
@@ -25,26 +25,26 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room(small_encoder: 
     assert len(features(small_encoder.encode([pictures.png(1)] * 4))) == 4
 
 
-def test_work_of_a_caller_who_left_is_dropped(small_encoder: Server) -> None:
-    features(small_encoder.encode([pictures.png(0)] * 4))  # the model is loaded now
+def test_the_work_of_a_disconnected_client_is_dropped(small_encoder: Server) -> None:
+    features(small_encoder.encode([pictures.png(0)] * 4))  # loads the model
     before = small_encoder.health()["images"]
     blobs = [pictures.png(0)] * 2
-    leaver = small_encoder.begin(blobs, sent=sum(map(len, blobs)))
+    connection = small_encoder.begin(blobs, sent=sum(map(len, blobs)))
     small_encoder.until(waiting=2)
-    leaver.close()
+    connection.close()
     small_encoder.until(waiting=0)
     features(small_encoder.encode([pictures.png(1)] * 4))
     assert small_encoder.health()["images"] == before + 4
 
 
-def test_over_tcp_the_token_is_asked_for(small_encoder: Server) -> None:
-    for shown in ("", "Bearer wrong", "Bearer"):
-        answer = small_encoder.encode([pictures.png(0)], Authorization=shown)
+def test_tcp_needs_the_token(small_encoder: Server) -> None:
+    for header in ("", "Bearer wrong", "Bearer"):
+        answer = small_encoder.encode([pictures.png(0)], Authorization=header)
         assert problem(answer) == (401, "wrong_key", [])
     assert len(features(small_encoder.encode([pictures.png(0)] * 4))) == 4
 
 
-def test_sigterm_lets_those_who_wait_be_answered(small_encoder: Server) -> None:
+def test_sigterm_answers_the_admitted_requests_first(small_encoder: Server) -> None:
     features(small_encoder.encode([pictures.png(0)] * 4))
     blobs = [pictures.png(1)] * 2
     with ThreadPoolExecutor(1) as caller:
@@ -54,21 +54,21 @@ def test_sigterm_lets_those_who_wait_be_answered(small_encoder: Server) -> None:
             small_encoder.until(waiting=4)
             small_encoder.process.send_signal(signal.SIGTERM)
             small_encoder.until_closed()
-            time.sleep(0.5)  # in which a server that waits for nobody would be gone
-            late.sendall(b"".join(blobs)[10:])  # the last two of a batch of four, which may leave now
+            time.sleep(0.5)  # enough for a server without a graceful shutdown to end
+            late.sendall(b"".join(blobs)[10:])  # completes the batch of four
             assert late.recv(12) == b"HTTP/1.1 200"
         assert len(features(waiting.result())) == 2
-    assert small_encoder.process.wait(30) == -signal.SIGTERM  # uvicorn ends by the signal it got, when all is done
+    assert small_encoder.process.wait(30) == -signal.SIGTERM  # uvicorn raises the signal again at its end
     small_encoder.restart()
 
 
-def test_the_api_side_tells_the_encoders_errors_apart(small_encoder: Server) -> None:
+def test_the_api_client_maps_the_servers_errors_to_classes(small_encoder: Server) -> None:
     async def raised(client: EncoderClient, layer: str, images: list[bytes]) -> Error:
         with pytest.raises(Error) as error:
             await client.encode("models/a", layer, images)
         return error.value
 
-    async def ask() -> None:
+    async def check() -> None:
         async with EncoderClient(small_encoder.settings) as client:
             found = await client.encode("models/a", "projection", [pictures.png(0)] * 4)
             assert (found.dim, len(found.data)) == (32, 4 * 128)
@@ -80,7 +80,7 @@ def test_the_api_side_tells_the_encoders_errors_apart(small_encoder: Server) -> 
                 small_encoder.until(waiting=4)
                 busy = await raised(
                     client, "backbone", [b"x" * 3_000_000]
-                )  # more than has left when the answer is there
+                )  # the response comes before the whole body is sent
             assert isinstance(busy, EncoderBusy)
             assert busy.retry_after == 1
             small_encoder.until(waiting=0)
@@ -91,14 +91,14 @@ def test_the_api_side_tells_the_encoders_errors_apart(small_encoder: Server) -> 
         async with EncoderClient(wrong) as client:
             assert isinstance(await raised(client, "backbone", [pictures.png(0)]), EncoderAway)
 
-    asyncio.run(ask())
+    asyncio.run(check())
 
 
-def test_kill_9_while_requests_fly_is_a_503_and_service_goes_on_after_a_restart(encoder: Server) -> None:
+def test_kill_9_during_requests_raises_encoder_away_and_a_restart_recovers(encoder: Server) -> None:
     blob = pictures.png(0)
 
     async def call(client: EncoderClient, seen: Counter[str]) -> None:
-        """Ask on and on, until the encoder was away; whatever else is raised fails the test."""
+        """Send requests until EncoderAway is raised; any other exception fails the test."""
         while not seen["away"]:
             try:
                 await client.encode("models/a", "backbone", [blob])
@@ -106,7 +106,7 @@ def test_kill_9_while_requests_fly_is_a_503_and_service_goes_on_after_a_restart(
             except EncoderAway:
                 seen["away"] += 1
 
-    async def storm() -> None:
+    async def kill_and_restart() -> None:
         async with EncoderClient(encoder.settings) as client:
             seen = [Counter[str]() for _ in range(8)]
             callers = [asyncio.create_task(call(client, one)) for one in seen]
@@ -119,4 +119,4 @@ def test_kill_9_while_requests_fly_is_a_503_and_service_goes_on_after_a_restart(
             await asyncio.to_thread(encoder.restart)
             assert (await client.encode("models/a", "backbone", [blob])).dim == 128
 
-    asyncio.run(storm())
+    asyncio.run(kill_and_restart())

@@ -1,4 +1,4 @@
-"""The supervisor: what follows from each way in which a trainer can end, with real processes."""
+"""The supervisor: the outcome of each way in which a trainer can end, with real processes."""
 
 import errno
 import hashlib
@@ -17,40 +17,40 @@ from service.db.session import now
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
-from tests.worker.conftest import ODD_TRAINER, TRAINER, Run
+from tests.worker.conftest import FAULTY_TRAINER, TRAINER, Run
 from worker.trainer import command
 from worker.trainer.process import TrainerProcess
 from worker.trainer.supervisor import supervise
 
 pytestmark = [
     pytest.mark.parametrize("database_url", ["sqlite"], indirect=True),
-    pytest.mark.usefixtures("_quick_steps"),
+    pytest.mark.usefixtures("_short_steps"),
 ]
 
 
-def odd(mode: str) -> str:
-    return f"{ODD_TRAINER} {mode}"
+def faulty(mode: str) -> str:
+    return f"{FAULTY_TRAINER} {mode}"
 
 
-def in_thread(run: Run, mode: str) -> threading.Thread:
-    """Supervise in a thread, as the trainer's parent must live on."""
+def supervise_in_thread(run: Run, mode: str) -> threading.Thread:
+    """Supervise in a thread of this process, the trainer's parent."""
     thread = threading.Thread(target=run.supervise, args=[mode])
     thread.start()
     return thread
 
 
-def test_a_result_ends_the_job_with_its_metrics_and_its_model(a_run: Callable[..., Run]) -> None:
-    run = a_run(epochs=3, seed=5)
+def test_a_result_ends_the_job_with_metrics_and_model(make_run: Callable[..., Run]) -> None:
+    run = make_run(epochs=3, seed=5)
     job = run.attempt(str(TRAINER))
     assert (job.status, job.attempt, job.summary) == ("succeeded", 1, {"steps": 30})
     assert run.steps == list(range(1, 31))
     weights = run.storage.attempt_dir(run.job_id, 1) / "model" / "weights.safetensors"
     assert weights.read_bytes() == trainer.weights(5, 30)
     assert job.made_model_id is not None
-    assert not psutil.pid_exists(run.left("pid"))  # nor does it wait to be reaped
+    assert not psutil.pid_exists(run.read_pid("pid"))  # and it was reaped
 
 
-def test_a_trainer_is_told_no_secrets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_gets_no_credentials(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {
         "TWOVIEWS_DATABASE_URL": "postgresql://x",
         "TWOVIEWS_BROKER_URL": "redis://x",
@@ -60,28 +60,28 @@ def test_a_trainer_is_told_no_secrets(run: Run, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     process = TrainerProcess([sys.executable, "-c", "import os; print(*os.environ)"])
     lines = []
-    while not process.ended:
+    while not process.has_ended:
         lines += process.read(0.1)
-    told = b" ".join(lines + process.clear_away()).decode().split()
-    assert "TWOVIEWS_MAX_IMAGES" in told
-    assert secrets.keys().isdisjoint(told)
+    exported = b" ".join(lines + process.kill_and_reap()).decode().split()
+    assert "TWOVIEWS_MAX_IMAGES" in exported
+    assert secrets.keys().isdisjoint(exported)
 
 
-def test_a_killed_trainer_sends_the_job_back_to_the_queue(run: Run) -> None:
-    job = run.attempt(odd("killed"))
+def test_a_killed_trainer_requeues_the_job(run: Run) -> None:
+    job = run.attempt(faulty("kills_itself"))
     assert (job.status, job.fruitless) == ("queued", 1)
     assert "SIGKILL" in job.status_detail
     assert "memory" in job.status_detail
 
 
-def test_an_exit_without_a_result_is_a_fault_although_its_code_is_0(run: Run) -> None:
-    job = run.attempt(odd("nothing"))
+def test_an_exit_with_code_0_without_a_result_is_a_failure(run: Run) -> None:
+    job = run.attempt(faulty("exits_without_result"))
     assert job.status == "queued"
     assert "without a result" in job.status_detail
 
 
-def test_the_last_words_on_stderr_are_the_reason_and_the_rest_is_kept(run: Run) -> None:
-    job = run.attempt(odd("told_why"))
+def test_the_last_line_of_stderr_is_the_reason_and_its_tail_is_logged(run: Run) -> None:
+    job = run.attempt(faulty("exits_with_traceback"))
     assert job.status_detail.endswith("exit code 3: RuntimeError: out of luck")
     assert [event.data["stderr"] for event in run.events if event.code == "attempt_failed"] == [
         "Traceback: somewhere\nRuntimeError: out of luck"
@@ -89,63 +89,63 @@ def test_the_last_words_on_stderr_are_the_reason_and_the_rest_is_kept(run: Run) 
 
 
 def test_three_fruitless_attempts_in_a_row_fail_the_job_with_the_reason(run: Run) -> None:
-    statuses = [run.attempt(odd("told_why")).status for _ in range(3)]
+    statuses = [run.attempt(faulty("exits_with_traceback")).status for _ in range(3)]
     assert statuses == ["queued", "queued", "failed"]
     assert run.job.error["code"] == "no_progress"
     assert "out of luck" in run.job.error["detail"]
 
 
 def test_a_diverged_run_fails_at_once_and_is_not_retried(run: Run) -> None:
-    job = run.attempt(odd("diverged"))
+    job = run.attempt(faulty("diverges"))
     assert job.status == "failed"
     assert job.error == {"code": "diverged", "detail": "The loss is not a number.", "step": 7}
 
 
-def test_a_fault_of_the_machine_is_retried(run: Run) -> None:
-    job = run.attempt(odd("machine_fault"))
+def test_a_retryable_failure_is_retried(run: Run) -> None:
+    job = run.attempt(faulty("fails_with_retry"))
     assert (job.status, job.fruitless) == ("queued", 1)
     assert "device_lost" in job.status_detail
 
 
-def test_a_full_storage_is_waited_out_and_never_counts(run: Run) -> None:
-    job = run.attempt(odd("no_room"))
+def test_a_full_storage_requeues_the_job_uncounted(run: Run) -> None:
+    job = run.attempt(faulty("fails_with_full_storage"))
     assert (job.status, job.fruitless) == ("queued", 0)
     assert job.status_detail == "The storage is full."
 
 
-def test_a_full_storage_at_the_start_is_waited_out_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_room(*_: object) -> list[str]:
+def test_a_full_storage_at_the_start_requeues_the_job_uncounted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_no_space(*_: object) -> list[str]:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(command, "build", no_room)
-    job = run.attempt(odd("nothing"))
+    monkeypatch.setattr(command, "build", raise_no_space)
+    job = run.attempt(faulty("exits_without_result"))
     assert (job.status, job.fruitless) == ("queued", 0)
     assert "storage is full" in job.status_detail
 
 
-def test_lines_that_are_no_events_are_noted_a_few_times_and_do_no_harm(run: Run) -> None:
-    job = run.attempt(odd("garbage"))
+def test_invalid_lines_are_logged_at_most_twenty_times_and_ignored(run: Run) -> None:
+    job = run.attempt(faulty("writes_garbage"))
     assert (job.status, job.summary) == ("succeeded", {"after": "garbage"})
-    noted = [event for event in run.events if event.code == "not_an_event"]
-    assert len(noted) == 20
-    assert max(event.data["bytes"] for event in noted) == 4 * 2**20
+    logged = [event for event in run.events if event.code == "not_an_event"]
+    assert len(logged) == 20
+    assert max(event.data["bytes"] for event in logged) == 4 * 2**20
     assert run.steps == [1]
 
 
-def test_a_log_that_cannot_be_stored_is_replaced_by_one_that_says_so(run: Run) -> None:
-    assert run.attempt(odd("bad_log")).status == "succeeded"
+def test_a_log_that_cannot_be_stored_is_replaced_by_a_warning(run: Run) -> None:
+    assert run.attempt(faulty("writes_bad_log")).status == "succeeded"
     assert run.steps == list(range(1, 21))
     assert [event.level for event in run.events if event.code == "bad_event"] == ["warning"]
 
 
-@pytest.mark.parametrize("mode", ["bad_metrics", "bad_model"])
+@pytest.mark.parametrize("mode", ["writes_bad_metrics", "writes_bad_model"])
 def test_a_trainer_that_breaks_the_protocol_fails_the_job(run: Run, mode: str) -> None:
-    job = run.attempt(odd(mode))
+    job = run.attempt(faulty(mode))
     assert job.status == "failed"
     assert job.error["code"] == "bad_event"
 
 
-def test_a_command_that_cannot_start_is_a_fault(run: Run) -> None:
+def test_a_command_that_cannot_start_is_a_failure(run: Run) -> None:
     claim = given.claimed(run.database)
     settings = run.settings("").model_copy(update={"trainer_command": ["/nowhere/python"]})
     supervise(claim, run.database, run.storage, settings, run.stop.is_set)
@@ -153,27 +153,29 @@ def test_a_command_that_cannot_start_is_a_fault(run: Run) -> None:
     assert "could not be started" in run.job.status_detail
 
 
-@pytest.mark.parametrize(("mode", "status"), [("hangs_after_result", "succeeded"), ("goes_silent", "queued")])
-def test_a_trainer_that_has_said_its_last_word_is_killed_after_the_grace(run: Run, mode: str, status: str) -> None:
+@pytest.mark.parametrize(("mode", "status"), [("hangs_after_result", "succeeded"), ("closes_stdout", "queued")])
+def test_a_trainer_that_can_write_no_more_events_is_killed_after_the_grace_time(
+    run: Run, mode: str, status: str
+) -> None:
     run.grace_seconds = 0.3
-    assert run.attempt(odd(mode)).status == status
-    assert not alive(run.left("pid"))
+    assert run.attempt(faulty(mode)).status == status
+    assert not alive(run.read_pid("pid"))
 
 
-def test_what_the_trainer_started_goes_with_it_and_does_not_hold_the_verdict_up(run: Run) -> None:
-    assert run.attempt(odd("leaves_child")).status == "succeeded"
-    soon(lambda: not alive(run.left("child")))
+def test_the_trainers_children_are_killed_and_do_not_delay_the_outcome(run: Run) -> None:
+    assert run.attempt(faulty("leaves_child")).status == "succeeded"
+    soon(lambda: not alive(run.read_pid("child")))
 
 
-def test_a_process_that_fled_the_trainers_group_does_not_hold_the_verdict_up(run: Run) -> None:
-    assert run.attempt(odd("leaves_runaway")).status == "succeeded"
-    assert alive(run.left("child"))
-    os.kill(run.left("child"), 9)
+def test_a_detached_child_does_not_delay_the_outcome(run: Run) -> None:
+    assert run.attempt(faulty("leaves_detached_child")).status == "succeeded"
+    assert alive(run.read_pid("child"))
+    os.kill(run.read_pid("child"), 9)
 
 
-def test_cancel_stops_the_trainer_and_keeps_its_checkpoint(a_run: Callable[..., Run]) -> None:
-    run = a_run(epochs=1000)
-    thread = in_thread(run, str(TRAINER))
+def test_cancel_stops_the_trainer_and_keeps_its_checkpoint(make_run: Callable[..., Run]) -> None:
+    run = make_run(epochs=1000)
+    thread = supervise_in_thread(run, str(TRAINER))
     soon(lambda: run.checkpoints)
     with run.database.writing() as session:
         assert jobs.cancel(session, run.tenant, run.job_id).status == "cancelling"
@@ -185,20 +187,22 @@ def test_cancel_stops_the_trainer_and_keeps_its_checkpoint(a_run: Callable[..., 
     assert newest.step == run.steps[-1]
 
 
-def test_cancel_kills_a_trainer_that_does_not_listen(run: Run) -> None:
+def test_cancel_kills_a_trainer_that_ignores_sigterm(run: Run) -> None:
     run.grace_seconds = 0.3
-    thread = in_thread(run, odd("deaf"))
+    thread = supervise_in_thread(run, faulty("ignores_sigterm"))
     soon(lambda: run.steps)
     with run.database.writing() as session:
         jobs.cancel(session, run.tenant, run.job_id)
     thread.join()
     assert run.job.status == "cancelled"
-    assert not alive(run.left("pid"))
+    assert not alive(run.read_pid("pid"))
 
 
-def test_a_worker_that_stops_gives_the_job_back_uncounted_and_the_next_goes_on(a_run: Callable[..., Run]) -> None:
-    run = a_run(epochs=10, seed=3)
-    thread = in_thread(run, str(TRAINER))
+def test_a_stopping_worker_requeues_the_job_uncounted_and_the_next_attempt_resumes(
+    make_run: Callable[..., Run],
+) -> None:
+    run = make_run(epochs=10, seed=3)
+    thread = supervise_in_thread(run, str(TRAINER))
     soon(lambda: run.steps)
     run.stop.set()
     thread.join()
@@ -213,22 +217,22 @@ def test_a_worker_that_stops_gives_the_job_back_uncounted_and_the_next_goes_on(a
     assert weights.read_bytes() == trainer.weights(3, 100)
 
 
-def test_a_lost_lease_kills_the_trainer_and_nothing_more_is_written(run: Run) -> None:
-    thread = in_thread(run, odd("talks"))
+def test_a_lost_lease_kills_the_trainer_and_ends_all_writes(run: Run) -> None:
+    thread = supervise_in_thread(run, faulty("writes_steadily"))
     soon(lambda: run.steps)
     with run.database.writing() as session:
         session.execute(update(Job).values(lease_until=now() - 1))
         assert leases.reap(session) == [run.job_id]
     written = run.steps, len(run.events)
     thread.join()
-    assert not alive(run.left("pid"))
+    assert not alive(run.read_pid("pid"))
     assert (run.job.status, run.steps, len(run.events)) == ("queued", *written)
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
-def test_a_checkpoint_that_is_not_as_written_is_passed_over(a_run: Callable[..., Run], damage: str) -> None:
-    run = a_run(epochs=6, seed=4)
-    thread = in_thread(run, str(TRAINER))
+def test_a_missing_or_damaged_checkpoint_is_skipped(make_run: Callable[..., Run], damage: str) -> None:
+    run = make_run(epochs=6, seed=4)
+    thread = supervise_in_thread(run, str(TRAINER))
     soon(lambda: len(run.checkpoints) == 2)
     run.stop.set()
     thread.join()
@@ -237,16 +241,16 @@ def test_a_checkpoint_that_is_not_as_written_is_passed_over(a_run: Callable[...,
     file = run.storage.absolute(newest.path)
     file.unlink() if damage == "missing" else file.write_bytes(b"other")
     assert run.attempt(str(TRAINER)).status == "succeeded"
-    (noted,) = [event for event in run.events if event.code == "checkpoint_damaged"]
-    assert noted.data["step"] == newest.step
-    assert damage in noted.message
+    (warning,) = [event for event in run.events if event.code == "checkpoint_damaged"]
+    assert warning.data["step"] == newest.step
+    assert damage in warning.message
     assert older.step < newest.step
     assert run.steps == list(range(1, 61))
 
 
-def test_without_any_whole_checkpoint_the_run_starts_over(a_run: Callable[..., Run]) -> None:
-    run = a_run(epochs=6, seed=4)
-    thread = in_thread(run, str(TRAINER))
+def test_without_a_good_checkpoint_the_run_starts_over(make_run: Callable[..., Run]) -> None:
+    run = make_run(epochs=6, seed=4)
+    thread = supervise_in_thread(run, str(TRAINER))
     soon(lambda: len(run.checkpoints) == 2)
     run.stop.set()
     thread.join()
@@ -257,6 +261,6 @@ def test_without_any_whole_checkpoint_the_run_starts_over(a_run: Callable[..., R
     assert run.steps == list(range(1, 61))
 
 
-def test_a_flood_of_events_is_stored_whole(run: Run) -> None:
-    assert run.attempt(odd("floods")).summary == {"steps": 30_000}
+def test_thirty_thousand_events_are_all_stored(run: Run) -> None:
+    assert run.attempt(faulty("writes_many_events")).summary == {"steps": 30_000}
     assert run.steps == list(range(1, 30_001))

@@ -1,4 +1,4 @@
-"""Tests of reading uploads: every kind of archive, and everything that an archive should not hold."""
+"""Archive readers: every supported format, and damaged, oversized or unsafe archives."""
 
 import io
 import json
@@ -12,8 +12,8 @@ import pytest
 
 from ssl_core.data.decode import decode
 from ssl_core.data.pack import BadFile, Item, PackError
+from tests import sample_archives
 from tests.pictures import jpeg, pixels, png
-from tests.worker.uploads import archives_given
 from worker.uploads import archives
 from worker.uploads.limits import Limits
 
@@ -27,29 +27,31 @@ def read(path, data, limits=LIMITS):
         return list(archives.read(file, limits))
 
 
-def refusal(path, data, limits=LIMITS):
+def read_error(path, data, limits=LIMITS):
     with pytest.raises(PackError) as caught:
         read(path, data, limits)
     assert caught.value.detail.endswith(".")
     return caught.value.code
 
 
-@pytest.mark.parametrize("kind", archives_given.EVERY_KIND)
-def test_every_kind_of_archive_gives_its_files(tmp_path, kind):
-    assert read(tmp_path, archives_given.EVERY_KIND[kind]) == [
-        Item(name, data) for name, data in archives_given.FILES.items()
+@pytest.mark.parametrize("kind", sample_archives.EVERY_KIND)
+def test_every_format_yields_its_files(tmp_path, kind):
+    assert read(tmp_path, sample_archives.EVERY_KIND[kind]) == [
+        Item(name, data) for name, data in sample_archives.FILES.items()
     ]
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_names_are_read_whole(tmp_path, form):
     name = "/".join(["a-rather-long-folder-name"] * 12) + "/é.png"
-    assert read(tmp_path, archives_given.tarred({name: png()}, form=form)) == [Item(name, png())]
+    assert read(tmp_path, sample_archives.make_tar({name: png()}, tar_format=form)) == [Item(name, png())]
 
 
-def test_folders_are_no_files(tmp_path):
-    assert read(tmp_path, archives_given.tarred({}, archives_given.entry("cat", type=tarfile.DIRTYPE))) == []
-    assert read(tmp_path, archives_given.zipped({"cat/": b""})) == []
+def test_folders_are_skipped(tmp_path):
+    assert (
+        read(tmp_path, sample_archives.make_tar({}, sample_archives.make_tar_entry("cat", type=tarfile.DIRTYPE))) == []
+    )
+    assert read(tmp_path, sample_archives.make_zip({"cat/": b""})) == []
 
 
 # --- npz -------------------------------------------------------------------------------------------------------------
@@ -58,7 +60,7 @@ def test_folders_are_no_files(tmp_path):
 @pytest.mark.parametrize("shape", [(3, 8, 12), (3, 8, 12, 1), (3, 8, 12, 3)])
 def test_npz_images_keep_every_pixel(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    items = read(tmp_path, archives_given.npz(images=images))
+    items = read(tmp_path, sample_archives.make_npz(images=images))
     expected = np.broadcast_to(images.reshape(3, 8, 12, -1), (3, 8, 12, 3))
     assert np.array_equal(np.stack([decode(item.data) for item in items]), expected)
     assert [item.split for item in items] == ["train"] * 3
@@ -74,7 +76,7 @@ def test_npz_images_keep_every_pixel(tmp_path, shape):
     ],
 )
 def test_npz_labels_are_numbers_or_names(tmp_path, labels, expected):
-    items = read(tmp_path, archives_given.npz(images=np.stack([pixels(1), pixels(2)]), labels=labels))
+    items = read(tmp_path, sample_archives.make_npz(images=np.stack([pixels(1), pixels(2)]), labels=labels))
     assert [item.label for item in items] == expected
 
 
@@ -99,8 +101,8 @@ IMAGES = np.zeros((2, 8, 12, 3), np.uint8)
         ({"images": np.zeros(2, [("a", "u1")])}, "wrong_dtype"),
     ],
 )
-def test_npz_arrays_of_the_wrong_form_are_refused(tmp_path, arrays, code):
-    assert refusal(tmp_path, archives_given.npz(**arrays)) == code
+def test_npz_arrays_of_an_unsupported_form_are_refused(tmp_path, arrays, code):
+    assert read_error(tmp_path, sample_archives.make_npz(**arrays)) == code
 
 
 def header(shape):
@@ -112,16 +114,19 @@ def header(shape):
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (header((900, 900, 900)), "truncated_archive"),  # claims what it does not hold
+        (header((900, 900, 900)), "truncated_archive"),  # declares more than it holds
         (header((-1, 8, 8)), "wrong_shape"),
         (b"\x93NUMPY\x01\x00\x08\x00{'a': (}", "corrupt_archive"),
         (b"no array", "corrupt_archive"),
-        (b"\x93NUMPY\x02\x00" + (2**24).to_bytes(4, "little") + bytes(2**10), "corrupt_archive"),  # never read so far
+        (
+            b"\x93NUMPY\x02\x00" + (2**24).to_bytes(4, "little") + bytes(2**10),
+            "corrupt_archive",
+        ),  # not read to its declared length
         (b"", "corrupt_archive"),
     ],
 )
-def test_npz_headers_are_judged_before_data_is_read(tmp_path, data, code):
-    assert refusal(tmp_path, archives_given.zipped({"images.npy": data})) == code
+def test_npz_headers_are_checked_before_data_is_read(tmp_path, data, code):
+    assert read_error(tmp_path, sample_archives.make_zip({"images.npy": data})) == code
 
 
 # --- Parquet ---------------------------------------------------------------------------------------------------------
@@ -135,30 +140,32 @@ def struct_column():
     "column", [struct_column(), pa.array([png(1), jpeg(2)]), pa.array([png(1), jpeg(2)], pa.large_binary())]
 )
 def test_parquet_images_are_bytes_or_structs_with_bytes(tmp_path, column):
-    items = read(tmp_path, archives_given.parquet({"image": column, "label": [4, -1], "split": ["train", "test"]}))
+    items = read(
+        tmp_path, sample_archives.make_parquet({"image": column, "label": [4, -1], "split": ["train", "test"]})
+    )
     assert items == [Item("row 000000000", png(1), 4, "train"), Item("row 000000001", jpeg(2), -1, "test")]
 
 
 def test_parquet_without_label_and_split_is_unlabelled_training_data(tmp_path):
-    (item,) = read(tmp_path, archives_given.parquet({"id": [7], "photo": pa.array([png()])}))
+    (item,) = read(tmp_path, sample_archives.make_parquet({"id": [7], "photo": pa.array([png()])}))
     assert (item.label, item.split) == (None, "train")
 
 
 def test_parquet_labels_may_be_names(tmp_path):
     column = pa.array(["cat", None]).dictionary_encode()
-    items = read(tmp_path, archives_given.parquet({"image": pa.array([png()] * 2), "label": column}))
+    items = read(tmp_path, sample_archives.make_parquet({"image": pa.array([png()] * 2), "label": column}))
     assert [item.label for item in items] == ["cat", None]
 
 
 def test_parquet_class_names_of_hugging_face_are_used(tmp_path):
     about = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
     columns = {"image": struct_column(), "label": [1, 0]}
-    items = read(tmp_path, archives_given.parquet(columns, {b"huggingface": json.dumps(about).encode()}))
+    items = read(tmp_path, sample_archives.make_parquet(columns, {b"huggingface": json.dumps(about).encode()}))
     assert [item.label for item in items] == ["dog", "cat"]
 
 
 def test_parquet_row_without_an_image_is_a_bad_file(tmp_path):
-    faults = read(tmp_path, archives_given.parquet({"image": pa.array([None, b"x" * (2**20 + 1)], pa.binary())}))
+    faults = read(tmp_path, sample_archives.make_parquet({"image": pa.array([None, b"x" * (2**20 + 1)], pa.binary())}))
     assert [fault.code for fault in faults] == ["empty", "file_too_large"]
 
 
@@ -178,59 +185,61 @@ NOT_TEXT = pa.StringArray.from_buffers(1, pa.py_buffer(bytes([0, 0, 0, 0, 1, 0, 
         ({"image": pa.array([b"x"]), "split": NOT_TEXT}, "corrupt_archive"),
     ],
 )
-def test_parquet_of_the_wrong_form_is_refused(tmp_path, columns, code):
-    assert refusal(tmp_path, archives_given.parquet(columns)) == code
+def test_parquet_of_an_unsupported_form_is_refused(tmp_path, columns, code):
+    assert read_error(tmp_path, sample_archives.make_parquet(columns)) == code
 
 
 @pytest.mark.parametrize("name", ["image", "label", "split"])
-def test_parquet_with_a_doubled_column_is_refused(tmp_path, name):
+def test_parquet_with_a_duplicate_column_is_refused(tmp_path, name):
     images = pa.array([b"x"])
     columns = {"image": images} if name == "image" else {"image": images, name: pa.array(["train"])}
     doubled = pa.Table.from_arrays([*columns.values(), columns[name]], names=[*columns, name])
-    assert refusal(tmp_path, archives_given.parquet(doubled)) == "doubled_column"
+    assert read_error(tmp_path, sample_archives.make_parquet(doubled)) == "doubled_column"
 
 
-# --- what an archive should not hold ---------------------------------------------------------------------------------
+# --- damaged and unsafe archives -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"x" * 5000, png(), archives_given.gzipped(b"x" * 5000), b"Rar!\x1a\x07\x00"]
+    "data", [b"", b"hello", b"x" * 5000, png(), sample_archives.compress_gzip(b"x" * 5000), b"Rar!\x1a\x07\x00"]
 )
-def test_what_is_no_archive_is_refused(tmp_path, data):
-    assert refusal(tmp_path, data) == "not_an_archive"
+def test_other_files_are_refused(tmp_path, data):
+    assert read_error(tmp_path, data) == "not_an_archive"
 
 
-@pytest.mark.parametrize("kind", archives_given.EVERY_KIND)
+@pytest.mark.parametrize("kind", sample_archives.EVERY_KIND)
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_truncated_archives_are_refused(tmp_path, kind, share):
-    data = archives_given.EVERY_KIND[kind]
+    data = sample_archives.EVERY_KIND[kind]
     if kind.startswith("tar") and "." not in kind:
-        data = data[: len(data.rstrip(b"\0")) + 512 & -512]  # without the padding, of which some may well be missing
-    assert refusal(tmp_path, data[: int(len(data) * share)]) == "truncated_archive"
+        data = data[: len(data.rstrip(b"\0")) + 512 & -512]  # without the padding, which may be missing
+    assert read_error(tmp_path, data[: int(len(data) * share)]) == "truncated_archive"
 
 
 def test_tar_cut_between_two_files_is_truncated(tmp_path):
-    first = archives_given.tarred({"a.png": png()}, form=tarfile.USTAR_FORMAT)[: 512 + (len(png()) + 511) // 512 * 512]
-    assert refusal(tmp_path, first) == "truncated_archive"
+    first = sample_archives.make_tar({"a.png": png()}, tar_format=tarfile.USTAR_FORMAT)[
+        : 512 + (len(png()) + 511) // 512 * 512
+    ]
+    assert read_error(tmp_path, first) == "truncated_archive"
 
 
-def test_tar_with_a_damaged_header_does_not_end_quietly(tmp_path):
-    data = bytearray(archives_given.tarred(form=tarfile.USTAR_FORMAT))
+def test_tar_with_a_damaged_header_is_refused(tmp_path):
+    data = bytearray(sample_archives.make_tar(tar_format=tarfile.USTAR_FORMAT))
     data[data.index(b"train/dog")] ^= 1
-    assert refusal(tmp_path, bytes(data)) == "corrupt_archive"
+    assert read_error(tmp_path, bytes(data)) == "corrupt_archive"
 
 
-@pytest.mark.parametrize("pack", [archives_given.gzipped, archives_given.xzipped])
-def test_damage_within_a_compressed_stream_is_found(tmp_path, pack):
-    data = bytearray(pack(archives_given.tarred()))
+@pytest.mark.parametrize("pack", [sample_archives.compress_gzip, sample_archives.compress_xz])
+def test_damage_within_a_compressed_stream_is_detected(tmp_path, pack):
+    data = bytearray(pack(sample_archives.make_tar()))
     data[-8] ^= 255  # of the checksum, or of the index
-    assert refusal(tmp_path, bytes(data)) == "corrupt_archive"
+    assert read_error(tmp_path, bytes(data)) == "corrupt_archive"
 
 
 @pytest.mark.parametrize("name", ["../x.png", "a/../../x.png", "/etc/x.png", "C:/x.png", "..\\x.png"])
 def test_paths_that_lead_out_are_refused(tmp_path, name):
-    assert refusal(tmp_path, archives_given.zipped({name: png()})) == "unsafe_path"
-    assert refusal(tmp_path, archives_given.tarred({name: png()})) == "unsafe_path"
+    assert read_error(tmp_path, sample_archives.make_zip({name: png()})) == "unsafe_path"
+    assert read_error(tmp_path, sample_archives.make_tar({name: png()})) == "unsafe_path"
     assert list(tmp_path.iterdir()) == [tmp_path / "upload"]
 
 
@@ -244,26 +253,28 @@ def test_paths_that_lead_out_are_refused(tmp_path, name):
         (tarfile.FIFOTYPE, "fifo"),
     ],
 )
-def test_tar_entries_that_are_no_files_are_bad_files(tmp_path, kind, code):
-    special = archives_given.entry("cat/link.png", type=kind, linkname="/etc/passwd")
-    (item, fault) = read(tmp_path, archives_given.tarred({"a.png": png()}, special))
+def test_special_tar_entries_are_bad_files(tmp_path, kind, code):
+    special = sample_archives.make_tar_entry("cat/link.png", type=kind, linkname="/etc/passwd")
+    (item, fault) = read(tmp_path, sample_archives.make_tar({"a.png": png()}, special))
     assert item == Item("a.png", png())
     assert (fault.name, fault.code) == ("cat/link.png", code)
 
 
 @pytest.mark.parametrize(("mode", "code"), [(0o120777, "symlink"), (0o020666, "device"), (0o010666, "fifo")])
-def test_zip_entries_that_are_no_files_are_bad_files(tmp_path, mode, code):
-    (fault,) = read(tmp_path, archives_given.zipped({"cat/link.png": b"/etc/passwd"}, modes={"cat/link.png": mode}))
+def test_special_zip_entries_are_bad_files(tmp_path, mode, code):
+    (fault,) = read(tmp_path, sample_archives.make_zip({"cat/link.png": b"/etc/passwd"}, modes={"cat/link.png": mode}))
     assert fault.code == code
 
 
 def test_sparse_tar_entries_are_refused(tmp_path):
     assert (
-        refusal(tmp_path, archives_given.tarred({}, archives_given.entry("a", type=tarfile.GNUTYPE_SPARSE)))
+        read_error(
+            tmp_path, sample_archives.make_tar({}, sample_archives.make_tar_entry("a", type=tarfile.GNUTYPE_SPARSE))
+        )
         == "unsupported_entry"
     )
-    mapped = archives_given.entry("a", pax_headers={"GNU.sparse.major": "1"})
-    assert [fault.code for fault in read(tmp_path, archives_given.tarred({}, mapped))] == ["unsupported_entry"]
+    mapped = sample_archives.make_tar_entry("a", pax_headers={"GNU.sparse.major": "1"})
+    assert [fault.code for fault in read(tmp_path, sample_archives.make_tar({}, mapped))] == ["unsupported_entry"]
 
 
 def zeros(count):
@@ -273,40 +284,46 @@ def zeros(count):
 @pytest.mark.parametrize(
     "pack",
     [
-        archives_given.zipped,
-        lambda files: archives_given.gzipped(archives_given.tarred(files)),
-        lambda files: archives_given.xzipped(archives_given.tarred(files)),
-        lambda files: archives_given.zstandardised(archives_given.tarred(files)),
+        sample_archives.make_zip,
+        lambda files: sample_archives.compress_gzip(sample_archives.make_tar(files)),
+        lambda files: sample_archives.compress_xz(sample_archives.make_tar(files)),
+        lambda files: sample_archives.compress_zstd(sample_archives.make_tar(files)),
     ],
 )
 def test_bombs_are_refused(tmp_path, pack):
     data = pack(zeros(70 * 2**20))
     limits = Limits(2**30, 200, 1000, 2**30, 10**6)
-    assert refusal(tmp_path, data, limits) == "bomb"
-    assert refusal(tmp_path, data, Limits(2**20, 10**9, 1000, 2**30, 10**6)) == "too_much_data"
+    assert read_error(tmp_path, data, limits) == "bomb"
+    assert read_error(tmp_path, data, Limits(2**20, 10**9, 1000, 2**30, 10**6)) == "too_much_data"
 
 
 def test_npz_and_parquet_bombs_are_refused(tmp_path):
     limits = Limits(2**20, 10**9, 10**9, 2**30, 10**9)
-    assert refusal(tmp_path, archives_given.npz(images=np.zeros((3, 1000, 1000), np.uint8)), limits) == "too_much_data"
-    assert refusal(tmp_path, archives_given.parquet({"image": [bytes(2**19)] * 3}), limits) == "too_much_data"
+    assert (
+        read_error(tmp_path, sample_archives.make_npz(images=np.zeros((3, 1000, 1000), np.uint8)), limits)
+        == "too_much_data"
+    )
+    assert read_error(tmp_path, sample_archives.make_parquet({"image": [bytes(2**19)] * 3}), limits) == "too_much_data"
 
 
-def test_bomb_of_many_small_files_counts_them_together(tmp_path):
+def test_the_ratio_counts_all_files_together(tmp_path):
     files = {f"{n}.bin": bytes(2**20) for n in range(70)}
-    assert refusal(tmp_path, archives_given.zipped(files), Limits(2**40, 200, 1000, 2**20, 10**6)) == "bomb"
+    assert read_error(tmp_path, sample_archives.make_zip(files), Limits(2**40, 200, 1000, 2**20, 10**6)) == "bomb"
 
 
-def test_bombs_by_count_are_refused(tmp_path):
+def test_too_many_entries_are_refused(tmp_path):
     limits = Limits(2**30, 200, 1, 2**20, 10**6)
-    assert refusal(tmp_path, archives_given.zipped({f"{n}/": b"" for n in range(10_003)}), limits) == "too_many_entries"
-    folders = [archives_given.entry(str(n), type=tarfile.DIRTYPE) for n in range(10_003)]
-    assert refusal(tmp_path, archives_given.tarred({}, *folders), limits) == "too_many_entries"
+    assert (
+        read_error(tmp_path, sample_archives.make_zip({f"{n}/": b"" for n in range(10_003)}), limits)
+        == "too_many_entries"
+    )
+    folders = [sample_archives.make_tar_entry(str(n), type=tarfile.DIRTYPE) for n in range(10_003)]
+    assert read_error(tmp_path, sample_archives.make_tar({}, *folders), limits) == "too_many_entries"
 
 
 @pytest.mark.parametrize("declared", [1, 2**31])
-def test_zip_sizes_that_lie_are_found_out(tmp_path, declared):
-    data = bytearray(archives_given.zipped({"a.png": png()}, zipfile.ZIP_STORED))
+def test_wrong_sizes_in_a_zip_are_detected(tmp_path, declared):
+    data = bytearray(sample_archives.make_zip({"a.png": png()}, zipfile.ZIP_STORED))
     place = data.index(b"PK\x01\x02") + 24
     data[place : place + 4] = struct.pack("<I", declared)
     (found,) = read(tmp_path, bytes(data))
@@ -314,48 +331,50 @@ def test_zip_sizes_that_lie_are_found_out(tmp_path, declared):
     assert found.code == "corrupt_entry"
 
 
-def test_files_larger_than_an_image_may_be_are_bad_files(tmp_path):
+def test_files_above_the_size_limit_are_bad_files(tmp_path):
     files = {"big.png": bytes(2**20 + 1), "good.png": png()}
-    for data in (archives_given.zipped(files), archives_given.tarred(files)):
+    for data in (sample_archives.make_zip(files), sample_archives.make_tar(files)):
         fault, item = read(tmp_path, data)
         assert (fault.name, fault.code) == ("big.png", "file_too_large")
         assert item == Item("good.png", png())
 
 
 def test_encrypted_zip_is_refused(tmp_path):
-    data = bytearray(archives_given.zipped())
+    data = bytearray(sample_archives.make_zip())
     data[data.index(b"PK\x01\x02") + 8] |= 1
-    assert refusal(tmp_path, bytes(data)) == "encrypted"
+    assert read_error(tmp_path, bytes(data)) == "encrypted"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_zip_methods_that_cannot_be_bounded_are_not_read(tmp_path, method):
-    assert {fault.code for fault in read(tmp_path, archives_given.zipped(method=method))} == {"unsupported_compression"}
-    npz = archives_given.zipped({"images.npy": header((0, 1, 1))}, method)
-    assert refusal(tmp_path, npz) == "unsupported_compression"
+def test_zip_methods_without_a_bound_on_the_output_are_refused(tmp_path, method):
+    assert {fault.code for fault in read(tmp_path, sample_archives.make_zip(method=method))} == {
+        "unsupported_compression"
+    }
+    npz = sample_archives.make_zip({"images.npy": header((0, 1, 1))}, method)
+    assert read_error(tmp_path, npz) == "unsupported_compression"
 
 
 def test_damaged_zip_entry_is_a_bad_file_among_good_ones(tmp_path):
-    data = bytearray(archives_given.zipped({"a.png": png(1), "b.png": png(2)}, zipfile.ZIP_STORED))
+    data = bytearray(sample_archives.make_zip({"a.png": png(1), "b.png": png(2)}, zipfile.ZIP_STORED))
     data[data.index(png(1)) + 20] ^= 1
     fault, item = read(tmp_path, bytes(data))
     assert (fault.name, fault.code) == ("a.png", "corrupt_entry")
     assert item == Item("b.png", png(2))
 
 
-def test_zip_name_that_says_utf8_and_is_not_is_refused(tmp_path):
-    data = archives_given.zipped({"café.png": png()}).replace("é".encode(), b"\xff\xff")
-    assert refusal(tmp_path, data) == "corrupt_archive"
+def test_zip_name_of_invalid_utf8_is_refused(tmp_path):
+    data = sample_archives.make_zip({"café.png": png()}).replace("é".encode(), b"\xff\xff")
+    assert read_error(tmp_path, data) == "corrupt_archive"
 
 
-def test_zip_that_says_that_files_stand_outside_of_it_is_refused(tmp_path):
-    data = bytearray(archives_given.zipped())
-    data[-3] = 1  # where the list of files begins: 16 MiB on
-    assert refusal(tmp_path, bytes(data)) == "corrupt_archive"
+def test_zip_that_lists_files_outside_of_itself_is_refused(tmp_path):
+    data = bytearray(sample_archives.make_zip())
+    data[-3] = 1  # the offset of the central directory: 16 MiB on
+    assert read_error(tmp_path, bytes(data)) == "corrupt_archive"
 
 
-def test_names_that_are_no_text_become_text(tmp_path):
-    data = archives_given.tarred({"ab\x01cd.png": png()}, form=tarfile.GNU_FORMAT)
+def test_names_of_invalid_utf8_are_escaped(tmp_path):
+    data = sample_archives.make_tar({"ab\x01cd.png": png()}, tar_format=tarfile.GNU_FORMAT)
     raw = bytearray(data)
     raw[0:2] = b"\xff\xfe"
     raw[148:156] = b"%06o\0 " % (256 + sum(raw[:148]) + sum(raw[156:512]))
@@ -363,11 +382,11 @@ def test_names_that_are_no_text_become_text(tmp_path):
     assert item.name == "\\xff\\xfe\\x01cd.png"
 
 
-def test_tar_header_that_claims_gigabytes_of_name_is_refused(tmp_path):
-    huge = archives_given.entry("x", type=tarfile.GNUTYPE_LONGNAME, size=2**33)
-    assert refusal(tmp_path, huge.tobuf(tarfile.GNU_FORMAT) + bytes(1024)) == "corrupt_archive"
+def test_tar_header_that_declares_a_name_of_gigabytes_is_refused(tmp_path):
+    huge = sample_archives.make_tar_entry("x", type=tarfile.GNUTYPE_LONGNAME, size=2**33)
+    assert read_error(tmp_path, huge.tobuf(tarfile.GNU_FORMAT) + bytes(1024)) == "corrupt_archive"
 
 
-def test_archive_within_an_archive_is_not_opened(tmp_path):
-    (item,) = read(tmp_path, archives_given.zipped({"inner.zip": archives_given.zipped()}))
-    assert item == Item("inner.zip", archives_given.zipped())
+def test_an_archive_within_an_archive_is_not_opened(tmp_path):
+    (item,) = read(tmp_path, sample_archives.make_zip({"inner.zip": sample_archives.make_zip()}))
+    assert item == Item("inner.zip", sample_archives.make_zip())

@@ -1,4 +1,4 @@
-"""The importer: a job of kind `import` from its row to a model, and the child's limits."""
+"""Weight import: a job of kind `import` from its row to a saved model, and the process's limits."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A file of a tiny network's weights."""
+    """The bytes of a state dict of a tiny network."""
     path = tmp_path_factory.mktemp("weights") / "weights.pt"
     network = resnet.ResNet("resnet10", width=0.125, stem="cifar")
     torch.save({"state_dict": {f"module.encoder.{name}": value for name, value in network.state_dict().items()}}, path)
@@ -34,17 +34,17 @@ def weights(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(database, storage, tenant):
-    """Asks for the import of a file's bytes, and returns the job's id."""
+def submit(database, storage, tenant):
+    """Submit the import of a file's bytes, and return the job's id."""
 
-    def ask(data, **config):
+    def submit_import(data, **config):
         sha256 = hashlib.sha256(data).hexdigest()
         storage.upload_path(tenant, sha256).write_bytes(data)
         with database.writing() as session:
             wanted = Import.model_validate_json(json.dumps(config))
             return models.create(session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted).id
 
-    return ask
+    return submit_import
 
 
 def attempt(database, storage, claim=None):
@@ -58,8 +58,8 @@ def made_model(database, job):
         return session.get_one(Model, job.made_model_id)
 
 
-def test_uploaded_weights_become_a_model(database, storage, asked, weights):
-    asked(weights, image_size=16)
+def test_uploaded_weights_become_a_saved_model(database, storage, submit, weights):
+    submit(weights, image_size=16)
     job = attempt(database, storage)
     assert (job.status, job.dataset_id, job.summary["prefix"]) == ("succeeded", None, "state_dict.encoder.")
     model = made_model(database, job)
@@ -70,8 +70,8 @@ def test_uploaded_weights_become_a_model(database, storage, asked, weights):
 
 
 @on_sqlite
-def test_weights_that_cannot_become_a_model_fail_the_job_at_once_with_the_places(database, storage, asked, weights):
-    asked(weights, backbone="resnet18")
+def test_weights_of_another_network_fail_the_job_with_pointers(database, storage, submit, weights):
+    submit(weights, backbone="resnet18")
     job = attempt(database, storage)
     assert (job.status, job.attempt, job.made_model_id) == ("failed", 1, None)
     assert job.error["code"] == "missing_weights"
@@ -79,29 +79,27 @@ def test_weights_that_cannot_become_a_model_fail_the_job_at_once_with_the_places
 
 
 @on_sqlite
-def test_the_upload_of_a_killed_attempt_is_kept_and_the_next_attempt_makes_the_model(
-    database, storage, tenant, asked, weights
-):
-    job_id = asked(weights)
+def test_the_upload_of_a_killed_attempt_is_kept_for_the_next_attempt(database, storage, tenant, submit, weights):
+    job_id = submit(weights)
     upload = f"uploads/{tenant}/{hashlib.sha256(weights).hexdigest()}"
     lost = given.claimed(database, "data")
-    with database.writing() as session:  # its worker was killed: nothing renews the lease
+    with database.writing() as session:  # as if its worker was killed
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
         assert leases.reap(session) == [job_id]
         assert upload in live_paths(session)
     job = attempt(database, storage)
     assert (job.status, job.attempt) == ("succeeded", 2)
     assert made_model(database, job).path == f"jobs/{job_id}/a2/model"
-    supervise(lost, database, storage, Settings(data_dir=storage.root), lambda: False)  # the dead one wakes up
+    supervise(lost, database, storage, Settings(data_dir=storage.root), lambda: False)  # the lost attempt goes on
     assert made_model(database, given.seen(database, job_id)).path == f"jobs/{job_id}/a2/model"
     with database.reading() as session:
         assert upload not in live_paths(session)
 
 
 @on_sqlite
-def test_a_run_may_wait_for_an_import_and_starts_from_what_it_makes(database, storage, tenant, asked, weights):
+def test_a_job_waits_for_an_import_and_starts_from_its_model(database, storage, tenant, submit, weights):
     dataset = given.ready(database, tenant)
-    waiting = given.submitted(database, tenant, dataset, model=asked(weights))
+    waiting = given.submitted(database, tenant, dataset, model=submit(weights))
     assert waiting.status == "waiting"
     job = attempt(database, storage)
     assert given.seen(database, waiting.id).model_id == job.made_model_id
@@ -125,7 +123,7 @@ def run(folder, data, *arguments):
     return child.returncode, [from_line(line) for line in child.stdout.splitlines()]
 
 
-def test_the_child_ends_with_zero_and_a_result_or_with_one_when_the_upload_is_at_fault(tmp_path, weights):
+def test_the_process_exits_with_0_and_a_result_or_with_1_for_an_invalid_upload(tmp_path, weights):
     status, events = run(tmp_path, weights, "--config", '{"stem": "cifar_stride2"}')
     assert (status, type(events[-1])) == (0, Result)
     assert events[0].card["backbone"]["stem"] == "cifar_stride2"
@@ -133,12 +131,12 @@ def test_the_child_ends_with_zero_and_a_result_or_with_one_when_the_upload_is_at
     assert (status, type(events[-1]), events[-1].code) == (1, Failed, "not_weights")
 
 
-def test_too_little_memory_is_told(tmp_path):
+def test_the_memory_limit_is_reported(tmp_path):
     torch.save({"w": torch.zeros(50_000_000)}, tmp_path / "large")
     status, events = run(tmp_path, (tmp_path / "large").read_bytes(), "--import-memory-bytes", str(10**8))
     assert (status, events[-1].code) == (1, "out_of_memory")
 
 
-def test_a_model_larger_than_a_file_may_be_is_told(tmp_path, weights):
+def test_the_file_size_limit_is_reported(tmp_path, weights):
     status, events = run(tmp_path, weights, "--max-weights-bytes", "10000")
     assert (status, events[-1].code) == (1, "too_much_data")

@@ -1,4 +1,4 @@
-"""Tests of the ingesting child: its events, its exit status, its limits, and that no upload makes it stumble."""
+"""Ingestion: its events, exit codes and limits, and its behaviour on damaged uploads."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssl_core.events import Failed, Result, Stopped, from_line
+from tests import sample_archives
 from tests.pictures import encoded, jpeg, pixels, png
-from tests.worker.uploads import archives_given
 from worker.uploads import ingest as module
 from worker.uploads.ingest import ingest
 from worker.uploads.limits import Limits
@@ -26,14 +26,14 @@ LIMITS = Limits(unpacked_bytes=2**28, ratio=200, images=1000, image_bytes=2**22,
 SMALL = {"a/1.png": png(1), "b/2.jpg": jpeg(2)}
 
 
-def last(path, data, on_bad_file="reject", limits=LIMITS):
+def ingest_last(path, data, on_bad_file="reject", limits=LIMITS):
     (path / "upload").write_bytes(data)
     *_, event = ingest(path / "upload", path / "out", on_bad_file, limits)
     return event
 
 
 def run(path, data, *arguments):
-    """Run the child as the supervisor does; return its exit status and its events."""
+    """Run the process as the supervisor does; return its exit code and its events."""
     (path / "upload").write_bytes(data)
     command = [
         sys.executable,
@@ -45,14 +45,14 @@ def run(path, data, *arguments):
         "--events",
         *arguments,
     ]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread of it reserves address space
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves address space
     child = subprocess.run(command, env=environment, capture_output=True, check=False)
     return child.returncode, [from_line(line) for line in child.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("kind", archives_given.EVERY_KIND)
-def test_every_kind_of_archive_becomes_the_same_dataset(tmp_path, kind):
-    event = last(tmp_path, archives_given.EVERY_KIND[kind])
+@pytest.mark.parametrize("kind", sample_archives.EVERY_KIND)
+def test_every_format_gives_the_same_dataset(tmp_path, kind):
+    event = ingest_last(tmp_path, sample_archives.EVERY_KIND[kind])
     assert isinstance(event, Result)
     assert event.summary == json.loads((tmp_path / "out" / "dataset.json").read_text())
     assert event.summary["classes"] == ["cat", "dog"]
@@ -60,9 +60,9 @@ def test_every_kind_of_archive_becomes_the_same_dataset(tmp_path, kind):
     assert event.summary["ignored"] == 2
 
 
-def test_npz_becomes_a_labelled_dataset(tmp_path):
+def test_npz_gives_a_labelled_dataset(tmp_path):
     images = np.stack([pixels(seed) for seed in range(4)])
-    event = last(tmp_path, archives_given.npz(images=images, labels=np.array([3, 3, 11, -1])))
+    event = ingest_last(tmp_path, sample_archives.make_npz(images=images, labels=np.array([3, 3, 11, -1])))
     assert event.summary["classes"] == ["3", "11"]
     assert event.summary["splits"]["train"] == {"images": 4, "labelled": 3, "per_class": [2, 1]}
     packed = np.load(tmp_path / "out" / "pixels.npy")
@@ -72,14 +72,14 @@ def test_npz_becomes_a_labelled_dataset(tmp_path):
 def test_same_upload_packed_twice_gives_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        last(tmp_path / name, archives_given.EVERY_KIND["tar.xz"])
+        ingest_last(tmp_path / name, sample_archives.EVERY_KIND["tar.xz"])
     for name in ("images.arrow", "pixels.npy", "dataset.json"):
         assert (tmp_path / "one/out" / name).read_bytes() == (tmp_path / "two/out" / name).read_bytes()
 
 
-def test_corrupt_image_among_good_ones_is_rejected_by_default(tmp_path):
+def test_a_corrupt_image_fails_the_upload_by_default(tmp_path):
     files = SMALL | {"a/~bad.jpg": jpeg()[:200]}
-    event = last(tmp_path, archives_given.zipped(files))
+    event = ingest_last(tmp_path, sample_archives.make_zip(files))
     assert isinstance(event, Failed)
     assert (event.code, event.retry) == ("bad_files", False)
     assert event.data["errors"][0]["pointer"] == "/files/a~1~0bad.jpg"
@@ -87,9 +87,9 @@ def test_corrupt_image_among_good_ones_is_rejected_by_default(tmp_path):
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_corrupt_image_among_good_ones_is_skipped_when_asked(tmp_path):
+def test_a_corrupt_image_is_skipped_with_the_option(tmp_path):
     files = SMALL | {"a/bad.jpg": jpeg()[:200], "a/empty.png": b"", "a/none.jpg": b"no image"}
-    event = last(tmp_path, archives_given.zipped(files), "skip")
+    event = ingest_last(tmp_path, sample_archives.make_zip(files), "skip")
     assert event.summary["splits"]["train"]["images"] == 2
     assert {fault["name"]: fault["code"] for fault in event.summary["skipped"]} == {
         "a/bad.jpg": "corrupt",
@@ -99,26 +99,28 @@ def test_corrupt_image_among_good_ones_is_skipped_when_asked(tmp_path):
 
 
 LINK = {"a/odd.png": b"/etc/passwd"}
-NO_FILES = {
+SPECIAL_TYPES = {
     "symlink": (tarfile.SYMTYPE, 0o120777),
     "device": (tarfile.CHRTYPE, 0o020666),
     "fifo": (tarfile.FIFOTYPE, 0o010666),
 }
 
 
-@pytest.mark.parametrize("code", NO_FILES)
+@pytest.mark.parametrize("code", SPECIAL_TYPES)
 @pytest.mark.parametrize("kind", ["tar", "zip"])
-def test_an_entry_that_is_no_file_is_rejected_by_default_and_skipped_when_asked(tmp_path, kind, code):
-    in_tar, in_zip = NO_FILES[code]
+def test_a_special_entry_fails_the_upload_by_default_and_is_skipped_with_the_option(tmp_path, kind, code):
+    in_tar, in_zip = SPECIAL_TYPES[code]
     if kind == "tar":
-        data = archives_given.tarred(SMALL, archives_given.entry("a/odd.png", type=in_tar, linkname="/etc/passwd"))
+        data = sample_archives.make_tar(
+            SMALL, sample_archives.make_tar_entry("a/odd.png", type=in_tar, linkname="/etc/passwd")
+        )
     else:
-        data = archives_given.zipped(SMALL | LINK, modes={"a/odd.png": in_zip})
-    event = last(tmp_path, data)
+        data = sample_archives.make_zip(SMALL | LINK, modes={"a/odd.png": in_zip})
+    event = ingest_last(tmp_path, data)
     assert (event.code, event.retry) == ("bad_files", False)
     assert [(fault["pointer"], fault["code"]) for fault in event.data["errors"]] == [("/files/a~1odd.png", code)]
     assert not (tmp_path / "out" / "dataset.json").exists()
-    event = last(tmp_path, data, "skip")
+    event = ingest_last(tmp_path, data, "skip")
     assert [(fault["name"], fault["code"]) for fault in event.summary["skipped"]] == [("a/odd.png", code)]
     assert event.summary["splits"]["train"]["images"] == 2
 
@@ -127,32 +129,32 @@ def test_an_entry_that_is_no_file_is_rejected_by_default_and_skipped_when_asked(
     ("data", "code"),
     [
         (b"not an archive", "not_an_archive"),
-        (archives_given.zipped()[:200], "truncated_archive"),
-        (archives_given.zipped({"../a.png": png()}), "unsafe_path"),
-        (archives_given.zipped({"readme.txt": b"hi"}), "no_images"),
-        (archives_given.zipped({}), "no_images"),
-        (archives_given.tarred({f"{n}.png": png() for n in range(1001)}), "too_many_images"),
-        (archives_given.zipped({"a.png": png(), "A.png": png()}), "bad_files"),
+        (sample_archives.make_zip()[:200], "truncated_archive"),
+        (sample_archives.make_zip({"../a.png": png()}), "unsafe_path"),
+        (sample_archives.make_zip({"readme.txt": b"hi"}), "no_images"),
+        (sample_archives.make_zip({}), "no_images"),
+        (sample_archives.make_tar({f"{n}.png": png() for n in range(1001)}), "too_many_images"),
+        (sample_archives.make_zip({"a.png": png(), "A.png": png()}), "bad_files"),
     ],
 )
-def test_bad_uploads_fail_with_a_code_and_no_retry(tmp_path, data, code):
-    event = last(tmp_path, data)
+def test_invalid_uploads_fail_with_a_code_and_without_retry(tmp_path, data, code):
+    event = ingest_last(tmp_path, data)
     assert isinstance(event, Failed)
     assert (event.code, event.retry) == (code, False)
     assert event.message.endswith(".")
 
 
-def test_events_survive_names_that_are_no_text(tmp_path):
+def test_names_of_invalid_utf8_are_escaped_in_events(tmp_path):
     name = "\x01\x1b]0;\u202e" + b"\xff".decode("utf-8", "surrogateescape") + ".jpg"
-    event = last(tmp_path, archives_given.tarred(SMALL | {name: b"bad"}), "skip")
+    event = ingest_last(tmp_path, sample_archives.make_tar(SMALL | {name: b"bad"}), "skip")
     text = json.dumps(event.summary, ensure_ascii=False)
     assert text.encode().isascii()
     assert "\\u0000" not in text
     assert event.summary["skipped"][0]["name"] == "\\x01\\x1b]0;\\x202e\\xff.jpg"
 
 
-def test_a_folder_or_an_upload_that_cannot_be_opened_is_a_fault_of_ours_and_is_tried_again(tmp_path):
-    (tmp_path / "upload").write_bytes(archives_given.zipped(SMALL))
+def test_a_folder_or_an_upload_that_cannot_be_opened_is_retried(tmp_path):
+    (tmp_path / "upload").write_bytes(sample_archives.make_zip(SMALL))
     (tmp_path / "file").write_bytes(b"")
     *_, event = ingest(tmp_path / "upload", tmp_path / "file" / "out", "reject", LIMITS)
     assert (event.code, event.retry) == ("storage", True)
@@ -160,76 +162,78 @@ def test_a_folder_or_an_upload_that_cannot_be_opened_is_a_fault_of_ours_and_is_t
     assert (event.code, event.retry) == ("storage", True)
 
 
-def test_a_disk_that_is_full_while_the_upload_is_read_is_tried_again(tmp_path, monkeypatch):
+def test_a_full_disk_while_the_upload_is_read_is_retried(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: open("/dev/full", "w+b"))  # noqa: SIM115
-    event = last(tmp_path, archives_given.zipped(SMALL))
+    event = ingest_last(tmp_path, sample_archives.make_zip(SMALL))
     assert (event.code, event.retry) == ("storage_full", True)
 
 
-def test_mistake_of_ours_is_tried_again(tmp_path, monkeypatch, capsys):
+def test_an_internal_error_is_retried(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module.archives, "read", lambda *_: [None])
-    event = last(tmp_path, b"")
+    event = ingest_last(tmp_path, b"")
     assert (event.code, event.retry) == ("internal", True)
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_nothing_but_the_dataset_is_left_in_the_folder(tmp_path):
-    last(tmp_path, archives_given.zipped(SMALL))
+def test_the_folder_holds_nothing_but_the_dataset(tmp_path):
+    ingest_last(tmp_path, sample_archives.make_zip(SMALL))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"images.arrow", "pixels.npy", "dataset.json"}
-    last(tmp_path, archives_given.zipped({}))
+    ingest_last(tmp_path, sample_archives.make_zip({}))
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def test_child_ends_with_zero_and_a_result(tmp_path):
-    status, events = run(tmp_path, archives_given.zipped())
+def test_the_process_exits_with_0_and_a_result(tmp_path):
+    status, events = run(tmp_path, sample_archives.make_zip())
     assert status == 0
     assert isinstance(events[-1], Result)
 
 
-def test_child_ends_with_one_when_the_upload_is_at_fault(tmp_path):
+def test_the_process_exits_with_1_for_an_invalid_upload(tmp_path):
     status, events = run(tmp_path, b"hello")
     assert (status, len(events)) == (1, 1)
     assert (events[0].code, events[0].retry) == ("not_an_archive", False)
 
 
-def test_child_takes_its_limits_from_the_command_line(tmp_path):
-    status, events = run(tmp_path, archives_given.zipped(), "--max-images", "2")
+def test_the_command_line_sets_the_limits(tmp_path):
+    status, events = run(tmp_path, sample_archives.make_zip(), "--max-images", "2")
     assert (status, events[-1].code) == (1, "too_many_images")
 
 
 @pytest.mark.parametrize("name", ["images.arrow", "pixels.npy", "dataset.tmp"])
-def test_a_full_disk_is_a_fault_of_ours_and_is_tried_again(tmp_path, name):
+def test_a_full_disk_is_retried(tmp_path, name):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / name).symlink_to("/dev/full")  # where every write says that the disk is full
-    status, events = run(tmp_path, archives_given.zipped(SMALL))
+    (tmp_path / "out" / name).symlink_to("/dev/full")  # every write fails with ENOSPC
+    status, events = run(tmp_path, sample_archives.make_zip(SMALL))
     assert (status, events[-1].code, events[-1].retry) == (70, "storage_full", True)
     assert not (tmp_path / "out" / "dataset.json").exists()
 
 
-def test_a_dataset_larger_than_a_file_may_be_is_too_much_data(tmp_path):
+def test_a_dataset_above_the_file_size_limit_is_too_much_data(tmp_path):
     files = {f"{n}.bmp": encoded(Image.fromarray(pixels(n, 100, 100)), "BMP") for n in range(9)}  # 30 kB each
-    status, events = run(tmp_path, archives_given.zipped(files), "--max-unpacked-bytes", "100000")
+    status, events = run(tmp_path, sample_archives.make_zip(files), "--max-unpacked-bytes", "100000")
     assert (status, events[-1].code) == (1, "too_much_data")
 
 
-def test_too_little_memory_is_told(tmp_path):
+def test_the_memory_limit_is_reported(tmp_path):
     wall = encoded(Image.new("1", (9000, 9000)))  # 243 MB as RGB
-    status, events = run(tmp_path, archives_given.zipped({"wall.png": wall}), "--ingest-memory-bytes", str(700 * 2**20))
+    status, events = run(
+        tmp_path, sample_archives.make_zip({"wall.png": wall}), "--ingest-memory-bytes", str(700 * 2**20)
+    )
     assert (status, events[-1].code) == (1, "out_of_memory")
 
 
-def test_too_little_time_is_told(tmp_path):
+def test_the_cpu_time_limit_is_reported(tmp_path):
     picture = jpeg(0, 2000, 2000)
-    upload = archives_given.zipped({f"{n}.jpg": picture for n in range(200)}, zipfile.ZIP_STORED)
+    upload = sample_archives.make_zip({f"{n}.jpg": picture for n in range(200)}, zipfile.ZIP_STORED)
     status, events = run(tmp_path, upload, "--ingest-seconds", "1")
     assert (status, events[-1].code) == (1, "out_of_time")
 
 
-def test_child_that_is_told_to_stop_says_so(tmp_path):
-    os.mkfifo(tmp_path / "upload")  # opening it waits for a writer, who never comes
+def test_sigterm_writes_a_stopped_event_and_exits_with_75(tmp_path):
+    os.mkfifo(tmp_path / "upload")  # opening it blocks for ever
     command = [
         sys.executable,
         "-m",
@@ -249,11 +253,11 @@ def test_child_that_is_told_to_stop_says_so(tmp_path):
     assert child.returncode == 75
 
 
-LIMITS_SEEN = """
+PRINT_LIMITS = """
 import json, resource, sys
 from pathlib import Path
-from worker import sandbox
-sandbox.enter(sandbox.Allowance(memory_bytes=2**31, cpu_seconds=60, file_bytes=4096))
+from worker.uploads import sandbox
+sandbox.enter(sandbox.ResourceLimits(memory_bytes=2**31, cpu_seconds=60, file_bytes=4096))
 names = ["RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_CORE"]
 status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
 try:
@@ -264,43 +268,44 @@ except OSError as error:
 """
 
 
-def test_sandbox_binds_the_process(tmp_path):
-    output = subprocess.check_output([sys.executable, "-c", LIMITS_SEEN, tmp_path / "file"])
+def test_the_sandbox_limits_the_process(tmp_path):
+    output = subprocess.check_output([sys.executable, "-c", PRINT_LIMITS, tmp_path / "file"])
     number, no_new_privileges, limits = json.loads(output)
     assert os.strerror(number) == "File too large"
     assert no_new_privileges == "1"
     assert limits == [[2**31] * 2, [60, 70], [4096] * 2, [128] * 2, [0] * 2]
 
 
-def test_child_imports_no_torch():
-    code = "import sys, worker.uploads.ingest; print({'torch', 'torchvision', 'sklearn', 'celery', 'sqlalchemy'} & {*sys.modules})"
+def test_the_process_imports_no_torch():
+    heavy = "{'torch', 'torchvision', 'sklearn', 'celery', 'sqlalchemy'}"
+    code = f"import sys, worker.uploads.ingest; print({heavy} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
 
-VICTIMS = {
-    "zip": archives_given.zipped(SMALL),
-    "stored zip": archives_given.zipped(SMALL, 0),
-    "tar": archives_given.tarred(SMALL)[:5120],
-    "gnu tar": archives_given.tarred({"folder/" * 20 + "a.png": png()}, form=1)[:5120],
-    "tar.gz": archives_given.gzipped(archives_given.tarred(SMALL)),
-    "tar.xz": archives_given.xzipped(archives_given.tarred(SMALL)),
-    "tar.zst": archives_given.zstandardised(archives_given.tarred(SMALL)),
-    "npz": archives_given.npz(images=np.stack([pixels(1), pixels(2)]), labels=np.array(["a", "b"])),
-    "parquet": archives_given.parquet({"image": [png(1), jpeg(2)], "label": [0, 1]}),
+INTACT = {
+    "zip": sample_archives.make_zip(SMALL),
+    "stored zip": sample_archives.make_zip(SMALL, 0),
+    "tar": sample_archives.make_tar(SMALL)[:5120],
+    "gnu tar": sample_archives.make_tar({"folder/" * 20 + "a.png": png()}, tar_format=1)[:5120],
+    "tar.gz": sample_archives.compress_gzip(sample_archives.make_tar(SMALL)),
+    "tar.xz": sample_archives.compress_xz(sample_archives.make_tar(SMALL)),
+    "tar.zst": sample_archives.compress_zstd(sample_archives.make_tar(SMALL)),
+    "npz": sample_archives.make_npz(images=np.stack([pixels(1), pixels(2)]), labels=np.array(["a", "b"])),
+    "parquet": sample_archives.make_parquet({"image": [png(1), jpeg(2)], "label": [0, 1]}),
 }
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=0, max_size=4)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", VICTIMS)
+@pytest.mark.parametrize("kind", INTACT)
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(flips=DAMAGE, keep=st.one_of(st.just(1.0), st.floats(0, 1)), on_bad_file=st.sampled_from(["reject", "skip"]))
-def test_damage_ends_in_a_report_or_in_a_known_error(tmp_path, kind, flips, keep, on_bad_file):
-    data = bytearray(VICTIMS[kind])
+def test_a_damaged_upload_gives_a_result_or_a_known_error(tmp_path, kind, flips, keep, on_bad_file):
+    data = bytearray(INTACT[kind])
     for place, bits in flips:
         data[int(place * len(data))] ^= bits
-    event = last(tmp_path, bytes(data[: int(keep * len(data))]), on_bad_file)
+    event = ingest_last(tmp_path, bytes(data[: int(keep * len(data))]), on_bad_file)
     assert isinstance(event, Result) or not event.retry, event
     assert isinstance(event, Result) or event.code != "out_of_memory"

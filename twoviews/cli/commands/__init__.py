@@ -1,1 +1,1 @@
-"""Commands: one module for each group of `twoviews` commands."""
+"""Commands: one module per group of `twoviews` commands."""

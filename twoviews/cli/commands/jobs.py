@@ -1,4 +1,4 @@
-"""`twoviews jobs`: runs; and `twoviews metrics`."""
+"""`twoviews jobs`: submit, follow and list jobs; and `twoviews metrics`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,12 +7,13 @@ import typer
 
 from twoviews import terminal
 from twoviews.cli import run_config
-from twoviews.cli.context import Json, client
-from twoviews.client import succeeded
-from twoviews.values import Job
+from twoviews.cli.context import Json, get_client
+from twoviews.client import require_success
+from twoviews.values import Job, JobStatus
 
-app = typer.Typer(no_args_is_help=True, help="Ask for runs and follow them.")
-_NONE = "The job left no files."
+app = typer.Typer(no_args_is_help=True, help="Submit, follow, list and cancel jobs.")
+JobId = Annotated[str, typer.Argument(help="Id of the job.")]
+_NO_ARTIFACTS = "The job has no artifacts."
 
 
 @app.command()
@@ -23,141 +24,145 @@ def submit(
         typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval, knn_eval, project or export."),
     ],
     dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
-    config: Annotated[str | None, typer.Option(help="A JSON file, or JSON itself.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Start from the recipe of this name.")] = None,
+    config: Annotated[str | None, typer.Option(help="A JSON file, or JSON text.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of a recipe to start from.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Set one field, as in method.temperature=0.1; may be repeated.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model, or the job that is to make it.")] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
-    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Id of a model, or of the job that will make it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    priority: Annotated[int, typer.Option(help="Jobs of a higher priority run first.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
     json: Json = False,
 ) -> None:
-    """Ask for a run."""
-    api = client(ctx)
+    """Submit a job."""
+    api = get_client(ctx)
     wanted = run_config.build(config, recipe, change or [], api.recipes)
     job = api.jobs.submit(kind=kind, dataset=dataset, config=wanted, model=model, name=name, priority=priority)
     if watch:
         follow(ctx, job, json)
     else:
-        show_one(job, json)
+        print_job(job, json)
 
 
 @app.command("list")
 def list_(
     ctx: typer.Context,
-    status: Annotated[str | None, typer.Option(help="Only jobs of this status.")] = None,
+    status: Annotated[str | None, typer.Option(help=f"Only jobs of this status: {', '.join(JobStatus)}.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only jobs of this kind.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only jobs on this dataset.")] = None,
     json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    found = list(client(ctx).jobs.list(status=status, kind=kind, dataset=dataset))
+    found = list(get_client(ctx).jobs.list(status=status, kind=kind, dataset=dataset))
     if json:
-        return terminal.as_json([dict(job.raw) for job in found])
-    rows = [(job.id, job.kind, job.name or "", job.status, _share(job), job.created_at[:19]) for job in found]
-    return terminal.table(("id", "kind", "name", "status", "done", "created"), rows, empty="No jobs yet.")
+        return terminal.print_json([dict(job.raw) for job in found])
+    rows = [(job.id, job.kind, job.name or "", job.status, _format_percent(job), job.created_at[:19]) for job in found]
+    return terminal.print_table(("id", "kind", "name", "status", "done", "created"), rows, empty="No jobs yet.")
 
 
 @app.command()
-def show(ctx: typer.Context, job: str, json: Json = False) -> None:
+def show(ctx: typer.Context, job: JobId, json: Json = False) -> None:
     """Show a job."""
-    show_one(client(ctx).jobs.get(job), json)
+    print_job(get_client(ctx).jobs.get(job), json)
 
 
 @app.command()
-def watch(ctx: typer.Context, job: str, json: Json = False) -> None:
-    """Follow a job until it has ended; with --json one line for each update. Ends 1 when the job failed."""
-    follow(ctx, client(ctx).jobs.get(job), json)
+def watch(ctx: typer.Context, job: JobId, json: Json = False) -> None:
+    """Follow a job until it has ended; --json prints one line per update. Exits with 1 unless it succeeds."""
+    follow(ctx, get_client(ctx).jobs.get(job), json)
 
 
 @app.command()
-def cancel(ctx: typer.Context, job: str, json: Json = False) -> None:
-    """Ask a job to end; it keeps its checkpoint."""
-    show_one(client(ctx).jobs.cancel(job), json)
+def cancel(ctx: typer.Context, job: JobId, json: Json = False) -> None:
+    """Cancel a job; it keeps its checkpoints."""
+    print_job(get_client(ctx).jobs.cancel(job), json)
 
 
 @app.command()
 def artifacts(
     ctx: typer.Context,
-    job: str,
-    out: Annotated[Path | None, typer.Option(help="Fetch them into this folder.")] = None,
+    job: JobId,
+    out: Annotated[Path | None, typer.Option(help="Download them to this folder.")] = None,
     json: Json = False,
 ) -> None:
-    """List the files that a job left, such as pictures, or fetch them with --out."""
-    jobs = client(ctx).jobs
+    """List a job's artifacts, such as plots, or download them with --out."""
+    jobs = get_client(ctx).jobs
     if out is not None:
         paths = [str(path) for path in jobs.download(job, out)]
-        return terminal.as_json(paths) if json else terminal.table(("file",), [(path,) for path in paths], empty=_NONE)
+        return (
+            terminal.print_json(paths)
+            if json
+            else terminal.print_table(("file",), [(path,) for path in paths], empty=_NO_ARTIFACTS)
+        )
     found = jobs.artifacts(job)
     if json:
-        return terminal.as_json([dict(item) for item in found])
-    rows = [(item["name"], item["media_type"], terminal.size(item["size_bytes"])) for item in found]
-    return terminal.table(("name", "type", "size"), rows, empty=_NONE)
+        return terminal.print_json([dict(item) for item in found])
+    rows = [(item["name"], item["media_type"], terminal.format_size(item["size_bytes"])) for item in found]
+    return terminal.print_table(("name", "type", "size"), rows, empty=_NO_ARTIFACTS)
 
 
 def metrics(
     ctx: typer.Context,
-    job: str,
-    names: Annotated[list[str] | None, typer.Argument(help="Names of metrics; all when none is given.")] = None,
-    max_points: Annotated[int, typer.Option(min=2, help="At most so many points of each.")] = 20,
+    job: JobId,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of metrics; default all.")] = None,
+    max_points: Annotated[int, typer.Option(min=2, help="Maximum points per metric.")] = 20,
     json: Json = False,
 ) -> None:
     """Show a job's metrics."""
-    found = client(ctx).jobs.metrics(job, names or (), max_points=max_points)
+    found = get_client(ctx).jobs.metrics(job, names or (), max_points=max_points)
     if json:
-        return terminal.as_json(dict(found.raw))
+        return terminal.print_json(dict(found.raw))
     rows = [
         (series.name, step, round(epoch, 2), value)
         for series in found.series.values()
         for step, epoch, value in zip(series.step, series.epoch, series.value, strict=True)
     ]
-    return terminal.table(("metric", "step", "epoch", "value"), rows, empty="No metrics yet.")
+    return terminal.print_table(("metric", "step", "epoch", "value"), rows, empty="No metrics yet.")
 
 
 def follow(ctx: typer.Context, job: Job, json: bool) -> None:
-    """Show a job until it has ended. Raises JobFailed."""
-    updates = client(ctx).jobs.watch(job)
+    """Show a job's progress until it has ended. Raises JobFailed."""
+    updates = get_client(ctx).jobs.watch(job)
     if json:
         for update in updates:
-            terminal.as_json({"job": dict(update.job.raw), "metrics": dict(update.metrics.raw)})
+            terminal.print_json({"job": dict(update.job.raw), "metrics": dict(update.metrics.raw)})
             job = update.job
     else:
-        with terminal.Runs() as runs:
+        with terminal.JobBars() as runs:
             job = runs.follow(job.name or job.kind, updates)
-        show_one(job, json)
-    succeeded(job)
+        print_job(job, json)
+    require_success(job)
 
 
-def show_one(job: Job, json: bool) -> None:
+def print_job(job: Job, json: bool) -> None:
     """Print a job."""
     if json:
-        return terminal.as_json(dict(job.raw))
+        return terminal.print_json(dict(job.raw))
     about = {"id": job.id, "kind": job.kind, "name": job.name, "status": job.status, "dataset": job.dataset}
     error = (job.error or {}).get("detail") or (job.error or {}).get("message")
-    beside = _flat({"supervised": list(job.supervised)})
-    told = {"done": _share(job), "model": job.model_id, "error": error, **_flat(job.summary), **beside}
-    return terminal.fields({**about, **told})
+    baselines = _flatten({"supervised": list(job.supervised)})
+    results = {"done": _format_percent(job), "model": job.model_id, "error": error, **_flatten(job.summary)}
+    return terminal.print_fields({**about, **results, **baselines})
 
 
-def _flat(summary: Any) -> dict[str, object]:
-    """Return the summary's plain values; a list of results becomes a line for each."""
+def _flatten(summary: Any) -> dict[str, object]:
+    """Return the summary's scalar values; a list of results becomes one line per result."""
     flat: dict[str, object] = {}
     for name, value in dict(summary or {}).items():
         if isinstance(value, list):
             for place, item in enumerate(value):
-                flat[f"{name} {place + 1}"] = _line(item) if isinstance(item, dict) else item
+                flat[f"{name} {place + 1}"] = _format_pairs(item) if isinstance(item, dict) else item
         else:
-            flat[name] = _line(value) if isinstance(value, dict) else value
+            flat[name] = _format_pairs(value) if isinstance(value, dict) else value
     return flat
 
 
-def _line(pairs: dict[str, object]) -> str:
-    return " · ".join(f"{name} {terminal.number(value)}" for name, value in pairs.items() if value is not None)
+def _format_pairs(pairs: dict[str, object]) -> str:
+    return " · ".join(f"{name} {terminal.format_number(value)}" for name, value in pairs.items() if value is not None)
 
 
-def _share(job: Job) -> str:
-    if job.status == "succeeded":
+def _format_percent(job: Job) -> str:
+    if job.status == JobStatus.SUCCEEDED:
         return "100 %"
     return f"{(job.progress or {}).get('percent') or 0:.0f} %"

