@@ -7,7 +7,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from service import text
-from service.db.models import JOB_STATUSES
+from service.db.statuses import DatasetStatus, JobStatus
 from ssl_core.config import KINDS, RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
@@ -90,7 +90,9 @@ class Dataset(_Shown):
     id: str
     object: Literal["dataset"]
     name: str
-    status: Literal["validating", "ready", "failed"]
+    status: Literal[tuple(status.value for status in DatasetStatus)] = Field(  # type: ignore[valid-type]
+        description=DatasetStatus.describe()
+    )
     on_bad_file: Literal["reject", "skip"]
     sha256: str = Field(description="Of the file as it was uploaded.")
     size_bytes: int
@@ -144,7 +146,9 @@ class Job(_Shown):
     id: str
     object: Literal["job"]
     kind: str
-    status: Literal[JOB_STATUSES]  # type: ignore[valid-type]
+    status: Literal[tuple(status.value for status in JobStatus)] = Field(  # type: ignore[valid-type]
+        description=JobStatus.describe()
+    )
     status_detail: str | None
     name: str | None
     dataset: str | None = Field(description="None of an import.")

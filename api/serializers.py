@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from api.responses import rfc3339
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.statuses import JobStatus
 from service.jobs import SupervisedBaseline
 
 Json = dict[str, Any]
@@ -48,7 +49,7 @@ def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseli
         "supervised": [asdict(run) for run in beside],
         "error": row.error,
         "attempt": row.attempt,
-        "model_id": row.made_model_id if row.status == "succeeded" else None,
+        "model_id": row.made_model_id if row.status == JobStatus.SUCCEEDED else None,
         "created_at": rfc3339(row.created_at),
         "started_at": rfc3339(row.started_at),
         "finished_at": rfc3339(row.finished_at),

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from service.db.models import Dataset, Job, Worker
 from service.db.session import now
+from service.db.statuses import JobStatus
 from service.doorbell import QUEUES
 
 
@@ -27,7 +28,7 @@ def count(session: Session, worker_seen_seconds: float) -> Counts:
     datasets = select(Dataset.status, func.count()).where(Dataset.deleted_at.is_(None)).group_by(Dataset.status)
     waiting = session.execute(
         select(Job.queue, func.count(), now() - func.min(Job.created_at))
-        .where(Job.queue.in_(QUEUES), Job.status == "queued")
+        .where(Job.queue.in_(QUEUES), Job.status == JobStatus.QUEUED)
         .group_by(Job.queue)
     ).all()
     seen = select(Worker.queue, func.count()).where(Worker.seen_at > now() - worker_seen_seconds).group_by(Worker.queue)

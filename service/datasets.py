@@ -7,10 +7,12 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, text
 from service.db import ids
-from service.db.models import TERMINAL, Dataset, Job
+from service.db.models import Dataset, Job
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
+from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
 from service.errors import DatasetInUse, DatasetNotFound
+from service.kinds import INGEST
 
 OnBadFile = Literal["reject", "skip"]
 
@@ -27,7 +29,7 @@ def create(
         id=ids.new("ds"),
         tenant_id=tenant_id,
         name=text.line(name, "/name"),
-        status="validating",
+        status=DatasetStatus.VALIDATING,
         on_bad_file=on_bad_file,
         sha256=sha256,
         size_bytes=size_bytes,
@@ -35,7 +37,7 @@ def create(
     )
     twin = lifecycle.ready_twin(session, dataset)
     if twin is not None:
-        dataset.status, dataset.path, dataset.report = "ready", twin.path, twin.report
+        dataset.status, dataset.path, dataset.report = DatasetStatus.READY, twin.path, twin.report
         dataset.ready_at = dataset.created_at
     session.add(dataset)
     session.flush()
@@ -70,14 +72,14 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
     Raises DatasetNotFound, DatasetInUse.
     """
     get(session, tenant_id, dataset_id)
-    ingestions = select(Job).where(Job.dataset_id == dataset_id, Job.kind == "ingest", Job.status.not_in(TERMINAL))
+    ingestions = select(Job).where(Job.dataset_id == dataset_id, Job.kind == INGEST, Job.status.not_in(TERMINAL))
     for job in session.scalars(ingestions.with_for_update(key_share=True)):
         lifecycle.cancel(session, job)
     mine = select(Dataset).where(_mine(tenant_id), Dataset.id == dataset_id).with_for_update(key_share=True)
     dataset = session.scalars(mine.execution_options(populate_existing=True)).one_or_none()
     if dataset is None:
         raise DatasetNotFound
-    users = exists().where(Job.dataset_id == dataset_id, Job.kind != "ingest", Job.status.not_in(TERMINAL))
+    users = exists().where(Job.dataset_id == dataset_id, Job.kind != INGEST, Job.status.not_in(TERMINAL))
     if session.execute(select(users)).scalar_one():
         raise DatasetInUse
     dataset.deleted_at = clock(session)
@@ -96,13 +98,13 @@ def _ask_for_ingestion(session: Session, dataset: Dataset) -> None:
     job = Job(
         id=ids.new("job"),
         tenant_id=dataset.tenant_id,
-        kind="ingest",
+        kind=INGEST,
         queue="data",
         dataset_id=dataset.id,
         config={"on_bad_file": dataset.on_bad_file},
         user_metadata={},
         priority=0,
-        status="queued",
+        status=JobStatus.QUEUED,
         created_at=dataset.created_at,
     )
     lifecycle.begin(session, job, "Waits for a worker.")

@@ -3,8 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service.db.models import TERMINAL, Artifact, Checkpoint, Dataset, Job, Model, Tenant
-from service.models import IMPORT
+from service.db.models import Artifact, Checkpoint, Dataset, Job, Model, Tenant
+from service.db.statuses import TERMINAL, DatasetStatus
+from service.kinds import IMPORT, INGEST
 from service.storage import attempt_path, dataset_folder, dataset_path, job_folder, upload_folder, upload_path
 
 
@@ -25,7 +26,7 @@ def known_folders(session: Session) -> frozenset[str]:
 def _of_datasets(session: Session) -> set[str]:
     there = select(Dataset.tenant_id, Dataset.sha256, Dataset.status, Dataset.path).where(Dataset.deleted_at.is_(None))
     rows = session.execute(there).all()
-    waiting = {upload_path(row.tenant_id, row.sha256) for row in rows if row.status == "validating"}
+    waiting = {upload_path(row.tenant_id, row.sha256) for row in rows if row.status == DatasetStatus.VALIDATING}
     return waiting | {row.path for row in rows if row.path is not None}
 
 
@@ -38,7 +39,7 @@ def _of_running_jobs(session: Session) -> set[str]:
     """The folder of the present attempt; earlier ones stay for as long as a checkpoint in them is pointed at."""
     unfinished = select(Job.id, Job.kind, Job.dataset_id, Job.attempt).where(Job.status.not_in(TERMINAL))
     rows = session.execute(unfinished).all()
-    packed = {dataset_path(row.dataset_id, row.attempt) for row in rows if row.kind == "ingest"}
+    packed = {dataset_path(row.dataset_id, row.attempt) for row in rows if row.kind == INGEST}
     return packed | {attempt_path(row.id, row.attempt) for row in rows}
 
 

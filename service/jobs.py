@@ -11,6 +11,7 @@ from service.db import ids
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
+from service.db.statuses import DatasetStatus, JobStatus
 from service.errors import (
     ArtifactNotFound,
     DatasetFailed,
@@ -20,6 +21,7 @@ from service.errors import (
     ModelNeeded,
     UnknownKind,
 )
+from service.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
 from ssl_core.config import KINDS, RunConfig
 from ssl_core.errors import Fault
 
@@ -65,10 +67,10 @@ def submit(
         config=config.model_dump(mode="json"),
         user_metadata=text.metadata(metadata or {}),
         priority=_priority(priority),
-        status="queued" if model is None or source.model_id is not None else "waiting",
+        status=JobStatus.QUEUED if model is None or source.model_id is not None else JobStatus.WAITING,
         created_at=clock(session),
     )
-    waits_for = "a worker" if job.status == "queued" else f"{job.parent_id} to make the model"
+    waits_for = "a worker" if job.status == JobStatus.QUEUED else f"{job.parent_id} to make the model"
     lifecycle.begin(session, job, f"Waits for {waits_for}.")
     return job
 
@@ -166,7 +168,7 @@ def supervised_baselines(session: Session, job: Job) -> list[SupervisedBaseline]
     """Return the `supervised` runs on its dataset to hold the job's accuracy against, newest first: one for each number
     of labels, at most 20. None of a job of another kind than linear_eval, knn_eval, finetune and distill.
     """
-    if job.kind not in _COMPARED or job.status != "succeeded":
+    if job.kind not in COMPARED_KINDS or job.status != JobStatus.SUCCEEDED:
         return []
     runs = session.execute(_SUPERVISED, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
     return [SupervisedBaseline(run.id, run.labels, run.top1, run.interval) for run in runs]
@@ -194,17 +196,15 @@ def artifact(session: Session, job_id: str, name: str) -> Artifact:
 
 
 def _mine(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    return and_(Job.tenant_id == tenant_id, Job.kind != "ingest")
+    return and_(Job.tenant_id == tenant_id, Job.kind != INGEST)
 
 
 # What every poll asks, built once: building a statement takes longer than running it.
 _ONE = select(Job).where(_mine(bindparam("tenant_id")), Job.id == bindparam("job_id"))
-_COMPARED = frozenset(kind for kind, config in KINDS.items() if config.has_baselines)
-_BASELINES = [kind for kind, config in KINDS.items() if config.is_baseline]
 _NEWEST = (  # by the number of labels
     select(func.max(Job.id))
     .where(_mine(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
-    .where(Job.kind.in_(_BASELINES), Job.status == "succeeded")
+    .where(Job.kind.in_(BASELINE_KINDS), Job.status == JobStatus.SUCCEEDED)
     .group_by(Job.summary["labels"].as_string())
 )
 _SUPERVISED = (
@@ -227,9 +227,9 @@ _TRANSITIONS = (
 def _ready(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
     """Return the dataset, held against deletion until we commit, when a job can use it."""
     dataset = datasets.get(session, tenant_id, dataset_id, held=True)
-    if dataset.status == "validating":
+    if dataset.status == DatasetStatus.VALIDATING:
         raise DatasetNotReady
-    if dataset.status == "failed":
+    if dataset.status == DatasetStatus.FAILED:
         raise DatasetFailed
     return dataset
 

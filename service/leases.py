@@ -12,17 +12,18 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle
 from service import record as recording
-from service.db.models import HELD, Checkpoint, Dataset, Job, Json, Model
+from service.db.models import Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
+from service.db.statuses import HELD, JobStatus
+from service.kinds import IMPORT, INGEST
 from service.lifecycle import Ending
-from service.models import IMPORT
 from service.settings import Settings
 from ssl_core.events import Event
 
 Signal = Literal["run", "cancel", "pause"]
 NO_PROGRESS = "no_progress"
 MOST_DOUBLINGS = 6  # of the pause after an attempt without progress
-_SIGNALS: dict[str, Signal] = {"running": "run", "cancelling": "cancel", "pausing": "pause"}
+_SIGNALS: dict[str, Signal] = {JobStatus.RUNNING: "run", JobStatus.CANCELLING: "cancel", JobStatus.PAUSING: "pause"}
 
 
 class LeaseLost(Exception):
@@ -81,7 +82,7 @@ def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Cl
         update(Job)
         .where(Job.id == best.scalar_subquery(), _due())
         .values(
-            status="running",
+            status=JobStatus.RUNNING,
             attempt=Job.attempt + 1,
             attempt_progress=False,
             lease_until=now() + lease_seconds,
@@ -94,7 +95,7 @@ def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Cl
     job = session.scalars(taken).one_or_none()
     if job is None:
         return None
-    lifecycle.move(session, job, "running", f"Attempt {job.attempt} runs on {worker}.", worker=worker)
+    lifecycle.move(session, job, JobStatus.RUNNING, f"Attempt {job.attempt} runs on {worker}.", worker=worker)
     session.flush()
     return _claim(session, job)
 
@@ -196,11 +197,11 @@ def pending(session: Session) -> dict[str, int]:
     return {row[0]: row[1] for row in session.execute(counted)}
 
 
-_WORDS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+_WORDS = {JobStatus.SUCCEEDED: "succeeded", JobStatus.FAILED: "failed", JobStatus.CANCELLED: "was cancelled"}
 
 
 def _due() -> ColumnElement[bool]:
-    return and_(Job.status == "queued", or_(Job.lease_until.is_(None), Job.lease_until <= now()))
+    return and_(Job.status == JobStatus.QUEUED, or_(Job.lease_until.is_(None), Job.lease_until <= now()))
 
 
 def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
@@ -221,19 +222,19 @@ def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> 
 def _give_back(
     session: Session, job: Job, reason: str, counts: bool, patience: RetryPolicy, waits: bool = False
 ) -> str:
-    if job.status == "cancelling":
-        lifecycle.end(session, job, "cancelled", reason)
+    if job.status == JobStatus.CANCELLING:
+        lifecycle.end(session, job, JobStatus.CANCELLED, reason)
         return job.status
     if counts:
         job.fruitless = 0 if job.attempt_progress else job.fruitless + 1
     if job.fruitless >= patience.attempts:
         detail = f"{job.fruitless} attempts in a row made no progress; the last: {reason}"
-        lifecycle.end(session, job, "failed", detail, {"code": NO_PROGRESS, "detail": detail})
+        lifecycle.end(session, job, JobStatus.FAILED, detail, {"code": NO_PROGRESS, "detail": detail})
         return job.status
     job.lease_until = job.worker = None
-    status = "paused" if job.status == "pausing" else "queued"
+    status = JobStatus.PAUSED if job.status == JobStatus.PAUSING else JobStatus.QUEUED
     doublings = min(job.fruitless - 1, MOST_DOUBLINGS) if counts else 0
-    if status == "queued" and (waits or (counts and job.fruitless)) and patience.seconds:
+    if status == JobStatus.QUEUED and (waits or (counts and job.fruitless)) and patience.seconds:
         pause = patience.seconds * 2**doublings
         job.lease_until = clock(session) + pause
         reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
@@ -264,7 +265,7 @@ def _claim(session: Session, job: Job) -> Claim:
 def _upload(job: Job, dataset: Dataset | None) -> Upload | None:
     if job.kind == IMPORT:
         return Upload(job.tenant_id, job.config["upload"]["sha256"])
-    return Upload(job.tenant_id, dataset.sha256) if job.kind == "ingest" and dataset is not None else None
+    return Upload(job.tenant_id, dataset.sha256) if job.kind == INGEST and dataset is not None else None
 
 
 def _provenance(job: Job, dataset: Dataset | None, model: Model | None) -> Json:

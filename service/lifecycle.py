@@ -12,11 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from service import text
-from service.db.models import TERMINAL, Dataset, Job, JobEvent, Json
+from service.db.models import Dataset, Job, JobEvent, Json
 from service.db.session import clock
+from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
+from service.kinds import INGEST
 from service.storage import dataset_path
 
-Ending = Literal["succeeded", "failed", "cancelled"]
+Ending = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
 MAX_EVENTS = 10_000  # log lines beyond so many are dropped; status changes never are
 MAX_MESSAGE = 4_000  # characters
 
@@ -50,11 +52,11 @@ def move(session: Session, job: Job, status: str, message: str, level: str = "in
 
 def cancel(session: Session, job: Job) -> None:
     """Stop the job: at once when nobody runs it, else by asking its runner; one that has ended stays as it is."""
-    if job.status in ("running", "pausing"):
-        move(session, job, "cancelling", "Asked to stop; the runner writes a checkpoint first.")
+    if job.status in (JobStatus.RUNNING, JobStatus.PAUSING):
+        move(session, job, JobStatus.CANCELLING, "Asked to stop; the runner writes a checkpoint first.")
         session.flush()
-    elif job.status in ("waiting", "queued", "paused"):
-        end(session, job, "cancelled", "Cancelled before it ran." if job.attempt == 0 else "Cancelled.")
+    elif job.status in (JobStatus.WAITING, JobStatus.QUEUED, JobStatus.PAUSED):
+        end(session, job, JobStatus.CANCELLED, "Cancelled before it ran." if job.attempt == 0 else "Cancelled.")
 
 
 def end(session: Session, job: Job, status: Ending, message: str, error: Json | None = None) -> None:
@@ -63,7 +65,9 @@ def end(session: Session, job: Job, status: Ending, message: str, error: Json | 
     while ended:  # a failed parent ends its children, and they theirs
         parent = ended.pop()
         children = (
-            select(Job).where(Job.parent_id == parent.id, Job.status == "waiting").with_for_update(key_share=True)
+            select(Job)
+            .where(Job.parent_id == parent.id, Job.status == JobStatus.WAITING)
+            .with_for_update(key_share=True)
         )
         for child in session.scalars(children):
             if not _start(session, child, parent):
@@ -76,15 +80,15 @@ def wake(session: Session) -> int:
     late = (
         select(Job, parent)
         .join(parent, parent.id == Job.parent_id)
-        .where(Job.status == "waiting", parent.status.in_(TERMINAL))
+        .where(Job.status == JobStatus.WAITING, parent.status.in_(TERMINAL))
         .with_for_update(of=Job, key_share=True, skip_locked=True)
         .limit(1000)
     )
     rows = session.execute(late).all()
     for child, its_parent in rows:
-        if child.status == "waiting" and not _start(session, child, its_parent):
+        if child.status == JobStatus.WAITING and not _start(session, child, its_parent):
             message, error = _orphan(its_parent)
-            end(session, child, "failed", message, error)
+            end(session, child, JobStatus.FAILED, message, error)
     return len(rows)
 
 
@@ -102,15 +106,20 @@ def _event(job: Job, time: float, level: str, code: str, message: str, data: Jso
 
 
 def _end(session: Session, job: Job, status: Ending, message: str, error: Json | None) -> Job:
-    if status == "failed" and not error:
+    if status == JobStatus.FAILED and not error:
         error = {"code": "failed", "detail": message}
     move(
-        session, job, status, message, "error" if status == "failed" else "info", **({"error": error} if error else {})
+        session,
+        job,
+        status,
+        message,
+        "error" if status == JobStatus.FAILED else "info",
+        **({"error": error} if error else {}),
     )
     job.error = text.cleaned_json(error) if error else None
     job.finished_at = clock(session)
     job.lease_until = None
-    if job.kind == "ingest":
+    if job.kind == INGEST:
         _finish_dataset(session, job, status, error)
     session.flush()
     return job
@@ -118,17 +127,17 @@ def _end(session: Session, job: Job, status: Ending, message: str, error: Json |
 
 def _start(session: Session, child: Job, parent: Job) -> bool:
     """Queue the child when the parent left a model; tell whether it did."""
-    if parent.status != "succeeded" or parent.made_model_id is None:
+    if parent.status != JobStatus.SUCCEEDED or parent.made_model_id is None:
         return False
     child.model_id = parent.made_model_id
-    move(session, child, "queued", f"{parent.id} has made the model.")
+    move(session, child, JobStatus.QUEUED, f"{parent.id} has made the model.")
     session.flush()
     return True
 
 
 def _fail_orphan(session: Session, child: Job, parent: Job) -> Job:
     message, error = _orphan(parent)
-    return _end(session, child, "failed", message, error)
+    return _end(session, child, JobStatus.FAILED, message, error)
 
 
 def _orphan(parent: Job) -> tuple[str, Json]:
@@ -141,7 +150,7 @@ def ready_twin(session: Session, dataset: Dataset) -> Dataset | None:
     query = select(Dataset).where(
         Dataset.tenant_id == dataset.tenant_id,
         Dataset.deleted_at.is_(None),
-        Dataset.status == "ready",
+        Dataset.status == DatasetStatus.READY,
         Dataset.sha256 == dataset.sha256,
         Dataset.on_bad_file == dataset.on_bad_file,
     )
@@ -152,12 +161,15 @@ def _finish_dataset(session: Session, job: Job, status: Ending, error: Json | No
     """Make the dataset ready, with the report that the ingestion left, or failed with its error."""
     found = select(Dataset).where(Dataset.id == job.dataset_id).with_for_update(key_share=True)
     dataset = session.scalars(found.execution_options(populate_existing=True)).one()
-    if dataset.status != "validating":
+    if dataset.status != DatasetStatus.VALIDATING:
         return
-    if status == "succeeded":
+    if status == JobStatus.SUCCEEDED:
         twin = ready_twin(session, dataset)  # uploaded while we were at it: one of the two copies is a leftover
-        dataset.status, dataset.report, dataset.ready_at = "ready", job.summary or {}, job.finished_at
+        dataset.status, dataset.report, dataset.ready_at = DatasetStatus.READY, job.summary or {}, job.finished_at
         dataset.path = twin.path if twin is not None else dataset_path(dataset.id, job.attempt)
     else:
         fallback = {"code": status, "detail": f"The ingestion was {status}."}
-        dataset.status, dataset.error = "failed", {"errors": [], **(text.cleaned_json(error) if error else fallback)}
+        dataset.status, dataset.error = (
+            DatasetStatus.FAILED,
+            {"errors": [], **(text.cleaned_json(error) if error else fallback)},
+        )

@@ -7,16 +7,14 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, text
 from service.db import ids
-from service.db.models import TERMINAL, Job, Json, Model
+from service.db.models import Job, Json, Model
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
+from service.db.statuses import TERMINAL, JobStatus
 from service.errors import ModelNotFound, ModelNotReady, ParentFailed
-from ssl_core.config import KINDS, Import
+from service.kinds import IMPORT, MODEL_KINDS
+from ssl_core.config import Import
 from ssl_core.errors import Fault
-
-IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such
-# The kinds of job that make a model.
-MAKERS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if config.trains)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def create(session: Session, tenant_id: str, *, name: str, sha256: str, size_byt
         config={**config.model_dump(mode="json"), "upload": {"sha256": sha256, "size_bytes": size_bytes}},
         user_metadata={},
         priority=0,
-        status="queued",
+        status=JobStatus.QUEUED,
         created_at=clock(session),
     )
     lifecycle.begin(session, job, "Waits for a worker.")
@@ -83,7 +81,7 @@ def source(session: Session, tenant_id: str, name: str, *, hold: bool = True) ->
 
 
 def _shown(tenant_id: str) -> Select[Model]:
-    made = and_(Job.id == Model.job_id, Job.status == "succeeded")
+    made = and_(Job.id == Model.job_id, Job.status == JobStatus.SUCCEEDED)
     return select(Model).join(Job, made).where(Model.tenant_id == tenant_id)
 
 
@@ -92,20 +90,20 @@ def _from_model(session: Session, tenant_id: str, name: str) -> Source:
     row = session.execute(maker.where(Model.tenant_id == tenant_id, Model.id == name)).one_or_none()
     if row is None:
         raise _not_found()
-    if row.status != "succeeded":
+    if row.status != JobStatus.SUCCEEDED:
         raise ModelNotReady
     return Source(name, row.job_id)
 
 
 def _from_job(session: Session, tenant_id: str, name: str, hold: bool) -> Source:
-    mine = select(Job).where(Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MAKERS))
+    mine = select(Job).where(Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MODEL_KINDS))
     mine = mine.with_for_update(read=True) if hold else mine
     job = session.scalars(mine.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise _not_found()
-    if job.status in TERMINAL and (job.status != "succeeded" or job.made_model_id is None):
+    if job.status in TERMINAL and (job.status != JobStatus.SUCCEEDED or job.made_model_id is None):
         raise ParentFailed(errors=[Fault(pointer="/model", code="parent_failed", detail=f"It ended as {job.status}.")])
-    return Source(job.made_model_id if job.status == "succeeded" else None, job.id)
+    return Source(job.made_model_id if job.status == JobStatus.SUCCEEDED else None, job.id)
 
 
 def _not_found() -> ModelNotFound:

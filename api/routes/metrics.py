@@ -15,7 +15,7 @@ from api.json_body import JsonRoute
 from api.responses import JSONResponse, unchanged
 from api.routes.jobs import JobId
 from service import jobs, metrics
-from service.db.models import TERMINAL
+from service.db.statuses import TERMINAL
 
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 POLL_SECONDS = 0.3

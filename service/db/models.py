@@ -9,10 +9,6 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-TERMINAL = ("succeeded", "failed", "cancelled")
-HELD = ("running", "cancelling", "pausing")  # a runner holds the job: its writes still count
-JOB_STATUSES = ("waiting", "queued", *HELD, "paused", *TERMINAL)
-
 Json = dict[str, Any]
 
 
@@ -58,7 +54,7 @@ class Dataset(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    status: Mapped[str]  # validating | ready | failed
+    status: Mapped[str]  # a DatasetStatus (service.db.statuses)
     on_bad_file: Mapped[str]  # reject | skip
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -111,7 +107,7 @@ class Job(Base):
     resolved: Mapped[Json | None]
     user_metadata: Mapped[Json]
     priority: Mapped[int]
-    status: Mapped[str]
+    status: Mapped[str]  # a JobStatus (service.db.statuses)
     status_detail: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(default=0)  # attempts in a row that made no progress

@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import select
 
 from service import jobs
-from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series, Worker
+from service.db.models import Checkpoint, Dataset, Job, Model, Point, Series, Worker
 from service.db.session import Database, now
+from service.db.statuses import TERMINAL
 from service.storage import Storage
 from tests.faults import calm, trainer
 from tests.service import given

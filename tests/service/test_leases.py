@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import select, update
 
 from service import jobs, leases
-from service.db.models import HELD, TERMINAL, Job
+from service.db.models import Job
 from service.db.session import now
+from service.db.statuses import HELD, TERMINAL
 from service.errors import ParentFailed
 from tests.service import given
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from service import leases
 from service.db.session import Database
+from service.db.statuses import JobStatus
 from service.leases import Claim, LeaseLost
 from service.record import BadEvent
 from service.settings import Settings
@@ -91,12 +92,12 @@ class _Attempt:
     def verdict(self) -> Callable[[Session], object]:
         """Return what to write of how it ended."""
         if self._ledger.signal == "cancel":
-            return partial(self._finish, status="cancelled", error=None)
+            return partial(self._finish, status=JobStatus.CANCELLED, error=None)
         if isinstance(self._last, Result):
-            return partial(self._finish, status="succeeded", error=None)
+            return partial(self._finish, status=JobStatus.SUCCEEDED, error=None)
         if isinstance(self._last, Failed) and not self._last.retry:
             error = {**self._last.data, "code": self._last.code, "detail": self._last.message}
-            return partial(self._finish, status="failed", error=error)
+            return partial(self._finish, status=JobStatus.FAILED, error=error)
         if self._asked == "pause":
             return partial(self._release, reason="Paused.", counts=False)
         if self._asked == "stop" or self._stopping():
@@ -109,7 +110,7 @@ class _Attempt:
 
     def protest(self, error: BadEvent) -> Callable[[Session], object]:
         """Return what to write when the trainer said something that cannot be: another attempt would say it again."""
-        return partial(self._finish, status="failed", error={"code": "bad_event", "detail": str(error)})
+        return partial(self._finish, status=JobStatus.FAILED, error={"code": "bad_event", "detail": str(error)})
 
     def _watch(self, process: TrainerProcess) -> None:
         """Listen until the trainer has ended, and leave nothing of it behind."""
