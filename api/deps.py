@@ -57,7 +57,7 @@ class Bearer:
 
         On SQLite they are read on the spot: to hand that to a thread takes longer than to do it (benchmarks/api.py).
         """
-        return self._read(work) if self.database.is_here else await run_sync(self._read, work)
+        return self._read(work) if self.database.is_local else await run_sync(self._read, work)
 
     def _read(self, work: Callable[[Unit], T]) -> T:
         with self.reading() as unit:

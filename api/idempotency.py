@@ -51,14 +51,14 @@ class IdempotentRequest:
         if self.key is None:
             return _answer(make(unit), status, shown)
         fingerprint = hashlib.sha256(orjson.dumps([self.place, asked], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        known = idempotency.recall(unit.session, unit.tenant_id, self.key, fingerprint, self.hours)
+        known = idempotency.find_response(unit.session, unit.tenant_id, self.key, fingerprint, self.hours)
         if known is not None:
             answer = _answer(Made(known.body, known.location), known.status, shown)
             answer.headers["Idempotent-Replayed"] = "true"
             return answer
         made = make(unit)
-        kept = idempotency.Answer(status, made.location, made.body)
-        idempotency.remember(unit.session, unit.tenant_id, self.key, fingerprint, kept)
+        kept = idempotency.StoredResponse(status, made.location, made.body)
+        idempotency.store_response(unit.session, unit.tenant_id, self.key, fingerprint, kept)
         return _answer(made, status, shown)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.db.session import away, full
+from service.db.session import is_disk_full, is_unreachable
 from service.errors import BadRequest, DatabaseFull, Error, InvalidRequest, Unavailable
 from ssl_core.errors import Fault, json_pointer
 
@@ -101,10 +101,12 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 async def _database(request: Request, error: Exception) -> Response:
-    if not away(error):
+    if not is_unreachable(error):
         raise error  # a fault of ours, for the edge to tell
     _log.warning("The database does not answer: %s", error)
-    told = DatabaseFull() if full(error) else Unavailable("The database does not answer; try again in a moment.")
+    told = (
+        DatabaseFull() if is_disk_full(error) else Unavailable("The database does not answer; try again in a moment.")
+    )
     return from_error(told, request_id(request))
 
 

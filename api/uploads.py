@@ -193,7 +193,7 @@ def _text(name: str, value: bytearray) -> str:
 def _shown(filename: str) -> str:
     """The file's own name without its folders, fit to be shown; never used as a path."""
     name = PurePosixPath(filename.replace("\\", "/")).name
-    return "".join(letter for letter in name if text.printable(letter))[: text.MAX_LINE]
+    return "".join(letter for letter in name if text.is_printable(letter))[: text.MAX_LINE]
 
 
 def doubled(name: str) -> InvalidRequest:

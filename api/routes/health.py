@@ -41,14 +41,14 @@ def ready(request: Request) -> JSONResponse:
 def figures(request: Request, caller: Caller) -> Response:
     """Of the whole service: sums over all owners, and this process's requests."""
     with caller.reading() as unit:
-        counted = counts.count(unit.session, request.app.state.settings.worker_seen_seconds)
+        counted = counts.count_all(unit.session, request.app.state.settings.worker_seen_seconds)
     return Response(request.app.state.counters.text(_gauges(counted)), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database(database: Database, settings: Settings) -> list[Fault]:
     try:
         with database.reading() as session:
-            seen = workers.lately(session, settings.worker_seen_seconds)
+            seen = workers.list_recent(session, settings.worker_seen_seconds)
     except SQLAlchemyError as error:
         _log.warning("The database does not answer: %s", error)
         return [Fault(pointer="database", code="database_away", detail="The database does not answer.")]
@@ -76,12 +76,12 @@ def _gauges(found: counts.Counts) -> list[Looked]:
     return [
         ("jobs", "Jobs.", ("kind", "status"), list(found.jobs.items())),
         ("datasets", "Datasets that are not deleted.", ("status",), [((k,), n) for k, n in found.datasets.items()]),
-        ("queue_depth", "Jobs that wait for a worker.", ("queue",), [((k,), n) for k, n in found.depths.items()]),
+        ("queue_depth", "Jobs that wait for a worker.", ("queue",), [((k,), n) for k, n in found.queue_depths.items()]),
         (
             "queue_oldest_seconds",
             "Age of the job that has waited longest.",
             ("queue",),
-            [((k,), n) for k, n in found.ages.items()],
+            [((k,), n) for k, n in found.queue_ages.items()],
         ),
         ("workers", "Workers seen lately.", ("queue",), [((k,), n) for k, n in found.workers.items()]),
     ]

@@ -30,7 +30,7 @@ def submit(body: schemas.NewJob, caller: Caller, once: Idempotent) -> JSONRespon
 
     def make(unit: Unit) -> Made:
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
-        job = jobs.submit(unit.session, unit.tenant_id, body.kind, body.dataset, config, **fields)
+        job = jobs.submit(unit.session, unit.tenant_id, body.dataset, config, **fields)
         unit.queues.add(job.queue)
         return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
@@ -49,7 +49,7 @@ def list_(
 ) -> JSONResponse:
     with caller.reading() as unit:
         found = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
-        histories = jobs.histories(unit.session, [job.id for job in found.items])
+        histories = jobs.transitions_by_job(unit.session, [job.id for job in found.items])
         return responses.page(
             [serializers.job(job, histories[job.id]) for job in found.items], found.has_more, found.next
         )

@@ -59,7 +59,7 @@ async def show(
     asked = _Question(job_id, _split(names), after, max_points)
     until = time.monotonic() + min(wait, config.long_poll_seconds)
     while True:
-        last_point, status = await caller.briefly(lambda unit: jobs.standing(unit.session, unit.tenant_id, job_id))
+        last_point, status = await caller.briefly(lambda unit: jobs.poll(unit.session, unit.tenant_id, job_id))
         same = unchanged(request, asked.etag(last_point))
         nothing_new = (same or last_point <= after) and status not in TERMINAL
         if not nothing_new or time.monotonic() >= until or await request.is_disconnected():

@@ -71,7 +71,9 @@ def create(upload: Received, caller: Caller, once: Idempotent) -> JSONResponse:
     config, sha256, size = _config(upload), upload.sha256, upload.size_bytes
 
     def make(unit: Unit) -> Made:
-        job = models.create(unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config)
+        job = models.submit_import(
+            unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config
+        )
         unit.queues.add(job.queue)
         return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 

@@ -143,7 +143,7 @@ def service(tmp_path_factory, _sqlite_template):
     (folder / "twoviews.db").write_bytes(_sqlite_template.read_bytes())
     database = Database(f"sqlite:///{folder / 'twoviews.db'}")
     with database.writing() as session:
-        tenant = keys.tenant(session, "acme").id
+        tenant = keys.get_or_create_tenant(session, "acme").id
         secret = keys.create(session, tenant, "test")[1]
     fleet = Fleet(folder, f"sqlite:///{folder / 'twoviews.db'}", **LIMITS)
     try:

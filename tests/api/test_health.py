@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.app import create
 from service import workers
-from service.db.session import full
+from service.db.session import is_disk_full
 from tests.api.responses import pointers, problem
 from tests.service import given
 
@@ -31,7 +31,7 @@ def test_ready_names_what_is_missing(nobody, database, settings, app):
     assert pointers(problem(answer, 503, "not_ready")) == ["worker"]
     assert answer.headers["retry-after"]
     with database.writing() as session:
-        workers.seen(session, "worker-1", "train")
+        workers.record_heartbeat(session, "worker-1", "train")
     assert nobody.get("/health/ready").json() == {"status": "ready"}
     assert list((settings.data_dir / "tmp").iterdir()) == []
     shutil.rmtree(settings.data_dir)
@@ -68,8 +68,8 @@ def test_a_database_without_room_says_so_and_loses_nothing(app, client, database
 
 
 def test_the_code_of_a_full_disk_is_known_on_both_databases():
-    assert full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
-    assert not full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
+    assert is_disk_full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
+    assert not is_disk_full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
 
 
 def test_a_full_disk_is_not_ready(client, storage, monkeypatch):
@@ -90,7 +90,7 @@ def test_prometheus_reads_jobs_queues_workers_and_requests(client, database, ten
     given.submitted(database, tenant, dataset)
     given.claimed(database)
     with database.writing() as session:
-        workers.seen(session, "worker-1", "train")
+        workers.record_heartbeat(session, "worker-1", "train")
     for _ in range(3):
         client.get("/jobs/job_none")
     client.get("/nowhere")

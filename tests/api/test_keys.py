@@ -101,7 +101,7 @@ def test_a_request_whose_twin_is_still_at_work_is_told_when_to_come_again(client
     monkeypatch.setattr(idempotency, "WAIT_SECONDS", 1)
     asked = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "key-1"}}
     with database.writing() as twin:
-        assert idempotency.recall(twin, tenant, "key-1", "ab" * 32) is None
+        assert idempotency.find_response(twin, tenant, "key-1", "ab" * 32) is None
         answer = client.post("/keys", **asked)
     problem(answer, 409, "idempotency_in_flight")
     assert answer.headers["retry-after"] == "1"

@@ -64,7 +64,7 @@ def shared(tmp_path_factory, _sqlite_template, _broker):
     shutil.copy(_sqlite_template, data / "twoviews.db")
     database = Database(f"sqlite:///{data / 'twoviews.db'}")
     with database.writing() as session:
-        _, secret = keys.create(session, keys.tenant(session, "acme").id, "test")
+        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
     database.close()
     settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}", broker_url=_broker)
     with serving(settings, secret) as server:
@@ -205,7 +205,7 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
     with database.reading() as session:
         rows = session.execute(select(Job.name, Job.id).where(Job.kind == "pretrain")).all()
         there = {row.name: row.id for row in rows}
-        histories = jobs.histories(session, list(there.values()))
+        histories = jobs.transitions_by_job(session, list(there.values()))
         orphans = select(func.count()).select_from(JobEvent).where(JobEvent.job_id.not_in(select(Job.id)))
         assert session.scalar(orphans) == 0
     assert len(accepted) >= 14

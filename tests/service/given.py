@@ -33,7 +33,9 @@ def ready(
     claim = claimed(database, "data")
     with database.writing() as session:
         run = (claim.job_id, claim.attempt)
-        leases.record(session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1")
+        leases.record_events(
+            session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1"
+        )
         leases.finish(session, *run, "succeeded")
     return dataset.id
 
@@ -41,7 +43,7 @@ def ready(
 def submitted(database: Database, tenant: str, dataset: str, kind: str = "pretrain", **fields: Any) -> Job:
     settings = fields.pop("config", PRETRAIN if kind == "pretrain" else {})
     with database.writing() as session:
-        return jobs.submit(session, tenant, kind, dataset, config.parse(settings, kind), **fields)
+        return jobs.submit(session, tenant, dataset, config.parse(settings, kind), **fields)
 
 
 def claimed(database: Database, queue: str = "train", lease_seconds: float = 60) -> leases.Claim:
@@ -54,7 +56,7 @@ def claimed(database: Database, queue: str = "train", lease_seconds: float = 60)
 def recorded(database: Database, claim: leases.Claim, *happened: events.Event) -> leases.Signal:
     with database.writing() as session:
         folder = f"jobs/{claim.job_id}/a{claim.attempt}"
-        return leases.record(session, claim.job_id, claim.attempt, 60, happened, folder)
+        return leases.record_events(session, claim.job_id, claim.attempt, 60, happened, folder)
 
 
 def finished(database: Database, claim: leases.Claim, status: Any = "succeeded", error: Any = None) -> None:

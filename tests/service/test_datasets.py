@@ -16,7 +16,7 @@ def test_an_upload_waits_for_its_ingestion_and_becomes_ready_with_its_report(dat
     assert (claim.kind, claim.dataset_id, claim.dataset_path) == ("ingest", dataset.id, None)
     with database.writing() as session:
         result = given.events.Result(given.report())
-        leases.record(session, claim.job_id, 1, 60, [result], f"datasets/{dataset.id}/a1")
+        leases.record_events(session, claim.job_id, 1, 60, [result], f"datasets/{dataset.id}/a1")
         leases.finish(session, claim.job_id, 1, "succeeded")
     with database.reading() as session:
         ready = datasets.get(session, tenant, dataset.id)
@@ -52,7 +52,7 @@ def test_the_same_bytes_are_ready_at_once_and_stored_once(database, tenant):
     assert again.path == f"datasets/{first}/a1"
     assert again.report == given.report()
     with database.reading() as session:
-        assert leases.pending(session) == {}
+        assert leases.count_pending(session) == {}
 
 
 def test_the_same_bytes_uploaded_twice_at_once_are_kept_once(database, tenant):
@@ -147,10 +147,10 @@ def test_deleting_a_dataset_stops_its_ingestion(database, tenant):
     waiting = given.validating(database, tenant)
     with database.writing() as session:
         datasets.delete(session, tenant, waiting.id)
-        assert leases.pending(session) == {}
+        assert leases.count_pending(session) == {}
     running = given.validating(database, tenant)
     claim = given.claimed(database, "data")
     with database.writing() as session:
         datasets.delete(session, tenant, running.id)
     with database.writing() as session:
-        assert leases.renew(session, claim.job_id, 1, 60) == "cancel"
+        assert leases.record_events(session, claim.job_id, 1, 60, [], "") == "cancel"

@@ -10,9 +10,9 @@ from sqlalchemy.exc import OperationalError
 
 from service import idempotency, keys
 from service.db.models import Idempotency, Key
-from service.db.session import away, now
+from service.db.session import is_unreachable, now
 from service.errors import IdempotencyInFlight, IdempotencyMismatch, InvalidRequest
-from service.idempotency import Answer
+from service.idempotency import StoredResponse
 
 PRINT = "cd" * 32
 # On SQLite the second waits for its turn to write, whatever it wants to write: `test_turns` has that.
@@ -24,12 +24,12 @@ QUEUED = """FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 def asked(database, tenant, key="k1", fingerprint=PRINT):
     """Make a key, once for each Idempotency-Key; return the answer."""
     with database.writing() as session:
-        known = idempotency.recall(session, tenant, key, fingerprint)
+        known = idempotency.find_response(session, tenant, key, fingerprint)
         if known is not None:
             return known
         made, _ = keys.create(session, tenant, "made")
-        answer = Answer(201, f"/keys/{made.id}", {"id": made.id})
-        idempotency.remember(session, tenant, key, fingerprint, answer)
+        answer = StoredResponse(201, f"/keys/{made.id}", {"id": made.id})
+        idempotency.store_response(session, tenant, key, fingerprint, answer)
         return answer
 
 
@@ -69,11 +69,11 @@ def test_requests_that_come_together_do_the_work_once(database, tenant):
 def test_the_second_waits_for_the_first_and_gets_its_answer(database, tenant):
     with ThreadPoolExecutor(1) as pool:
         with database.writing() as session:
-            assert idempotency.recall(session, tenant, "k1", PRINT) is None
+            assert idempotency.find_response(session, tenant, "k1", PRINT) is None
             second = pool.submit(asked, database, tenant)
             until_one_waits(database)
-            idempotency.remember(session, tenant, "k1", PRINT, Answer(201, "/keys/first", {}))
-        assert second.result(30) == Answer(201, "/keys/first", {})
+            idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, "/keys/first", {}))
+        assert second.result(30) == StoredResponse(201, "/keys/first", {})
     assert made(database) == 0
 
 
@@ -81,8 +81,8 @@ def test_the_second_waits_for_the_first_and_gets_its_answer(database, tenant):
 def test_the_second_does_the_work_when_the_first_is_rolled_back(database, tenant):
     with ThreadPoolExecutor(1) as pool:
         with database.writing() as session:
-            assert idempotency.recall(session, tenant, "k1", PRINT) is None
-            idempotency.remember(session, tenant, "k1", PRINT, Answer(201, "/keys/first", {}))
+            assert idempotency.find_response(session, tenant, "k1", PRINT) is None
+            idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, "/keys/first", {}))
             second = pool.submit(asked, database, tenant)
             until_one_waits(database)
             session.rollback()
@@ -94,7 +94,7 @@ def test_the_second_does_the_work_when_the_first_is_rolled_back(database, tenant
 def test_the_second_is_told_to_come_again_when_the_first_takes_long(database, tenant, stranger, monkeypatch):
     monkeypatch.setattr(idempotency, "WAIT_SECONDS", 1)
     with database.writing() as session:
-        assert idempotency.recall(session, tenant, "k1", PRINT) is None
+        assert idempotency.find_response(session, tenant, "k1", PRINT) is None
         with pytest.raises(IdempotencyInFlight) as caught:
             asked(database, tenant)
         assert caught.value.retry_after == 1
@@ -107,14 +107,14 @@ def test_the_second_is_told_to_come_again_when_the_first_takes_long(database, te
 @ON_POSTGRESQL
 def test_a_database_that_hangs_up_on_one_who_waits_is_away(database, tenant):
     with ThreadPoolExecutor(1) as pool, database.writing() as session:
-        assert idempotency.recall(session, tenant, "k1", PRINT) is None
+        assert idempotency.find_response(session, tenant, "k1", PRINT) is None
         second = pool.submit(asked, database, tenant)
         until_one_waits(database)
         with database.reading() as other:
             other.execute(text(f"SELECT pg_terminate_backend(pid) {QUEUED}"))
         with pytest.raises(OperationalError) as caught:
             second.result(30)
-    assert away(caught.value)
+    assert is_unreachable(caught.value)
 
 
 def test_another_request_under_the_same_key_is_refused(database, tenant):
@@ -129,8 +129,8 @@ def test_tenants_do_not_share_keys(database, tenant, stranger):
 
 def test_work_that_was_rolled_back_is_not_remembered(database, tenant):
     with database.writing() as session:
-        idempotency.recall(session, tenant, "k1", PRINT)
-        idempotency.remember(session, tenant, "k1", PRINT, Answer(201, None, {}))
+        idempotency.find_response(session, tenant, "k1", PRINT)
+        idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, None, {}))
         session.rollback()
     asked(database, tenant)
     assert made(database) == 1
@@ -150,7 +150,7 @@ def test_old_answers_are_swept_and_new_ones_stay(database, tenant):
         session.execute(update(Idempotency).values(created_at=now() - 25 * 3600))
     asked(database, tenant, "new")
     with database.writing() as session:
-        idempotency.forget(session)
+        idempotency.delete_expired(session)
     with database.reading() as session:
         assert session.scalars(select(Idempotency.key)).all() == ["new"]
 

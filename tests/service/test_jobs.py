@@ -16,7 +16,6 @@ from service.errors import (
     ModelNotFound,
     ModelNotReady,
     ParentFailed,
-    UnknownKind,
 )
 from ssl_core import config
 from tests.service import given
@@ -44,13 +43,6 @@ def test_every_status_is_in_the_history(database, tenant, dataset):
         assert [change.data["status"] for change in changes] == ["queued", "running", "succeeded"]
         assert [change.seq for change in changes] == [1, 2, 3]
         assert [change.time for change in changes] == sorted(change.time for change in changes)
-
-
-def test_a_kind_that_is_not_there_is_refused(database, tenant, dataset):
-    with database.writing() as session:
-        for kind in ("ingest", "telepathy", "linear_eval"):
-            with pytest.raises(UnknownKind):
-                jobs.submit(session, tenant, kind, dataset, config.parse(given.PRETRAIN))
 
 
 def test_the_dataset_must_be_there_and_ready(database, tenant, stranger, dataset):
@@ -284,7 +276,7 @@ def test_cancelling_a_finished_job_changes_nothing(database, tenant, dataset):
 def test_another_tenants_job_looks_like_a_missing_one(database, tenant, stranger, dataset):
     job = given.submitted(database, tenant, dataset)
     with database.writing() as session:
-        for verb in (jobs.get, jobs.cancel, jobs.standing):
+        for verb in (jobs.get, jobs.cancel, jobs.poll):
             for name in (job.id, "job_" + "0" * 26, "job_\x00", "\ud800"):
                 with pytest.raises(JobNotFound):
                     verb(session, stranger, name)
@@ -353,13 +345,13 @@ def test_a_poll_learns_the_last_point_and_the_status(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     given.recorded(database, given.claimed(database), given.metrics(1, a=1.0, b=2.0))
     with database.reading() as session:
-        assert jobs.standing(session, tenant, job.id) == (2, "running")
+        assert jobs.poll(session, tenant, job.id) == (2, "running")
 
 
 def test_the_histories_of_many_jobs_are_told_apart(database, tenant, dataset):
     first, second = (given.submitted(database, tenant, dataset, priority=-n).id for n in range(2))
     given.claimed(database)
     with database.reading() as session:
-        found = jobs.histories(session, [first, second])
+        found = jobs.transitions_by_job(session, [first, second])
     told = {job: [change.data["status"] for change in changes] for job, changes in found.items()}
     assert told == {first: ["queued", "running"], second: ["queued"]}

@@ -53,7 +53,7 @@ def test_another_tenants_key_cannot_be_revoked_or_seen(database, tenant, strange
 
 def test_a_tenant_is_made_once(database, tenant):
     with database.writing() as session:
-        assert keys.tenant(session, "acme").id == tenant
+        assert keys.get_or_create_tenant(session, "acme").id == tenant
 
 
 def test_a_name_with_control_characters_is_refused(database, tenant):

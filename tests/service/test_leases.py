@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import select, update
 
-from service import jobs, leases
+from service import jobs, leases, lifecycle
 from service.db.models import Job
 from service.db.session import now
 from service.db.statuses import HELD, TERMINAL
@@ -63,7 +63,7 @@ def test_a_queue_gives_only_its_own_jobs(database, tenant, dataset):
     given.submitted(database, tenant, dataset)
     with database.writing() as session:
         assert leases.claim(session, "data", "worker-1", 60) is None
-        assert leases.pending(session) == {"train": 1}
+        assert leases.count_pending(session) == {"train": 1}
 
 
 def test_a_claim_says_all_that_a_runner_needs(database, tenant, dataset):
@@ -73,7 +73,7 @@ def test_a_claim_says_all_that_a_runner_needs(database, tenant, dataset):
     assert claim.config["kind"] == "pretrain"
     assert (claim.dataset_path, claim.upload, claim.model_path) == (f"datasets/{dataset}/a1", None, None)
     assert claim.provenance["model"] is None
-    assert (claim.attempt, claim.checkpoint) == (1, None)
+    assert (claim.attempt, claim.checkpoints) == (1, ())
     shown = given.seen(database, job.id)
     assert (shown.status, shown.worker, shown.attempt) == ("running", "worker-1", 1)
     assert shown.started_at is not None
@@ -135,8 +135,7 @@ def test_a_lease_that_is_renewed_is_not_taken_back(database, tenant, dataset):
     given.submitted(database, tenant, dataset)
     claim = given.claimed(database)
     expire(database, claim.job_id)
-    with database.writing() as session:
-        assert leases.renew(session, claim.job_id, claim.attempt, 60) == "run"
+    assert given.recorded(database, claim) == "run"
     assert reaped(database) == []
 
 
@@ -148,14 +147,13 @@ def test_a_runner_that_was_silent_loses_its_job_and_can_write_nothing_more(datab
     second = given.claimed(database)
     assert (second.job_id, second.attempt) == (lost.job_id, 2)
     for write in (
+        lambda: given.recorded(database, lost),
         lambda: given.recorded(database, lost, given.metrics(1)),
         lambda: given.finished(database, lost),
         lambda: given.released(database, lost),
     ):
         with pytest.raises(leases.LeaseLost):
             write()
-    with database.writing() as session, pytest.raises(leases.LeaseLost):
-        leases.renew(session, lost.job_id, lost.attempt, 60)
     shown = given.seen(database, lost.job_id)
     assert (shown.status, shown.last_point) == ("running", 0)
     assert statuses(database, lost.job_id) == ["queued", "running", "queued", "running"]
@@ -169,7 +167,7 @@ def test_an_attempt_goes_on_from_the_furthest_checkpoint_and_the_resolved_config
     given.released(database, first)
     second = given.claimed(database)
     assert second.config["epochs"] == 7
-    assert second.checkpoint.path == f"jobs/{first.job_id}/a1/checkpoint-000000010.pt"
+    assert second.checkpoints[0].path == f"jobs/{first.job_id}/a1/checkpoint-000000010.pt"
     assert [one.step for one in second.checkpoints] == [10, 5]
 
 
@@ -198,12 +196,12 @@ def test_a_disowned_checkpoint_is_not_offered_again(database, tenant, dataset):
     given.recorded(database, claim, given.checkpoint(5), given.checkpoint(10))
     damaged = f"jobs/{claim.job_id}/a1/checkpoint-000000010.pt"
     with database.writing() as session:
-        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
+        leases.delete_checkpoint(session, claim.job_id, claim.attempt, damaged, 60)
     given.released(database, claim)
     again = given.claimed(database)
     assert [one.step for one in again.checkpoints] == [5]
     with database.writing() as session, pytest.raises(leases.LeaseLost):
-        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
+        leases.delete_checkpoint(session, claim.job_id, claim.attempt, damaged, 60)
 
 
 def test_three_fruitless_attempts_in_a_row_end_the_job(database, tenant, dataset):
@@ -226,28 +224,28 @@ def test_expired_leases_count_as_attempts_too(database, tenant, dataset):
 def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for pause in (60, 120):
-        given.released(database, given.claimed(database), patience=leases.RetryPolicy(seconds=60))
-        assert f"Tries again in {pause} s." in given.seen(database, job.id).status_detail
+        given.released(database, given.claimed(database), policy=leases.RetryPolicy(seconds=60))
+        assert f"Retried in {pause} s." in given.seen(database, job.id).status_detail
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
-            assert leases.pending(session) == {}
+            assert leases.count_pending(session) == {}
         with database.writing() as session:
             left = select(Job.lease_until - now()).where(Job.id == job.id)
             assert pause - 30 < session.execute(left).scalar_one() <= pause
         expire(database, job.id)
         with database.reading() as session:
-            assert leases.pending(session) == {"train": 1}
+            assert leases.count_pending(session) == {"train": 1}
         assert reaped(database) == []  # it is queued, not held
 
 
 def test_a_job_that_waits_for_something_rests_equally_long_each_time_and_is_never_given_up(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for _ in range(5):
-        claim, patience = given.claimed(database), leases.RetryPolicy(seconds=60)
-        assert given.released(database, claim, counts=False, waits=True, patience=patience) == "queued"
+        claim, policy = given.claimed(database), leases.RetryPolicy(seconds=60)
+        assert given.released(database, claim, counts=False, waits=True, policy=policy) == "queued"
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
-        assert "Tries again in 60 s." in given.seen(database, job.id).status_detail
+        assert "Retried in 60 s." in given.seen(database, job.id).status_detail
         expire(database, job.id)
 
 
@@ -256,7 +254,7 @@ def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tena
     claim = given.claimed(database)
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == job.id).values(status="pausing"))
-    assert given.released(database, claim, patience=leases.RetryPolicy(seconds=60)) == "paused"
+    assert given.released(database, claim, policy=leases.RetryPolicy(seconds=60)) == "paused"
     paused = given.seen(database, job.id)
     assert (paused.lease_until, paused.status_detail) == (None, "killed by signal 9")
 
@@ -264,18 +262,18 @@ def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tena
 def test_the_pause_does_not_double_for_ever(database, tenant, dataset):
     job = given.submitted(database, tenant, dataset)
     for _ in range(8):
-        given.released(database, given.claimed(database), patience=leases.RetryPolicy(attempts=100, seconds=1))
+        given.released(database, given.claimed(database), policy=leases.RetryPolicy(attempts=100, seconds=1))
         expire(database, job.id)
-    assert "Tries again in 64 s." in given.seen(database, job.id).status_detail
+    assert "Retried in 64 s." in given.seen(database, job.id).status_detail
 
 
 def test_after_progress_or_a_stop_of_ours_there_is_no_pause(database, tenant, dataset):
     given.submitted(database, tenant, dataset)
-    patience = leases.RetryPolicy(seconds=60)
-    given.released(database, given.claimed(database), counts=False, patience=patience)
+    policy = leases.RetryPolicy(seconds=60)
+    given.released(database, given.claimed(database), counts=False, policy=policy)
     claim = given.claimed(database)
     given.recorded(database, claim, given.metrics(1))
-    given.released(database, claim, patience=patience)
+    given.released(database, claim, policy=policy)
     given.claimed(database)
 
 
@@ -323,7 +321,7 @@ def test_an_ending_is_final(database, tenant, dataset, ending):
     with database.writing() as session:
         assert jobs.cancel(session, tenant, job.id).status == ending
         assert leases.claim(session, "train", "worker-1", 60) is None
-        assert leases.wake(session) == 0
+        assert lifecycle.resolve_waiting(session) == 0
     assert statuses(database, job.id) == ["queued", "running", ending]
 
 
@@ -411,7 +409,7 @@ def test_the_keeper_wakes_whom_nobody_told(database, tenant, dataset):
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == parent.id).values(status="cancelled"))
     with database.writing() as session:
-        assert leases.wake(session) == 1
+        assert lifecycle.resolve_waiting(session) == 1
     for orphan in (child, grandchild):
         assert given.seen(database, orphan.id).error["code"] == "parent_failed"
 

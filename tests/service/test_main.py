@@ -61,7 +61,7 @@ def test_a_created_key_is_its_owners(data, database, capsys):
     assert main(["keys", "create", "acme", "--name", "laptop"]) == 0
     secret = capsys.readouterr().out.strip()
     with database.writing() as session:
-        assert keys.authenticate(session, secret).tenant_id == keys.tenant(session, "acme").id
+        assert keys.authenticate(session, secret).tenant_id == keys.get_or_create_tenant(session, "acme").id
         with pytest.raises(WrongKey):
             keys.authenticate(session, secret + "x")
 
@@ -99,7 +99,7 @@ def test_a_fresh_database_is_migrated_from_any_folder_by_many_at_once(tmp_path):
     started = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     database = Database(f"sqlite:///{tmp_path / 'data' / 'twoviews.db'}")
-    assert migrate.differences(database) == []
+    assert migrate.find_differences(database) == []
     with database.reading() as session:
         keys.authenticate(session, credentials(tmp_path / "data")["key"])
         assert (

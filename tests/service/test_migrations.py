@@ -35,25 +35,25 @@ def fresh(url: str, folder) -> Iterator[Database]:
 
 
 def test_the_models_are_what_the_migrations_make(database):
-    assert migrate.differences(database) == []
+    assert migrate.find_differences(database) == []
 
 
 def test_migrating_again_changes_nothing(database):
     migrate.upgrade(database)
-    assert migrate.differences(database) == []
+    assert migrate.find_differences(database) == []
 
 
 def test_a_missing_index_over_an_expression_is_noticed(database):
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP INDEX ix_jobs_queue_status_priority_id")
-    assert [operation for operation, *_ in migrate.differences(database)] == ["add_index"]
+    assert [operation for operation, *_ in migrate.find_differences(database)] == ["add_index"]
 
 
 def test_many_may_migrate_a_new_database_at_once(tmp_path):
     databases = [Database(f"sqlite:///{tmp_path / 'new.db'}") for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(migrate.upgrade, databases))
-    assert migrate.differences(databases[0]) == []
+    assert migrate.find_differences(databases[0]) == []
     for database in databases:
         database.close()
 
@@ -65,7 +65,7 @@ def test_rows_survive_every_migration_and_still_have_to_refer_to_something(datab
             for statement in ROWS:
                 connection.exec_driver_sql(statement)
         migrate.upgrade(database)
-        assert migrate.differences(database) == []
+        assert migrate.find_differences(database) == []
         with database.engine.begin() as connection:
             assert connection.exec_driver_sql("SELECT id, dataset_id FROM jobs").all() == [("job_1", "ds_1")]
             assert connection.exec_driver_sql("SELECT count(*) FROM job_events").scalar() == 1

@@ -18,7 +18,7 @@ def test_writers_in_many_threads_all_get_their_turn(database):
         barrier.wait()
         for step in range(5):
             with database.writing() as session:
-                keys.tenant(session, f"{number}-{step}")
+                keys.get_or_create_tenant(session, f"{number}-{step}")
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -36,21 +36,21 @@ def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(databa
     with pytest.raises(OperationalError), mine.writing() as session:
         session.execute(text("NONSENSE"))
     with other.writing() as session:
-        keys.tenant(session, "b")
+        keys.get_or_create_tenant(session, "b")
         with pytest.raises(OperationalError), mine.writing() as late:
-            keys.tenant(late, "c")
+            keys.get_or_create_tenant(late, "c")
     with mine.engine.connect() as connection:
         for _ in range(2):  # two transactions, one connection: it has the turn for both
             with connection.begin():
                 connection.execute(text("SELECT 1"))
     with mine.writing() as session:
-        assert keys.tenant(session, "d").name == "d"
+        assert keys.get_or_create_tenant(session, "d").name == "d"
     mine.close()
     other.close()
 
 
 def test_a_reader_waits_for_no_writer(database):
     with database.writing() as writer:
-        keys.tenant(writer, "a")
+        keys.get_or_create_tenant(writer, "a")
         with database.reading() as reader:
             assert reader.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0

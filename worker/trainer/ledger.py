@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases
-from service.db.session import Database, away
+from service.db.session import Database, is_unreachable
+from service.event_handlers import BadEvent
 from service.leases import Claim, LeaseLost, Signal
-from service.record import BadEvent
 from service.settings import Settings
 from ssl_core.events import Checkpoint, Event, Log, Progress
 
@@ -72,7 +72,7 @@ class Ledger:
         claim, lease = self._claim, self._settings.lease_seconds
         try:
             with self._database.writing() as session:
-                leases.disown(session, claim.job_id, claim.attempt, checkpoint, lease)
+                leases.delete_checkpoint(session, claim.job_id, claim.attempt, checkpoint, lease)
         except SQLAlchemyError as error:
             self._wait_for_database(error)  # then it is found damaged again by the next attempt, if there is one
 
@@ -99,7 +99,7 @@ class Ledger:
         started = time.monotonic()
         try:
             with self._database.writing() as session:
-                self.signal = self._record(session, batch)
+                self.signal = self._record_batch(session, batch)
                 if seen := started - self._seen_at >= self._settings.heartbeat_seconds:
                     self._seen(session)
                 if verdict is not None:
@@ -107,7 +107,7 @@ class Ledger:
         except LeaseLost:
             raise
         except Exception as error:
-            if away(error):
+            if is_unreachable(error):
                 self._wait_for_database(error)
             elif batch:
                 self._narrow_down(error)
@@ -120,9 +120,9 @@ class Ledger:
         self._batch = min(MOST_AT_ONCE, self._batch * 2)
         return True
 
-    def _record(self, session: Session, batch: list[Event]) -> Signal:
+    def _record_batch(self, session: Session, batch: list[Event]) -> Signal:
         claim, lease = self._claim, self._settings.lease_seconds
-        return leases.record(session, claim.job_id, claim.attempt, lease, batch, self._attempt_path)
+        return leases.record_events(session, claim.job_id, claim.attempt, lease, batch, self._attempt_path)
 
     def _wait_for_database(self, error: Exception) -> None:
         now = time.monotonic()

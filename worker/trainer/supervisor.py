@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 from service import leases
 from service.db.session import Database
 from service.db.statuses import JobStatus
+from service.event_handlers import BadEvent
 from service.leases import Claim, LeaseLost
-from service.record import BadEvent
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.errors import StorageFull
@@ -72,7 +72,7 @@ class _Attempt:
         self._grace_seconds = settings.grace_seconds
         held: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
         self._finish: Callable[..., object] = partial(leases.finish, **held)
-        self._release: Callable[..., object] = partial(leases.release, **held, patience=leases.RetryPolicy.of(settings))
+        self._release: Callable[..., object] = partial(leases.release, **held, policy=leases.RetryPolicy.of(settings))
         self._stopping = stopping
         self._asked: Literal["cancel", "pause", "stop"] | None = None
         self._last: Result | Failed | Stopped | None = None

@@ -10,7 +10,7 @@ from sqlalchemy import make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from service import leases
-from service.db.session import Database, away
+from service.db.session import Database, is_unreachable
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
@@ -89,10 +89,10 @@ def test_a_worker_frozen_in_a_transaction_does_not_hold_its_job(run: Run, databa
     claim = given.claimed(run.database, lease_seconds=0)
     frozen = Database(database_url, frozen_seconds=0.3)
     with pytest.raises(DBAPIError) as hung_up, frozen.writing() as session:  # noqa: PT012 — the freeze is within
-        leases.renew(session, claim.job_id, claim.attempt, 60)
+        leases.record_events(session, claim.job_id, claim.attempt, 60, [], "")
         soon(lambda: reaped(run))
         session.execute(select(1))
-    assert away(hung_up.value)
+    assert is_unreachable(hung_up.value)
     assert run.job.status == "queued"
     frozen.close()
 

@@ -42,7 +42,9 @@ def asked(database, storage, tenant):
         storage.upload_path(tenant, sha256).write_bytes(data)
         with database.writing() as session:
             wanted = Import.model_validate_json(json.dumps(config))
-            return models.create(session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted).id
+            return models.submit_import(
+                session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted
+            ).id
 
     return ask
 

@@ -4,7 +4,7 @@ import pytest
 
 from service import jobs, models
 from service.errors import ArtifactNotFound, ModelNotFound, ModelNotReady
-from service.record import BadEvent
+from service.event_handlers import BadEvent
 from ssl_core import events
 from tests.service import given
 
