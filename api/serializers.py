@@ -1,4 +1,4 @@
-"""Rendering: rows of the database as the plain values that answers are made of (`api.schemas` documents them)."""
+"""Serializers: database rows as plain values for JSON responses (`api.schemas` documents them)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseline] = ()) -> Json:
+def job(row: Job, transitions: Sequence[JobEvent], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -46,14 +46,14 @@ def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseli
         "resolved": row.resolved,
         "progress": row.progress,
         "summary": row.summary,
-        "supervised": [asdict(run) for run in beside],
+        "supervised": [asdict(run) for run in baselines],
         "error": row.error,
         "attempt": row.attempt,
         "model_id": row.made_model_id if row.status == JobStatus.SUCCEEDED else None,
         "created_at": rfc3339(row.created_at),
         "started_at": rfc3339(row.started_at),
         "finished_at": rfc3339(row.finished_at),
-        "transitions": [_transition(change) for change in history],
+        "transitions": [_transition(change) for change in transitions],
         "urls": _urls(row.id),
     }
 
@@ -127,6 +127,6 @@ def _transition(change: JobEvent) -> Json:
 
 
 def _urls(job_id: str) -> Json:
-    me = f"/jobs/{job_id}"
+    url = f"/jobs/{job_id}"
     names = ("metrics", "events", "checkpoints", "artifacts", "cancel")
-    return {"self": me, **{name: f"{me}/{name}" for name in names}}
+    return {"self": url, **{name: f"{url}/{name}" for name in names}}

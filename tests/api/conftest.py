@@ -27,20 +27,20 @@ def key(database, tenant) -> str:
 
 
 @pytest.fixture
-def nobody(app) -> Iterator[TestClient]:
+def anonymous(app) -> Iterator[TestClient]:
     """A client without a key. Whatever escapes the application is raised here."""
     with TestClient(app) as client:
         yield client
 
 
 @pytest.fixture
-def client(app, nobody, key) -> TestClient:
+def client(app, anonymous, key) -> TestClient:
     """A client with the tenant's key."""
     return TestClient(app, headers={"Authorization": f"Bearer {key}"})
 
 
 @pytest.fixture
-def other(app, nobody, database, stranger) -> TestClient:
+def other(app, anonymous, database, stranger) -> TestClient:
     """A client with another tenant's key."""
     with database.writing() as session:
         _, secret = keys.create(session, stranger, "other")

@@ -164,8 +164,8 @@ def test_backbones_are_those_that_can_be_built(client):
 
 
 @on_sqlite
-def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, app):
-    document = nobody.get("/openapi.json").json()
+def test_the_documentation_names_every_place_its_problems_and_its_key(anonymous, app):
+    document = anonymous.get("/openapi.json").json()
     assert document["info"]["title"] == "Twoviews"
     assert len(document["paths"]) >= 20
     for place, item in document["paths"].items():
@@ -176,12 +176,12 @@ def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, ap
             assert ("security" in operation) != place.startswith("/health/"), (method, place)
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert "multipart/form-data" in document["paths"]["/datasets"]["post"]["requestBody"]["content"]
-    assert nobody.get("/docs").status_code == 200
+    assert anonymous.get("/docs").status_code == 200
 
 
 @on_sqlite
-def test_the_documentation_shows_every_field_of_every_kinds_config(nobody):
-    document = nobody.get("/openapi.json").json()
+def test_the_documentation_shows_every_field_of_every_kinds_config(anonymous):
+    document = anonymous.get("/openapi.json").json()
     shown = document["components"]["schemas"]
     kinds = [resolved(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
     assert [kind["properties"]["kind"]["const"] for kind in kinds] == list(config.KINDS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_request import EmbedRequest, Room
+from api.embed_request import BodyMemory, EmbedRequest
 from service import keys
 from service.db import ids
 from service.db.models import Dataset, Job, Model
@@ -206,7 +206,7 @@ def test_a_body_beyond_the_limit_is_413_said_or_not(client: TestClient) -> None:
 def test_bodies_beyond_the_room_for_all_of_them_are_503_and_leave_it_empty(
     client: TestClient, encoder: Server, model: str
 ) -> None:
-    client.app.state.embed_room = Room(4000)
+    client.app.state.embed_memory = BodyMemory(4000)
     large, small = [b"x" * 4000], IMAGES[:1]
     for _ in range(2):
         answer = client.post("/embed", data={"model": model}, files=multipart(large))

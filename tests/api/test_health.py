@@ -22,21 +22,21 @@ def figures(client):
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
-def test_live_needs_nothing(nobody):
-    assert nobody.get("/health/live").json() == {"status": "live"}
+def test_live_needs_nothing(anonymous):
+    assert anonymous.get("/health/live").json() == {"status": "live"}
 
 
-def test_ready_names_what_is_missing(nobody, database, settings, app):
-    answer = nobody.get("/health/ready")
+def test_ready_names_what_is_missing(anonymous, database, settings, app):
+    answer = anonymous.get("/health/ready")
     assert pointers(problem(answer, 503, "not_ready")) == ["worker"]
     assert answer.headers["retry-after"]
     with database.writing() as session:
         workers.record_heartbeat(session, "worker-1", "train")
-    assert nobody.get("/health/ready").json() == {"status": "ready"}
+    assert anonymous.get("/health/ready").json() == {"status": "ready"}
     assert list((settings.data_dir / "tmp").iterdir()) == []
     shutil.rmtree(settings.data_dir)
     settings.data_dir.write_text("a file where the folder was")
-    assert pointers(problem(nobody.get("/health/ready"), 503, "not_ready")) == ["storage"]
+    assert pointers(problem(anonymous.get("/health/ready"), 503, "not_ready")) == ["storage"]
 
 
 def test_a_database_that_is_away_is_503_everywhere_and_the_process_lives(settings, tmp_path):

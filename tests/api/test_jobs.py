@@ -127,7 +127,7 @@ def test_an_artifact_is_fetched_by_its_name(client, database, tenant, dataset, s
     claim = given.claimed(database)
     given.recorded(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", given.SHA, 3))
     missing = problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 404, "artifact_not_found")
-    assert "gone" in missing["detail"]
+    assert "missing" in missing["detail"]
     folder = storage.attempt_dir(job, 1)
     folder.mkdir(parents=True)
     (folder / "plot.png").write_bytes(b"png")

@@ -16,11 +16,11 @@ def bearer(secret):
     return {"Authorization": f"Bearer {secret}"}
 
 
-def test_a_new_key_opens_the_door_until_it_is_revoked(client, nobody):
+def test_a_new_key_opens_the_door_until_it_is_revoked(client, anonymous):
     made = shown(schemas.MadeKey, client.post("/keys", json={"name": "laptop"}), 201)
-    assert nobody.get("/jobs", headers=bearer(made["key"])).status_code == 200
+    assert anonymous.get("/jobs", headers=bearer(made["key"])).status_code == 200
     assert client.delete(f"/keys/{made['id']}").status_code == 204
-    answer = nobody.get("/jobs", headers=bearer(made["key"]))
+    answer = anonymous.get("/jobs", headers=bearer(made["key"]))
     problem(answer, 401, "wrong_key")
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert client.delete(f"/keys/{made['id']}").status_code == 204
@@ -30,15 +30,15 @@ def test_a_new_key_opens_the_door_until_it_is_revoked(client, nobody):
 
 
 @pytest.mark.parametrize("sent", [None, "", "Bearer", "Bearer ", "Basic dXNlcjpwYXNz", "tv_x"])
-def test_without_a_key_nothing_is_shown(nobody, sent):
-    answer = nobody.get("/jobs", headers={} if sent is None else {"Authorization": sent})
+def test_without_a_key_nothing_is_shown(anonymous, sent):
+    answer = anonymous.get("/jobs", headers={} if sent is None else {"Authorization": sent})
     assert problem(answer, 401, answer.json()["code"])["code"] in ("missing_key", "wrong_key")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("sent", ["tv_wrong", "x" * 10_000, "tv_\xff\xfe", "' OR 1=1 --", "a b c"])
-def test_a_wrong_key_is_refused(nobody, sent):
-    problem(nobody.get("/jobs", headers={"Authorization": f"Bearer {sent}".encode("latin-1")}), 401, "wrong_key")
+def test_a_wrong_key_is_refused(anonymous, sent):
+    problem(anonymous.get("/jobs", headers={"Authorization": f"Bearer {sent}".encode("latin-1")}), 401, "wrong_key")
 
 
 BODIES = {
@@ -50,12 +50,12 @@ BODIES = {
 
 
 @pytest.mark.parametrize(("headers", "code"), [({}, "missing_key"), (bearer("tv_wrong"), "wrong_key")])
-def test_every_place_but_health_and_the_documentation_needs_a_key(app, nobody, storage, headers, code):
+def test_every_place_but_health_and_the_documentation_needs_a_key(app, anonymous, storage, headers, code):
     places = [(method, route) for route, item in app.openapi()["paths"].items() for method in item]
     assert len(places) > 20
     for method, route in places:
         body = BODIES.get(route, {}) if method == "post" else {}
-        answer = nobody.request(method.upper(), re.sub(r"[{}]", "", route), headers=headers, **body)
+        answer = anonymous.request(method.upper(), re.sub(r"[{}]", "", route), headers=headers, **body)
         if route.startswith("/health/"):
             assert answer.status_code in (200, 503)
         else:
@@ -65,11 +65,11 @@ def test_every_place_but_health_and_the_documentation_needs_a_key(app, nobody, s
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_is_asked_for_without_a_key_is_not_looked_at(nobody):
+def test_what_is_asked_for_without_a_key_is_not_looked_at(anonymous):
     for body in ({}, {"name": 3}, {"kind": "nothing"}):
-        problem(nobody.post("/keys", json=body), 401, "missing_key")
-        problem(nobody.post("/jobs", json=body), 401, "missing_key")
-    problem(nobody.get("/jobs", params={"limit": "x"}), 401, "missing_key")
+        problem(anonymous.post("/keys", json=body), 401, "missing_key")
+        problem(anonymous.post("/jobs", json=body), 401, "missing_key")
+    problem(anonymous.get("/jobs", params={"limit": "x"}), 401, "missing_key")
 
 
 def test_another_tenants_key_is_not_found_and_goes_on_working(client, other, database, stranger):
@@ -80,20 +80,20 @@ def test_another_tenants_key_is_not_found_and_goes_on_working(client, other, dat
     assert theirs.id not in client.get("/keys").text
 
 
-def test_a_repeated_request_shows_the_same_secret_and_keeps_it_nowhere(client, nobody, database, tenant):
+def test_a_repeated_request_shows_the_same_secret_and_keeps_it_nowhere(client, anonymous, database, tenant):
     once = {"Idempotency-Key": "key-1"}
     first = client.post("/keys", json={"name": "laptop"}, headers=once)
     second = client.post("/keys", json={"name": "laptop"}, headers=once)
     assert (second.status_code, second.json()) == (201, first.json())
     assert second.headers["idempotent-replayed"] == "true"
-    assert nobody.get("/jobs", headers=bearer(second.json()["key"])).status_code == 200
+    assert anonymous.get("/jobs", headers=bearer(second.json()["key"])).status_code == 200
     assert len(client.get("/keys").json()["data"]) == 2
     with database.reading() as session:
         (row,) = session.scalars(select(Idempotency))
         assert first.json()["key"] not in str(row.body)
     problem(client.post("/keys", json={"name": "other"}, headers=once), 422, "idempotency_mismatch")
     elsewhere = bearer(first.json()["key"])
-    problem(nobody.post("/keys", json={"name": "laptop"}, headers={**once, **elsewhere}), 422, "idempotency_mismatch")
+    problem(anonymous.post("/keys", json={"name": "laptop"}, headers={**once, **elsewhere}), 422, "idempotency_mismatch")
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -14,12 +14,12 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 JSON = {"Content-Type": "application/json"}
 
 
-def test_a_requests_own_id_comes_back_and_others_get_one(nobody):
-    assert nobody.get("/health/live", headers={"X-Request-ID": "trace-1"}).headers["x-request-id"] == "trace-1"
-    assert problem(nobody.get("/nowhere", headers={"X-Request-ID": "a"}), 404, "not_found")["request_id"] == "a"
+def test_a_requests_own_id_comes_back_and_others_get_one(anonymous):
+    assert anonymous.get("/health/live", headers={"X-Request-ID": "trace-1"}).headers["x-request-id"] == "trace-1"
+    assert problem(anonymous.get("/nowhere", headers={"X-Request-ID": "a"}), 404, "not_found")["request_id"] == "a"
     for bad in (None, "", "x" * 129, "two words", "möwe".encode("latin-1")):
         headers = {} if bad is None else {"X-Request-ID": bad}
-        assert nobody.get("/health/live", headers=headers).headers["x-request-id"].startswith("req_")
+        assert anonymous.get("/health/live", headers=headers).headers["x-request-id"].startswith("req_")
 
 
 def test_an_unknown_place_is_404_and_a_wrong_method_names_the_right_ones(client):
@@ -112,7 +112,7 @@ def test_a_parameter_that_does_not_exist_is_refused_with_the_nearest_that_does(c
     assert client.get("/methods?limit=100").is_success
 
 
-def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, nobody, caplog):
+def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, anonymous, caplog):
     router = APIRouter()
 
     @router.get("/broken")
@@ -120,7 +120,7 @@ def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, 
         raise RuntimeError("secret detail")
 
     app.include_router(router)
-    body = problem(nobody.get("/broken"), 500, "internal_error")
+    body = problem(anonymous.get("/broken"), 500, "internal_error")
     assert "secret" not in json.dumps(body)
     (record,) = [record for record in caplog.records if record.name == "api.middleware"]
     assert body["request_id"] in record.getMessage()

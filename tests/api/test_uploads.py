@@ -122,6 +122,6 @@ def test_a_full_disk_is_said_to_be_one(client, storage, monkeypatch):
     assert left(storage) == []
 
 
-def test_without_a_key_no_byte_is_stored(nobody, storage):
-    problem(post(nobody, FILE), 401, "missing_key")
+def test_without_a_key_no_byte_is_stored(anonymous, storage):
+    problem(post(anonymous, FILE), 401, "missing_key")
     assert left(storage) == []
