@@ -40,7 +40,7 @@ class JsonRequest(Request):
     """A request that raises the service's errors for an invalid body."""
 
     async def body(self) -> bytes:
-        """Raises TooLarge before more than the limit is in memory, UnsupportedMedia when the Content-Type is not JSON."""
+        """Raises TooLarge before the limit is exceeded, UnsupportedMedia for a Content-Type other than JSON."""
         if not hasattr(self, "_body"):
             self._body = await self._read(self.app.state.settings.max_body_bytes)
             if self._body and not _is_json(self.headers.get("content-type", "")):

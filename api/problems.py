@@ -123,10 +123,8 @@ async def _handle_invalid(request: Request, error: Exception) -> Response:
 def _to_fault(item: dict[str, Any], known: list[str]) -> Fault:
     """Convert a pydantic error; the pointer is a JSON pointer into the body, or the name of a parameter."""
     source, *path = item["loc"]
-    if source == "body":
-        pointer = json_pointer(*path)
-    else:
-        pointer = str(path[0]) if path else source
+    parameter = str(path[0]) if path else source
+    pointer = json_pointer(*path) if source == "body" else parameter
     detail = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         detail = describe_unknown("field", str(path[-1]), known)

@@ -41,7 +41,7 @@ class Upload:
 
 
 def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> Callable[..., Awaitable[Upload]]:
-    """Return a dependency that receives the form of this JSON schema, with a file of at most `limit(settings)` bytes."""
+    """Return a dependency that receives the form of this schema, with a file of at most `limit(settings)` bytes."""
     fields = [name for name in form_schema["properties"] if name != FILE]
 
     async def receive_form(request: Request, caller: IdentityDep, settings: SettingsDep, storage: StorageDep) -> Upload:

@@ -1,5 +1,5 @@
-"""Leases: the worker's side of jobs. A claim leases a job for some seconds and numbers the attempt; every later write of
-the worker names that attempt, and matches no row once the job has been reclaimed. A queued job with a lease cannot be
+"""Leases: the worker's side of jobs. A claim leases a job for some seconds and numbers the attempt; every write of the
+worker names that attempt, and matches no row once the job has been reclaimed. A queued job with a lease cannot be
 claimed before the lease expires: it is retried with a delay after an attempt without progress.
 """
 

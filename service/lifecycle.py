@@ -77,7 +77,7 @@ def end(session: Session, job: Job, status: Ending, message: str, error: Json | 
 
 
 def resolve_waiting(session: Session) -> int:
-    """Queue or fail every waiting job whose parent has ended; return their number. A backstop: `end` does it at once."""
+    """Queue or fail every waiting job whose parent has ended; return their number. A backstop: `end` does so."""
     parent = aliased(Job)
     overdue = (
         select(Job, parent)

@@ -27,7 +27,7 @@ class Storage:
 
     @property
     def tmp_dir(self) -> Path:
-        """The folder for request bodies being received, created; on the filesystem of the rest, so that a rename moves them."""
+        """The folder of request bodies being received; on the filesystem of the rest, so that a rename moves them."""
         return _make_folder(self.root / "tmp")
 
     def new_upload(self) -> Path:
@@ -69,14 +69,14 @@ class Storage:
         known: relative folders (`service.garbage.known_folders`); only their contents and request bodies are removed.
         """
         keep = frozenset(live)
-        above = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
+        parents = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
         before = time.time() - leftover_seconds
         removed: list[str] = []
         for candidate in self._candidates():
             path = self.relative(candidate)
-            around = {path, *map(str, PurePosixPath(path).parents)}
-            ours = candidate.parent == self.tmp_dir or self.relative(candidate.parent) in known
-            if ours and keep.isdisjoint(around) and path not in above and _last_written(candidate) < before:
+            with_parents = {path, *map(str, PurePosixPath(path).parents)}
+            is_known = candidate.parent == self.tmp_dir or self.relative(candidate.parent) in known
+            if is_known and keep.isdisjoint(with_parents) and path not in parents and _last_written(candidate) < before:
                 _remove(candidate)
                 removed.append(path)
         self._remove_empty_folders(before)
@@ -90,14 +90,14 @@ class Storage:
         yield from self.root.glob("jobs/*/*")
 
     def _remove_empty_folders(self, before: float) -> None:
-        """Remove empty folders of datasets and jobs last written before `before`; a tenant's stays, for its next upload."""
+        """Remove empty folders of datasets and jobs that were last written before `before`."""
         for pattern in ("datasets/*", "jobs/*"):
             for folder in self.root.glob(pattern):
                 try:
                     if folder.stat().st_mtime < before:
                         folder.rmdir()
                 except OSError:
-                    continue  # not empty, or gone already
+                    continue  # not empty, or removed already
 
 
 def dataset_path(dataset_id: str, attempt: int) -> str:

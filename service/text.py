@@ -1,4 +1,4 @@
-"""Text: validates strings of clients, and cleans those of trainers, so that databases can store and terminals show them."""
+"""Text validation: checks strings from clients and cleans those from trainers, so that databases can store them."""
 
 import math
 import unicodedata
@@ -54,7 +54,7 @@ def clean(value: str, max_length: int) -> str:
 
 
 def clean_json(value: Any, depth: int = 32) -> Any:
-    """Return `value` with its strings cleaned, and with null for non-finite numbers and for what is nested beyond `depth`."""
+    """Return `value` with its strings cleaned, and null for non-finite numbers and for values nested beyond `depth`."""
     if isinstance(value, str):
         return clean(value, MAX_CLEANED)
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Routes of /keys. A secret is returned once and never stored, not even in the stored response of an idempotent request."""
+"""Routes of /keys. A secret is never stored, not even in the stored response of an idempotent request."""
 
 import hashlib
 import secrets

@@ -69,7 +69,7 @@ class Database:
     """An open database, with `writing()` and `reading()` sessions."""
 
     def __init__(self, url: str, pool_size: int = 10, frozen_seconds: float = 60) -> None:
-        """frozen_seconds: PostgreSQL aborts a transaction that is idle for this long, and releases its locks."""
+        """frozen_seconds: PostgreSQL aborts a transaction that is idle for this long."""
         sqlite = url.startswith("sqlite")
         sqlite_arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         postgresql_arguments = {name: value for name, value in _KEEPALIVE.items() if name not in make_url(url).query}
@@ -88,8 +88,8 @@ class Database:
         else:
             event.listen(self.engine, "connect", partial(_set_idle_timeout, milliseconds=int(frozen_seconds * 1000)))
         self.is_local = sqlite  # reads need no network and wait for no lock
-        # PostgreSQL's default isolation level is READ COMMITTED, so reads need no transaction: autocommit saves two round
-        # trips, and one when the session is closed.
+        # PostgreSQL reads committed data in every statement, so reads need no transaction: autocommit saves two round
+        # trips, and closing the session needs none.
         level = {} if sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader = self.engine.execution_options(reading=True, **level)
 

@@ -1,4 +1,4 @@
-"""Fixtures: the real application on a real database, and clients that hold a key."""
+"""Fixtures: the application on a real database, and clients with and without a key."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api.app import create
 from service import keys
 
-with warnings.catch_warnings():  # it would rather have httpx2; the product's client uses httpx, and so do its tests
+with warnings.catch_warnings():  # it recommends httpx2; `twoviews` uses httpx, and so do the tests
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
@@ -28,7 +28,7 @@ def key(database, tenant) -> str:
 
 @pytest.fixture
 def anonymous(app) -> Iterator[TestClient]:
-    """A client without a key. Whatever escapes the application is raised here."""
+    """A client without a key. It raises unhandled exceptions of the application."""
     with TestClient(app) as client:
         yield client
 

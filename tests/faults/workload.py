@@ -26,7 +26,7 @@ class Workload:
 
     def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        self.dataset = given.ready(database, tenant, images=calm.PICTURES, classes=2)
+        self.dataset = given.create_ready_dataset(database, tenant, images=calm.PICTURES, classes=2)
 
     def prepare_real(self) -> None:
         """Put real pictures where the dataset is, for real jobs."""
@@ -41,14 +41,14 @@ class Workload:
     def submit_real(self) -> str:
         """Return the id of a new job for `ssl_core`, the only one."""
         self.prepare_real()
-        return given.submitted(self.database, self.tenant, self.dataset, config=calm.CONFIG).id
+        return given.submit_job(self.database, self.tenant, self.dataset, config=calm.CONFIG).id
 
     def submit(self, seed: int, epochs: int = 10) -> str:
         """Return the id of a new job for the toy trainer."""
-        return given.submitted(self.database, self.tenant, self.dataset, config=toy(seed, epochs)).id
+        return given.submit_job(self.database, self.tenant, self.dataset, config=toy(seed, epochs)).id
 
     def job(self, job_id: str) -> Job:
-        return given.seen(self.database, job_id)
+        return given.get_job(self.database, job_id)
 
     def leased(self, job_id: str) -> bool:
         """Whether the job's lease still runs, by the database's clock."""

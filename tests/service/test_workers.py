@@ -1,4 +1,4 @@
-"""Workers: who was seen lately is known, and who was not for long is forgotten."""
+"""Worker heartbeats."""
 
 from sqlalchemy import update
 
@@ -7,7 +7,7 @@ from service.db.models import Worker
 from service.db.session import now
 
 
-def test_a_worker_is_there_for_as_long_as_it_is_seen(database):
+def test_recent_workers_by_heartbeat(database):
     with database.writing() as session:
         workers.record_heartbeat(session, "train@host", "train")
         workers.record_heartbeat(session, "data@host", "data")

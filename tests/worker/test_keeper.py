@@ -53,12 +53,12 @@ def depth(settings: Settings) -> Callable[[str], int | None]:
 def test_it_rings_once_for_each_queued_job(
     database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
 ) -> None:
-    dataset = given.ready(database, tenant)
+    dataset = given.create_ready_dataset(database, tenant)
     for _ in range(3):
-        given.submitted(database, tenant, dataset)
+        given.submit_job(database, tenant, dataset)
     with keeping(settings, worker_seen_seconds=1000):
         soon(lambda: depth("train") == 3)
-        given.submitted(database, tenant, dataset)
+        given.submit_job(database, tenant, dataset)
         soon(lambda: depth("train") == 4)
     assert depth("train") == 4
 
@@ -73,16 +73,16 @@ def test_an_idle_queue_is_rung_now_and_then_so_that_its_worker_is_seen(
 def test_a_job_whose_lease_ran_out_is_taken_back_and_rung_for(
     database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
 ) -> None:
-    job = given.submitted(database, tenant, given.ready(database, tenant)).id
-    given.claimed(database, lease_seconds=0)
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    given.claim_job(database, lease_seconds=0)
     with keeping(settings, ring_seconds=1000, worker_seen_seconds=1000):
-        soon(lambda: given.seen(database, job).status == "queued")
+        soon(lambda: given.get_job(database, job).status == "queued")
         soon(lambda: depth("train") or 0)
-    assert given.seen(database, job).fruitless == 1
+    assert given.get_job(database, job).fruitless == 1
 
 
 def test_leftovers_are_removed_but_not_what_is_pointed_at(database: Database, settings: Settings, tenant: str) -> None:
-    dataset = given.validating(database, tenant)
+    dataset = given.create_dataset(database, tenant)
     archive = settings.data_dir / "uploads" / tenant / dataset.sha256
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"zip")
@@ -104,7 +104,7 @@ def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
     depth: Callable[[str], int | None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    given.submitted(database, tenant, given.ready(database, tenant))
+    given.submit_job(database, tenant, given.create_ready_dataset(database, tenant))
     database.close()
     away = tmp_path / "away" / "twoviews.db"
     with keeping(settings, database_url=f"sqlite:///{away}", worker_seen_seconds=1000) as keeper:
@@ -120,7 +120,7 @@ def test_it_lives_while_the_database_is_away_and_rings_once_it_is_back(
 def test_it_lives_while_the_broker_is_away_and_rings_once_it_is_back(
     database: Database, settings: Settings, tenant: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given.submitted(database, tenant, given.ready(database, tenant))
+    given.submit_job(database, tenant, given.create_ready_dataset(database, tenant))
     with keeping(settings, broker_url=servers.valkey_url(tmp_path), worker_seen_seconds=1000) as keeper:
         soon(lambda: "Messages to the broker were not sent" in caplog.text)
         assert keeper.is_alive()

@@ -56,7 +56,7 @@ def test_events_wait_for_a_database_that_comes_back_in_time(a_run: Callable[...,
 
 
 def test_a_checkpoint_is_stored_at_once_with_all_that_came_before_it(run: Run) -> None:
-    claim = given.claimed(run.database)
+    claim = given.claim_job(run.database)
     patient = run.settings("").model_copy(update={"flush_seconds": 3600})
     ledger = Ledger(claim, f"jobs/{claim.job_id}/a1", run.database, patient, lambda session: None)
     ledger.add(given.metrics(1))
@@ -86,7 +86,7 @@ def test_the_trainer_is_killed_when_the_database_is_away_for_longer_than_the_lea
 
 
 def test_a_worker_frozen_in_a_transaction_does_not_hold_its_job(run: Run, database_url: str) -> None:
-    claim = given.claimed(run.database, lease_seconds=0)
+    claim = given.claim_job(run.database, lease_seconds=0)
     frozen = Database(database_url, frozen_seconds=0.3)
     with pytest.raises(DBAPIError) as hung_up, frozen.writing() as session:  # noqa: PT012 — the freeze is within
         leases.record_events(session, claim.job_id, claim.attempt, 60, [], "")

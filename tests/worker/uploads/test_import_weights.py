@@ -50,9 +50,9 @@ def asked(database, storage, tenant):
 
 
 def attempt(database, storage, claim=None):
-    claim = claim or given.claimed(database, "data")
+    claim = claim or given.claim_job(database, "data")
     supervise(claim, database, storage, Settings(data_dir=storage.root), lambda: False)
-    return given.seen(database, claim.job_id)
+    return given.get_job(database, claim.job_id)
 
 
 def made_model(database, job):
@@ -86,7 +86,7 @@ def test_the_upload_of_a_killed_attempt_is_kept_and_the_next_attempt_makes_the_m
 ):
     job_id = asked(weights)
     upload = f"uploads/{tenant}/{hashlib.sha256(weights).hexdigest()}"
-    lost = given.claimed(database, "data")
+    lost = given.claim_job(database, "data")
     with database.writing() as session:  # its worker was killed: nothing renews the lease
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
         assert leases.reap(session) == [job_id]
@@ -95,18 +95,18 @@ def test_the_upload_of_a_killed_attempt_is_kept_and_the_next_attempt_makes_the_m
     assert (job.status, job.attempt) == ("succeeded", 2)
     assert made_model(database, job).path == f"jobs/{job_id}/a2/model"
     supervise(lost, database, storage, Settings(data_dir=storage.root), lambda: False)  # the dead one wakes up
-    assert made_model(database, given.seen(database, job_id)).path == f"jobs/{job_id}/a2/model"
+    assert made_model(database, given.get_job(database, job_id)).path == f"jobs/{job_id}/a2/model"
     with database.reading() as session:
         assert upload not in live_paths(session)
 
 
 @on_sqlite
 def test_a_run_may_wait_for_an_import_and_starts_from_what_it_makes(database, storage, tenant, asked, weights):
-    dataset = given.ready(database, tenant)
-    waiting = given.submitted(database, tenant, dataset, model=asked(weights))
+    dataset = given.create_ready_dataset(database, tenant)
+    waiting = given.submit_job(database, tenant, dataset, model=asked(weights))
     assert waiting.status == "waiting"
     job = attempt(database, storage)
-    assert given.seen(database, waiting.id).model_id == job.made_model_id
+    assert given.get_job(database, waiting.id).model_id == job.made_model_id
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Turns: writers of one process wait for each other, and whoever fails gives the turn back."""
+"""Sessions: concurrent writers and readers on both databases."""
 
 import threading
 
@@ -11,7 +11,7 @@ from service.db import session as sessions
 from service.db.session import Database
 
 
-def test_writers_in_many_threads_all_get_their_turn(database):
+def test_concurrent_writers_all_commit(database):
     barrier = threading.Barrier(8)
 
     def write(number):
@@ -30,7 +30,7 @@ def test_writers_in_many_threads_all_get_their_turn(database):
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(database_url, monkeypatch):
+def test_failed_writer_releases_the_write_lock(database_url, monkeypatch):
     monkeypatch.setattr(sessions, "BUSY_SECONDS", 0.05)
     mine, other = Database(database_url), Database(database_url)
     with pytest.raises(OperationalError), mine.writing() as session:
@@ -40,7 +40,7 @@ def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(databa
         with pytest.raises(OperationalError), mine.writing() as late:
             keys.get_or_create_tenant(late, "c")
     with mine.engine.connect() as connection:
-        for _ in range(2):  # two transactions, one connection: it has the turn for both
+        for _ in range(2):  # two transactions on one connection: it holds the lock for both
             with connection.begin():
                 connection.execute(text("SELECT 1"))
     with mine.writing() as session:
@@ -49,7 +49,7 @@ def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(databa
     other.close()
 
 
-def test_a_reader_waits_for_no_writer(database):
+def test_reader_does_not_wait_for_writers(database):
     with database.writing() as writer:
         keys.get_or_create_tenant(writer, "a")
         with database.reading() as reader:
