@@ -185,11 +185,11 @@ def test_openapi_documents_routes_problems_and_authentication(anonymous, app):
 def test_openapi_documents_every_config_field(anonymous):
     document = anonymous.get("/openapi.json").json()
     shown = document["components"]["schemas"]
-    kinds = [resolved(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
+    kinds = [resolve(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
     assert [kind["properties"]["kind"]["const"] for kind in kinds] == list(config.KINDS)
     assert [kind["properties"].keys() for kind in kinds] == [kind.model_fields.keys() for kind in config.KINDS.values()]
     for reference in references(document):
-        resolved(document, reference)
+        resolve(document, reference)
     below = {reference.rsplit("/", 1)[1] for kind in kinds for reference in references(kind)}
     assert {method.__name__ for method in METHODS.values()} | {
         "Backbone",
@@ -208,7 +208,7 @@ def references(node):
     return {found for name, item in node.items() for found in ({item} if name == "$ref" else references(item))}
 
 
-def resolved(document, reference):
+def resolve(document, reference):
     """Return the node that a `$ref` refers to."""
     for part in reference.removeprefix("#/").split("/"):
         document = document[part]

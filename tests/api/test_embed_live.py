@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
-def setup(settings: Settings, database, tenant):
+def live_embed(settings: Settings, database, tenant):
     """Settings, and a valid request."""
     models.make(settings.data_dir / "models" / "a")
     model = create_model(database, tenant, saved_model.load_card(settings.data_dir / "models" / "a"))
@@ -26,16 +26,16 @@ def setup(settings: Settings, database, tenant):
     return settings, secret, {"data": {"model": model}, "files": {"images": pictures.png(0)}}
 
 
-def test_work_of_a_disconnected_client_is_cancelled(setup) -> None:
-    settings, secret, request = setup
+def test_work_of_a_disconnected_client_is_cancelled(live_embed) -> None:
+    settings, secret, request = live_embed
     slow = settings.model_copy(update={"embed_wait_ms": 20_000})
     with server.running(slow) as encoder, serving(settings, secret) as api:
 
-        def hang_up() -> None:
+        def disconnect() -> None:
             with pytest.raises(httpx.ReadTimeout):
                 api.client.post("/embed", timeout=httpx.Timeout(20, read=1), **request)
 
-        leaver = threading.Thread(target=hang_up)
+        leaver = threading.Thread(target=disconnect)
         leaver.start()
         encoder.until(waiting=1)
         leaver.join()
@@ -43,8 +43,8 @@ def test_work_of_a_disconnected_client_is_cancelled(setup) -> None:
         assert encoder.health()["images"] == 0
 
 
-def test_concurrent_clients_share_batches(setup) -> None:
-    settings, secret, request = setup
+def test_concurrent_clients_share_batches(live_embed) -> None:
+    settings, secret, request = live_embed
     with server.running(settings) as encoder, serving(settings, secret) as api, ThreadPoolExecutor(16) as clients:
         answers = list(clients.map(lambda _: api.client.post("/embed", **request), range(80)))
         assert {answer.status_code for answer in answers} == {200}

@@ -47,14 +47,14 @@ def test_job_shows_progress_and_results(client, database, tenant, dataset):
 
 def test_job_shows_supervised_baselines(client, database, tenant):
     def succeed(kind, top1, labels=100, on=None):
-        job = given.submit_job(database, tenant, on or dataset, kind, **own(kind))
+        job = given.submit_job(database, tenant, on or dataset, kind, **fields_of(kind))
         claim = given.claim_job(database)
         result = {"top1": top1, "top1_interval": [top1, top1], "labels": labels}
         given.record_events(database, claim, events.Result(result))
         given.finish_job(database, claim)
         return job.id
 
-    def own(kind):
+    def fields_of(kind):
         return {} if kind == "supervised" else {"model": model}
 
     dataset = given.create_ready_dataset(database, tenant)

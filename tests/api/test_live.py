@@ -132,13 +132,13 @@ def read_response(connection: socket.socket) -> httpx.Response:
     return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
-def dialled(server) -> socket.socket:
+def connect(server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=30)
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: "])
 def test_endless_head_is_refused(shared, start):
-    connection, sent = dialled(shared), 0
+    connection, sent = connect(shared), 0
     connection.sendall(start)
     with contextlib.suppress(ConnectionError):
         while sent < 50 * 2**20:
@@ -153,7 +153,7 @@ def test_endless_head_is_refused(shared, start):
 
 
 def test_too_long_head_is_431(shared):
-    connection = dialled(shared)
+    connection = connect(shared)
     for part in (b"GET /health/live HTTP/1.1\r\nX-Long: ", b"x" * 65536, b"x" * 5000):
         connection.sendall(part)
         time.sleep(0.3)  # two reads, as over a slow connection
@@ -167,7 +167,7 @@ def test_long_head_within_the_limit_keeps_the_connection(shared):
 
 
 def test_invalid_http_is_400(shared):
-    connection = dialled(shared)
+    connection = connect(shared)
     connection.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
     assert "Invalid HTTP" in check_problem(read_response(connection), 400, "bad_request")["detail"]
 
@@ -191,7 +191,8 @@ def test_kills_neither_lose_nor_duplicate_jobs(server, database, tenant):
         with httpx.Client(base_url=server.url, headers=dict(server.client.headers), timeout=30) as client:
             while not stop.is_set():
                 name = f"{worker}-{len(accepted)}"
-                accepted[name] = insist(client, {"dataset": dataset, "config": given.PRETRAIN, "name": name})
+                body = {"dataset": dataset, "config": given.PRETRAIN, "name": name}
+                accepted[name] = submit_with_retries(client, body)
 
     askers = [threading.Thread(target=ask, args=(worker,)) for worker in range(2)]
     for asker in askers:
@@ -215,7 +216,7 @@ def test_kills_neither_lose_nor_duplicate_jobs(server, database, tenant):
     assert all(len(history) == 1 for history in histories.values())
 
 
-def insist(client, body):
+def submit_with_retries(client, body):
     """Submit a job, with retries as of the client; return its id."""
     while True:
         try:

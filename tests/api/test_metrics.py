@@ -74,7 +74,7 @@ def watch(database):
     return statements
 
 
-def begin_to_wait(client, app, job):
+def start_long_poll(client, app, job):
     """Start a long poll in a thread; return the thread and the list that its response is appended to."""
     answers, statements = [], watch(app.state.database)
     poll = threading.Thread(target=lambda: answers.append(client.get(f"/jobs/{job}/metrics", params={"wait": 25})))
@@ -85,7 +85,7 @@ def begin_to_wait(client, app, job):
 
 
 def test_long_poll_returns_at_the_first_new_point_and_holds_no_connection(client, app, database, job, claim):
-    poll, answers = begin_to_wait(client, app, job)
+    poll, answers = start_long_poll(client, app, job)
     free = [app.state.database.engine.pool.checkedout() for _ in range(20) if not time.sleep(0.02)]
     assert free.count(0) > 10  # it holds no connection between polls
     given.record_events(database, claim, given.metrics(0))
@@ -94,7 +94,7 @@ def test_long_poll_returns_at_the_first_new_point_and_holds_no_connection(client
 
 
 def test_long_poll_returns_when_the_job_ends(client, app, database, job, claim):
-    poll, answers = begin_to_wait(client, app, job)
+    poll, answers = start_long_poll(client, app, job)
     given.finish_job(database, claim, "failed", {"code": "diverged", "detail": "The loss is not finite."})
     poll.join(20)
     assert answers[0].json() == {"series": [], "last": 0}

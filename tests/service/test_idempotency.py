@@ -33,12 +33,12 @@ def create_key_once(database, tenant, key="k1", fingerprint=PRINT):
         return answer
 
 
-def made(database):
+def count_keys(database):
     with database.reading() as session:
         return session.execute(select(func.count()).select_from(Key)).scalar_one()
 
 
-def until_one_waits(database):
+def wait_for_lock(database):
     """Return when a transaction waits for the lock of an Idempotency-Key."""
     until = time.monotonic() + 30
     with database.reading() as session:
@@ -49,7 +49,7 @@ def until_one_waits(database):
 
 def test_repeated_request_gets_the_stored_response(database, tenant):
     assert create_key_once(database, tenant) == create_key_once(database, tenant)
-    assert made(database) == 1
+    assert count_keys(database) == 1
 
 
 def test_concurrent_requests_are_processed_once(database, tenant):
@@ -62,7 +62,7 @@ def test_concurrent_requests_are_processed_once(database, tenant):
     with ThreadPoolExecutor(6) as pool:
         answers = [future.result() for future in [pool.submit(ask) for _ in range(6)]]
     assert len({answer.location for answer in answers}) == 1
-    assert made(database) == 1
+    assert count_keys(database) == 1
 
 
 @ON_POSTGRESQL
@@ -71,10 +71,10 @@ def test_second_request_waits_for_the_first_response(database, tenant):
         with database.writing() as session:
             assert idempotency.find_response(session, tenant, "k1", PRINT) is None
             second = pool.submit(create_key_once, database, tenant)
-            until_one_waits(database)
+            wait_for_lock(database)
             idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, "/keys/first", {}))
         assert second.result(30) == StoredResponse(201, "/keys/first", {})
-    assert made(database) == 0
+    assert count_keys(database) == 0
 
 
 @ON_POSTGRESQL
@@ -84,10 +84,10 @@ def test_second_request_is_processed_when_the_first_is_rolled_back(database, ten
             assert idempotency.find_response(session, tenant, "k1", PRINT) is None
             idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, "/keys/first", {}))
             second = pool.submit(create_key_once, database, tenant)
-            until_one_waits(database)
+            wait_for_lock(database)
             session.rollback()
         assert second.result(30).location != "/keys/first"
-    assert made(database) == 1
+    assert count_keys(database) == 1
 
 
 @ON_POSTGRESQL
@@ -101,7 +101,7 @@ def test_second_request_times_out_while_the_first_runs(database, tenant, strange
         create_key_once(database, tenant, "k2")
         create_key_once(database, stranger)  # other keys, and keys of other tenants, do not wait
     create_key_once(database, tenant)
-    assert made(database) == 3
+    assert count_keys(database) == 3
 
 
 @ON_POSTGRESQL
@@ -109,7 +109,7 @@ def test_connection_lost_while_waiting_is_unreachable(database, tenant):
     with ThreadPoolExecutor(1) as pool, database.writing() as session:
         assert idempotency.find_response(session, tenant, "k1", PRINT) is None
         second = pool.submit(create_key_once, database, tenant)
-        until_one_waits(database)
+        wait_for_lock(database)
         with database.reading() as other:
             other.execute(text(f"SELECT pg_terminate_backend(pid) {QUEUED}"))
         with pytest.raises(OperationalError) as caught:
@@ -133,7 +133,7 @@ def test_rolled_back_response_is_not_stored(database, tenant):
         idempotency.store_response(session, tenant, "k1", PRINT, StoredResponse(201, None, {}))
         session.rollback()
     create_key_once(database, tenant)
-    assert made(database) == 1
+    assert count_keys(database) == 1
 
 
 def test_expired_response_is_ignored(database, tenant):
@@ -141,7 +141,7 @@ def test_expired_response_is_ignored(database, tenant):
     with database.writing() as session:
         session.execute(update(Idempotency).values(created_at=now() - 25 * 3600))
     create_key_once(database, tenant, fingerprint="ef" * 32)
-    assert made(database) == 2
+    assert count_keys(database) == 2
 
 
 def test_expired_responses_are_deleted(database, tenant):

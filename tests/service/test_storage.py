@@ -28,7 +28,7 @@ def put(storage):
     return write
 
 
-def swept(database, storage):
+def sweep(database, storage):
     with database.reading() as session:
         live, known = garbage.live_paths(session), garbage.known_folders(session)
     return sorted(storage.sweep(live, known, DAY))
@@ -68,7 +68,7 @@ def test_sweep_removes_old_unused_files(database, tenant, storage, put):
     new = put("tmp/new.upload", age=10)
     young = put(f"jobs/{job}/a8/model/weights.safetensors", age=10)
     kept = put("logs/worker.log")
-    assert swept(database, storage) == [f"jobs/{job}/a7", "tmp/old.upload", f"uploads/{tenant}/{given.SHA}"]
+    assert sweep(database, storage) == [f"jobs/{job}/a7", "tmp/old.upload", f"uploads/{tenant}/{given.SHA}"]
     assert new.exists()
     assert young.exists()
     assert kept.exists()
@@ -78,17 +78,17 @@ def test_sweep_keeps_unknown_folders(database, tenant, storage, put):
     put("jobs/job_unknown/a1/model/weights.safetensors")
     put("datasets/ds_unknown/a1/images.arrow")
     put("uploads/ten_unknown/" + given.SHA)
-    assert swept(database, storage) == []
+    assert sweep(database, storage) == []
 
 
 def test_sweep_removes_old_empty_folders(database, tenant, storage, put):
     job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
     put(f"jobs/{job}/a7/checkpoint.pt")
-    assert swept(database, storage) == [f"jobs/{job}/a7"]
+    assert sweep(database, storage) == [f"jobs/{job}/a7"]
     folder = storage.root / f"jobs/{job}"
     assert folder.exists()
     os.utime(folder, (time.time() - 2 * DAY,) * 2)
-    swept(database, storage)
+    sweep(database, storage)
     assert list((storage.root / "jobs").iterdir()) == []
 
 
@@ -98,15 +98,15 @@ def test_sweep_keeps_recently_written_folders(database, tenant, storage, put):
     fresh = put(f"jobs/{job}/a7/model/weights", age=10)
     for folder in (fresh.parent, fresh.parent.parent):
         os.utime(folder, (time.time() - 2 * DAY,) * 2)
-    assert swept(database, storage) == []
+    assert sweep(database, storage) == []
 
 
 def test_sweep_keeps_uploads_until_the_dataset_is_ready(database, tenant, storage, put):
     upload = put(f"uploads/{tenant}/{given.SHA}")
     given.create_dataset(database, tenant)
-    assert swept(database, storage) == []
+    assert sweep(database, storage) == []
     given.finish_job(database, given.claim_job(database, "data"))
-    assert swept(database, storage) == [f"uploads/{tenant}/{given.SHA}"]
+    assert sweep(database, storage) == [f"uploads/{tenant}/{given.SHA}"]
     assert not upload.exists()
 
 
@@ -119,7 +119,7 @@ def test_sweep_keeps_shared_dataset_files(database, tenant, storage, put):
         assert file.exists()
         with database.writing() as session:
             datasets.delete(session, tenant, gone)
-        swept(database, storage)
+        sweep(database, storage)
     assert not file.exists()
 
 
@@ -127,7 +127,7 @@ def test_sweep_keeps_the_folder_of_a_running_ingestion(database, tenant, storage
     dataset = given.create_dataset(database, tenant)
     given.claim_job(database, "data")
     put(f"datasets/{dataset.id}/a1/images.arrow")
-    assert swept(database, storage) == []
+    assert sweep(database, storage) == []
 
 
 def test_sweep_keeps_referenced_attempts_only(database, tenant, storage, put):
@@ -141,9 +141,9 @@ def test_sweep_keeps_referenced_attempts_only(database, tenant, storage, put):
     given.release_job(database, second)
     given.release_job(database, given.claim_job(database), counts=False)
     last = given.claim_job(database)
-    assert swept(database, storage) == [f"jobs/{job}/a1", f"jobs/{job}/a3"]
+    assert sweep(database, storage) == [f"jobs/{job}/a1", f"jobs/{job}/a3"]
     given.finish_job(database, last, "cancelled")
-    assert swept(database, storage) == [f"jobs/{job}/a4"]
+    assert sweep(database, storage) == [f"jobs/{job}/a4"]
     assert (storage.root / f"jobs/{job}/a2/checkpoint-000000005.pt").exists()
 
 
@@ -158,6 +158,6 @@ def test_sweep_keeps_models_and_artifacts(database, tenant, storage, put):
     given.finish_job(database, again)
     weights = put(f"jobs/{job}/a1/model/weights.safetensors")
     picture = put(f"jobs/{job}/a2/plot.png")
-    assert swept(database, storage) == []
+    assert sweep(database, storage) == []
     assert weights.exists()
     assert picture.exists()
