@@ -1,10 +1,10 @@
-"""The server: `python -m api`, one process; any number of them can share a database behind a proxy."""
+"""The API server: `python -m api`, one process; any number of them can share a database behind a proxy."""
 
 import argparse
 
 import uvicorn
 
-from api.protocol import Protocol
+from api.protocol import HttpProtocol
 
 GRACE_SECONDS = 5
 
@@ -14,20 +14,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--uds", help="a Unix socket, in place of host and port")
+    parser.add_argument("--uds", help="Unix socket, instead of host and port")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    parser.add_argument("--grace-seconds", type=int, default=GRACE_SECONDS, help="for requests under way at the end")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--grace-seconds", type=int, default=GRACE_SECONDS, help="time for requests in progress at shutdown"
+    )
+    options = parser.parse_args()
     uvicorn.run(
         "api.app:create",
         factory=True,
-        host=asked.host,
-        port=asked.port,
-        uds=asked.uds,
-        http=Protocol,
+        host=options.host,
+        port=options.port,
+        uds=options.uds,
+        http=HttpProtocol,
         access_log=False,
-        log_level=asked.log_level,
-        timeout_graceful_shutdown=asked.grace_seconds,
+        log_level=options.log_level,
+        timeout_graceful_shutdown=options.grace_seconds,
     )
 
 

@@ -1,4 +1,4 @@
-"""The application; `python -m api` serves it."""
+"""The FastAPI application; `python -m api` serves it."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,35 +25,35 @@ ROUTERS: Sequence[APIRouter] = (
     catalog.router,
     health.router,
 )
-DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, ask for a run, watch its metrics, judge
-the encoder with a few labels, and ask it for embeddings.
+DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, submit a job, follow its metrics,
+evaluate the encoder with a few labels, and embed images.
 
-Every call but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every error is `application/problem+json`
-(RFC 9457) with a `code` for programs. A POST that creates takes an `Idempotency-Key`."""
+Every route but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every error is `application/problem+json`
+(RFC 9457) with a `code` for programs. A POST that creates a resource accepts an `Idempotency-Key`."""
 
 
 def create(settings: Settings | None = None) -> FastAPI:
-    """Return the application; it opens nothing before it is used, so it starts while the database is away."""
+    """Create the application. It connects on first use, so it starts while the database is unreachable."""
     settings = settings or Settings()
-    counters = RequestMetrics()
+    request_metrics = RequestMetrics()
     app = FastAPI(
         title="Twoviews",
         version="0.1.0",
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
-        responses=_problems(),
+        responses=_document_problems(),
     )
     app.state.settings = settings
-    app.state.counters = counters
+    app.state.request_metrics = request_metrics
     app.state.database = Database(settings.database)
     app.state.storage = Storage(settings.data_dir)
     app.state.doorbell = Doorbell(settings.broker_url)
-    app.state.places = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]
+    app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
-    app.add_middleware(RequestMiddleware, counters=counters)
+    app.add_middleware(RequestMiddleware, metrics=request_metrics)
     return app
 
 
@@ -64,6 +64,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.database.close()
 
 
-def _problems() -> dict[int | str, dict[str, Any]]:
+def _document_problems() -> dict[int | str, dict[str, Any]]:
     content = {problems.MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
-    return {"4XX": {"description": "What is wrong with the request.", "content": content}}
+    return {"4XX": {"description": "The request is refused.", "content": content}}

@@ -1,4 +1,4 @@
-"""Dependencies: who asks, and the unit of work that a request is."""
+"""FastAPI dependencies: the authenticated caller, its unit of work, the settings and the storage."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ from service.settings import Settings
 from service.storage import Storage
 
 T = TypeVar("T")
-_bearer = HTTPBearer(auto_error=False, description="A key: `twoviews keys create`, or POST /keys.")
+_bearer = HTTPBearer(auto_error=False, description="A key, from `twoviews keys create` or POST /keys.")
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """A session, whose it is, and the queues to ring for once it is committed."""
+class UnitOfWork:
+    """A session of an authenticated tenant, and the queues to ring for after its commit."""
 
     session: Session
     tenant_id: str
@@ -33,12 +33,11 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer:
-    """Whoever brought a key. There is no session but through here, so nothing is told to one whose key is not known.
+class Caller:
+    """The sender of a request with a key. All database access requires an authenticated key, so sessions open here.
 
-    The key is looked up where the work begins, on the same thread; so a request costs one thread's turn, not two.
-    What can be seen to be wrong without looking (a config's form) is told before. Every method raises WrongKey, and
-    waits for the database.
+    The key is authenticated in the thread of the work, which saves a switch of threads; errors that need no database
+    are raised before. Every method raises WrongKey.
     """
 
     database: Database
@@ -46,57 +45,57 @@ class Bearer:
     secret: str
 
     @contextmanager
-    def reading(self) -> Iterator[Unit]:
-        """A unit that writes nothing and waits for no writer."""
+    def reading(self) -> Iterator[UnitOfWork]:
+        """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
-            who = keys.authenticate(session, self.secret)
-            yield Unit(session, who.tenant_id, who.key_id)
+            identity = keys.authenticate(session, self.secret)
+            yield UnitOfWork(session, identity.tenant_id, identity.key_id)
 
-    async def briefly(self, work: Callable[[Unit], T]) -> T:
-        """Return what `work` returns, which reads a few rows.
+    async def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Return `work(unit)`, for work that reads a few rows.
 
-        On SQLite they are read on the spot: to hand that to a thread takes longer than to do it (benchmarks/api.py).
+        On SQLite it runs in the event loop: passing it to a thread takes longer than running it (benchmarks/api.py).
         """
-        return self._read(work) if self.database.is_here else await run_sync(self._read, work)
+        return self._run(work) if self.database.is_local else await run_sync(self._run, work)
 
-    def _read(self, work: Callable[[Unit], T]) -> T:
+    def _run(self, work: Callable[[UnitOfWork], T]) -> T:
         with self.reading() as unit:
             return work(unit)
 
     @contextmanager
-    def writing(self) -> Iterator[Unit]:
-        """A unit that is committed when the block ends, rolled back when it raises."""
-        with self.database.reading() as session:  # apart: a wrong key never takes a turn to write
-            who = keys.authenticate(session, self.secret)
+    def writing(self) -> Iterator[UnitOfWork]:
+        """Open a unit of work that is committed when the block ends, rolled back when it raises."""
+        with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
+            identity = keys.authenticate(session, self.secret)
         with self.database.writing() as session:
-            unit = Unit(session, who.tenant_id, who.key_id)
+            unit = UnitOfWork(session, identity.tenant_id, identity.key_id)
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
 
 
-async def _caller(
+async def _get_caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Bearer:
+) -> Caller:
     if credentials is None:
         raise MissingKey
     state = request.app.state
-    return Bearer(state.database, state.doorbell, credentials.credentials)
+    return Caller(state.database, state.doorbell, credentials.credentials)
 
 
-async def _known(caller: Annotated[Bearer, Depends(_caller)]) -> Identity:
-    return await caller.briefly(lambda unit: Identity(unit.tenant_id, unit.key_id))
+async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:
+    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id))
 
 
-async def _settings(request: Request) -> Settings:
+async def _get_settings(request: Request) -> Settings:
     return request.app.state.settings  # type: ignore[no-any-return]
 
 
-async def _storage(request: Request) -> Storage:
+async def _get_storage(request: Request) -> Storage:
     return request.app.state.storage  # type: ignore[no-any-return]
 
 
-Caller = Annotated[Bearer, Depends(_caller)]
-Known = Annotated[Identity, Depends(_known)]  # where there is much to do before the first unit, or none at all
-SettingsDep = Annotated[Settings, Depends(_settings)]
-StorageDep = Annotated[Storage, Depends(_storage)]
+CallerDep = Annotated[Caller, Depends(_get_caller)]
+IdentityDep = Annotated[Identity, Depends(_get_identity)]  # authenticates before the route's own work
+SettingsDep = Annotated[Settings, Depends(_get_settings)]
+StorageDep = Annotated[Storage, Depends(_get_storage)]

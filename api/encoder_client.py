@@ -1,4 +1,4 @@
-"""The encoder's client: one HTTP hop from the API to `worker.encoder`, over its Unix socket or TCP."""
+"""HTTP client of the encoder (`worker.encoder`), over its Unix socket or TCP."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ from service.errors import EncoderAway, EncoderBusy, EncoderFailed, Error, Layer
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
-IDLE_SECONDS = 30  # less than the encoder keeps an idle connection
+IDLE_SECONDS = 30  # less than the keep-alive timeout of the encoder
 IDLE_CONNECTIONS = 64
 RETRY_SECONDS = 2
 log = logging.getLogger(__name__)
 
-# What the encoder may say about a request. Anything else is between the two of us, and for the log.
+# Errors of the encoder that are passed on to the client. Any other is logged, and is EncoderAway to the client.
 _ERRORS = {kind().code: kind for kind in (NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed)}
 
 
@@ -33,7 +33,7 @@ class Features:
 
 
 class EncoderClient:
-    """Belongs to one event loop. As many connections as requests are in flight; an async context manager."""
+    """An async context manager for one event loop, with one connection for each concurrent request."""
 
     def __init__(self, settings: Settings) -> None:
         token = settings.encoder_token.get_secret_value()
@@ -42,7 +42,7 @@ class EncoderClient:
         self._common = f"Host: {self._url.netloc or 'encoder'}\r\n"
         self._common += f"Authorization: Bearer {token}\r\n" if token else ""
         self._answer_seconds = settings.embed_answer_seconds
-        self._idle: list[Connection] = []  # the last one was used last
+        self._idle: list[Connection] = []  # the most recently used last
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,8 +57,8 @@ class EncoderClient:
     async def encode(self, model_path: str, layer: str, images: Sequence[bytes]) -> Features:
         """Return the features of N encoded images.
 
-        Raises NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed; EncoderAway when nobody answers.
-        Cancelled: the connection is closed, and the encoder drops what it has not begun.
+        Raises NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed; EncoderAway when it does not answer.
+        Cancellation closes the connection, and the encoder drops images that it has not begun.
         """
         sizes = [len(image) for image in images]
         head = (
@@ -66,26 +66,26 @@ class EncoderClient:
             f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n\r\n"
         )
         try:
-            reply = await self._ask(head.encode("ascii"), images)
+            reply = await self._request(head.encode("ascii"), images)
         except (OSError, TimeoutError) as error:
             raise EncoderAway(retry_after=RETRY_SECONDS) from error
         if reply.status == 200:
             return Features(int(reply.headers["x-dim"]), reply.body)
-        raise _error(reply)
+        raise _to_error(reply)
 
-    async def _ask(self, head: bytes, body: Sequence[bytes]) -> Reply:
-        connection = self._lend() or await self._connect()
+    async def _request(self, head: bytes, body: Sequence[bytes]) -> Reply:
+        connection = self._reuse() or await self._connect()
         try:
             async with asyncio.timeout(self._answer_seconds):
-                reply = await connection.ask(head, body)
+                reply = await connection.request(head, body)
         except BaseException:
             connection.close()
             raise
-        self._take_back(connection)
+        self._release(connection)
         return reply
 
-    def _lend(self) -> Connection | None:
-        """Return an idle connection that still stands; the one used last, so that the others may grow old."""
+    def _reuse(self) -> Connection | None:
+        """Return the most recently used idle connection, so that the others expire; None when there is none."""
         oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle:
             connection = self._idle.pop()
@@ -94,7 +94,7 @@ class EncoderClient:
             connection.close()
         return None
 
-    def _take_back(self, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         connection.idle_since = asyncio.get_running_loop().time()
         if connection.open and len(self._idle) < IDLE_CONNECTIONS:
             self._idle.append(connection)
@@ -111,7 +111,7 @@ class EncoderClient:
         return connection
 
 
-def _error(reply: Reply) -> Error:
+def _to_error(reply: Reply) -> Error:
     try:
         problem: dict[str, Any] = orjson.loads(reply.body)
         kind = _ERRORS[problem["code"]]

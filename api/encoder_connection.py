@@ -1,7 +1,7 @@
-"""A connection to the encoder: HTTP/1.1, kept open from one request to the next, one at a time.
+"""A persistent HTTP/1.1 connection to the encoder, for one request at a time.
 
-Not httpx: with sixty requests in flight its pool takes ten times as long for each as the rest of the call, since it
-looks at every connection whenever one begins or ends.
+Not httpx: with sixty concurrent requests its pool takes ten times as long for each as the rest of the call, since it
+iterates over all connections at the start and end of every request.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import httptools
 
 @dataclass(slots=True)
 class Reply:
-    """An answer: its status, its headers by lower-case name, and its body."""
+    """A response: its status, its headers by lower-case name, and its body."""
 
     status: int
     headers: dict[str, str]
@@ -22,19 +22,19 @@ class Reply:
 
 
 class Connection(asyncio.Protocol):
-    """Made by `loop.create_connection`. `open` until either side ends it."""
+    """A protocol for `loop.create_connection`. `open` until either side closes it."""
 
     def __init__(self) -> None:
         self.open = False
-        self.idle_since = 0.0  # by the loop's clock; its pool's business
+        self.idle_since = 0.0  # by the loop's clock; set by EncoderClient
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._reply: asyncio.Future[Reply] | None = None
 
-    async def ask(self, head: bytes, body: Sequence[bytes]) -> Reply:
-        """Send a whole request and return its answer. Raises ConnectionError when the other side breaks off."""
+    async def request(self, head: bytes, body: Sequence[bytes]) -> Reply:
+        """Send a request and return the response. Raises ConnectionError when the connection is lost."""
         if not self.open or self._transport is None:
             raise ConnectionResetError
         self._headers, self._body = {}, []
@@ -58,10 +58,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._break_off()
+            self._fail()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._break_off()
+        self._fail()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(Reply(self._parser.get_status_code(), self._headers, b"".join(self._body)))
 
-    def _break_off(self) -> None:
+    def _fail(self) -> None:
         self.close()
         if self._reply is not None and not self._reply.done():
             self._reply.set_exception(ConnectionResetError())

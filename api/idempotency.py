@@ -1,4 +1,4 @@
-"""Replay: a POST with an Idempotency-Key does its work once, and answers the same however often it is sent."""
+"""Idempotent requests: a POST with an Idempotency-Key is processed once, and its stored response is replayed."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Header, Request
 
-from api.deps import SettingsDep, Unit
+from api.deps import SettingsDep, UnitOfWork
 from api.responses import JSONResponse
 from service import idempotency
 
@@ -16,64 +16,68 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What a request made: the body to answer with, and where the thing is found."""
+class Created:
+    """The resource that a request created: the body of the response, and its URL."""
 
     body: Json
     location: str | None = None
 
 
-def _as_it_is(body: Json) -> Json:
+def _identity(body: Json) -> Json:
     return body
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotentRequest:
-    """The request's key, and where it was sent."""
+    """The key of a request, and its method and path."""
 
     key: str | None
-    place: str
+    target: str
     hours: float
 
     def __call__(
         self,
-        unit: Unit,
-        asked: Any,
-        make: Callable[[Unit], Made],
+        unit: UnitOfWork,
+        content: Any,
+        create: Callable[[UnitOfWork], Created],
         status: int,
-        shown: Callable[[Json], Json] = _as_it_is,
+        render: Callable[[Json], Json] = _identity,
     ) -> JSONResponse:
-        """Return what `make` made, or what it made the first time that this key came.
+        """Return the response for what `create` creates, or the stored one of an earlier request with this key.
 
-        `asked` is all that the request says: the same key with another is an IdempotencyMismatch. What `make` returns
-        is kept in the transaction that did the work; `shown` turns it into the answer, each time.
+        content: the content of the request; the same key with another content raises IdempotencyMismatch.
+        create: its result is stored in the same transaction. render: turns a stored body into that of the response.
         """
         if self.key is None:
-            return _answer(make(unit), status, shown)
-        fingerprint = hashlib.sha256(orjson.dumps([self.place, asked], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        known = idempotency.recall(unit.session, unit.tenant_id, self.key, fingerprint, self.hours)
-        if known is not None:
-            answer = _answer(Made(known.body, known.location), known.status, shown)
-            answer.headers["Idempotent-Replayed"] = "true"
-            return answer
-        made = make(unit)
-        kept = idempotency.Answer(status, made.location, made.body)
-        idempotency.remember(unit.session, unit.tenant_id, self.key, fingerprint, kept)
-        return _answer(made, status, shown)
+            return _build_response(create(unit), status, render)
+        fingerprint = hashlib.sha256(orjson.dumps([self.target, content], option=orjson.OPT_SORT_KEYS)).hexdigest()
+        stored = idempotency.find_response(unit.session, unit.tenant_id, self.key, fingerprint, self.hours)
+        if stored is not None:
+            response = _build_response(Created(stored.body, stored.location), stored.status, render)
+            response.headers["Idempotent-Replayed"] = "true"
+            return response
+        created = create(unit)
+        stored = idempotency.StoredResponse(status, created.location, created.body)
+        idempotency.store_response(unit.session, unit.tenant_id, self.key, fingerprint, stored)
+        return _build_response(created, status, render)
 
 
-def _answer(made: Made, status: int, shown: Callable[[Json], Json]) -> JSONResponse:
-    return JSONResponse(shown(made.body), status, {"Location": made.location} if made.location else None)
+def _build_response(created: Created, status: int, render: Callable[[Json], Json]) -> JSONResponse:
+    headers = {"Location": created.location} if created.location else None
+    return JSONResponse(render(created.body), status, headers)
 
 
-async def _once(
+async def _get_idempotent_request(
     request: Request,
-    config: SettingsDep,
+    settings: SettingsDep,
     idempotency_key: Annotated[
-        str | None, Header(pattern=r"^[\x21-\x7e]{1,255}$", description="Any text of yours, new for each new request.")
+        str | None,
+        Header(
+            pattern=r"^[\x21-\x7e]{1,255}$", description="Any unique text; the same for retries of the same request."
+        ),
     ] = None,
 ) -> IdempotentRequest:
-    return IdempotentRequest(idempotency_key, f"{request.method} {request.url.path}", config.idempotency_hours)
+    return IdempotentRequest(idempotency_key, f"{request.method} {request.url.path}", settings.idempotency_hours)
 
 
-Idempotent = Annotated[IdempotentRequest, Depends(_once)]
+Idempotent = Annotated[IdempotentRequest, Depends(_get_idempotent_request)]

@@ -1,6 +1,6 @@
-"""JSON bodies: read once, up to a limit, by a parser that takes no NaN, no lone surrogate and no endless nesting.
+"""JSON requests: a route class with strict parsing (no NaN, no lone surrogates, limited size and nesting).
 
-And the parameters of an address, which are those that its route knows.
+It refuses unknown query parameters, too.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,17 +12,17 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
-from api.problems import unknown
+from api.problems import describe_unknown
 from service.errors import BadRequest, InvalidRequest, TooLarge, UnsupportedMedia
 from ssl_core.errors import Fault
 
 MAX_DEPTH = 32
-_PAGING = ("after", "limit")  # taken everywhere: whoever reads a list need not know that it has one page
-_MOST_PARAMETERS = 100  # that are looked at
+_PAGING = ("after", "limit")  # accepted everywhere: clients page through every list alike
+_MAX_PARAMETERS = 100  # that are checked
 
 
 class JsonRoute(APIRoute):
-    """A route that refuses parameters it does not know, and whose body, if any, is JSON of at most `max_body_bytes`."""
+    """A route that refuses unknown query parameters, and whose body, if any, is JSON of at most `max_body_bytes`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -37,10 +37,10 @@ class JsonRoute(APIRoute):
 
 
 class JsonRequest(Request):
-    """A request that raises the service's own errors for a body that cannot be read."""
+    """A request that raises the service's errors for an invalid body."""
 
     async def body(self) -> bytes:
-        """Raises TooLarge before more than the limit is held, UnsupportedMedia when it is not said to be JSON."""
+        """Raises TooLarge before the limit is exceeded, UnsupportedMedia for a Content-Type other than JSON."""
         if not hasattr(self, "_body"):
             self._body = await self._read(self.app.state.settings.max_body_bytes)
             if self._body and not _is_json(self.headers.get("content-type", "")):
@@ -55,7 +55,7 @@ class JsonRequest(Request):
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"The body is not JSON: {error.msg} (byte {error.pos}).") from error
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH or b"\\u0000" in body:
-            _inspect(value)
+            _check_value(value)
         return value
 
     async def _read(self, limit: int) -> bytes:
@@ -75,10 +75,10 @@ class JsonRequest(Request):
 
 
 def _refuse_unknown(parameters: Mapping[str, str], known: list[str]) -> None:
-    """A filter that is misspelt would let everything through. Raises InvalidRequest."""
+    """Raise InvalidRequest: a misspelt filter would match everything."""
     faults = [
-        Fault(pointer=name[:64], code="extra_forbidden", detail=unknown("parameter", name, known))
-        for name in islice(parameters, _MOST_PARAMETERS)
+        Fault(pointer=name[:64], code="extra_forbidden", detail=describe_unknown("parameter", name, known))
+        for name in islice(parameters, _MAX_PARAMETERS)
         if name not in known
     ]
     if faults:
@@ -90,8 +90,8 @@ def _is_json(content_type: str) -> bool:
     return kind.startswith("application/") and (kind == "application/json" or kind.endswith("+json"))
 
 
-def _inspect(value: Any) -> None:
-    """Refuse what is nested too deeply to be ours, and the NUL that no database keeps in a text."""
+def _check_value(value: Any) -> None:
+    """Raise BadRequest for deep nesting, and for the NUL character, which databases cannot store in a text."""
     level, depth = [value], 0
     while level:
         depth += 1
@@ -100,7 +100,7 @@ def _inspect(value: Any) -> None:
         inner: list[Any] = []
         for item in level:
             if isinstance(item, str) and "\0" in item:
-                raise BadRequest("The body holds a NUL character.")
+                raise BadRequest("The body contains a NUL character.")
             inner += (
                 [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
             )

@@ -1,4 +1,4 @@
-"""The edge: what every request passes on its way in and every answer on its way out."""
+"""ASGI middleware: request ids, request metrics, and a problem for every unhandled error."""
 
 import asyncio
 import logging
@@ -15,49 +15,51 @@ from service.db import ids
 from service.errors import BadRequest, Unavailable
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-_STOPPING = "The service is being stopped; ask again in a moment."
+_STOPPING = "The service is stopping; try again in a moment."
 _log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Gives each request an id, counts and times it, and turns whatever escapes below into a problem."""
+    """Gives each request an id, counts and times it, and turns unhandled exceptions into problems."""
 
-    def __init__(self, app: ASGIApp, counters: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
-        self._counters = counters
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, out = time.perf_counter(), _Out(_request_id(scope), send)
-        scope.setdefault("state", {})["request_id"] = out.request_id
+        started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send)
+        scope.setdefault("state", {})["request_id"] = responder.request_id
         try:
-            await self._inside(scope, receive, out)
+            await self._handle(scope, receive, responder)
         finally:
-            place = getattr(scope.get("route"), "path", "none")
-            self._counters.request(scope["method"], place, out.status, time.perf_counter() - started)
+            route = getattr(scope.get("route"), "path", "none")
+            self._metrics.observe(scope["method"], route, responder.status, time.perf_counter() - started)
 
-    async def _inside(self, scope: Scope, receive: Receive, out: "_Out") -> None:
-        if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # no database keeps it in a text
-            error = BadRequest("The address holds a NUL character.")
-            await out.whole(problems.from_error(error, out.request_id), scope, receive)
+    async def _handle(self, scope: Scope, receive: Receive, responder: "_Responder") -> None:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # databases cannot store it in a text
+            error = BadRequest("The URL contains a NUL character.")
+            await responder.send_response(problems.from_error(error, responder.request_id), scope, receive)
             return
         try:
-            await self._app(scope, receive, out)
-        except asyncio.CancelledError:  # the server stops, and has waited for us for as long as it would
-            if out.status:
+            await self._app(scope, receive, responder)
+        except asyncio.CancelledError:  # the server stops after its grace period
+            if responder.status:
                 raise
-            await out.whole(problems.from_error(Unavailable(_STOPPING), out.request_id), scope, receive)
+            await responder.send_response(
+                problems.from_error(Unavailable(_STOPPING), responder.request_id), scope, receive
+            )
         except Exception:
-            _log.exception("%s %s failed (%s)", scope["method"], scope["path"], out.request_id)
-            if out.status:
-                raise  # half an answer is out: only closing the connection tells the client
-            await out.whole(problems.from_status(500, "", out.request_id), scope, receive)
+            _log.exception("%s %s failed (%s)", scope["method"], scope["path"], responder.request_id)
+            if responder.status:
+                raise  # the response has started: only closing the connection signals the error
+            await responder.send_response(problems.from_status(500, "", responder.request_id), scope, receive)
 
 
-class _Out:
-    """The way out: adds the request id, and rewrites an error that some library answered as plain text."""
+class _Responder:
+    """Sends the response: adds the request id, and replaces an error in plain text with a problem."""
 
     def __init__(self, request_id: str, send: Send) -> None:
         self.request_id = request_id
@@ -76,19 +78,19 @@ class _Out:
         if not self._replaced:
             await self._send(message)
 
-    async def whole(self, response: Response, scope: Scope, receive: Receive) -> None:
+    async def send_response(self, response: Response, scope: Scope, receive: Receive) -> None:
         await response(scope, receive, self)
 
     async def _replace(self, headers: Headers) -> None:
-        """Send a problem in place of the plain answer whose start this was; its body is dropped."""
+        """Send a problem instead of the response whose headers these are; its body is dropped."""
         self._replaced = True
-        kept = {name: headers[name] for name in ("allow", "content-range", "x-request-id") if name in headers}
-        response = problems.from_status(self.status, "", self.request_id, kept)
+        headers_kept = {name: headers[name] for name in ("allow", "content-range", "x-request-id") if name in headers}
+        response = problems.from_status(self.status, "", self.request_id, headers_kept)
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})
 
 
-def _request_id(scope: Scope) -> str:
-    """The client's own X-Request-ID when it is 1 to 128 printable ASCII characters, else a new one."""
+def _get_request_id(scope: Scope) -> str:
+    """Return the client's X-Request-ID when it is 1 to 128 printable ASCII characters, else a new id."""
     sent = Headers(scope=scope).get("x-request-id", "")
     return sent if _REQUEST_ID.fullmatch(sent) else ids.new("req")

@@ -1,4 +1,4 @@
-"""Answers: what the API sends back, as JSON by orjson or as a file of the storage."""
+"""Responses: JSON by orjson, pages of lists, and files of the storage."""
 
 import base64
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, Response
 
 
 class JSONResponse(Response):
-    """A JSON answer from plain values; nothing is validated twice."""
+    """A JSON response from plain values, without validation by a response model."""
 
     media_type = "application/json"
 
@@ -20,29 +20,29 @@ class JSONResponse(Response):
 
 
 def page(data: list[dict[str, Any]], has_more: bool, after: str | int | None) -> JSONResponse:
-    """One page of a list; `after` is what to ask for next."""
+    """Return one page of a list; `after` is the `after` of the next page."""
     return JSONResponse({"object": "list", "data": data, "has_more": has_more, "next": after})
 
 
 def file(request: Request, path: Path, media_type: str, filename: str, sha256: str | None = None) -> Response:
-    """The file at `path`, in parts if so asked (Range); its SHA-256, where known, is its ETag and Repr-Digest."""
+    """Return the file at `path`, with support for Range; its SHA-256, if given, is its ETag and Repr-Digest."""
     headers = {"Cache-Control": "private, max-age=0, must-revalidate", "X-Content-Type-Options": "nosniff"}
     if sha256 is not None:
         digest = base64.b64encode(bytes.fromhex(sha256)).decode()
         headers |= {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
-        if unchanged(request, headers["ETag"]):
+        if has_current_etag(request, headers["ETag"]):
             return Response(status_code=304, headers=headers)
     return FileResponse(path, headers=headers, media_type=media_type, filename=filename)
 
 
-def unchanged(request: Request, etag: str) -> bool:
-    """Tell whether the client already holds the answer that `etag` names (If-None-Match, RFC 9110 section 13.1.2)."""
-    held = request.headers.get("if-none-match")
-    return held is not None and (held == "*" or etag in (tag.strip().removeprefix("W/") for tag in held.split(",")))
+def has_current_etag(request: Request, etag: str) -> bool:
+    """Whether the client has the response of this ETag already (If-None-Match, RFC 9110 section 13.1.2)."""
+    tags = request.headers.get("if-none-match")
+    return tags is not None and (tags == "*" or etag in (tag.strip().removeprefix("W/") for tag in tags.split(",")))
 
 
 def rfc3339(seconds: float | None) -> str | None:
-    """Unix seconds as RFC 3339 UTC with milliseconds; None stays None."""
+    """Format Unix seconds as RFC 3339 UTC with milliseconds; None stays None."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -1,4 +1,4 @@
-"""Schemas: the bodies of requests, which are validated, and of answers, which are documented (and tested to match)."""
+"""Schemas of request bodies, which are validated, and of response bodies, which are documented."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,33 +7,33 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from service import text
-from service.db.models import JOB_STATUSES
+from service.db.statuses import DatasetStatus, JobStatus
 from ssl_core.config import KINDS, RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
-Fault = dict[Literal["pointer", "code", "detail"], str]
+ProblemError = dict[Literal["pointer", "code", "detail"], str]
 
 
-class _Asked(BaseModel):
+class _RequestBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class _Shown(BaseModel):
+class _ResponseBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-# --- what is asked ---------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
-class _ShownAsConfigs:
-    """Documents an object as the config of any kind. It is validated where its kind is known, by `ssl_core.config`."""
+class _AnyConfig:
+    """Documents an object as the union of all configs; `ssl_core.config` validates it by the kind of the job."""
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(TypeAdapter[RunConfig](RunConfig).core_schema)
 
 
-class NewJob(_Asked):
-    """A run to be queued."""
+class NewJob(_RequestBody):
+    """A job to submit."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -46,62 +46,70 @@ class NewJob(_Asked):
 
     kind: str = Field("pretrain", max_length=64, description=f"One of {', '.join(KINDS)}.")
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
-    config: Annotated[dict[str, Any], _ShownAsConfigs()] = Field(
+    config: Annotated[dict[str, Any], _AnyConfig()] = Field(
         default_factory=dict,
-        description="What to run, by the job's kind. GET /methods, /backbones and /recipes say what there is.",
+        description="The config of the job's kind. GET /methods, /backbones and /recipes list the options.",
     )
     model: str | None = Field(
         None,
         max_length=64,
-        description="A `mdl_` id, or the `job_` id that makes the model, finished or not: the new job waits for it.",
+        description="A `mdl_` id, or the `job_` id of the job that makes the model; the new job waits for it.",
     )
     name: str | None = Field(None, max_length=text.MAX_LINE)
-    priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first; equals run in the order they came.")
+    priority: int = Field(
+        0, ge=-1000, le=1000, description="Higher priorities run first; equal ones in order of submission."
+    )
     metadata: dict[str, str] = Field(
         default_factory=dict,
-        description="Yours, shown with the job; `licence`, of the data, is told in the model's README.md too.",
+        description="Free text by key; `licence`, that of the data, is copied to the model's README.md.",
     )
 
 
-class NewKey(_Asked):
-    """A key to be made for the owner of the key that asks."""
+class NewKey(_RequestBody):
+    """A key to create for the owner of the request's key."""
 
-    name: str = Field(max_length=text.MAX_LINE, description="What it is for.", examples=["laptop"])
-
-
-# --- what is shown ---------------------------------------------------------------------------------------------------
+    name: str = Field(max_length=text.MAX_LINE, description="The use of the key.", examples=["laptop"])
 
 
-class Problem(_Shown):
-    """What went wrong (RFC 9457)."""
+# --- responses -------------------------------------------------------------------------------------------------------
+
+
+class Problem(_ResponseBody):
+    """An error (RFC 9457)."""
 
     type: str
     title: str
     status: int
-    detail: str = Field(description="A sentence for people.")
-    code: str = Field(description="For programs; never changes its meaning.", examples=["invalid_config"])
+    detail: str = Field(description="A sentence that describes the error.")
+    code: str = Field(description="A stable code for programs.", examples=["invalid_config"])
     request_id: str
-    errors: list[Fault] = Field(description="Each fault: `pointer` into the body (RFC 6901), `code`, `detail`.")
+    errors: list[ProblemError] = Field(
+        description="For each fault: `pointer` into the body (RFC 6901), `code`, `detail`."
+    )
 
 
-class Dataset(_Shown):
-    """An upload and what became of it."""
+class Dataset(_ResponseBody):
+    """An uploaded dataset."""
 
     id: str
     object: Literal["dataset"]
     name: str
-    status: Literal["validating", "ready", "failed"]
+    status: Literal[tuple(status.value for status in DatasetStatus)] = Field(  # type: ignore[valid-type]
+        description=DatasetStatus.describe()
+    )
     on_bad_file: Literal["reject", "skip"]
-    sha256: str = Field(description="Of the file as it was uploaded.")
+    sha256: str = Field(description="Of the uploaded file.")
     size_bytes: int
-    report: dict[str, Any] | None = Field(description="Classes, counts, mean, std, sizes, what was skipped and why.")
+    report: dict[str, Any] | None = Field(
+        description="Classes, counts, mean, std, sizes, and skipped files with the reasons."
+    )
     error: dict[str, Any] | None
     created_at: Time
     ready_at: Time | None
 
 
-class Progress(_Shown):
-    """How far a run is."""
+class Progress(_ResponseBody):
+    """The progress of a run."""
 
     epoch: int
     epochs: int
@@ -112,15 +120,15 @@ class Progress(_Shown):
     images_per_second: float
 
 
-class Transition(_Shown):
-    """A change of status."""
+class Transition(_ResponseBody):
+    """A status change."""
 
     status: str
     at: Time
     detail: str | None
 
 
-class JobUrls(_Shown):
+class JobUrls(_ResponseBody):
     self: str
     metrics: str
     events: str
@@ -129,39 +137,41 @@ class JobUrls(_Shown):
     cancel: str
 
 
-class Supervised(_Shown):
-    """A run from labels alone, to hold an accuracy against."""
+class Supervised(_ResponseBody):
+    """A `supervised` run, as a baseline for an accuracy."""
 
     job: str
-    labels: int | None = Field(description="How many it learned from.")
-    top1: float | None = Field(description="From 0 to 1; none where nothing could judge.")
+    labels: int | None = Field(description="The number of training labels.")
+    top1: float | None = Field(description="From 0 to 1; null without held-out labels.")
     top1_interval: list[float] | None
 
 
-class Job(_Shown):
-    """A run: what was asked for and how it goes."""
+class Job(_ResponseBody):
+    """A job: its config, status and results."""
 
     id: str
     object: Literal["job"]
     kind: str
-    status: Literal[JOB_STATUSES]  # type: ignore[valid-type]
+    status: Literal[tuple(status.value for status in JobStatus)] = Field(  # type: ignore[valid-type]
+        description=JobStatus.describe()
+    )
     status_detail: str | None
     name: str | None
-    dataset: str | None = Field(description="None of an import.")
-    model: str | None = Field(description="The model that it starts from or judges, or the job that is to make it.")
+    dataset: str | None = Field(description="Null for an import.")
+    model: str | None = Field(description="The input model, or the job that makes it.")
     priority: int
     metadata: dict[str, str]
     config: dict[str, Any]
-    resolved: dict[str, Any] | None = Field(description="The config with nothing left at `auto`.")
+    resolved: dict[str, Any] | None = Field(description="The config with every `auto` resolved.")
     progress: Progress | None
     summary: dict[str, Any] | None
     supervised: list[Supervised] = Field(
-        description="Of linear_eval, knn_eval, finetune and distill: the newest `supervised` runs on the dataset, one"
-        " for each number of labels. `GET /jobs/{job_id}` alone shows them."
+        description="For linear_eval, knn_eval, finetune and distill: the newest `supervised` run on the dataset for"
+        " each number of labels. Only in `GET /jobs/{job_id}`."
     )
     error: dict[str, Any] | None
     attempt: int
-    model_id: str | None = Field(description="The model that it made.")
+    model_id: str | None = Field(description="The model that the job made.")
     created_at: Time
     started_at: Time | None
     finished_at: Time | None
@@ -169,8 +179,8 @@ class Job(_Shown):
     urls: JobUrls
 
 
-class Event(_Shown):
-    """A log line, or a change of status."""
+class Event(_ResponseBody):
+    """A log message or a status change."""
 
     seq: int
     time: Time
@@ -181,8 +191,8 @@ class Event(_Shown):
     data: dict[str, Any]
 
 
-class Checkpoint(_Shown):
-    """A file from which a run can go on."""
+class Checkpoint(_ResponseBody):
+    """A checkpoint from which a run can resume."""
 
     id: str
     object: Literal["checkpoint"]
@@ -195,8 +205,8 @@ class Checkpoint(_Shown):
     created_at: Time
 
 
-class Artifact(_Shown):
-    """A file that a job left to be looked at."""
+class Artifact(_ResponseBody):
+    """A file that a job left, such as a figure."""
 
     object: Literal["artifact"]
     name: str
@@ -207,8 +217,8 @@ class Artifact(_Shown):
     url: str
 
 
-class Series(_Shown):
-    """One metric, column by column; `time` is Unix seconds, a value that was not finite is null."""
+class Series(_ResponseBody):
+    """One metric in columns; `time` is in Unix seconds, a non-finite value is null."""
 
     name: str
     step: list[int]
@@ -217,35 +227,35 @@ class Series(_Shown):
     value: list[float | None]
 
 
-class Metrics(_Shown):
-    """Metrics of a run; ask again with `after` = `last` for what is new."""
+class Metrics(_ResponseBody):
+    """Metrics of a run; a request with `after` = `last` returns new points."""
 
     series: list[Series]
     last: int
 
 
-class Model(_Shown):
-    """A trained encoder."""
+class Model(_ResponseBody):
+    """A saved model: a trained encoder."""
 
     id: str
     object: Literal["model"]
     name: str
-    job_id: str = Field(description="The job that made it.")
+    job_id: str = Field(description="The job that made the model.")
     sha256: str = Field(description="Of the weights (safetensors).")
     size_bytes: int
-    dim: int = Field(description="Numbers in a feature vector of the backbone.")
+    dim: int = Field(description="Size of the backbone's feature vectors.")
     method: str | None
     backbone: dict[str, Any] | None
-    layers: dict[str, int] | None = Field(description="Layers that /embed can give, with their widths.")
+    layers: dict[str, int] | None = Field(description="Layers for /embed, with their widths.")
     preprocessing: dict[str, Any] | None
     config: dict[str, Any] | None
     metrics: dict[str, Any] | None
-    card: dict[str, Any] = Field(description="All that the run wrote down about the model.")
+    card: dict[str, Any] = Field(description="The complete model card.")
     created_at: Time
     urls: dict[str, str]
 
 
-class Key(_Shown):
+class Key(_ResponseBody):
     """A key, without its secret."""
 
     id: str
@@ -255,8 +265,8 @@ class Key(_Shown):
     revoked_at: Time | None
 
 
-class MadeKey(_Shown):
-    """A new key: the only time that its secret is shown."""
+class MadeKey(_ResponseBody):
+    """A new key with its secret, which is not returned again."""
 
     id: str
     object: Literal["key"]
@@ -265,8 +275,8 @@ class MadeKey(_Shown):
     created_at: Time
 
 
-class Method(_Shown):
-    """A way to learn."""
+class Method(_ResponseBody):
+    """A self-supervised method."""
 
     name: str
     description: str
@@ -274,8 +284,8 @@ class Method(_Shown):
     json_schema: dict[str, Any] = Field(alias="schema", description="Of `config.method`.")
 
 
-class Network(_Shown):
-    """A network that can be trained."""
+class Network(_ResponseBody):
+    """A backbone."""
 
     name: str
     description: str
@@ -283,8 +293,8 @@ class Network(_Shown):
     json_schema: dict[str, Any] = Field(alias="schema", description="Of `config.backbone`.")
 
 
-class Recipe(_Shown):
-    """A complete config with its provenance."""
+class Recipe(_ResponseBody):
+    """A complete config with its source and expected result."""
 
     name: str
     kind: str
@@ -294,77 +304,79 @@ class Recipe(_Shown):
     duration: str
     result: str
     config: dict[str, Any]
-    evaluation: dict[str, Any] | None = Field(description="The `linear_eval` by which the result was judged, if any.")
+    evaluation: dict[str, Any] | None = Field(
+        description="The config of the `linear_eval` that gave the result, if any."
+    )
 
 
-class Health(_Shown):
+class Health(_ResponseBody):
     status: Literal["live", "ready"]
 
 
-class DatasetList(_Shown):
+class DatasetList(_ResponseBody):
     object: Literal["list"]
     data: list[Dataset]
     has_more: bool
-    next: str | None = Field(description="Send it as `after` for the next page.")
+    next: str | None = Field(description="The `after` of the next page.")
 
 
-class JobList(_Shown):
+class JobList(_ResponseBody):
     object: Literal["list"]
     data: list[Job]
     has_more: bool
-    next: str | None = Field(description="Send it as `after` for the next page.")
+    next: str | None = Field(description="The `after` of the next page.")
 
 
-class EventList(_Shown):
+class EventList(_ResponseBody):
     object: Literal["list"]
     data: list[Event]
     has_more: bool
-    next: int | None = Field(description="Send it as `after` for what comes next.")
+    next: int | None = Field(description="The `after` of the next page.")
 
 
-class CheckpointList(_Shown):
+class CheckpointList(_ResponseBody):
     object: Literal["list"]
     data: list[Checkpoint]
     has_more: bool
     next: str | None
 
 
-class ArtifactList(_Shown):
+class ArtifactList(_ResponseBody):
     object: Literal["list"]
     data: list[Artifact]
     has_more: bool
     next: str | None
 
 
-class ModelList(_Shown):
+class ModelList(_ResponseBody):
     object: Literal["list"]
     data: list[Model]
     has_more: bool
-    next: str | None = Field(description="Send it as `after` for the next page.")
+    next: str | None = Field(description="The `after` of the next page.")
 
 
-class KeyList(_Shown):
+class KeyList(_ResponseBody):
     object: Literal["list"]
     data: list[Key]
     has_more: bool
     next: str | None
 
 
-class MethodList(_Shown):
+class MethodList(_ResponseBody):
     object: Literal["list"]
     data: list[Method]
     has_more: bool
     next: str | None
 
 
-class BackboneList(_Shown):
+class BackboneList(_ResponseBody):
     object: Literal["list"]
     data: list[Network]
     has_more: bool
     next: str | None
 
 
-class RecipeList(_Shown):
+class RecipeList(_ResponseBody):
     object: Literal["list"]
     data: list[Recipe]
     has_more: bool

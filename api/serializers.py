@@ -1,4 +1,4 @@
-"""Rendering: rows of the database as the plain values that answers are made of (`api.schemas` documents them)."""
+"""Serializers: database rows as plain values for JSON responses (`api.schemas` documents them)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from api.responses import rfc3339
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.statuses import JobStatus
 from service.jobs import SupervisedBaseline
 
 Json = dict[str, Any]
@@ -29,7 +30,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseline] = ()) -> Json:
+def job(row: Job, transitions: Sequence[JobEvent], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -45,14 +46,14 @@ def job(row: Job, history: Sequence[JobEvent], beside: Sequence[SupervisedBaseli
         "resolved": row.resolved,
         "progress": row.progress,
         "summary": row.summary,
-        "supervised": [asdict(run) for run in beside],
+        "supervised": [asdict(run) for run in baselines],
         "error": row.error,
         "attempt": row.attempt,
-        "model_id": row.made_model_id if row.status == "succeeded" else None,
+        "model_id": row.made_model_id if row.status == JobStatus.SUCCEEDED else None,
         "created_at": rfc3339(row.created_at),
         "started_at": rfc3339(row.started_at),
         "finished_at": rfc3339(row.finished_at),
-        "transitions": [_transition(change) for change in history],
+        "transitions": [_transition(change) for change in transitions],
         "urls": _urls(row.id),
     }
 
@@ -126,6 +127,6 @@ def _transition(change: JobEvent) -> Json:
 
 
 def _urls(job_id: str) -> Json:
-    me = f"/jobs/{job_id}"
+    url = f"/jobs/{job_id}"
     names = ("metrics", "events", "checkpoints", "artifacts", "cancel")
-    return {"self": me, **{name: f"{me}/{name}" for name in names}}
+    return {"self": url, **{name: f"{url}/{name}" for name in names}}

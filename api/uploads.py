@@ -1,36 +1,37 @@
-"""Uploads: a multipart body that becomes a file of the storage while it arrives, hashed on the way.
+"""File uploads: streams a multipart body to a file of the storage, and hashes it.
 
-Nothing is held but one chunk. Parsing, hashing and writing happen on a thread; the next chunk is asked for when the
-last one is on its way to the disk, so a slow disk slows the sender. A body that ends early leaves nothing behind.
+Only one chunk is in memory. Parsing, hashing and writing run in a thread; the next chunk is received after the last one
+was written, so that a slow disk applies backpressure to the client. An incomplete body leaves no file.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import Request
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.problems import unknown
+from api.deps import IdentityDep, SettingsDep, StorageDep
+from api.multipart import MultipartForm, duplicate_field, invalid_field, parse_content_type
+from api.problems import describe_unknown
 from service import text
-from service.errors import BadRequest, EmptyUpload, InvalidRequest, StorageAway, TooLarge, UnsupportedMedia
+from service.errors import EmptyUpload, StorageAway, TooLarge, UnsupportedMedia
+from service.settings import Settings
 from service.storage import Storage, make_durable
-from ssl_core.errors import Fault, json_pointer
+from ssl_core.errors import Fault
 
 FILE = "file"
 CHUNK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 4096
-OVERHEAD_BYTES = 64 << 10  # of a multipart body beside its file
+OVERHEAD_BYTES = 64 << 10  # of a multipart body, in addition to its file
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that arrived whole. It is `path`, resolved in the storage under its SHA-256."""
+    """A complete upload, stored at `path` under its SHA-256."""
 
     path: Path
     sha256: str
@@ -39,27 +40,39 @@ class Upload:
     fields: dict[str, str]
 
 
-async def receive(request: Request, storage: Storage, tenant_id: str, known: list[str], limit: int) -> Upload:
-    """Receive a multipart body: one part `file` and text fields out of `known`, in any order.
+def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> Callable[..., Awaitable[Upload]]:
+    """Return a dependency that receives the form of this schema, with a file of at most `limit(settings)` bytes."""
+    fields = [name for name in form_schema["properties"] if name != FILE]
 
-    Raises UnsupportedMedia, BadRequest (not multipart after all, or cut short), TooLarge (more than `limit` bytes),
-    InvalidRequest (a part is unknown, doubled or missing), EmptyUpload, StorageAway.
+    async def receive_form(request: Request, caller: IdentityDep, settings: SettingsDep, storage: StorageDep) -> Upload:
+        return await receive(request, storage, caller.tenant_id, fields, limit(settings))
+
+    return receive_form
+
+
+async def receive(request: Request, storage: Storage, tenant_id: str, fields: list[str], limit: int) -> Upload:
+    """Receive a multipart body: one part `file` of at most `limit` bytes, and text parts named in `fields`.
+
+    Raises UnsupportedMedia, BadRequest (not valid multipart, or incomplete), TooLarge, InvalidRequest (a part is
+    unknown, duplicated or missing), EmptyUpload, StorageAway.
     """
-    boundary = _boundary(request)
+    media_type, boundary = parse_content_type(request)
+    if media_type != b"multipart/form-data":
+        raise UnsupportedMedia("Send the file as multipart/form-data, in a part called `file`.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit + OVERHEAD_BYTES:
         raise _too_large(limit)
     temporary = await run_sync(storage.new_upload)
     try:
-        form = await run_sync(_Form, temporary, boundary, [FILE, *known], limit)
+        form = await run_sync(_Form, temporary, boundary, fields, limit)
         try:
             async for chunk in _chunks(request):
                 await run_sync(form.feed, chunk)
-            return await run_sync(form.settle, storage, tenant_id)
+            return await run_sync(form.store, storage, tenant_id)
         finally:
             with CancelScope(shield=True):
                 await run_sync(form.close)
-    except OSError as error:  # full, or gone
+    except OSError as error:  # full or unavailable
         raise StorageAway from error
     finally:
         with CancelScope(shield=True):
@@ -67,59 +80,37 @@ async def receive(request: Request, storage: Storage, tenant_id: str, known: lis
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """The body in chunks worth a thread's while. Raises starlette's ClientDisconnect when it ends early."""
-    waiting: list[bytes] = []
+    """Yield the body in chunks of at least CHUNK_BYTES. Raises starlette's ClientDisconnect when it ends early."""
+    pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
-        waiting.append(piece)
+        pieces.append(piece)
         size += len(piece)
         if size >= CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join(waiting)
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    yield b"".join(pieces)
 
 
-@dataclass(slots=True)
-class _Part:
-    name: str = ""
-    filename: str = ""
-    disposition: bytearray = field(default_factory=bytearray)
-    header: bytearray = field(default_factory=bytearray)
-    value: bytearray = field(default_factory=bytearray)
+class _Form(MultipartForm):
+    """An upload form: writes the part called `file` to disk, and keeps the others as text."""
 
-
-class _Form:
-    """The parser's callbacks: the part called `file` goes to disk, the others are kept as text."""
-
-    def __init__(self, path: Path, boundary: bytes, known: list[str], limit: int) -> None:
-        names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
-        callbacks = {f"on_{name}": getattr(self, f"_{name}") for name in (*names, "headers_finished", "end")}
-        try:
-            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # a TypedDict, built by name
-        except FormParserError as error:
-            raise BadRequest(f"The multipart boundary cannot be used: {error}.") from error
-        self._path, self._known, self._limit = path, known, limit
+    def __init__(self, path: Path, boundary: bytes, fields: list[str], limit: int) -> None:
+        super().__init__(boundary)
+        self._path, self._known, self._limit = path, [FILE, *fields], limit
         self._file: BinaryIO = path.open("xb")
         self._hash, self._size, self._filename = hashlib.sha256(), 0, ""
-        self._seen: dict[str, bytearray] = {}
-        self._part = _Part()
-        self._ended = False
+        self._values: dict[str, bytearray] = {}
+        self._name = ""
 
-    def feed(self, chunk: bytes) -> None:
-        try:
-            self._parser.write(chunk)
-        except FormParserError as error:
-            raise BadRequest(f"The body is not a multipart form: {error}.") from error
-
-    def settle(self, storage: Storage, tenant_id: str) -> Upload:
-        """Check that all is there, and give the file its final name, on disk for good."""
-        if not self._ended:
-            raise BadRequest("The multipart body ends before its last boundary.")
-        if FILE not in self._seen:
-            raise _invalid(FILE, "missing", "The form needs a part called `file`.")
+    def store(self, storage: Storage, tenant_id: str) -> Upload:
+        """Check that the form is complete, and move the file durably to its path in the storage."""
+        self.check_ended()
+        if FILE not in self._values:
+            raise invalid_field(FILE, "missing", "The form needs a part called `file`.")
         if self._size == 0:
             raise EmptyUpload(errors=[Fault(pointer=f"/{FILE}", code="empty", detail="The file is empty.")])
-        fields = {name: _text(name, value) for name, value in self._seen.items() if name != FILE}
+        fields = {name: _decode(name, value) for name, value in self._values.items() if name != FILE}
         self._file.close()
         sha256 = self._hash.hexdigest()
         final = storage.upload_path(tenant_id, sha256)
@@ -129,81 +120,43 @@ class _Form:
     def close(self) -> None:
         self._file.close()
 
-    def _part_begin(self) -> None:
-        self._part = _Part()
+    def begin_part(self, name: str, filename: str) -> None:
+        if name not in self._known:
+            raise invalid_field(name, "extra_forbidden", describe_unknown("field", name, self._known))
+        if name in self._values:
+            raise duplicate_field(name)
+        self._name, self._values[name] = name, bytearray()
+        if name == FILE:
+            self._filename = _clean_filename(filename)
 
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._part.header += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        if self._part.header.lower() == b"content-disposition":
-            self._part.disposition += data[start:end]
-
-    def _header_end(self) -> None:
-        self._part.header.clear()
-
-    def _headers_finished(self) -> None:
-        part = self._part
-        _, options = parse_options_header(bytes(part.disposition))
-        part.name = options.get(b"name", b"").decode("utf-8", "replace")
-        if part.name not in self._known:
-            raise _invalid(part.name, "extra_forbidden", unknown("field", part.name, self._known))
-        if part.name in self._seen:
-            raise doubled(part.name)
-        self._seen[part.name] = part.value
-        if part.name == FILE:
-            self._filename = _shown(options.get(b"filename", b"").decode("utf-8", "replace"))
-
-    def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.name != FILE:
-            self._part.value += data[start:end]
-            if len(self._part.value) > MAX_FIELD_BYTES:
-                raise _invalid(self._part.name, "too_long", f"A field holds at most {MAX_FIELD_BYTES} bytes.")
+    def add_data(self, data: memoryview) -> None:
+        if self._name != FILE:
+            value = self._values[self._name]
+            value += data
+            if len(value) > MAX_FIELD_BYTES:
+                raise invalid_field(self._name, "too_long", f"A field can have at most {MAX_FIELD_BYTES} bytes.")
             return
-        self._size += end - start
+        self._size += len(data)
         if self._size > self._limit:
             raise _too_large(self._limit)
-        piece = memoryview(data)[start:end]
-        self._hash.update(piece)
-        self._file.write(piece)
+        self._hash.update(data)
+        self._file.write(data)
 
-    def _part_end(self) -> None:
-        self._part.disposition.clear()
-
-    def _end(self) -> None:
-        self._ended = True
+    def end_part(self) -> None:
+        pass
 
 
-def _boundary(request: Request) -> bytes:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data":
-        raise UnsupportedMedia("Send the file as multipart/form-data, in a part called `file`.")
-    if not options.get(b"boundary"):
-        raise BadRequest("The Content-Type names no multipart boundary.")
-    return options[b"boundary"]
-
-
-def _text(name: str, value: bytearray) -> str:
+def _decode(name: str, value: bytearray) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise _invalid(name, "not_utf8", "Must be UTF-8 text.") from error
+        raise invalid_field(name, "not_utf8", "Must be UTF-8 text.") from error
 
 
-def _shown(filename: str) -> str:
-    """The file's own name without its folders, fit to be shown; never used as a path."""
+def _clean_filename(filename: str) -> str:
+    """Return the file's name without folders and unprintable characters. It is never used as a path."""
     name = PurePosixPath(filename.replace("\\", "/")).name
-    return "".join(letter for letter in name if text.printable(letter))[: text.MAX_LINE]
-
-
-def doubled(name: str) -> InvalidRequest:
-    """The error of a form with two parts of one name, of which only one may be meant."""
-    return _invalid(name, "doubled", f"The form has more than one part called `{name}`.")
-
-
-def _invalid(name: str, code: str, detail: str) -> InvalidRequest:
-    pointer = json_pointer(name[:64])
-    return InvalidRequest(detail, errors=[Fault(pointer=pointer, code=code, detail=detail)])
+    return "".join(letter for letter in name if text.is_printable(letter))[: text.MAX_LINE]
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -129,11 +129,11 @@ def _prepare(settings: Settings) -> dict[str, str]:
     database = Database(settings.database)
     migrate.upgrade(database)
     with database.writing() as session:
-        tenant = keys.tenant(session, "benchmark").id
+        tenant = keys.get_or_create_tenant(session, "benchmark").id
         _, key = keys.create(session, tenant, "benchmark")
         dataset = datasets.create(session, tenant, name="benchmark", sha256="ab" * 32, size_bytes=1).id
         _work(session, "data", [Result(REPORT)])
-        jobs.submit(session, tenant, "pretrain", dataset, config.parse(CONFIG))
+        jobs.submit(session, tenant, dataset, config.parse(CONFIG))
     points = [Metrics(step, step / 100, 1e9 + step, {"train/loss": 1.0, "train/lr": 0.1}) for step in range(5000)]
     with database.writing() as session:
         job = _work(session, "train", points, end=False)
@@ -144,7 +144,7 @@ def _prepare(settings: Settings) -> dict[str, str]:
 def _work(session, queue: str, events: list, end: bool = True) -> str:
     claim = leases.claim(session, queue, "benchmark", 3600)
     assert claim is not None
-    leases.record(session, claim.job_id, claim.attempt, 3600, events, f"jobs/{claim.job_id}/a1")
+    leases.record_events(session, claim.job_id, claim.attempt, 3600, events, f"jobs/{claim.job_id}/a1")
     if end:
         leases.finish(session, claim.job_id, claim.attempt, "succeeded")
     return claim.job_id

@@ -2,7 +2,7 @@
 
     python -m benchmarks.metrics [--points 1000000] [--batch 2000] [--postgres URL]
 
-Points are written by `service.leases.record`, including fence, lease and commit, in batches of `--batch` as a
+Points are written by `service.leases.record_events`, including fence, lease and commit, in batches of `--batch` as a
 supervisor flushes them. The database at `--postgres` must be empty; it is migrated and filled.
 """
 
@@ -49,7 +49,7 @@ def measure(url: str, names: list[str], points: int, batch: int) -> None:
         events = [point(step, names) for step in range(first, min(steps, first + batch // len(names)))]
         started = time.perf_counter()
         with database.writing() as session:
-            leases.record(session, claim.job_id, claim.attempt, 60, events, "jobs/x/a1")
+            leases.record_events(session, claim.job_id, claim.attempt, 60, events, "jobs/x/a1")
         seconds += time.perf_counter() - started
     rate = points / seconds
 
@@ -74,15 +74,15 @@ def point(step: int, names: list[str]) -> Metrics:
 def start_job(database: Database) -> leases.Claim:
     """Return the claim of a running job on a ready dataset."""
     with database.writing() as session:
-        tenant = keys.tenant(session, "benchmark").id
+        tenant = keys.get_or_create_tenant(session, "benchmark").id
         sha256 = f"{time.time_ns():064x}"
         dataset = datasets.create(session, tenant, name="none", sha256=sha256, size_bytes=1)
         ingestion = leases.claim(session, "data", "benchmark", 60)
         assert ingestion is not None
         report = Result({"splits": {"train": SPLIT}})
-        leases.record(session, ingestion.job_id, 1, 60, [report], "datasets/x/a1")
+        leases.record_events(session, ingestion.job_id, 1, 60, [report], "datasets/x/a1")
         leases.finish(session, ingestion.job_id, 1, "succeeded")
-        jobs.submit(session, tenant, "pretrain", dataset.id, config.parse({"method": {"name": "simclr"}}))
+        jobs.submit(session, tenant, dataset.id, config.parse({"method": {"name": "simclr"}}))
         claim = leases.claim(session, "train", "benchmark", 60)
     assert claim is not None
     return claim

@@ -1,1 +1,1 @@
-"""Migrations: the history of the schema, one for SQLite and PostgreSQL alike."""
+"""Alembic migrations of the database schema, for SQLite and PostgreSQL."""

@@ -1,4 +1,4 @@
-"""Environment: how Alembic meets the database; `service.db.migrate` hands it an open transaction."""
+"""Alembic environment: runs the migrations in the transaction opened by `service.db.migrate`."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -6,12 +6,12 @@ from sqlalchemy import Connection
 from service.db.models import Base
 
 
-def run(connection: Connection) -> None:
+def run_migrations(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
         render_as_batch=connection.dialect.name == "sqlite",  # SQLite alters a table by copying it
-        transactional_ddl=True,  # SQLite can, once the driver's own BEGIN is out of the way (service.db.session)
+        transactional_ddl=True,  # possible in SQLite without the driver's own BEGIN (service.db.session)
         compare_type=True,
         compare_server_default=True,
         include_object=context.config.attributes.get("include_object"),
@@ -20,4 +20,4 @@ def run(connection: Connection) -> None:
         context.run_migrations()
 
 
-run(context.config.attributes["connection"])
+run_migrations(context.config.attributes["connection"])

@@ -1,4 +1,4 @@
-"""The command line of whoever runs the service: `python -m service migrate | bootstrap | check | keys | revision`."""
+"""The administration command: `python -m service migrate | bootstrap | check | keys | revision`."""
 
 import argparse
 import fcntl
@@ -22,14 +22,14 @@ from service.db.session import Database
 from service.errors import Error
 from service.settings import Settings
 
-OWNER = "local"  # of the key that bootstrap makes
+OWNER = "local"  # tenant of the key that bootstrap creates
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    asked = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        return int(asked.run(asked))
+        return int(options.run(options))
     except Error as error:
         print(error.detail, file=sys.stderr)  # noqa: T201
     except (DBAPIError, CommandError) as error:
@@ -38,69 +38,74 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _migrate(asked: argparse.Namespace) -> int:
-    with _database(Settings()) as database:
+def _migrate(options: argparse.Namespace) -> int:
+    with _open_database(Settings()) as database:
         migrate.upgrade(database)
     return 0
 
 
-def _bootstrap(asked: argparse.Namespace) -> int:
-    """Make the schema, the first tenant and its key; write where the service is and the key to credentials.json."""
+def _bootstrap(options: argparse.Namespace) -> int:
+    """Migrate, create the first tenant and its key, and write the URL of the API and the key to credentials.json."""
     settings = Settings()
-    with _alone(settings.data_dir), _database(settings) as database:
+    with _locked(settings.data_dir), _open_database(settings) as database:
         migrate.upgrade(database)
         path = settings.data_dir / "credentials.json"
         with database.writing() as session:
-            key = _known_key(session, path) or keys.create(session, keys.tenant(session, OWNER).id, "first")[1]
-        _write_private(path, {"url": asked.url, "key": key})
+            key = (
+                _read_valid_key(session, path)
+                or keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first")[1]
+            )
+        _write_private(path, {"url": options.url, "key": key})
     return 0
 
 
-def _create_key(asked: argparse.Namespace) -> int:
-    with _database(Settings()) as database, database.writing() as session:
-        _, secret = keys.create(session, keys.tenant(session, asked.owner).id, asked.name)
+def _create_key(options: argparse.Namespace) -> int:
+    with _open_database(Settings()) as database, database.writing() as session:
+        _, secret = keys.create(session, keys.get_or_create_tenant(session, options.owner).id, options.name)
     print(secret)  # noqa: T201
     return 0
 
 
-def _check(asked: argparse.Namespace) -> int:
-    """Tell whether the migrations lead to what the models say."""
-    with _scratch() as database:
-        found = migrate.differences(database)
+def _check(options: argparse.Namespace) -> int:
+    """Return 0 if the migrations produce the schema of the models; else print the differences and return 1."""
+    with _open_scratch_database() as database:
+        found = migrate.find_differences(database)
     for difference in found:
         print(difference, file=sys.stderr)  # noqa: T201
     return 1 if found else 0
 
 
-def _revision(asked: argparse.Namespace) -> int:
-    """Write a revision that leads from the newest one to what the models say."""
-    with _scratch() as database:
-        migrate.revise(database, asked.message)
+def _revision(options: argparse.Namespace) -> int:
+    """Write a revision from the newest one to the schema of the models."""
+    with _open_scratch_database() as database:
+        migrate.revise(database, options.message)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m service", description="Runs on TWOVIEWS_* settings.")
+    parser = argparse.ArgumentParser(
+        prog="python -m service", description="Administer the service, by its TWOVIEWS_* settings."
+    )
     commands = parser.add_subparsers(required=True)
     commands.add_parser("migrate", help="bring the schema to the newest revision").set_defaults(run=_migrate)
-    bootstrap = commands.add_parser("bootstrap", help="migrate, and leave the first key in credentials.json")
-    bootstrap.add_argument("--url", required=True, help="where the API will be")
+    bootstrap = commands.add_parser("bootstrap", help="migrate, and write the first key to credentials.json")
+    bootstrap.add_argument("--url", required=True, help="URL of the API")
     bootstrap.set_defaults(run=_bootstrap)
     check = commands.add_parser("check", help="compare the models with the migrations")
     check.set_defaults(run=_check)
-    revision = commands.add_parser("revision", help="write the migration that the models ask for")
+    revision = commands.add_parser("revision", help="write a migration for the changes of the models")
     revision.add_argument("message")
     revision.set_defaults(run=_revision)
-    create = commands.add_parser("keys", help="bearer keys").add_subparsers(required=True)
-    created = create.add_parser("create", help="print a new key of that owner")
-    created.add_argument("owner")
-    created.add_argument("--name", default="key")
-    created.set_defaults(run=_create_key)
+    key_commands = commands.add_parser("keys", help="bearer keys").add_subparsers(required=True)
+    create = key_commands.add_parser("create", help="print a new key of that owner")
+    create.add_argument("owner")
+    create.add_argument("--name", default="key")
+    create.set_defaults(run=_create_key)
     return parser
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[Database]:
+def _open_database(settings: Settings) -> Iterator[Database]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
     try:
@@ -110,8 +115,8 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 @contextmanager
-def _scratch() -> Iterator[Database]:
-    """A fresh SQLite database with the newest schema."""
+def _open_scratch_database() -> Iterator[Database]:
+    """Open a temporary SQLite database with the newest schema."""
     with tempfile.TemporaryDirectory() as folder:
         database = Database(f"sqlite:///{folder}/scratch.db")
         try:
@@ -122,8 +127,8 @@ def _scratch() -> Iterator[Database]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder while nobody else does; the lock goes with the process."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the folder; the operating system releases it with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -133,8 +138,8 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _known_key(session: Any, path: Path) -> str | None:
-    """Return the key that the file holds, if it still opens the door."""
+def _read_valid_key(session: Any, path: Path) -> str | None:
+    """Return the key in the file, or None if it is missing or no longer valid."""
     try:
         key = json.loads(path.read_bytes())["key"]
         keys.authenticate(session, key)
@@ -144,7 +149,7 @@ def _known_key(session: Any, path: Path) -> str | None:
 
 
 def _write_private(path: Path, content: dict[str, str]) -> None:
-    """Write the file in one step, for its owner's eyes only."""
+    """Write the file atomically, readable by its owner only."""
     tmp = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

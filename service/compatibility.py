@@ -1,4 +1,4 @@
-"""Compatibility: whether a job's config can be run with its dataset and its model, as far as database rows show it."""
+"""Compatibility checks of a job's config with its dataset and its model, by their database rows."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ssl_core.errors import Fault
 
 
 def check_dataset(dataset: Dataset, config: RunConfig) -> None:
-    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the config asks for more than the dataset has."""
+    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the dataset does not meet the config's requirements."""
     needed = config.requirements
     splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
     train: dict[str, Any] = splits.get("train", {})
@@ -26,21 +26,21 @@ def check_dataset(dataset: Dataset, config: RunConfig) -> None:
 
 
 def check_model(card: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise InvalidConfig when the config asks for what the model lacks, or would train it as another network."""
+    """Raise InvalidConfig when the model lacks what the config requires, or has another backbone."""
     needed = config.requirements
     layers = card.get("layers", {needed.layer: 0})
     if needed.layer is not None and needed.layer not in layers:
         raise _invalid("/config/layer", "layer_not_found", requirements.no_such_layer(needed.layer, sorted(layers)))
     if needed.classifier and not card.get("classifier"):
         raise _invalid("/model", "no_classifier", requirements.no_classifier())
-    depth = _head_depth(card, needed.head_layers)
+    depth = _get_head_depth(card, needed.head_layers)
     if needed.head_layers > depth:
         detail = requirements.head_too_short(needed.head_layers, depth)
         raise _invalid("/config/ft_proj_selector", "layer_not_found", detail)
-    for name, theirs in card.get("backbone", {}).items():
-        ours = needed.backbone.get(name, "auto")
-        if ours not in ("auto", theirs):
-            detail = f"The model's backbone has {name} {theirs}, not {ours}."
+    for name, actual in card.get("backbone", {}).items():
+        requested = needed.backbone.get(name, "auto")
+        if requested not in ("auto", actual):
+            detail = f"The model's backbone has {name} {actual}, not {requested}."
             raise _invalid(f"/config/backbone/{name}", "another_network", detail)
 
 
@@ -60,22 +60,24 @@ def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:
 
 
 def _check_rows(splits: Mapping[str, Any], needed: Requirements) -> None:
-    """Raise when a row is beyond the dataset; whether it is a labelled training image is checked by the run."""
+    """Raise when a row is out of range; whether it is a labelled training image is checked by the run."""
     images = sum(split.get("images", 0) for split in splits.values())
-    beyond = next((place for place, row in enumerate(needed.label_rows) if row >= images), None)
-    if beyond is not None:
-        detail = f"label_rows holds {needed.label_rows[beyond]}, but the dataset has {images} images, numbered from 0."
-        raise _invalid(f"/config/label_rows/{beyond}", "row_not_found", detail)
+    invalid = next((place for place, row in enumerate(needed.label_rows) if row >= images), None)
+    if invalid is not None:
+        detail = (
+            f"label_rows contains {needed.label_rows[invalid]}, but the dataset has {images} images, numbered from 0."
+        )
+        raise _invalid(f"/config/label_rows/{invalid}", "row_not_found", detail)
 
 
 def _has_classes(split: Mapping[str, Any]) -> bool:
-    """Whether it has labelled images of two classes."""
+    """Whether the split has labelled images of at least two classes."""
     return len([count for count in split.get("per_class", []) if count]) >= 2
 
 
-def _head_depth(card: Mapping[str, Any], unknown: int) -> int:
-    """The number of layers of the model's head; `unknown` for a card that does not describe it."""
-    return len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else unknown
+def _get_head_depth(card: Mapping[str, Any], default: int) -> int:
+    """Return the number of layers of the model's head, or `default` when the card does not describe it."""
+    return len((card["projector"] or {"widths": [0]})["widths"]) - 1 if "projector" in card else default
 
 
 def _invalid(pointer: str, code: str, detail: str) -> InvalidConfig:

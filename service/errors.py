@@ -1,4 +1,4 @@
-"""Errors: each is a sentence with a status and a code, written once.
+"""Errors of the service: each has an HTTP status, a code and a default sentence.
 
 The class name in snake case is the `code`; its docstring is the default `detail`.
 
@@ -37,43 +37,43 @@ class BadRequest(Error):
 
 
 class Unauthorized(Error):
-    """A valid key is needed: Authorization: Bearer <key>."""
+    """A valid key is required: Authorization: Bearer <key>."""
 
     status, title = 401, "Unauthorized"
 
 
 class NotFound(Error):
-    """There is no such thing here."""
+    """There is no such resource."""
 
     status, title = 404, "Not found"
 
 
 class Conflict(Error):
-    """The thing is not in a state that allows this."""
+    """The resource is not in a state that allows this."""
 
     status, title = 409, "Conflict"
 
 
 class TooLarge(Error):
-    """The body is larger than this service takes."""
+    """The body is larger than the limit of this service."""
 
     status, title = 413, "Too large"
 
 
 class UnsupportedMedia(Error):
-    """The body is of a type that this call does not take."""
+    """The media type of the body is not supported by this route."""
 
     status, title = 415, "Unsupported media type"
 
 
 class Unprocessable(Error):
-    """The request is well-formed but asks for something impossible."""
+    """The request is well-formed but cannot be processed."""
 
     status, title = 422, "Unprocessable"
 
 
 class Unavailable(Error):
-    """The service cannot do this right now; try again."""
+    """The service is temporarily unavailable; try again."""
 
     status, title = 503, "Unavailable"
 
@@ -86,7 +86,7 @@ class MissingKey(Unauthorized):
 
 
 class WrongKey(Unauthorized):
-    """This key is not known, or was revoked."""
+    """This key is unknown or revoked."""
 
 
 class NoSuchKey(NotFound):
@@ -105,7 +105,7 @@ class DatasetNotReady(Conflict):
 
 
 class DatasetFailed(Conflict):
-    """The dataset could not be read; its `error` says why."""
+    """The dataset could not be ingested; its `error` has the reasons."""
 
 
 class DatasetInUse(Conflict):
@@ -117,7 +117,7 @@ class EmptyUpload(Unprocessable):
 
 
 class StorageAway(Unavailable):
-    """The storage cannot take this now: it is full, or it is gone."""
+    """The storage cannot be written: it is full or unavailable."""
 
 
 # --- jobs --------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class UnknownKind(Unprocessable):
 
 
 class InvalidConfig(Unprocessable):
-    """The config is not one that can run."""
+    """The config is invalid."""
 
 
 class LabelsNeeded(Unprocessable):
@@ -144,11 +144,11 @@ class BatchTooLarge(Unprocessable):
 
 
 class ModelNeeded(Unprocessable):
-    """This kind of job evaluates a model: name one in `model`."""
+    """This kind of job needs a model: set `model`."""
 
 
 class ParentFailed(Conflict):
-    """The job that was to make the model ended without one."""
+    """The job named as the model ended without making one."""
 
 
 # --- models ------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class ModelNotFound(NotFound):
 
 
 class ModelNotReady(Conflict):
-    """The job that makes this model has not finished."""
+    """The job that makes this model has not succeeded yet."""
 
 
 class ArtifactNotFound(NotFound):
@@ -170,7 +170,7 @@ class ArtifactNotFound(NotFound):
 
 
 class InvalidRequest(Unprocessable):
-    """The request does not have the form that this call takes."""
+    """The request is invalid."""
 
 
 class IdempotencyMismatch(Unprocessable):
@@ -178,7 +178,7 @@ class IdempotencyMismatch(Unprocessable):
 
 
 class IdempotencyInFlight(Conflict):
-    """A request with this Idempotency-Key is still being answered."""
+    """A request with this Idempotency-Key is still being processed."""
 
 
 class DatabaseFull(Unavailable):
@@ -189,15 +189,15 @@ class DatabaseFull(Unavailable):
 
 
 class NotAnImage(Unprocessable):
-    """These bytes are not an image that can be read."""
+    """The file is not a readable image."""
 
 
 class TooManyImages(TooLarge):
-    """More images than one request may carry."""
+    """The request has too many images."""
 
 
 class ImageTooLarge(TooLarge):
-    """An image is larger than this service takes."""
+    """An image is larger than the limit of this service."""
 
 
 class LayerNotFound(Unprocessable):
@@ -224,4 +224,4 @@ class ModelDamaged(Conflict):
 
 
 class NotReady(Unavailable):
-    """Something that the service needs is missing."""
+    """A dependency of the service is missing."""

@@ -1,4 +1,4 @@
-"""Idempotency: what was answered to a request's Idempotency-Key, so that the request sent again does nothing twice."""
+"""Idempotency: stored responses by Idempotency-Key, so that a repeated request is processed once."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -15,61 +15,66 @@ from service.errors import IdempotencyInFlight, IdempotencyMismatch
 HOURS = 24.0
 MAX_KEY = 255  # characters
 WAIT_SECONDS = 5
-_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's word for a lock_timeout that is over
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's error code for an expired lock_timeout
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered."""
+class StoredResponse:
+    """The response to the first request with a key."""
 
     status: int
     location: str | None
     body: Json
 
 
-# Asked with every POST that has a key, and built once.
-_STALE = Idempotency.created_at < now() - bindparam("seconds", type_=Double)
-_KEPT = select(Idempotency, _STALE).where(
+# Built once: executed for every POST with a key.
+_IS_EXPIRED = Idempotency.created_at < now() - bindparam("seconds", type_=Double)
+_SELECT_RESPONSE = select(Idempotency, _IS_EXPIRED).where(
     Idempotency.tenant_id == bindparam("tenant_id"), Idempotency.key == bindparam("key")
 )
-_KEEP = insert(Idempotency).values(created_at=now())
+_INSERT_RESPONSE = insert(Idempotency).values(created_at=now())
 
 
-def recall(session: Session, tenant_id: str, key: str, fingerprint: str, hours: float = HOURS) -> Answer | None:
-    """Return what was answered to this key, or None: then do the work and `remember`, in this same transaction.
+def find_response(
+    session: Session, tenant_id: str, key: str, fingerprint: str, hours: float = HOURS
+) -> StoredResponse | None:
+    """Return the stored response for this key, or None: then process the request and `store_response` in the same
+    transaction.
 
-    Two who come at once with the same key are served one after the other, so the second is told what the first was.
-    `fingerprint` is the SHA-256 (hex) of method, path and body. Raises InvalidRequest, IdempotencyMismatch, and
-    IdempotencyInFlight when the first takes longer than five seconds.
+    Concurrent requests with the same key are serialized, so the second gets the response to the first. `fingerprint` is
+    the SHA-256 (hex) of method, path and body. Raises InvalidRequest, IdempotencyMismatch, and IdempotencyInFlight when
+    the first takes longer than five seconds.
     """
-    text.line(key, "Idempotency-Key", MAX_KEY)
-    _queue_up(session, tenant_id, key)
-    found = session.execute(_KEPT, {"tenant_id": tenant_id, "key": key, "seconds": hours * 3600}).one_or_none()
+    text.check_line(key, "Idempotency-Key", MAX_KEY)
+    _lock_key(session, tenant_id, key)
+    found = session.execute(
+        _SELECT_RESPONSE, {"tenant_id": tenant_id, "key": key, "seconds": hours * 3600}
+    ).one_or_none()
     if found is None:
         return None
-    row, forgotten = found
-    if forgotten:
+    row, is_expired = found
+    if is_expired:
         session.delete(row)
         session.flush()
         return None
     if row.fingerprint != fingerprint:
         raise IdempotencyMismatch
-    return Answer(row.status, row.location, row.body)
+    return StoredResponse(row.status, row.location, row.body)
 
 
-def remember(session: Session, tenant_id: str, key: str, fingerprint: str, answer: Answer) -> None:
-    """Write down what will be answered to this key, if this transaction is committed."""
-    row = {"tenant_id": tenant_id, "key": key, "fingerprint": fingerprint, **asdict(answer)}
-    session.connection().execute(_KEEP, row)
+def store_response(session: Session, tenant_id: str, key: str, fingerprint: str, response: StoredResponse) -> None:
+    """Store the response for this key, in the caller's transaction."""
+    row = {"tenant_id": tenant_id, "key": key, "fingerprint": fingerprint, **asdict(response)}
+    session.connection().execute(_INSERT_RESPONSE, row)
 
 
-def forget(session: Session, hours: float = HOURS) -> None:
-    """Drop what is older than `hours`."""
+def delete_expired(session: Session, hours: float = HOURS) -> None:
+    """Delete the responses older than `hours`."""
     session.execute(delete(Idempotency).where(Idempotency.created_at < now() - hours * 3600))
 
 
-def _queue_up(session: Session, tenant_id: str, key: str) -> None:
-    """Wait until no other transaction works under this key. On SQLite there is one writer at a time anyway."""
+def _lock_key(session: Session, tenant_id: str, key: str) -> None:
+    """Lock the key until the end of the transaction. SQLite needs no lock: it has one writer at a time."""
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         return

@@ -1,4 +1,4 @@
-"""Keys: who owns what, and the bearer keys that prove it. Only a key's SHA-256 is kept."""
+"""API keys: bearer tokens of tenants, stored as their SHA-256."""
 
 import hashlib
 import secrets
@@ -18,25 +18,29 @@ from service.errors import NoSuchKey, WrongKey
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who is asking."""
+    """The tenant and the key of an authenticated request."""
 
     tenant_id: str
     key_id: str
 
 
-def tenant(session: Session, name: str) -> Tenant:
-    """Return the tenant of that name, made now when there is none. Two who ask at once get the same one."""
+def get_or_create_tenant(session: Session, name: str) -> Tenant:
+    """Return the tenant of that name, created if missing. Concurrent calls return the same one."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    row = {"id": ids.new("ten"), "name": text.line(name, "/name"), "created_at": now()}
+    row = {"id": ids.new("ten"), "name": text.check_line(name, "/name"), "created_at": now()}
     session.execute(insert(Tenant).values(row).on_conflict_do_nothing(index_elements=["name"]))
     return session.execute(select(Tenant).where(Tenant.name == name)).scalar_one()
 
 
 def create(session: Session, tenant_id: str, name: str) -> tuple[Key, str]:
-    """Return a new key and its secret, which is shown now and never again."""
+    """Create a key; return it and its secret, which is not stored."""
     secret = "tv_" + secrets.token_urlsafe(32)
     key = Key(
-        id=ids.new("key"), tenant_id=tenant_id, name=text.line(name, "/name"), sha256=_digest(secret), created_at=now()
+        id=ids.new("key"),
+        tenant_id=tenant_id,
+        name=text.check_line(name, "/name"),
+        sha256=_digest(secret),
+        created_at=now(),
     )
     session.add(key)
     session.flush()
@@ -45,29 +49,29 @@ def create(session: Session, tenant_id: str, name: str) -> tuple[Key, str]:
 
 
 def authenticate(session: Session, secret: str) -> Identity:
-    """Return who holds this key. Raises WrongKey."""
-    row = session.execute(_HOLDER, {"sha256": _digest(secret)}).one_or_none()
+    """Return the identity of the key with this secret. Raises WrongKey."""
+    row = session.execute(_SELECT_IDENTITY, {"sha256": _digest(secret)}).one_or_none()
     if row is None:
         raise WrongKey
     return Identity(row[0], row[1])
 
 
-# Asked with every request, and built once.
-_HOLDER = select(Key.tenant_id, Key.id).where(Key.sha256 == bindparam("sha256"), Key.revoked_at.is_(None))
+# Built once: executed for every request.
+_SELECT_IDENTITY = select(Key.tenant_id, Key.id).where(Key.sha256 == bindparam("sha256"), Key.revoked_at.is_(None))
 
 
 def list_(session: Session, tenant_id: str) -> Sequence[Key]:
-    """Return the tenant's keys, newest first, the revoked ones too."""
+    """Return the tenant's keys, newest first, revoked ones included."""
     return session.scalars(select(Key).where(Key.tenant_id == tenant_id).order_by(Key.id.desc())).all()
 
 
 def revoke(session: Session, tenant_id: str, key_id: str) -> Key:
-    """Make the key useless from now on; a revoked key stays as it was. Raises NoSuchKey."""
-    if not ids.plausible(key_id):
+    """Revoke the key; idempotent. Raises NoSuchKey."""
+    if not ids.is_valid(key_id):
         raise NoSuchKey
-    mine = (Key.id == key_id, Key.tenant_id == tenant_id)
-    session.execute(update(Key).where(*mine, Key.revoked_at.is_(None)).values(revoked_at=now()))
-    key = session.execute(select(Key).where(*mine)).scalar_one_or_none()
+    conditions = (Key.id == key_id, Key.tenant_id == tenant_id)
+    session.execute(update(Key).where(*conditions, Key.revoked_at.is_(None)).values(revoked_at=now()))
+    key = session.execute(select(Key).where(*conditions)).scalar_one_or_none()
     if key is None:
         raise NoSuchKey
     return key

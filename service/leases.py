@@ -1,6 +1,6 @@
-"""Leases: the runner's side of jobs. A claim holds a job for a while and numbers the attempt; every later write of the
-runner names that attempt, and finds no row once the job has been taken back. A queued job with a lease is one that
-nobody may have yet: its last attempt came to nothing, and what was in its way may need a moment to go.
+"""Leases: the worker's side of jobs. A claim leases a job for some seconds and numbers the attempt; every write of the
+worker names that attempt, and matches no row once the job has been reclaimed. A queued job with a lease cannot be
+claimed before the lease expires: it is retried with a delay after an attempt without progress.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from service import lifecycle
-from service import record as recording
-from service.db.models import HELD, Checkpoint, Dataset, Job, Json, Model
+from service import event_handlers, lifecycle
+from service.db.models import Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
+from service.db.statuses import HELD, JobStatus
+from service.kinds import IMPORT, INGEST
 from service.lifecycle import Ending
-from service.models import IMPORT
 from service.settings import Settings
 from ssl_core.events import Event
 
 Signal = Literal["run", "cancel", "pause"]
 NO_PROGRESS = "no_progress"
-MOST_DOUBLINGS = 6  # of the pause after an attempt without progress
-_SIGNALS: dict[str, Signal] = {"running": "run", "cancelling": "cancel", "pausing": "pause"}
+MOST_DOUBLINGS = 6  # of the delay after an attempt without progress
+_SIGNALS: dict[str, Signal] = {JobStatus.RUNNING: "run", JobStatus.CANCELLING: "cancel", JobStatus.PAUSING: "pause"}
 
 
 class LeaseLost(Exception):
-    """The job is no longer this runner's: it was taken back, or it has ended."""
+    """The job is no longer leased to this attempt: it was reclaimed, or it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """A file to go on from; `path` is relative to the storage root."""
+    """A checkpoint file to resume from; `path` is relative to the storage root."""
 
     path: str
     sha256: str
@@ -48,40 +48,35 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job to run, as it was when it was claimed. Paths are relative to the storage root."""
+    """A job to run, as of its claim. Paths are relative to the storage root."""
 
     job_id: str
     tenant_id: str
     kind: str
     attempt: int
-    config: Json  # with `kind`; the resolved one once there is one
+    config: Json  # with `kind`; the resolved config if there is one
     dataset_id: str | None
     dataset_path: str | None
     upload: Upload | None
     model_path: str | None
-    checkpoints: tuple[CheckpointRef, ...]  # the furthest first
-    provenance: Json  # what a model's card says of its origin
-
-    @property
-    def checkpoint(self) -> CheckpointRef | None:
-        """The furthest checkpoint."""
-        return self.checkpoints[0] if self.checkpoints else None
+    checkpoints: tuple[CheckpointRef, ...]  # the highest step first
+    provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
 
 
 def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Claim | None:
-    """Take the best queued job (priority, then age) of the queue, or None: one conditional UPDATE decides."""
-    best = (
+    """Claim the first queued job (by priority, then age) of the queue, or return None. It is one conditional UPDATE."""
+    first = (
         select(Job.id)
-        .where(Job.queue == queue, _due())
+        .where(Job.queue == queue, _is_claimable())
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     )
-    taken = (
+    statement = (
         update(Job)
-        .where(Job.id == best.scalar_subquery(), _due())
+        .where(Job.id == first.scalar_subquery(), _is_claimable())
         .values(
-            status="running",
+            status=JobStatus.RUNNING,
             attempt=Job.attempt + 1,
             attempt_progress=False,
             lease_until=now() + lease_seconds,
@@ -91,20 +86,15 @@ def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Cl
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    job = session.scalars(taken).one_or_none()
+    job = session.scalars(statement).one_or_none()
     if job is None:
         return None
-    lifecycle.move(session, job, "running", f"Attempt {job.attempt} runs on {worker}.", worker=worker)
+    lifecycle.set_status(session, job, JobStatus.RUNNING, f"Attempt {job.attempt} runs on {worker}.", worker=worker)
     session.flush()
-    return _claim(session, job)
+    return _build_claim(session, job)
 
 
-def renew(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Signal:
-    """Hold the job for another `lease_seconds` from now; return what its user wants. Raises LeaseLost."""
-    return _SIGNALS[_held(session, job_id, attempt, lease_seconds).status]
-
-
-def record(
+def record_events(
     session: Session,
     job_id: str,
     attempt: int,
@@ -112,34 +102,35 @@ def record(
     events: Sequence[Event],
     attempt_path: str,
 ) -> Signal:
-    """Renew the lease and store the events, in order, with paths made relative to the storage root by `attempt_path`.
+    """Renew the lease, store the events, and return the signal for the trainer. `attempt_path` is that of the attempt,
+    relative to the storage root.
 
-    Raises LeaseLost, and `service.record.BadEvent` for an event that cannot be stored, of which nothing is.
+    Raises LeaseLost, and `service.event_handlers.BadEvent` when an event cannot be stored: then the caller rolls back.
     """
-    job = _held(session, job_id, attempt, lease_seconds)
-    recording.store(session, job, events, attempt_path)
+    job = _renew(session, job_id, attempt, lease_seconds)
+    event_handlers.handle_events(session, job, events, attempt_path)
     return _SIGNALS[job.status]
 
 
-def disown(session: Session, job_id: str, attempt: int, path: str, lease_seconds: float) -> None:
-    """Forget a checkpoint whose file is not as it was written, so that it crowds out none that is. Raises LeaseLost."""
-    _held(session, job_id, attempt, lease_seconds)
+def delete_checkpoint(session: Session, job_id: str, attempt: int, path: str, lease_seconds: float) -> None:
+    """Delete the row of a checkpoint whose file is damaged, so that intact ones are kept instead. Raises LeaseLost."""
+    _renew(session, job_id, attempt, lease_seconds)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path == path))
 
 
 def finish(session: Session, job_id: str, attempt: int, status: Ending, error: Json | None = None) -> None:
     """End the job; `error` is {"code", "detail", …} of a failed one. Raises LeaseLost.
 
-    An ingestion's dataset becomes ready or failed with it, and jobs that wait for this one are told.
+    The dataset of an ingestion becomes ready or failed with it; jobs that wait for this one are queued or failed.
     """
-    job = _held(session, job_id, attempt, 0)
+    job = _renew(session, job_id, attempt, 0)
     detail = str(error.get("detail", "")) if error else ""
     lifecycle.end(session, job, status, detail or f"The job {_WORDS[status]}.", error)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """With attempts that come to nothing: so many in a row end the job, and after each it waits, twice as long."""
+    """So many attempts in a row without progress fail the job; the delay after each is twice the one before."""
 
     attempts: int = 3
     seconds: float = 0  # after the first
@@ -157,20 +148,20 @@ def release(
     reason: str,
     counts: bool,
     waits: bool = False,
-    patience: RetryPolicy = RetryPolicy(),
+    policy: RetryPolicy = RetryPolicy(),
 ) -> str:
-    """Give the job back, `queued` again, and return its new status. Raises LeaseLost.
+    """End the attempt: return the job to its queue, or end it, and return its new status. Raises LeaseLost.
 
-    With `counts` (a fault of the machinery, not a stop of ours) an attempt without progress tries our `patience`. With
-    `waits` the job rests as after the first of those, however often. A job being cancelled is cancelled, one being
-    paused is paused.
+    counts: whether an attempt without progress counts towards `policy`; it does unless the worker was asked to stop.
+    waits: whether the job is retried after the first delay of `policy`, however often. A job being cancelled is
+    cancelled, one being paused is paused.
     """
-    job = _held(session, job_id, attempt, 0)
-    return _give_back(session, job, reason, counts, patience, waits)
+    job = _renew(session, job_id, attempt, 0)
+    return _release(session, job, reason, counts, policy, waits)
 
 
-def reap(session: Session, patience: RetryPolicy = RetryPolicy()) -> list[str]:
-    """Take back every job whose lease has run out; return their ids."""
+def reap(session: Session, policy: RetryPolicy = RetryPolicy()) -> list[str]:
+    """Reclaim every job whose lease has expired; return their ids."""
     expired = (
         select(Job)
         .where(Job.status.in_(HELD), Job.lease_until < now())
@@ -181,69 +172,62 @@ def reap(session: Session, patience: RetryPolicy = RetryPolicy()) -> list[str]:
     )
     jobs = session.scalars(expired).all()
     for job in jobs:
-        _give_back(session, job, f"Nothing was heard of attempt {job.attempt} for too long.", True, patience)
+        _release(session, job, f"The lease of attempt {job.attempt} expired.", True, policy)
     return [job.id for job in jobs]
 
 
-def wake(session: Session) -> int:
-    """Tell every waiting job whose parent has ended; return how many there were. A backstop: `finish` tells them."""
-    return lifecycle.wake(session)
+def count_pending(session: Session) -> dict[str, int]:
+    """Return the number of jobs that can be claimed, by queue; a queue without any is left out."""
+    query = select(Job.queue, func.count()).where(_is_claimable()).group_by(Job.queue)
+    return {row[0]: row[1] for row in session.execute(query)}
 
 
-def pending(session: Session) -> dict[str, int]:
-    """Return how many jobs may be claimed, by queue; a queue without any is left out."""
-    counted = select(Job.queue, func.count()).where(_due()).group_by(Job.queue)
-    return {row[0]: row[1] for row in session.execute(counted)}
+_WORDS = {JobStatus.SUCCEEDED: "succeeded", JobStatus.FAILED: "failed", JobStatus.CANCELLED: "was cancelled"}
 
 
-_WORDS = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+def _is_claimable() -> ColumnElement[bool]:
+    return and_(Job.status == JobStatus.QUEUED, or_(Job.lease_until.is_(None), Job.lease_until <= now()))
 
 
-def _due() -> ColumnElement[bool]:
-    return and_(Job.status == "queued", or_(Job.lease_until.is_(None), Job.lease_until <= now()))
-
-
-def _held(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
-    """Renew the lease and return the job, locked, when it is still this attempt's. Raises LeaseLost."""
-    fenced = (
+def _renew(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:
+    """Renew the lease and return the job, its row locked. Raises LeaseLost when the attempt does not hold it."""
+    statement = (
         update(Job)
         .where(Job.id == job_id, Job.attempt == attempt, Job.status.in_(HELD))
         .values(lease_until=now() + lease_seconds)
         .returning(Job)
         .execution_options(synchronize_session=False, populate_existing=True)
     )
-    job = session.scalars(fenced).one_or_none()
+    job = session.scalars(statement).one_or_none()
     if job is None:
-        raise LeaseLost(f"{job_id} is no longer held by attempt {attempt}")
+        raise LeaseLost(f"{job_id} is no longer leased to attempt {attempt}")
     return job
 
 
-def _give_back(
-    session: Session, job: Job, reason: str, counts: bool, patience: RetryPolicy, waits: bool = False
-) -> str:
-    if job.status == "cancelling":
-        lifecycle.end(session, job, "cancelled", reason)
+def _release(session: Session, job: Job, reason: str, counts: bool, policy: RetryPolicy, waits: bool = False) -> str:
+    if job.status == JobStatus.CANCELLING:
+        lifecycle.end(session, job, JobStatus.CANCELLED, reason)
         return job.status
     if counts:
         job.fruitless = 0 if job.attempt_progress else job.fruitless + 1
-    if job.fruitless >= patience.attempts:
+    if job.fruitless >= policy.attempts:
         detail = f"{job.fruitless} attempts in a row made no progress; the last: {reason}"
-        lifecycle.end(session, job, "failed", detail, {"code": NO_PROGRESS, "detail": detail})
+        lifecycle.end(session, job, JobStatus.FAILED, detail, {"code": NO_PROGRESS, "detail": detail})
         return job.status
     job.lease_until = job.worker = None
-    status = "paused" if job.status == "pausing" else "queued"
+    status = JobStatus.PAUSED if job.status == JobStatus.PAUSING else JobStatus.QUEUED
     doublings = min(job.fruitless - 1, MOST_DOUBLINGS) if counts else 0
-    if status == "queued" and (waits or (counts and job.fruitless)) and patience.seconds:
-        pause = patience.seconds * 2**doublings
-        job.lease_until = clock(session) + pause
-        reason = f"{reason.rstrip('.')}. Tries again in {pause:g} s."
+    if status == JobStatus.QUEUED and (waits or (counts and job.fruitless)) and policy.seconds:
+        delay = policy.seconds * 2**doublings
+        job.lease_until = clock(session) + delay
+        reason = f"{reason.rstrip('.')}. Retried in {delay:g} s."
     level = "warning" if counts or waits else "info"
-    lifecycle.move(session, job, status, reason, level)
+    lifecycle.set_status(session, job, status, reason, level)
     session.flush()
     return job.status
 
 
-def _claim(session: Session, job: Job) -> Claim:
+def _build_claim(session: Session, job: Job) -> Claim:
     dataset = session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
     model = session.scalars(select(Model).where(Model.id == job.model_id)).one_or_none() if job.model_id else None
     return Claim(
@@ -254,28 +238,28 @@ def _claim(session: Session, job: Job) -> Claim:
         config={**(job.resolved or job.config), "kind": job.kind},
         dataset_id=job.dataset_id,
         dataset_path=dataset.path if dataset is not None else None,
-        upload=_upload(job, dataset),
+        upload=_find_upload(job, dataset),
         model_path=model.path if model is not None else None,
-        checkpoints=_checkpoints(session, job.id),
-        provenance=_provenance(job, dataset, model),
+        checkpoints=_list_checkpoints(session, job.id),
+        provenance=_build_provenance(job, dataset, model),
     )
 
 
-def _upload(job: Job, dataset: Dataset | None) -> Upload | None:
+def _find_upload(job: Job, dataset: Dataset | None) -> Upload | None:
     if job.kind == IMPORT:
         return Upload(job.tenant_id, job.config["upload"]["sha256"])
-    return Upload(job.tenant_id, dataset.sha256) if job.kind == "ingest" and dataset is not None else None
+    return Upload(job.tenant_id, dataset.sha256) if job.kind == INGEST and dataset is not None else None
 
 
-def _provenance(job: Job, dataset: Dataset | None, model: Model | None) -> Json:
-    """Return what a model's card is to say of its origin (`ssl_core.serialization.provenance`)."""
+def _build_provenance(job: Job, dataset: Dataset | None, model: Model | None) -> Json:
+    """Return the origin of the job's model, for its model card."""
     data = {"licence": job.user_metadata.get("licence")}
     data |= {"id": dataset.id, "name": dataset.name} if dataset is not None else {}
     start = {"id": model.id, "name": model.name} if model is not None else None
     return {"job": job.id, "name": job.name, "dataset": {k: v for k, v in data.items() if v}, "model": start}
 
 
-def _checkpoints(session: Session, job_id: str) -> tuple[CheckpointRef, ...]:
+def _list_checkpoints(session: Session, job_id: str) -> tuple[CheckpointRef, ...]:
     query: Any = select(Checkpoint.path, Checkpoint.sha256, Checkpoint.step).where(Checkpoint.job_id == job_id)
     rows = session.execute(query.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())).all()
     return tuple(CheckpointRef(*row) for row in rows)

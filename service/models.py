@@ -1,4 +1,4 @@
-"""Models: what finished runs left, and imports. A model shows itself once the job that made it has succeeded."""
+"""Models: import, get and list. A model is visible once the job that made it has succeeded."""
 
 from dataclasses import dataclass
 
@@ -7,28 +7,26 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, text
 from service.db import ids
-from service.db.models import TERMINAL, Job, Json, Model
+from service.db.models import Job, Json, Model
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
+from service.db.statuses import TERMINAL, JobStatus
 from service.errors import ModelNotFound, ModelNotReady, ParentFailed
-from ssl_core.config import KINDS, Import
+from service.kinds import IMPORT, MODEL_KINDS
+from ssl_core.config import Import
 from ssl_core.errors import Fault
-
-IMPORT = "import"  # the kind of job that makes a model of uploaded weights; POST /jobs knows none such
-# The kinds of job that make a model.
-MAKERS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if config.trains)})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a job's model comes from: a model that is there, or the job that is to make it."""
+    """The source of a job's input model: an existing model, or the job that will make it."""
 
     model_id: str | None
     parent_id: str | None
 
 
-def create(session: Session, tenant_id: str, *, name: str, sha256: str, size_bytes: int, config: Import) -> Job:
-    """Return the job that makes a model of weights that were received, queued; they are at `Storage.upload_path`.
+def submit_import(session: Session, tenant_id: str, *, name: str, sha256: str, size_bytes: int, config: Import) -> Job:
+    """Queue the job that makes a model of uploaded weights, which the caller has put at `Storage.upload_path`.
 
     Raises InvalidRequest.
     """
@@ -37,75 +35,77 @@ def create(session: Session, tenant_id: str, *, name: str, sha256: str, size_byt
         tenant_id=tenant_id,
         kind=IMPORT,
         queue="data",
-        name=text.line(name, "/name"),
+        name=text.check_line(name, "/name"),
         config={**config.model_dump(mode="json"), "upload": {"sha256": sha256, "size_bytes": size_bytes}},
         user_metadata={},
         priority=0,
-        status="queued",
+        status=JobStatus.QUEUED,
         created_at=clock(session),
     )
-    lifecycle.begin(session, job, "Waits for a worker.")
+    lifecycle.insert(session, job, "Waits for a worker.")
     return job
 
 
 def get(session: Session, tenant_id: str, name: str) -> Model:
-    """Return the tenant's model, named by its id or by the id of the job that made it.
+    """Return the tenant's model by its id or by the id of the job that made it.
 
-    Raises ModelNotFound; ModelNotReady while the job goes on; ParentFailed when it ended without a model.
+    Raises ModelNotFound; ModelNotReady until the job ends; ParentFailed when it ended without a model.
     """
-    found = source(session, tenant_id, name, hold=False)
+    found = find_source(session, tenant_id, name, lock=False)
     if found.model_id is None:
         raise ModelNotReady
     return session.scalars(select(Model).where(Model.id == found.model_id)).one()
 
 
-def card(session: Session, model_id: str) -> Json:
-    """Return all that the run wrote down about a model that is there."""
+def get_card(session: Session, model_id: str) -> Json:
+    """Return the model card of an existing model."""
     return session.execute(select(Model.card).where(Model.id == model_id)).scalar_one()
 
 
 def list_(session: Session, tenant_id: str, after: str | None = None, limit: int = 20) -> Page[Model]:
     """Return the tenant's models, newest first."""
-    return newest_first(session, _shown(tenant_id), Model.id, after, limit)
+    return newest_first(session, _select_visible(tenant_id), Model.id, after, limit)
 
 
-def source(session: Session, tenant_id: str, name: str, *, hold: bool = True) -> Source:
-    """Return where the model `name` (a `mdl_` or a `job_` id) is to be had.
+def find_source(session: Session, tenant_id: str, name: str, *, lock: bool = True) -> Source:
+    """Return the source of the model `name` (a `mdl_` or a `job_` id).
 
-    With `hold`, a job that goes on cannot end before we commit, so that it will see who waits for it. Raises
-    ModelNotFound; ModelNotReady for a `mdl_` id whose job goes on; ParentFailed when the job left no model.
+    `lock` keeps a running job from ending before the commit, so that its end includes the job submitted here. Raises
+    ModelNotFound; ModelNotReady for a `mdl_` id whose job has not ended; ParentFailed when the job made no model.
     """
-    if not ids.plausible(name):
+    if not ids.is_valid(name):
         raise _not_found()
     if name.startswith("job_"):
-        return _from_job(session, tenant_id, name, hold)
-    return _from_model(session, tenant_id, name)
+        return _source_from_job(session, tenant_id, name, lock)
+    return _source_from_model(session, tenant_id, name)
 
 
-def _shown(tenant_id: str) -> Select[Model]:
-    made = and_(Job.id == Model.job_id, Job.status == "succeeded")
-    return select(Model).join(Job, made).where(Model.tenant_id == tenant_id)
+def _select_visible(tenant_id: str) -> Select[Model]:
+    of_succeeded = and_(Job.id == Model.job_id, Job.status == JobStatus.SUCCEEDED)
+    return select(Model).join(Job, of_succeeded).where(Model.tenant_id == tenant_id)
 
 
-def _from_model(session: Session, tenant_id: str, name: str) -> Source:
-    maker = select(Model.job_id, Job.status).join(Job, Job.id == Model.job_id)
-    row = session.execute(maker.where(Model.tenant_id == tenant_id, Model.id == name)).one_or_none()
+def _source_from_model(session: Session, tenant_id: str, name: str) -> Source:
+    query = select(Model.job_id, Job.status).join(Job, Job.id == Model.job_id)
+    row = session.execute(query.where(Model.tenant_id == tenant_id, Model.id == name)).one_or_none()
     if row is None:
         raise _not_found()
-    if row.status != "succeeded":
+    if row.status != JobStatus.SUCCEEDED:
         raise ModelNotReady
     return Source(name, row.job_id)
 
 
-def _from_job(session: Session, tenant_id: str, name: str, hold: bool) -> Source:
-    mine = select(Job).where(Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MAKERS))
-    mine = mine.with_for_update(read=True) if hold else mine
-    job = session.scalars(mine.execution_options(populate_existing=True)).one_or_none()
+def _source_from_job(session: Session, tenant_id: str, name: str, lock: bool) -> Source:
+    query = select(Job).where(Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MODEL_KINDS))
+    query = query.with_for_update(read=True) if lock else query
+    job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if job is None:
         raise _not_found()
-    if job.status in TERMINAL and (job.status != "succeeded" or job.made_model_id is None):
-        raise ParentFailed(errors=[Fault(pointer="/model", code="parent_failed", detail=f"It ended as {job.status}.")])
-    return Source(job.made_model_id if job.status == "succeeded" else None, job.id)
+    if job.status in TERMINAL and (job.status != JobStatus.SUCCEEDED or job.made_model_id is None):
+        raise ParentFailed(
+            errors=[Fault(pointer="/model", code="parent_failed", detail=f"The job ended as {job.status}.")]
+        )
+    return Source(job.made_model_id if job.status == JobStatus.SUCCEEDED else None, job.id)
 
 
 def _not_found() -> ModelNotFound:

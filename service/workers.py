@@ -1,4 +1,4 @@
-"""Workers: which were seen lately, so that the service knows whether anybody would run a job."""
+"""Worker heartbeats: the workers that were seen recently, for the health check."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from sqlalchemy.orm import Session
 from service.db.models import Worker
 from service.db.session import now
 
-FORGOTTEN_SECONDS = 7 * 86_400
+KEPT_SECONDS = 7 * 86_400
 
 
-def seen(session: Session, name: str, queue: str) -> None:
-    """Write down that the worker of that queue is there."""
+def record_heartbeat(session: Session, name: str, queue: str) -> None:
+    """Store the current time as that of the worker's last heartbeat."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = insert(Worker).values(name=name, queue=queue, seen_at=now())
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"queue": queue, "seen_at": now()}))
 
 
-def lately(session: Session, seconds: float) -> Sequence[Worker]:
-    """Return the workers seen within so many seconds, by name."""
+def list_recent(session: Session, seconds: float) -> Sequence[Worker]:
+    """Return the workers seen in the last `seconds`, by name."""
     return session.scalars(select(Worker).where(Worker.seen_at >= now() - seconds).order_by(Worker.name)).all()
 
 
-def forget(session: Session, seconds: float = FORGOTTEN_SECONDS) -> None:
-    """Drop those that were not seen for so long."""
+def delete_old(session: Session, seconds: float = KEPT_SECONDS) -> None:
+    """Delete the workers not seen in the last `seconds`."""
     session.execute(delete(Worker).where(Worker.seen_at < now() - seconds))

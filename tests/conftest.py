@@ -137,14 +137,14 @@ def storage(tmp_path: Path) -> Storage:
 def tenant(database: Database) -> str:
     """The id of a tenant."""
     with database.writing() as session:
-        return keys.tenant(session, "acme").id
+        return keys.get_or_create_tenant(session, "acme").id
 
 
 @pytest.fixture
 def stranger(database: Database) -> str:
     """The id of another tenant, who may see nothing of the first one's."""
     with database.writing() as session:
-        return keys.tenant(session, "stranger").id
+        return keys.get_or_create_tenant(session, "stranger").id
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def test_no_class_is_too_long(top):
 
 
 def asks_for_a_kind(node: ast.AST) -> bool:
-    """Whether the expression is an `isinstance` with a kind's config class, or compares something with a kind's name."""
+    """Whether the expression is an `isinstance` with a kind's class, or compares something with a kind's name."""
     if isinstance(node, ast.Compare):
         compared = [node.left, *node.comparators]
         return any(isinstance(part, ast.Constant) and part.value in KINDS for part in compared)

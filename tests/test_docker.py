@@ -54,9 +54,9 @@ sys.meta_path[:] = map(Present, sys.meta_path)
 for module in modules:
     importlib.import_module(module)
 from service.db.session import Database
-from service.doorbell import celery_app
+from service.doorbell import create_celery_app
 Database(database).close()
-celery_app(broker).connection_for_write().transport
+create_celery_app(broker).connection_for_write().transport
 print("torch" in sys.modules)
 """
 
@@ -288,10 +288,10 @@ def test_a_worker_is_healthy_once_the_service_has_seen_it(tmp_path):
     try:
         migrate.upgrade(database)
         with database.writing() as session:
-            workers.seen(session, "train@elsewhere:1", "train")
+            workers.record_heartbeat(session, "train@elsewhere:1", "train")
         assert not is_healthy()
         with database.writing() as session:
-            workers.seen(session, f"train@{socket.gethostname()}:7", "train")
+            workers.record_heartbeat(session, f"train@{socket.gethostname()}:7", "train")
         assert is_healthy()
     finally:
         database.close()

@@ -15,7 +15,7 @@ from typing import Any
 
 from celery import signals
 
-from service.doorbell import LOOK, celery_app
+from service.doorbell import LOOK, create_celery_app
 from service.settings import Settings
 from ssl_core.distributed import parent_death
 from worker import redis_transport
@@ -51,7 +51,7 @@ def run(settings: Settings, queue: str) -> None:
     stop = StopFlag()
     runner = JobRunner(f"{queue}@{host}:{pid}", settings, stop.is_set)
     redis_transport.register()
-    app = celery_app(settings.broker_url)
+    app = create_celery_app(settings.broker_url)
     app.conf.worker_soft_shutdown_timeout = settings.grace_seconds + _SHUTDOWN_SLACK_SECONDS
     app.task(_defer_sigterm(runner.run_queued_jobs, stop), name=LOOK)
     _connect_signals(stop, pid)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service import garbage, idempotency, leases, workers
+from service import garbage, idempotency, leases, lifecycle, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
@@ -66,14 +66,14 @@ class Keeper:
     def _ring(self) -> None:
         """Ring once for each queued job that has no ring in its queue."""
         with self._database.reading() as session:
-            pending = leases.pending(session)
+            pending = leases.count_pending(session)
         for queue, queued in pending.items():
             self._doorbell.fill(queue, queued)
 
     def _ring_workers(self) -> None:
         """Ring for every recent worker, and once more, so that idle workers mark themselves as seen."""
         with self._database.reading() as session:
-            there = Counter(worker.queue for worker in workers.lately(session, self._settings.worker_seen_seconds))
+            there = Counter(worker.queue for worker in workers.list_recent(session, self._settings.worker_seen_seconds))
         for queue in QUEUES:
             self._doorbell.fill(queue, there[queue] + 1)
 
@@ -81,7 +81,7 @@ class Keeper:
         """Requeue the jobs whose lease has expired, and wake those whose parent has ended."""
         with self._database.writing() as session:
             reaped = leases.reap(session, leases.RetryPolicy.of(self._settings))
-            leases.wake(session)
+            lifecycle.resolve_waiting(session)
         if reaped:
             _log.warning("Requeued, for their lease has expired: %s", ", ".join(reaped))
             self._ring()
@@ -89,8 +89,8 @@ class Keeper:
     def _sweep(self) -> None:
         """Remove files without a reference, and expired rows."""
         with self._database.writing() as session:
-            idempotency.forget(session, self._settings.idempotency_hours)
-            workers.forget(session)
+            idempotency.delete_expired(session, self._settings.idempotency_hours)
+            workers.delete_old(session)
         with self._database.reading() as session:
             live, known = garbage.live_paths(session), garbage.known_folders(session)
         removed = self._storage.sweep(live, known, self._settings.leftover_seconds)

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases, workers
-from service.db.session import Database, away
+from service.db.session import Database, is_unreachable
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
@@ -32,7 +32,7 @@ class JobRunner:
                 _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
                 self._supervise(claim, queue)
         except SQLAlchemyError as error:
-            if not away(error):
+            if not is_unreachable(error):
                 raise
             _log.warning("The database is unreachable; the keeper will ring again: %s", str(error).partition("\n")[0])
 
@@ -46,12 +46,12 @@ class JobRunner:
 
     def _claim(self, queue: str) -> Claim | None:
         with self._database.writing() as session:
-            workers.seen(session, self._name, queue)
+            workers.record_heartbeat(session, self._name, queue)
             return leases.claim(session, queue, self._name, self._settings.lease_seconds)
 
     def _supervise(self, claim: Claim, queue: str) -> None:
         def mark_seen(session: Session) -> None:
-            workers.seen(session, self._name, queue)
+            workers.record_heartbeat(session, self._name, queue)
 
         storage = Storage(self._settings.data_dir)
         supervise(claim, self._database, storage, self._settings, self._is_stopping, mark_seen)

@@ -1,4 +1,4 @@
-"""The catalogue: what can be asked for, straight from `ssl_core.config` and `ssl_core.recipes`."""
+"""Routes of the catalogue: methods and backbones of `ssl_core.config`, recipes of `ssl_core.recipes`."""
 
 from dataclasses import asdict
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from api import responses, schemas
-from api.deps import Known
+from api.deps import IdentityDep
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from ssl_core.config import BACKBONES, Backbone
@@ -18,25 +18,25 @@ router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
 
 
 @router.get("/methods", response_model=schemas.MethodList, summary="List methods")
-async def methods(caller: Known) -> JSONResponse:
+async def methods(caller: IdentityDep) -> JSONResponse:
     """Each method with its defaults and the JSON schema of `config.method`."""
-    return responses.page(_methods(), False, None)
+    return responses.page(_list_methods(), False, None)
 
 
 @router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
-async def backbones(caller: Known) -> JSONResponse:
+async def backbones(caller: IdentityDep) -> JSONResponse:
     """Each network that `config.backbone.name` may name, with its defaults and the JSON schema of `config.backbone`."""
-    return responses.page(_backbones(), False, None)
+    return responses.page(_list_backbones(), False, None)
 
 
 @router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
-async def recipes(caller: Known) -> JSONResponse:
-    """Complete configs that can be submitted as they stand, with source, hardware, expected time and result."""
+async def recipes(caller: IdentityDep) -> JSONResponse:
+    """Complete configs that can be submitted unchanged, with source, hardware, expected duration and result."""
     return responses.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
 
 
 @cache
-def _backbones() -> list[dict[str, Any]]:
+def _list_backbones() -> list[dict[str, Any]]:
     schema = Backbone.model_json_schema()
     return [
         {
@@ -50,7 +50,7 @@ def _backbones() -> list[dict[str, Any]]:
 
 
 @cache
-def _methods() -> list[dict[str, Any]]:
+def _list_methods() -> list[dict[str, Any]]:
     return [
         {
             "name": name,

@@ -1,4 +1,4 @@
-"""POST /embed: images in, features out. The API checks who, how much and which model; the encoder does the rest."""
+"""POST /embed: features of images. The API checks the key, the limits and the model; the encoder computes them."""
 
 import asyncio
 import base64
@@ -11,8 +11,8 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from api import embed_request
-from api.deps import Known, SettingsDep
-from api.embed_request import EmbedRequest, Room
+from api.deps import IdentityDep, SettingsDep
+from api.embed_request import BodyMemory, EmbedRequest
 from api.encoder_client import EncoderClient, Features
 from api.responses import JSONResponse
 from service import models
@@ -22,13 +22,13 @@ from service.settings import Settings
 from ssl_core.config.requirements import no_such_layer
 
 T = TypeVar("T")
-CLIENT_CLOSED_REQUEST = 499  # nobody reads it but the counters
+CLIENT_CLOSED_REQUEST = 499  # for the request metrics; the client has disconnected
 
 
 @asynccontextmanager
 async def _with_encoder(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    app.state.embed_room = Room(settings.embed_held_bytes)
+    app.state.embed_memory = BodyMemory(settings.embed_held_bytes)
     async with EncoderClient(settings) as app.state.encoder:
         yield
 
@@ -44,15 +44,17 @@ _BODY = {
 
 
 @router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _BODY})
-async def embed(request: Request, caller: Known, settings: SettingsDep) -> Response:
-    """Return one vector for each image, by a model of yours."""
+async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) -> Response:
+    """Return the feature vector of each image, by one of your models."""
     state = request.app.state
     encoder: EncoderClient = state.encoder
-    with state.embed_room.borrowed() as take:
-        order = await embed_request.read(request, settings, take)
-        model = await run_sync(_find, state.database, caller.tenant_id, order)
-        features = await _unless_gone(request, encoder.encode(model.path, order.layer, order.images))
-    return Response(status_code=CLIENT_CLOSED_REQUEST) if features is None else _answer(order, model.id, features)
+    with state.embed_memory.allocation() as allocate:
+        body = await embed_request.read(request, settings, allocate)
+        model = await run_sync(_find_model, state.database, caller.tenant_id, body)
+        features = await _unless_disconnected(request, encoder.encode(model.path, body.layer, body.images))
+    return (
+        Response(status_code=CLIENT_CLOSED_REQUEST) if features is None else _build_response(body, model.id, features)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,49 +63,49 @@ class _Model:
     path: str
 
 
-def _find(database: Database, tenant_id: str, order: EmbedRequest) -> _Model:
-    """Look the model up in a transaction that is over before the encoder is asked."""
+def _find_model(database: Database, tenant_id: str, body: EmbedRequest) -> _Model:
+    """Return the model. The transaction ends before the request to the encoder."""
     with database.reading() as session:
-        model = models.get(session, tenant_id, order.model)
+        model = models.get(session, tenant_id, body.model)
         layers = model.card.get("layers")
-        if layers is not None and order.layer not in layers:
-            raise LayerNotFound(no_such_layer(order.layer, sorted(layers)))
+        if layers is not None and body.layer not in layers:
+            raise LayerNotFound(no_such_layer(body.layer, sorted(layers)))
         return _Model(model.id, model.path)
 
 
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what `work` returns, or None when the client hangs up first: then the work is cancelled."""
+async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return the result of `work`, or cancel it and return None when the client disconnects first."""
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(request.receive())  # the body is read: the next message is that nobody listens
+    disconnect = asyncio.ensure_future(request.receive())  # the body is read: the next message is http.disconnect
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
         task.cancel()
-        gone.cancel()
+        disconnect.cancel()
 
 
-def _answer(order: EmbedRequest, model_id: str, features: Features) -> Response:
-    if order.encoding_format == "npy":
-        return Response(_npy(features), media_type="application/x-npy")
+def _build_response(body: EmbedRequest, model_id: str, features: Features) -> Response:
+    if body.encoding_format == "npy":
+        return Response(_to_npy(features), media_type="application/x-npy")
     rows: list[Any]
     size = features.dim * 4
-    if order.encoding_format == "base64":
-        rows = [base64.b64encode(features.data[start : start + size]).decode() for start in _starts(features)]
+    if body.encoding_format == "base64":
+        rows = [base64.b64encode(features.data[start : start + size]).decode() for start in _row_offsets(features)]
     else:
-        rows = [memoryview(features.data)[start : start + size].cast("f").tolist() for start in _starts(features)]
+        rows = [memoryview(features.data)[start : start + size].cast("f").tolist() for start in _row_offsets(features)]
     data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
     return JSONResponse({"object": "list", "model": model_id, "dim": features.dim, "data": data})
 
 
-def _starts(features: Features) -> range:
+def _row_offsets(features: Features) -> range:
     return range(0, len(features.data), features.dim * 4)
 
 
-def _npy(features: Features) -> bytes:
-    """The features as an .npy file, version 1.0 (numpy.lib.format): the API has no numpy."""
-    shape = (len(_starts(features)), features.dim)
-    about = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    padding = -(10 + len(about) + 1) % 64
-    header = about + b" " * padding + b"\n"
+def _to_npy(features: Features) -> bytes:
+    """Return the features as an .npy file, version 1.0 (numpy.lib.format): the API imports no numpy."""
+    shape = (len(_row_offsets(features)), features.dim)
+    description = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    padding = -(10 + len(description) + 1) % 64
+    header = description + b" " * padding + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + features.data

@@ -1,4 +1,4 @@
-"""Health: whether the process lives, whether the service can do its work, and how much of everything there is."""
+"""Routes of /health (liveness, readiness) and /metrics (Prometheus)."""
 
 import logging
 
@@ -7,8 +7,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import schemas
-from api.deps import Caller
-from api.prometheus import Looked
+from api.deps import CallerDep
+from api.prometheus import GaugeFamily
 from api.responses import JSONResponse
 from service import counts, workers
 from service.db.session import Database
@@ -18,37 +18,39 @@ from service.storage import Storage
 from ssl_core.errors import Fault
 
 router = APIRouter(tags=["health"])
-_PROBE_BYTES = 4096  # a full disk takes an empty file, and no block
+_PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
 _log = logging.getLogger(__name__)
 
 
-@router.get("/health/live", response_model=schemas.Health, summary="Does the process answer?")
+@router.get("/health/live", response_model=schemas.Health, summary="Liveness")
 async def live() -> JSONResponse:
     return JSONResponse({"status": "live"})
 
 
-@router.get("/health/ready", response_model=schemas.Health, summary="Can the service do its work?")
+@router.get("/health/ready", response_model=schemas.Health, summary="Readiness")
 def ready(request: Request) -> JSONResponse:
-    """503 names what is missing: the database, the storage, or a worker seen lately."""
+    """503 when the database, the storage or a recently seen worker is missing; `errors` names which."""
     state = request.app.state
-    faults = [*_database(state.database, state.settings), *_storage(state.storage)]
+    faults = [*_check_database(state.database, state.settings), *_check_storage(state.storage)]
     if faults:
         raise NotReady(" ".join(fault["detail"] for fault in faults), errors=faults, retry_after=5)
     return JSONResponse({"status": "ready"})
 
 
-@router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
-def figures(request: Request, caller: Caller) -> Response:
-    """Of the whole service: sums over all owners, and this process's requests."""
+@router.get("/metrics", response_class=Response, summary="Prometheus metrics")
+def figures(request: Request, caller: CallerDep) -> Response:
+    """Counts over all owners, and the requests of this process."""
     with caller.reading() as unit:
-        counted = counts.count(unit.session, request.app.state.settings.worker_seen_seconds)
-    return Response(request.app.state.counters.text(_gauges(counted)), media_type=CONTENT_TYPE_LATEST)
+        service_counts = counts.count_all(unit.session, request.app.state.settings.worker_seen_seconds)
+    return Response(
+        request.app.state.request_metrics.render(_build_gauges(service_counts)), media_type=CONTENT_TYPE_LATEST
+    )
 
 
-def _database(database: Database, settings: Settings) -> list[Fault]:
+def _check_database(database: Database, settings: Settings) -> list[Fault]:
     try:
         with database.reading() as session:
-            seen = workers.lately(session, settings.worker_seen_seconds)
+            seen = workers.list_recent(session, settings.worker_seen_seconds)
     except SQLAlchemyError as error:
         _log.warning("The database does not answer: %s", error)
         return [Fault(pointer="database", code="database_away", detail="The database does not answer.")]
@@ -58,7 +60,7 @@ def _database(database: Database, settings: Settings) -> list[Fault]:
     return [Fault(pointer="worker", code="no_worker", detail=detail)]
 
 
-def _storage(storage: Storage) -> list[Fault]:
+def _check_storage(storage: Storage) -> list[Fault]:
     try:
         probe = storage.new_upload()
         try:
@@ -72,16 +74,16 @@ def _storage(storage: Storage) -> list[Fault]:
     return []
 
 
-def _gauges(found: counts.Counts) -> list[Looked]:
+def _build_gauges(found: counts.Counts) -> list[GaugeFamily]:
     return [
         ("jobs", "Jobs.", ("kind", "status"), list(found.jobs.items())),
         ("datasets", "Datasets that are not deleted.", ("status",), [((k,), n) for k, n in found.datasets.items()]),
-        ("queue_depth", "Jobs that wait for a worker.", ("queue",), [((k,), n) for k, n in found.depths.items()]),
+        ("queue_depth", "Queued jobs.", ("queue",), [((k,), n) for k, n in found.queue_depths.items()]),
         (
             "queue_oldest_seconds",
-            "Age of the job that has waited longest.",
+            "Age of the oldest queued job.",
             ("queue",),
-            [((k,), n) for k, n in found.ages.items()],
+            [((k,), n) for k, n in found.queue_ages.items()],
         ),
-        ("workers", "Workers seen lately.", ("queue",), [((k,), n) for k, n in found.workers.items()]),
+        ("workers", "Workers seen recently.", ("queue",), [((k,), n) for k, n in found.workers.items()]),
     ]

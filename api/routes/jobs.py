@@ -1,4 +1,4 @@
-"""Jobs over HTTP: asking for a run, looking at it, stopping it."""
+"""Routes of /jobs: submit, list, show and cancel jobs; their events, checkpoints and artifacts."""
 
 import difflib
 from typing import Annotated, Any
@@ -7,8 +7,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import responses, schemas, serializers
-from api.deps import Caller, StorageDep, Unit
-from api.idempotency import Idempotent, Made
+from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from service import jobs
@@ -19,28 +19,28 @@ from ssl_core.errors import Fault
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 JobId = Annotated[str, Path(description="A `job_` id.", examples=["job_01k"])]
-After = Annotated[str | None, Query(max_length=64, description="`next` of the page before.")]
+After = Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 
-@router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Ask for a run")
-def submit(body: schemas.NewJob, caller: Caller, once: Idempotent) -> JSONResponse:
-    """Queue a run, or let it wait for the job that makes its model. The answer shows where to look."""
-    config = _config(body.kind, body.config)
+@router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Submit a job")
+def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+    """Queue a job, or let it wait for the job that makes its model. `urls` in the response are its metrics and more."""
+    config = _parse_config(body.kind, body.config)
 
-    def make(unit: Unit) -> Made:
+    def submit_job(unit: UnitOfWork) -> Created:
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
-        job = jobs.submit(unit.session, unit.tenant_id, body.kind, body.dataset, config, **fields)
+        job = jobs.submit(unit.session, unit.tenant_id, body.dataset, config, **fields)
         unit.queues.add(job.queue)
-        return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
+        return Created(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
-        return once(unit, body.model_dump(), make, 202)
+        return respond(unit, body.model_dump(), submit_job, 202)
 
 
 @router.get("/jobs", response_model=schemas.JobList, summary="List jobs, newest first")
 def list_(
-    caller: Caller,
+    caller: CallerDep,
     after: After = None,
     limit: Limit = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
@@ -48,36 +48,36 @@ def list_(
     dataset: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
     with caller.reading() as unit:
-        found = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
-        histories = jobs.histories(unit.session, [job.id for job in found.items])
+        page = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
+        transitions = jobs.transitions_by_job(unit.session, [job.id for job in page.items])
         return responses.page(
-            [serializers.job(job, histories[job.id]) for job in found.items], found.has_more, found.next
+            [serializers.job(job, transitions[job.id]) for job in page.items], page.has_more, page.next
         )
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-async def show(job_id: JobId, caller: Caller) -> JSONResponse:
-    def read(unit: Unit) -> JSONResponse:
+async def show(job_id: JobId, caller: CallerDep) -> JSONResponse:
+    def read(unit: UnitOfWork) -> JSONResponse:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
-        history, beside = jobs.transitions(unit.session, job.id), jobs.supervised_baselines(unit.session, job)
-        return JSONResponse(serializers.job(job, history, beside))
+        transitions, baselines = jobs.transitions(unit.session, job.id), jobs.supervised_baselines(unit.session, job)
+        return JSONResponse(serializers.job(job, transitions, baselines))
 
-    return await caller.briefly(read)
+    return await caller.read(read)
 
 
-@router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Stop a job")
-def cancel(job_id: JobId, caller: Caller) -> JSONResponse:
-    """Ask a job to end; it keeps its checkpoint. Asking again, or for one that has ended, changes nothing."""
+@router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Cancel a job")
+def cancel(job_id: JobId, caller: CallerDep) -> JSONResponse:
+    """Cancel a job; its checkpoints are kept. Idempotent, and without effect on a job that has ended."""
     with caller.writing() as unit:
         job = jobs.cancel(unit.session, unit.tenant_id, job_id)
         return JSONResponse(serializers.job(job, jobs.transitions(unit.session, job.id)))
 
 
-@router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="What happened to a job, oldest first")
+@router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="List a job's events, oldest first")
 def events(
     job_id: JobId,
-    caller: Caller,
-    after: Annotated[int, Query(ge=0, lt=2**31, description="`next` of the page before.")] = 0,
+    caller: CallerDep,
+    after: Annotated[int, Query(ge=0, lt=2**31, description="`next` of the previous page.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JSONResponse:
     with caller.reading() as unit:
@@ -87,8 +87,8 @@ def events(
 
 
 @router.get("/jobs/{job_id}/checkpoints", response_model=schemas.CheckpointList, summary="List a job's checkpoints")
-def checkpoints(job_id: JobId, caller: Caller) -> JSONResponse:
-    """All that are kept, the furthest first."""
+def checkpoints(job_id: JobId, caller: CallerDep) -> JSONResponse:
+    """The highest step first."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         return responses.page(
@@ -96,30 +96,32 @@ def checkpoints(job_id: JobId, caller: Caller) -> JSONResponse:
         )
 
 
-@router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List the files that a job left")
-def artifacts(job_id: JobId, caller: Caller) -> JSONResponse:
-    """Pictures, coordinates, curves for TensorBoard; by name."""
+@router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List a job's artifacts")
+def artifacts(job_id: JobId, caller: CallerDep) -> JSONResponse:
+    """Figures, coordinates and TensorBoard files, sorted by name."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         return responses.page([serializers.artifact(row) for row in jobs.artifacts(unit.session, job.id)], False, None)
 
 
-@router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Fetch a file that a job left")
-def artifact(request: Request, job_id: JobId, name: str, caller: Caller, storage: StorageDep) -> Response:
+@router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Download an artifact")
+def artifact(request: Request, job_id: JobId, name: str, caller: CallerDep, storage: StorageDep) -> Response:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.artifact(unit.session, job.id, name)
     path = storage.absolute(found.path)
     if not path.is_file():
-        raise ArtifactNotFound("The artifact's file is gone.")
+        raise ArtifactNotFound("The file of the artifact is missing.")
     return responses.file(request, path, found.media_type, found.name, found.sha256)
 
 
-def _config(kind: str, config: dict[str, Any]) -> RunConfig:
-    """Return the config, validated. Raises UnknownKind and InvalidConfig, with the nearest name that would do."""
+def _parse_config(kind: str, config: dict[str, Any]) -> RunConfig:
+    """Return the validated config. Raises UnknownKind and InvalidConfig, with the closest valid name."""
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, list(KINDS), n=1)
-        detail = f"There is no kind `{kind}`; " + (f"did you mean `{near[0]}`?" if near else f"try {', '.join(KINDS)}.")
+        close = difflib.get_close_matches(kind, list(KINDS), n=1)
+        detail = f"There is no kind `{kind}`; " + (
+            f"did you mean `{close[0]}`?" if close else f"there are {', '.join(KINDS)}."
+        )
         raise UnknownKind(detail, errors=[Fault(pointer="/kind", code="unknown_kind", detail=detail)])
     try:
         return run_config.parse(config, kind)

@@ -1,4 +1,4 @@
-"""Keys over HTTP. A secret is shown once and stored nowhere, not even where answers are kept to be repeated."""
+"""Routes of /keys. A secret is never stored, not even in the stored response of an idempotent request."""
 
 import hashlib
 import secrets
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from api import responses, schemas, serializers
-from api.deps import Caller, Unit
-from api.idempotency import Idempotent, Made
+from api.deps import CallerDep, UnitOfWork
+from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from service import keys
@@ -17,54 +17,57 @@ router = APIRouter(tags=["keys"], route_class=JsonRoute)
 KeyId = Annotated[str, Path(description="A `key_` id.", examples=["key_01k"])]
 
 
-@router.post("/keys", status_code=201, response_model=schemas.MadeKey, summary="Make a key")
-def create(request: Request, body: schemas.NewKey, caller: Caller, once: Idempotent) -> JSONResponse:
-    """Make another key for the same owner. A repeated request shows the secret again only to the key that asked."""
-    mine = request.headers["authorization"]
+@router.post("/keys", status_code=201, response_model=schemas.MadeKey, summary="Create a key")
+def create(request: Request, body: schemas.NewKey, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+    """Create another key of the same owner. A repeated request with the same key returns the secret again."""
+    authorization = request.headers["authorization"]
 
-    def make(unit: Unit) -> Made:
+    def create_key(unit: UnitOfWork) -> Created:
         key, secret = keys.create(unit.session, unit.tenant_id, body.name)
-        made = {name: value for name, value in serializers.key(key).items() if name != "revoked_at"}
-        return Made({**made, "sealed": _seal(secret, mine)})
+        fields = {name: value for name, value in serializers.key(key).items() if name != "revoked_at"}
+        return Created({**fields, "sealed": _encrypt(secret, authorization)})
 
-    def shown(kept: dict[str, Any]) -> dict[str, Any]:
-        return {**{name: value for name, value in kept.items() if name != "sealed"}, "key": _open(kept["sealed"], mine)}
+    def with_secret(stored: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **{name: value for name, value in stored.items() if name != "sealed"},
+            "key": _decrypt(stored["sealed"], authorization),
+        }
 
     with caller.writing() as unit:
-        return once(unit, [unit.key_id, body.name], make, 201, shown)
+        return respond(unit, [unit.key_id, body.name], create_key, 201, with_secret)
 
 
 @router.get("/keys", response_model=schemas.KeyList, summary="List keys, newest first")
-def list_(caller: Caller) -> JSONResponse:
-    """All keys of the owner, the revoked ones too."""
+def list_(caller: CallerDep) -> JSONResponse:
+    """All keys of the owner, revoked ones included."""
     with caller.reading() as unit:
         return responses.page([serializers.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, summary="Revoke a key")
-def revoke(key_id: KeyId, caller: Caller) -> Response:
-    """The key is useless from now on, for the asker too if it is the asker's own."""
+def revoke(key_id: KeyId, caller: CallerDep) -> Response:
+    """The key is refused from now on. A key can revoke itself."""
     with caller.writing() as unit:
         keys.revoke(unit.session, unit.tenant_id, key_id)
     return Response(status_code=204)
 
 
-def _seal(secret: str, authorization: str) -> str:
-    """The new secret under a one-time pad that only the asker's own key, which is stored nowhere, makes again."""
+def _encrypt(secret: str, authorization: str) -> str:
+    """Return the secret under a one-time pad, which is derived from the request's own key and a nonce."""
     nonce = secrets.token_bytes(16)
-    return nonce.hex() + _xor(secret.encode(), _pad(nonce, authorization)).hex()
+    return nonce.hex() + _xor(secret.encode(), _derive_pad(nonce, authorization)).hex()
 
 
-def _open(sealed: str, authorization: str) -> str:
-    nonce, hidden = bytes.fromhex(sealed[:32]), bytes.fromhex(sealed[32:])
-    return _xor(hidden, _pad(nonce, authorization)).decode()
+def _decrypt(sealed: str, authorization: str) -> str:
+    nonce, ciphertext = bytes.fromhex(sealed[:32]), bytes.fromhex(sealed[32:])
+    return _xor(ciphertext, _derive_pad(nonce, authorization)).decode()
 
 
-def _pad(nonce: bytes, authorization: str) -> bytes:
-    asker = authorization.split()[-1].encode()
-    return hashlib.blake2b(nonce, key=hashlib.sha512(b"pad" + asker).digest(), person=b"twoviews keys").digest()
+def _derive_pad(nonce: bytes, authorization: str) -> bytes:
+    key = authorization.split()[-1].encode()
+    return hashlib.blake2b(nonce, key=hashlib.sha512(b"pad" + key).digest(), person=b"twoviews keys").digest()
 
 
 def _xor(text: bytes, pad: bytes) -> bytes:
-    assert len(text) <= len(pad), "a pad is used once, and never stretched"
+    assert len(text) <= len(pad), "the pad is shorter than the secret"
     return bytes(a ^ b for a, b in zip(text, pad, strict=False))

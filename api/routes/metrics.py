@@ -1,4 +1,4 @@
-"""Metrics of a job over HTTP: in columns, thinned, polled cheaply or waited for."""
+"""Route of /jobs/{job_id}/metrics: thinned columns, with ETags and long polling."""
 
 import asyncio
 import time
@@ -10,25 +10,25 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 
 from api import schemas
-from api.deps import Bearer, Caller, SettingsDep
+from api.deps import Caller, CallerDep, SettingsDep
 from api.json_body import JsonRoute
-from api.responses import JSONResponse, unchanged
+from api.responses import JSONResponse, has_current_etag
 from api.routes.jobs import JobId
 from service import jobs, metrics
-from service.db.models import TERMINAL
+from service.db.statuses import TERMINAL
 
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 POLL_SECONDS = 0.3
 
 Names = Annotated[
     list[str] | None,
-    Query(max_length=100, description="Only these; comma-separated, or repeated.", examples=["train/loss"]),
+    Query(max_length=100, description="Names of series; comma-separated, or repeated.", examples=["train/loss"]),
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
-    """What is asked of which job."""
+class _Query:
+    """The parameters of a request."""
 
     job_id: str
     names: tuple[str, ...] | None
@@ -36,7 +36,7 @@ class _Question:
     max_points: int
 
     def etag(self, last_point: int) -> str:
-        """Points are only ever appended, so the number of the last one and the question settle the answer."""
+        """Return the ETag. Points are append-only, so the query and the last `seq` determine the response."""
         return f'"{last_point:x}-{zlib.crc32(repr((self.names, self.after, self.max_points)).encode()):08x}"'
 
 
@@ -44,45 +44,45 @@ class _Question:
 async def show(
     request: Request,
     job_id: JobId,
-    caller: Caller,
+    caller: CallerDep,
     config: SettingsDep,
     names: Names = None,
-    after: Annotated[int, Query(ge=0, lt=2**63, description="`last` of an earlier answer.")] = 0,
+    after: Annotated[int, Query(ge=0, lt=2**63, description="`last` of an earlier response.")] = 0,
     max_points: Annotated[
-        int, Query(ge=2, le=metrics.MAX_POINTS, description="Of each series; the first and the last are kept.")
+        int, Query(ge=2, le=metrics.MAX_POINTS, description="Of each series; the first and the last point are kept.")
     ] = metrics.DEFAULT_POINTS,
     wait: Annotated[
-        float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for something new, if there is nothing.")
+        float, Query(ge=0, allow_inf_nan=False, description="Seconds to wait for new points, if there are none.")
     ] = 0,
 ) -> Response:
     """Points after `after`. Send the ETag back as If-None-Match: 304 when nothing is new."""
-    asked = _Question(job_id, _split(names), after, max_points)
+    query = _Query(job_id, _split_names(names), after, max_points)
     until = time.monotonic() + min(wait, config.long_poll_seconds)
     while True:
-        last_point, status = await caller.briefly(lambda unit: jobs.standing(unit.session, unit.tenant_id, job_id))
-        same = unchanged(request, asked.etag(last_point))
-        nothing_new = (same or last_point <= after) and status not in TERMINAL
+        last_point, status = await caller.read(lambda unit: jobs.poll(unit.session, unit.tenant_id, job_id))
+        is_unchanged = has_current_etag(request, query.etag(last_point))
+        nothing_new = (is_unchanged or last_point <= after) and status not in TERMINAL
         if not nothing_new or time.monotonic() >= until or await request.is_disconnected():
             break
-        # Until the next look nothing is held: no transaction, no connection, no thread.
+        # No transaction, connection or thread is held meanwhile.
         await asyncio.sleep(max(0.0, min(POLL_SECONDS, until - time.monotonic())))
-    if same:
-        return Response(status_code=304, headers=_headers(asked.etag(last_point)))
-    return await run_sync(_points, caller, asked)
+    if is_unchanged:
+        return Response(status_code=304, headers=_build_headers(query.etag(last_point)))
+    return await run_sync(_read_points, caller, query)
 
 
-def _points(caller: Bearer, asked: _Question) -> JSONResponse:
+def _read_points(caller: Caller, query: _Query) -> JSONResponse:
     with caller.reading() as unit:
-        job = jobs.get(unit.session, unit.tenant_id, asked.job_id)
-        found = metrics.query(unit.session, job, asked.names, asked.after, asked.max_points)
-        return JSONResponse(found, headers=_headers(asked.etag(job.last_point)))
+        job = jobs.get(unit.session, unit.tenant_id, query.job_id)
+        columns = metrics.query(unit.session, job, query.names, query.after, query.max_points)
+        return JSONResponse(columns, headers=_build_headers(query.etag(job.last_point)))
 
 
-def _headers(etag: str) -> dict[str, str]:
+def _build_headers(etag: str) -> dict[str, str]:
     return {"ETag": etag, "Cache-Control": "private, no-cache"}
 
 
-def _split(names: list[str] | None) -> tuple[str, ...] | None:
+def _split_names(names: list[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
     return tuple(sorted({name for item in names for name in item.split(",") if name}))

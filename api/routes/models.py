@@ -1,4 +1,4 @@
-"""Models over HTTP: what finished runs left, and weights from elsewhere."""
+"""Routes of /models: import weights, list, show and download."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import responses, schemas, serializers, uploads
-from api.deps import Caller, Known, SettingsDep, StorageDep, Unit
-from api.idempotency import Idempotent, Made
+from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
@@ -37,25 +37,20 @@ _FORM: dict[str, Any] = {
         "file": {
             "type": "string",
             "format": "binary",
-            "description": "A state dict as safetensors, or as torch.save writes it, with tensors alone.",
+            "description": "A state dict as safetensors, or as written by torch.save, with tensors only.",
         },
-        "name": {"type": "string", "maxLength": 200, "description": "The file's own name unless given."},
+        "name": {"type": "string", "maxLength": 200, "description": "Default: the name of the file."},
         "config": {
             "type": "string",
             "contentMediaType": "application/json",
             "contentSchema": Import.model_json_schema(),
-            "description": "What the weights do not tell, as JSON.",
+            "description": "How to load the weights, as JSON.",
         },
     },
 }
 
 
-async def _receive(request: Request, caller: Known, config: SettingsDep, storage: StorageDep) -> Upload:
-    known = [name for name in _FORM["properties"] if name != uploads.FILE]
-    return await uploads.receive(request, storage, caller.tenant_id, known, config.max_weights_bytes)
-
-
-Received = Annotated[Upload, Depends(_receive)]
+Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_weights_bytes))]
 
 
 @router.post(
@@ -65,48 +60,50 @@ Received = Annotated[Upload, Depends(_receive)]
     summary="Import weights",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: Caller, once: Idempotent) -> JSONResponse:
-    """Receive weights that were trained elsewhere. The answer is the job that makes a model of them."""
+def create(upload: Received, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+    """Upload weights that were trained elsewhere. The response is the job that makes a model of them."""
     name = upload.fields.get("name") or upload.filename or "weights"
-    config, sha256, size = _config(upload), upload.sha256, upload.size_bytes
+    config, sha256, size = _parse_config(upload), upload.sha256, upload.size_bytes
 
-    def make(unit: Unit) -> Made:
-        job = models.create(unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config)
+    def submit_import(unit: UnitOfWork) -> Created:
+        job = models.submit_import(
+            unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config
+        )
         unit.queues.add(job.queue)
-        return Made(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
+        return Created(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
-        return once(unit, [name, config.model_dump(mode="json"), sha256], make, 202)
+        return respond(unit, [name, config.model_dump(mode="json"), sha256], submit_import, 202)
 
 
 @router.get("/models", response_model=schemas.ModelList, summary="List models, newest first")
 def list_(
-    caller: Caller,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    caller: CallerDep,
+    after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JSONResponse:
     with caller.reading() as unit:
-        found = models.list_(unit.session, unit.tenant_id, after, limit)
-        return responses.page([serializers.model(row) for row in found.items], found.has_more, found.next)
+        page = models.list_(unit.session, unit.tenant_id, after, limit)
+        return responses.page([serializers.model(row) for row in page.items], page.has_more, page.next)
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
-def show(model_id: ModelId, caller: Caller) -> JSONResponse:
+def show(model_id: ModelId, caller: CallerDep) -> JSONResponse:
     with caller.reading() as unit:
         return JSONResponse(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
 
 
-@router.get("/models/{model_id}/download", response_class=Response, summary="Fetch a model's file")
+@router.get("/models/{model_id}/download", response_class=Response, summary="Download a file of a model")
 def download(
     request: Request,
     model_id: ModelId,
-    caller: Caller,
+    caller: CallerDep,
     storage: StorageDep,
-    file: Annotated[Literal["weights", "heads", "card", "readme"], Query(description="Which of the four.")] = "weights",
+    file: Annotated[Literal["weights", "heads", "card", "readme"], Query(description="The file.")] = "weights",
 ) -> Response:
     """Weights and heads are safetensors, the card is JSON, the readme Markdown.
 
-    Ranges are served; the weights' ETag is their SHA-256.
+    Range requests are supported; the ETag of the weights is their SHA-256.
     """
     with caller.reading() as unit:
         model = models.get(unit.session, unit.tenant_id, model_id)
@@ -117,8 +114,8 @@ def download(
     return responses.file(request, path, media_type, f"{model.id}.{name}", model.sha256 if file == "weights" else None)
 
 
-def _config(upload: Upload) -> Import:
-    """Return what was said of the weights. Raises InvalidConfig."""
+def _parse_config(upload: Upload) -> Import:
+    """Return the validated import config. Raises InvalidConfig."""
     try:
         return Import.model_validate_json(upload.fields.get("config") or "{}")
     except ValidationError as error:

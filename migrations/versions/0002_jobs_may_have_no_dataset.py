@@ -10,7 +10,9 @@ down_revision: str | Sequence[str] | None = "0001"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-_INDEX = "ix_jobs_queue_status_priority_id"  # SQLite, which alters a table by copying it, cannot say what is in it
+_INDEX = (
+    "ix_jobs_queue_status_priority_id"  # SQLite, which alters a table by copying it, cannot reflect its expressions
+)
 
 
 def upgrade() -> None:

@@ -1,1 +1,1 @@
-"""Revisions: each file is one step of the schema, from which the next one starts."""
+"""Alembic revisions, each with the one before as `down_revision`."""

@@ -1,17 +1,13 @@
-"""Database models: the tables, for SQLite and PostgreSQL alike.
+"""Database models (SQLAlchemy), for SQLite and PostgreSQL.
 
-Times are Unix seconds by the database's own clock (`service.db.session.now`), so that a lease is compared with the
-clock that wrote it. JSON columns hold what the API shows.
+Times are Unix seconds by the database's clock (`service.db.session.now`), so that a lease is compared with the clock
+that set it. JSON columns hold what the API returns.
 """
 
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-
-TERMINAL = ("succeeded", "failed", "cancelled")
-HELD = ("running", "cancelling", "pausing")  # a runner holds the job: its writes still count
-JOB_STATUSES = ("waiting", "queued", *HELD, "paused", *TERMINAL)
 
 Json = dict[str, Any]
 
@@ -30,7 +26,7 @@ class Base(DeclarativeBase):
 
 
 class Tenant(Base):
-    """An owner of keys; every other row belongs to one."""
+    """An owner of keys, datasets, jobs and models."""
 
     __tablename__ = "tenants"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -39,7 +35,7 @@ class Tenant(Base):
 
 
 class Key(Base):
-    """A bearer key; only its SHA-256 is kept."""
+    """A bearer key, stored as its SHA-256."""
 
     __tablename__ = "keys"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -51,14 +47,14 @@ class Key(Base):
 
 
 class Dataset(Base):
-    """An upload and what became of it. `path` (relative to the storage root) is set when it is ready."""
+    """An uploaded dataset. `path` (relative to the storage root) is set when it is ready."""
 
     __tablename__ = "datasets"
     __table_args__ = (Index("ix_datasets_tenant_id_sha256", "tenant_id", "sha256"),)
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    status: Mapped[str]  # validating | ready | failed
+    status: Mapped[str]  # a DatasetStatus (service.db.statuses)
     on_bad_file: Mapped[str]  # reject | skip
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -71,12 +67,12 @@ class Dataset(Base):
 
 
 class Model(Base):
-    """A trained encoder: a folder (relative to the storage root) with weights, heads and card."""
+    """A saved model: a folder (relative to the storage root) with weights, heads and card."""
 
     __tablename__ = "models"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
-    job_id: Mapped[str] = mapped_column(String(64), unique=True)  # no foreign key: jobs point here
+    job_id: Mapped[str] = mapped_column(String(64), unique=True)  # no foreign key: jobs refer to this table
     name: Mapped[str] = mapped_column(String(200))
     path: Mapped[str] = mapped_column(String(400))
     sha256: Mapped[str]
@@ -87,10 +83,9 @@ class Model(Base):
 
 
 class Job(Base):
-    """A run that was asked for. A queued row is its own outbox; `attempt` fences every write of a runner.
+    """A submitted job. A queued row is its own outbox; `attempt` fences every write of a worker.
 
-    Kind `ingest` is internal: it validates `dataset_id` on queue `data`, and the API never shows it. Kind `import`
-    makes a model of uploaded weights on that queue; `POST /models` asks for it.
+    Training and evaluation jobs are on queue `train`, those of the internal kinds (`service.kinds`) on queue `data`.
     """
 
     __tablename__ = "jobs"
@@ -104,24 +99,26 @@ class Job(Base):
     kind: Mapped[str]
     queue: Mapped[str]  # train | data
     name: Mapped[str | None] = mapped_column(String(200))
-    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)  # none: kind `import`
-    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # the model it starts from or judges
-    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)  # the job that is to make it
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"), index=True)  # null for kind `import`
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # the input model
+    parent_id: Mapped[str | None] = mapped_column(
+        ForeignKey("jobs.id"), index=True
+    )  # the job that makes the input model
     config: Mapped[Json]
     resolved: Mapped[Json | None]
     user_metadata: Mapped[Json]
     priority: Mapped[int]
-    status: Mapped[str]
+    status: Mapped[str]  # a JobStatus (service.db.statuses)
     status_detail: Mapped[str | None] = mapped_column(Text)
     attempt: Mapped[int] = mapped_column(default=0)
-    fruitless: Mapped[int] = mapped_column(default=0)  # attempts in a row that made no progress
-    attempt_progress: Mapped[bool] = mapped_column(default=False)  # did the present attempt make any
+    fruitless: Mapped[int] = mapped_column(default=0)  # attempts in a row without progress
+    attempt_progress: Mapped[bool] = mapped_column(default=False)  # of the current attempt
     lease_until: Mapped[float | None]
     worker: Mapped[str | None] = mapped_column(String(200))
     progress: Mapped[Json | None]
     summary: Mapped[Json | None]
     error: Mapped[Json | None]
-    made_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # shown as `model_id`
+    made_model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # `model_id` in the API
     last_event: Mapped[int] = mapped_column(default=0)
     last_point: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
@@ -144,7 +141,7 @@ class JobEvent(Base):
 
 
 class Checkpoint(Base):
-    """A file from which a job can go on; the one with the highest step is where the next attempt starts."""
+    """A checkpoint file; the next attempt resumes from the one with the highest step."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (UniqueConstraint("job_id", "attempt", "step"),)
@@ -161,7 +158,7 @@ class Checkpoint(Base):
 
 
 class Artifact(Base):
-    """A file of a job worth showing; a later attempt's replaces an earlier one's of the same name."""
+    """A file that a job left for the user; a later attempt's replaces an earlier one's of the same name."""
 
     __tablename__ = "artifacts"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
@@ -201,7 +198,7 @@ class Point(Base):
 
 
 class Idempotency(Base):
-    """What was answered to an Idempotency-Key, written in the transaction that did the work."""
+    """The response for an Idempotency-Key, written in the transaction of the request."""
 
     __tablename__ = "idempotency"
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
@@ -214,7 +211,7 @@ class Idempotency(Base):
 
 
 class Worker(Base):
-    """A worker process that was seen; what `/health/ready` looks at."""
+    """The last heartbeat of a worker process, for `/health/ready`."""
 
     __tablename__ = "workers"
     name: Mapped[str] = mapped_column(String(200), primary_key=True)

@@ -1,4 +1,4 @@
-"""A page: some of a list, newest first, and whether there is more."""
+"""Pagination by cursor, newest rows first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """`next` is what to send as `after` for the following page; None when there is none."""
+    """One page of rows; `next` is the `after` of the next page, None on the last one."""
 
     items: Sequence[T]
     has_more: bool
@@ -28,10 +28,10 @@ def newest_first(
 ) -> Page[Any]:
     """Return at most `limit` rows of `query` that are older than the id `after`; ids sort by age.
 
-    Raises InvalidRequest when `after` is no id.
+    Raises InvalidRequest when `after` is not an id.
     """
     if after is not None:
-        if not ids.plausible(after):
+        if not ids.is_valid(after):
             raise InvalidRequest(errors=[Fault(pointer="after", code="not_an_id", detail="Must be an id.")])
         query = query.where(id_column < after)
     rows = session.scalars(query.order_by(id_column.desc()).limit(limit + 1)).all()

@@ -1,7 +1,7 @@
-"""Sessions: how a database is opened, and its clock.
+"""Database engine, sessions and clock.
 
 SQLite: WAL, synchronous=FULL (an accepted job survives a power cut), foreign keys, a busy timeout, and `BEGIN
-IMMEDIATE` for a transaction that will write, so that it waits its turn at the start, not in the middle.
+IMMEDIATE` for writing transactions, so that they wait for the lock at their start.
 """
 
 import sqlite3
@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import GenericFunction
 
-BUSY_SECONDS = 30  # how long a writer waits for its turn
-_DISK_FULL = "53100"  # PostgreSQL's code
+BUSY_SECONDS = 30  # how long a writer waits for the lock
+_DISK_FULL = "53100"  # PostgreSQL's error code
 
 
 class now(GenericFunction[float]):
-    """Unix seconds by the database's clock, as of this very statement."""
+    """Unix seconds by the database's clock, at the time of the statement."""
 
     type = Double()
     inherit_cache = True
@@ -42,65 +42,66 @@ def _postgresql_now(element: Any, compiler: Any, **kw: Any) -> str:
 
 
 def clock(session: Session) -> float:
-    """Return the database's time, for rows that are about to be written."""
-    return session.execute(_CLOCK).scalar_one()
+    """Return the time of the database's clock in Unix seconds."""
+    return session.execute(_SELECT_NOW).scalar_one()
 
 
-_CLOCK = select(now())  # built once: to build a statement takes longer than to run it
+_SELECT_NOW = select(now())  # built once: building a statement takes longer than running it
 
 
-def away(error: BaseException) -> bool:
-    """Tell whether the database could not be reached, or hung up: the same may well succeed a little later."""
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the database was unreachable or closed the connection: a retry may succeed."""
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
-def full(error: BaseException) -> bool:
-    """Tell whether the database answered that its disk has no room."""
-    told = getattr(error, "orig", None)
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the database reported that its disk is full."""
+    original = getattr(error, "orig", None)
     return (
-        getattr(told, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(told, "sqlstate", None) == _DISK_FULL
+        getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(original, "sqlstate", None) == _DISK_FULL
     )
 
 
 class Database:
-    """An open database: `writing()` and `reading()` give sessions; whoever asked for a session commits it."""
+    """An open database, with `writing()` and `reading()` sessions."""
 
     def __init__(self, url: str, pool_size: int = 10, frozen_seconds: float = 60) -> None:
-        """`frozen_seconds`: a transaction that does nothing for so long is ended by PostgreSQL, its rows freed."""
+        """frozen_seconds: PostgreSQL aborts a transaction that is idle for this long."""
         sqlite = url.startswith("sqlite")
-        here = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-        there = {name: value for name, value in _MISSED.items() if name not in make_url(url).query}
+        sqlite_arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        postgresql_arguments = {name: value for name, value in _KEEPALIVE.items() if name not in make_url(url).query}
         self.engine: Engine = create_engine(
             url,
             pool_size=pool_size,
             max_overflow=40,
             pool_pre_ping=not sqlite,
-            connect_args=here if sqlite else there,
+            connect_args=sqlite_arguments if sqlite else postgresql_arguments,
         )
         if sqlite:
-            turn = _Turn()
+            lock = _WriteLock()
             event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "begin", turn.begin)
-            event.listen(self.engine, "checkin", turn.end)
+            event.listen(self.engine, "begin", lock.begin)
+            event.listen(self.engine, "checkin", lock.end)
         else:
-            event.listen(self.engine, "connect", partial(_thaw, milliseconds=int(frozen_seconds * 1000)))
-        self.is_here = sqlite  # read without a network, and without waiting for anybody
-        # On PostgreSQL, whose transactions see each other's commits anyway, reads need none: two round trips fewer, and
-        # none when the session is closed.
+            event.listen(self.engine, "connect", partial(_set_idle_timeout, milliseconds=int(frozen_seconds * 1000)))
+        self.is_local = sqlite  # reads need no network and wait for no lock
+        # PostgreSQL reads committed data in every statement, so reads need no transaction: autocommit saves two round
+        # trips, and closing the session needs none.
         level = {} if sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reader = self.engine.execution_options(reading=True, **level)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session whose transaction is committed when the block ends, rolled back when it raises."""
+        """Open a session whose transaction is committed when the block ends, rolled back when it raises."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that writes nothing and, on SQLite, waits for no writer."""
+        """Open a read-only session; on SQLite it does not wait for writers."""
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
 
@@ -108,8 +109,8 @@ class Database:
         self.engine.dispose()
 
 
-# A server that is gone without a word is noticed in half a minute, not in the two hours of TCP's own.
-_MISSED = {
+# A lost server is detected in half a minute, not after the two hours of TCP's default keepalive.
+_KEEPALIVE = {
     "connect_timeout": 10,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -118,20 +119,20 @@ _MISSED = {
 }
 
 
-def _thaw(connection: Any, record: object, *, milliseconds: int) -> None:
+def _set_idle_timeout(connection: Any, record: object, *, milliseconds: int) -> None:
     connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}")
     connection.commit()
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
-    connection.isolation_level = None  # the `begin` listener says BEGIN, not the driver
+    connection.isolation_level = None  # the `begin` listener begins transactions, not the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-class _Turn:
-    """Whose turn it is to write to SQLite. The threads of a process wait for each other here, where a free turn is
-    noticed at once; other processes are waited for by SQLite, which sleeps up to 0.1 s between looks."""
+class _WriteLock:
+    """The lock of a process's SQLite writers. Its threads wait here and wake at once; SQLite itself, which makes
+    processes wait for each other, sleeps up to 0.1 s between attempts."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -140,11 +141,11 @@ class _Turn:
         if connection.get_execution_options().get("reading", False):
             connection.exec_driver_sql("BEGIN")
             return
-        if "turn" not in connection.info and self._lock.acquire(timeout=BUSY_SECONDS):
-            connection.info["turn"] = True
+        if "write_lock" not in connection.info and self._lock.acquire(timeout=BUSY_SECONDS):
+            connection.info["write_lock"] = True
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def end(self, connection: object, record: ConnectionPoolEntry) -> None:
-        """The connection goes back to the pool: its transaction is over, however it ended."""
-        if record.info.pop("turn", False):
+        """Release the lock when the connection returns to the pool, after its transaction."""
+        if record.info.pop("write_lock", False):
             self._lock.release()

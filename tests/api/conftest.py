@@ -1,4 +1,4 @@
-"""Fixtures: the real application on a real database, and clients that hold a key."""
+"""Fixtures: the application on a real database, and clients with and without a key."""
 
 import warnings
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api.app import create
 from service import keys
 
-with warnings.catch_warnings():  # it would rather have httpx2; the product's client uses httpx, and so do its tests
+with warnings.catch_warnings():  # it recommends httpx2; `twoviews` uses httpx, and so do the tests
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient
 
@@ -27,20 +27,20 @@ def key(database, tenant) -> str:
 
 
 @pytest.fixture
-def nobody(app) -> Iterator[TestClient]:
-    """A client without a key. Whatever escapes the application is raised here."""
+def anonymous(app) -> Iterator[TestClient]:
+    """A client without a key. It raises unhandled exceptions of the application."""
     with TestClient(app) as client:
         yield client
 
 
 @pytest.fixture
-def client(app, nobody, key) -> TestClient:
+def client(app, anonymous, key) -> TestClient:
     """A client with the tenant's key."""
     return TestClient(app, headers={"Authorization": f"Bearer {key}"})
 
 
 @pytest.fixture
-def other(app, nobody, database, stranger) -> TestClient:
+def other(app, anonymous, database, stranger) -> TestClient:
     """A client with another tenant's key."""
     with database.writing() as session:
         _, secret = keys.create(session, stranger, "other")

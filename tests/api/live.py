@@ -1,4 +1,4 @@
-"""A live server: the API in a process of its own, as `python -m api` runs it."""
+"""A live server: the API in its own process, started by `python -m api`."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.servers import free_port
 
 
 class Live:
-    """A running server; `kill` is kill -9, after which `start` starts another one at the same place."""
+    """A running server; `kill` sends SIGKILL, and `start` starts it again on the same port."""
 
     def __init__(self, settings: Settings, key: str) -> None:
         self.port, self.key = free_port(), key
@@ -50,13 +50,13 @@ class Live:
 
     @property
     def peak_bytes(self) -> int:
-        """The most memory that the process ever had."""
+        """The peak resident memory of the process, in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
     def begin_upload(self, sent: bytes, length: int = 10**9) -> socket.socket:
-        """An upload of which `sent` has been sent, of a file of `length` bytes."""
+        """Start an upload of a body of `length` bytes, of which `sent` is sent; return the connection."""
         head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
         lines = ["POST /datasets HTTP/1.1", "Host: x", f"Authorization: Bearer {self.key}"]
         lines += ["Content-Type: multipart/form-data; boundary=x", f"Content-Length: {length}", "", ""]

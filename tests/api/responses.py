@@ -1,4 +1,4 @@
-"""Answers: what tests expect of them."""
+"""Checks of responses."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from pydantic import BaseModel
 from api.schemas import Problem
 
 
-def shown(schema: type[BaseModel], answer: Response, status: int = 200) -> Any:
-    """The answer's body, which is exactly what the documentation says."""
+def check_body(schema: type[BaseModel], answer: Response, status: int = 200) -> Any:
+    """Validate the response by its schema; return its body."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     schema.model_validate_json(answer.content)
     return answer.json()
 
 
-def problem(answer: Response, status: int, code: str) -> Any:
-    """The answer's body, which is a problem of that status and code."""
+def check_problem(answer: Response, status: int, code: str) -> Any:
+    """Check that the response is a problem of that status and code; return its body."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
     Problem.model_validate_json(answer.content)
     body = answer.json()
@@ -27,5 +27,5 @@ def problem(answer: Response, status: int, code: str) -> Any:
     return body
 
 
-def pointers(body: Any) -> list[str]:
+def get_pointers(body: Any) -> list[str]:
     return [fault["pointer"] for fault in body["errors"]]

@@ -1,6 +1,6 @@
-"""Bad uploads, all the way: over HTTP to a real worker and its sandboxed child, and back as a dataset with a verdict.
+"""Invalid uploads end to end: over HTTP, through a real worker and its sandboxed ingestion process.
 
-Every upload goes to one and the same service, whose limits are low; the tests look at what became of each.
+All uploads go to one service with low limits; each test checks one dataset.
 """
 
 import os
@@ -85,7 +85,7 @@ FAILING = {
         {},
     ),
 }
-# The same with `on_bad_file=skip`: what is sent, and what is left out.
+# With `on_bad_file=skip`: the upload, and the skipped files.
 SKIPPING = {
     "a corrupt image": (CORRUPT, {"cat/~3.jpg": "corrupt"}),
     "a device": (tar_with(tarfile.CHRTYPE), {"cat/odd.png": "device"}),
@@ -95,7 +95,7 @@ PICTURE = Image.fromarray(pixels(7))
 
 
 def odd_pictures():
-    """One picture as files of every unusual kind, and which notes a report has of each."""
+    """Return one image in several unusual formats, and the notes of the report for each."""
     grey = np.asarray(PICTURE.convert("L")).astype(np.uint16) * 257
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -115,7 +115,7 @@ def odd_pictures():
 
 @dataclass(frozen=True)
 class Service:
-    """The service after all of the uploads, and what became of each."""
+    """The service after all uploads, and their datasets."""
 
     fleet: Fleet
     database: Database
@@ -127,14 +127,14 @@ class Service:
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
 
-    def ended(self, dataset_id):
-        """The dataset once it has its verdict."""
+    def wait(self, dataset_id):
+        """Return the dataset when its validation has ended."""
         place = f"/datasets/{dataset_id}"
         soon(lambda: self.fleet.http.get(place).json()["status"] != "validating", 120)
         return self.fleet.http.get(place).json()
 
     def files(self):
-        """The files of the data folder, and its folders that are empty; what goes while we look is passed over."""
+        """Return the files and the empty folders of the data folder, except those removed meanwhile."""
         data = self.fleet.folder / "data"
         found = set()
         for folder, folders, files in os.walk(data):
@@ -149,14 +149,14 @@ def service(tmp_path_factory, _sqlite_template):
     (folder / "twoviews.db").write_bytes(_sqlite_template.read_bytes())
     database = Database(f"sqlite:///{folder / 'twoviews.db'}")
     with database.writing() as session:
-        tenant = keys.tenant(session, "acme").id
+        tenant = keys.get_or_create_tenant(session, "acme").id
         secret = keys.create(session, tenant, "test")[1]
     fleet = Fleet(folder, f"sqlite:///{folder / 'twoviews.db'}", **LIMITS)
     try:
         fleet.broker.start()
         api, worker, _ = fleet.api(), fleet.worker("data"), fleet.keeper()
         fleet.http.headers["Authorization"] = f"Bearer {secret}"
-        soon(lambda: " ready." in fleet.logs() and child_of(worker))  # while it loads it has others, for a moment
+        soon(lambda: " ready." in fleet.logs() and child_of(worker))  # while it loads it has other child processes
         child = child_of(worker)
         service = Service(fleet, database, tenant, {})
         sent = {case: service.send(case, data) for case, (data, *_) in FAILING.items()}
@@ -164,16 +164,16 @@ def service(tmp_path_factory, _sqlite_template):
         sent["odd"] = service.send(
             "odd", sample_archives.make_zip({name: data for name, (data, _) in odd_pictures().items()})
         )
-        service.outcomes.update({case: service.ended(dataset_id) for case, dataset_id in sent.items()})
+        service.outcomes.update({case: service.wait(dataset_id) for case, dataset_id in sent.items()})
         yield service
-        assert (api.poll(), worker.poll(), child_of(worker)) == (None, None, child), fleet.logs()  # nobody died of it
+        assert (api.poll(), worker.poll(), child_of(worker)) == (None, None, child), fleet.logs()  # no process has died
     finally:
         fleet.close()
         database.close()
 
 
 @pytest.mark.parametrize("case", FAILING)
-def test_a_bad_upload_becomes_a_failed_dataset_that_says_why(service, case):
+def test_invalid_upload_fails_the_dataset_with_reasons(service, case):
     _, code, blamed = FAILING[case]
     dataset = service.outcomes[case]
     assert (dataset["status"], dataset["report"]) == ("failed", None)
@@ -183,7 +183,7 @@ def test_a_bad_upload_becomes_a_failed_dataset_that_says_why(service, case):
 
 
 @pytest.mark.parametrize("case", SKIPPING)
-def test_bad_files_are_left_out_where_that_was_asked_for(service, case):
+def test_bad_files_are_skipped_with_policy_skip(service, case):
     _, left_out = SKIPPING[case]
     dataset = service.outcomes[f"skip {case}"]
     assert (dataset["status"], dataset["error"]) == ("ready", None)
@@ -191,7 +191,7 @@ def test_bad_files_are_left_out_where_that_was_asked_for(service, case):
     assert dataset["report"]["classes"] == ["cat", "dog"]
 
 
-def test_unusual_images_become_the_pictures_that_they_show(service):
+def test_unusual_image_files_are_decoded(service):
     dataset = service.outcomes["odd"]
     assert dataset["status"] == "ready", dataset["error"]
     expected = odd_pictures()
@@ -207,7 +207,7 @@ def test_unusual_images_become_the_pictures_that_they_show(service):
         assert np.abs(image.astype(int) - wanted).mean() < 6, name
 
 
-def test_a_failed_dataset_is_refused_at_the_door(service):
+def test_failed_dataset_is_refused_at_submission(service):
     body = {
         "kind": "pretrain",
         "dataset": service.outcomes["no images"]["id"],
@@ -217,7 +217,7 @@ def test_a_failed_dataset_is_refused_at_the_door(service):
     assert (answer.status_code, answer.json()["code"]) == (409, "dataset_failed")
 
 
-def test_no_bad_upload_is_tried_twice(service):
+def test_invalid_uploads_are_not_retried(service):
     with service.database.reading() as session:
         tried = {job.dataset_id: job.attempt for job in session.scalars(select(Job))}
     assert tried == {dataset["id"]: 1 for dataset in service.outcomes.values()}

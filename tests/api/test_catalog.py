@@ -1,4 +1,4 @@
-"""The catalogue: everything in it can be submitted as it stands."""
+"""Routes of the catalogue, and the OpenAPI document."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from api import schemas
 from ssl_core import config
 from ssl_core.config.methods import METHODS
 from ssl_core.recipes import RECIPES
-from tests.api.responses import shown
+from tests.api.responses import check_body
 from tests.service import given
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -14,14 +14,16 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @on_sqlite
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_a_complete_config_with_its_provenance(client, database, tenant, name):
-    recipe = next(item for item in shown(schemas.RecipeList, client.get("/recipes"))["data"] if item["name"] == name)
+def test_recipes_can_be_submitted(client, database, tenant, name):
+    recipe = next(
+        item for item in check_body(schemas.RecipeList, client.get("/recipes"))["data"] if item["name"] == name
+    )
     assert all(recipe[field] for field in ("description", "source", "hardware", "duration", "result"))
     parsed = config.parse(recipe["config"], recipe["kind"])
-    dataset = given.ready(database, tenant, images=10_000)
-    model = given.submitted(database, tenant, dataset).id if recipe["kind"] in ("finetune", "distill") else None
-    asked = {"kind": recipe["kind"], "dataset": dataset, "config": recipe["config"], "model": model}
-    job = shown(schemas.Job, client.post("/jobs", json=asked), 202)
+    dataset = given.create_ready_dataset(database, tenant, images=10_000)
+    model = given.submit_job(database, tenant, dataset).id if recipe["kind"] in ("finetune", "distill") else None
+    requested = {"kind": recipe["kind"], "dataset": dataset, "config": recipe["config"], "model": model}
+    job = check_body(schemas.Job, client.post("/jobs", json=requested), 202)
     assert job["config"] == parsed.model_dump(mode="json")
 
 
@@ -117,8 +119,8 @@ PUBLISHED = {
 }
 
 
-def said(recipe, path):
-    """The value at a dotted path of the recipe's config; of an optimizer and of the evaluation what is published."""
+def get_value(recipe, path):
+    """Return the value at a dotted path of the recipe's config; of an optimizer or evaluation the published values."""
     if path == "evaluation":
         found = recipe.evaluation
         return found["learning_rates"][0], found["weight_decays"][0], found["epochs"]
@@ -129,20 +131,20 @@ def said(recipe, path):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_recipe_is_as_it_was_published(name):
+def test_published_recipes_have_published_values(name):
     recipe = RECIPES[name]
-    assert {path: said(recipe, path) for path in PUBLISHED[name]} == PUBLISHED[name]
+    assert {path: get_value(recipe, path) for path in PUBLISHED[name]} == PUBLISHED[name]
 
 
-def test_digits_are_seen_turned_and_sheared_and_never_mirrored():
+def test_digits_recipe_rotates_and_shears_but_never_flips():
     digits = config.parse(RECIPES["simclr-digits"].config).views
     assert (digits.flip, digits.crop_area, digits.jitter, digits.grey) == (0, None, 0, 0)
     assert (digits.rotation, digits.shear, digits.scale) == (12, 0.2, (0.6, 1.1))
 
 
 @on_sqlite
-def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
-    methods = shown(schemas.MethodList, client.get("/methods"))["data"]
+def test_methods_have_complete_defaults_and_schema(client):
+    methods = check_body(schemas.MethodList, client.get("/methods"))["data"]
     assert [method["name"] for method in methods] == list(METHODS)
     for method in methods:
         assert config.parse({"method": method["defaults"]}).method == METHODS[method["name"]]()
@@ -150,22 +152,22 @@ def test_methods_come_with_defaults_that_are_complete_and_their_schema(client):
 
 
 @on_sqlite
-def test_backbones_are_those_that_can_be_built(client):
+def test_listed_backbones_can_be_built(client):
     from ssl_core.models import backbones  # loads torch
 
-    items = shown(schemas.BackboneList, client.get("/backbones"))["data"]
+    items = check_body(schemas.BackboneList, client.get("/backbones"))["data"]
     assert [item["name"] for item in items] == list(config.BACKBONES)
     for name, item in zip(config.BACKBONES, items, strict=True):
-        asked = config.Backbone(**item["defaults"])
-        assert asked == config.Backbone(name=name)
+        requested = config.Backbone(**item["defaults"])
+        assert requested == config.Backbone(name=name)
         assert item["schema"]["properties"].keys() == item["defaults"].keys()
         if not name.startswith("torchvision_"):
-            backbones.build(asked.model_copy(update={"width": 0.125, "stem": "cifar", "zero_init_residual": False}))
+            backbones.build(requested.model_copy(update={"width": 0.125, "stem": "cifar", "zero_init_residual": False}))
 
 
 @on_sqlite
-def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, app):
-    document = nobody.get("/openapi.json").json()
+def test_openapi_documents_routes_problems_and_authentication(anonymous, app):
+    document = anonymous.get("/openapi.json").json()
     assert document["info"]["title"] == "Twoviews"
     assert len(document["paths"]) >= 20
     for place, item in document["paths"].items():
@@ -176,18 +178,18 @@ def test_the_documentation_names_every_place_its_problems_and_its_key(nobody, ap
             assert ("security" in operation) != place.startswith("/health/"), (method, place)
     assert document["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
     assert "multipart/form-data" in document["paths"]["/datasets"]["post"]["requestBody"]["content"]
-    assert nobody.get("/docs").status_code == 200
+    assert anonymous.get("/docs").status_code == 200
 
 
 @on_sqlite
-def test_the_documentation_shows_every_field_of_every_kinds_config(nobody):
-    document = nobody.get("/openapi.json").json()
+def test_openapi_documents_every_config_field(anonymous):
+    document = anonymous.get("/openapi.json").json()
     shown = document["components"]["schemas"]
-    kinds = [resolved(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
+    kinds = [resolve(document, item["$ref"]) for item in shown["NewJob"]["properties"]["config"]["anyOf"]]
     assert [kind["properties"]["kind"]["const"] for kind in kinds] == list(config.KINDS)
     assert [kind["properties"].keys() for kind in kinds] == [kind.model_fields.keys() for kind in config.KINDS.values()]
     for reference in references(document):
-        resolved(document, reference)
+        resolve(document, reference)
     below = {reference.rsplit("/", 1)[1] for kind in kinds for reference in references(kind)}
     assert {method.__name__ for method in METHODS.values()} | {
         "Backbone",
@@ -198,7 +200,7 @@ def test_the_documentation_shows_every_field_of_every_kinds_config(nobody):
 
 
 def references(node):
-    """Every `$ref` below a node."""
+    """Yield every `$ref` below a node."""
     if isinstance(node, list):
         return {found for item in node for found in references(item)}
     if not isinstance(node, dict):
@@ -206,8 +208,8 @@ def references(node):
     return {found for name, item in node.items() for found in ({item} if name == "$ref" else references(item))}
 
 
-def resolved(document, reference):
-    """What a `$ref` leads to."""
+def resolve(document, reference):
+    """Return the node that a `$ref` refers to."""
     for part in reference.removeprefix("#/").split("/"):
         document = document[part]
     return document

@@ -1,4 +1,4 @@
-"""Tests of POST /embed: its forms of request and answer, its limits, and whose models it serves."""
+"""POST /embed: media types, encodings, limits and errors."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_request import EmbedRequest, Room
+from api.embed_request import BodyMemory, EmbedRequest
 from service import keys
 from service.db import ids
 from service.db.models import Dataset, Job, Model
@@ -18,7 +18,7 @@ from service.db.session import Database, now
 from service.settings import Settings
 from ssl_core.serialization import saved_model
 from tests.api.conftest import TestClient
-from tests.api.responses import pointers, problem
+from tests.api.responses import check_problem, get_pointers
 from tests.worker.encoder import models, pictures, server
 from tests.worker.encoder.server import Server
 
@@ -41,7 +41,7 @@ def encoder(model_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def client(settings: Settings, model_folder: Path, database: Database, tenant: str) -> Iterator[TestClient]:
-    """A client of an application with small limits, in whose data folder the encoder may be serving."""
+    """A client of an application with small limits, in the data folder of the encoder."""
     with database.writing() as session:
         secret = keys.create(session, tenant, "test")[1]
     app = create(settings.model_copy(update={"data_dir": model_folder, **LIMITS}))
@@ -51,12 +51,14 @@ def client(settings: Settings, model_folder: Path, database: Database, tenant: s
 
 @pytest.fixture
 def model(database: Database, tenant: str, model_folder: Path) -> str:
-    """The id of a model of the tenant's, made by a job that succeeded."""
-    return made(database, tenant, saved_model.load_card(model_folder / "models" / "a"))
+    """The id of a model of the tenant, made by a job that succeeded."""
+    return create_model(database, tenant, saved_model.load_card(model_folder / "models" / "a"))
 
 
-def made(database: Database, tenant: str, card: dict, *, path: str = "models/a", status: str = "succeeded") -> str:
-    """Record a job and the model that it made; return the model's id."""
+def create_model(
+    database: Database, tenant: str, card: dict, *, path: str = "models/a", status: str = "succeeded"
+) -> str:
+    """Insert a job and its model; return the model's id."""
     dataset, job, model = ids.new("ds"), ids.new("job"), ids.new("mdl")
     with database.writing() as session:
         session.add(
@@ -118,24 +120,22 @@ def vectors(answer, encoding: str, model: str) -> np.ndarray:
     return np.array([np.frombuffer(base64.b64decode(row), "<f4") if encoding == "base64" else row for row in rows])
 
 
-def test_a_layer_and_the_job_that_made_the_model_can_be_named(
-    client: TestClient, encoder: Server, model: str, database: Database
-) -> None:
+def test_layer_and_job_id_as_model(client: TestClient, encoder: Server, model: str, database: Database) -> None:
     with database.reading() as session:
         job = session.get_one(Model, model).job_id
     answer = client.post("/embed", data={"model": job, "layer": "projection"}, files=multipart(IMAGES[:1]))
     assert (answer.json()["model"], answer.json()["dim"]) == (model, 32)
 
 
-def test_what_is_no_image_is_named_by_its_place(client: TestClient, encoder: Server, model: str) -> None:
+def test_undecodable_images_have_pointers(client: TestClient, encoder: Server, model: str) -> None:
     answer = client.post("/embed", data={"model": model}, files=multipart([IMAGES[0], b"no image", IMAGES[1][:99]]))
-    assert pointers(problem(answer, 422, "not_an_image")) == ["/images/1", "/images/2"]
+    assert get_pointers(check_problem(answer, 422, "not_an_image")) == ["/images/1", "/images/2"]
 
 
-def test_text_that_is_no_base64_is_named_by_its_place(client: TestClient, model: str) -> None:
+def test_invalid_base64_has_a_pointer(client: TestClient, model: str) -> None:
     for wrong in ("%%%", "abc", "AAA=\n", 7, None):
         answer = client.post("/embed", json={"model": model, "images": [*as_text(IMAGES[:1]), wrong]})
-        assert pointers(problem(answer, 422, "invalid_request")) == ["/images/1"]
+        assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/images/1"]
 
 
 @pytest.mark.parametrize(
@@ -151,20 +151,18 @@ def test_text_that_is_no_base64_is_named_by_its_place(client: TestClient, model:
         ({"layers": "backbone"}, "/layers"),
     ],
 )
-def test_a_field_that_is_wrong_or_unknown_is_pointed_at(
-    client: TestClient, model: str, change: dict, pointer: str
-) -> None:
+def test_invalid_fields_have_pointers(client: TestClient, model: str, change: dict, pointer: str) -> None:
     body = {"model": model, "images": as_text(IMAGES[:1])} | change
-    assert pointers(problem(client.post("/embed", json=body), 422, "invalid_request")) == [pointer]
+    assert get_pointers(check_problem(client.post("/embed", json=body), 422, "invalid_request")) == [pointer]
 
 
-def test_a_form_without_images_or_with_an_unknown_field_is_pointed_at(client: TestClient, model: str) -> None:
+def test_invalid_form_fields_have_pointers(client: TestClient, model: str) -> None:
     answer = client.post("/embed", files={"model": (None, model)})
-    assert pointers(problem(answer, 422, "invalid_request")) == ["/images"]
+    assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/images"]
     answer = client.post("/embed", data={"model": model, "picture": "x"}, files=multipart(IMAGES))
-    assert pointers(problem(answer, 422, "invalid_request")) == ["/picture"]
+    assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/picture"]
     answer = client.post("/embed", data={"model": [model, "model_other"]}, files=multipart(IMAGES))
-    assert pointers(problem(answer, 422, "invalid_request")) == ["/model"]
+    assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/model"]
 
 
 @pytest.mark.parametrize(
@@ -180,81 +178,73 @@ def test_a_form_without_images_or_with_an_unknown_field_is_pointed_at(client: Te
         ("multipart/form-data; boundary=b", b"--b\r\n\r\n" + b"x" * 2000 + b"\r\n--b--", 413, "too_large"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(
-    client: TestClient, kind: str, body: bytes, status: int, code: str
-) -> None:
-    problem(client.post("/embed", content=body, headers={"Content-Type": kind}), status, code)
+def test_unreadable_body_is_refused(client: TestClient, kind: str, body: bytes, status: int, code: str) -> None:
+    check_problem(client.post("/embed", content=body, headers={"Content-Type": kind}), status, code)
 
 
-def test_too_many_and_too_large_are_413_however_they_are_sent(client: TestClient, model: str) -> None:
+def test_too_many_and_too_large_images_are_413(client: TestClient, model: str) -> None:
     small, large = b"x", b"x" * 20_001
     for images, code in (([small] * 6, "too_many_images"), ([small, large], "image_too_large")):
         form = client.post("/embed", data={"model": model}, files=multipart(images))
         text = client.post("/embed", json={"model": model, "images": as_text(images)})
         for answer in (form, text):
-            body = problem(answer, 413, code)
-            assert pointers(body) == (["/images/1"] if code == "image_too_large" else [])
+            body = check_problem(answer, 413, code)
+            assert get_pointers(body) == (["/images/1"] if code == "image_too_large" else [])
 
 
-def test_a_body_beyond_the_limit_is_413_said_or_not(client: TestClient) -> None:
+def test_too_large_body_is_413_with_and_without_content_length(client: TestClient) -> None:
     headers = {"Content-Type": "application/json"}
-    problem(client.post("/embed", content=b" " * 60_001, headers=headers), 413, "too_large")
+    check_problem(client.post("/embed", content=b" " * 60_001, headers=headers), 413, "too_large")
     unsaid = client.post("/embed", content=(b" " * 1000 for _ in range(61)), headers=headers)
-    problem(unsaid, 413, "too_large")
+    check_problem(unsaid, 413, "too_large")
 
 
-def test_bodies_beyond_the_room_for_all_of_them_are_503_and_leave_it_empty(
-    client: TestClient, encoder: Server, model: str
-) -> None:
-    client.app.state.embed_room = Room(4000)
+def test_bodies_beyond_the_memory_limit_are_503_and_free_it(client: TestClient, encoder: Server, model: str) -> None:
+    client.app.state.embed_memory = BodyMemory(4000)
     large, small = [b"x" * 4000], IMAGES[:1]
     for _ in range(2):
         answer = client.post("/embed", data={"model": model}, files=multipart(large))
-        problem(answer, 503, "encoder_busy")
+        check_problem(answer, 503, "encoder_busy")
         assert int(answer.headers["retry-after"]) > 0
         assert client.post("/embed", data={"model": model}, files=multipart(small)).status_code == 200
 
 
-def test_unknown_models_and_those_of_others_are_404_alike(
+def test_unknown_models_and_those_of_other_tenants_are_404(
     client: TestClient, database: Database, stranger: str
 ) -> None:
-    theirs = made(database, stranger, {})
+    theirs = create_model(database, stranger, {})
     answers = [
         client.post("/embed", data={"model": name}, files=multipart(IMAGES[:1]))
         for name in (theirs, "mdl_nothing", "job_nothing", "x")
     ]
-    bodies = [problem(answer, 404, "model_not_found") for answer in answers]
+    bodies = [check_problem(answer, 404, "model_not_found") for answer in answers]
     assert len({body["detail"] for body in bodies}) == 1
 
 
-def test_the_model_of_a_job_that_goes_on_is_409(client: TestClient, database: Database, tenant: str) -> None:
-    model = made(database, tenant, {}, status="running")
+def test_model_of_unfinished_job_is_409(client: TestClient, database: Database, tenant: str) -> None:
+    model = create_model(database, tenant, {}, status="running")
     with database.reading() as session:
         job = session.get_one(Model, model).job_id
     for name in (model, job):
-        problem(client.post("/embed", data={"model": name}, files=multipart(IMAGES[:1])), 409, "model_not_ready")
+        check_problem(client.post("/embed", data={"model": name}, files=multipart(IMAGES[:1])), 409, "model_not_ready")
 
 
-def test_an_unknown_layer_is_422_before_the_encoder_is_asked(client: TestClient, model: str) -> None:
+def test_unknown_layer_is_422_without_a_request_to_the_encoder(client: TestClient, model: str) -> None:
     answer = client.post("/embed", data={"model": model, "layer": "block9"}, files=multipart(IMAGES[:1]))
-    assert "block4" in problem(answer, 422, "layer_not_found")["detail"]
+    assert "block4" in check_problem(answer, 422, "layer_not_found")["detail"]
 
 
-def test_a_model_whose_files_are_gone_is_409(
-    client: TestClient, encoder: Server, database: Database, tenant: str
-) -> None:
-    model = made(database, tenant, {}, path="models/gone")
-    problem(client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1])), 409, "model_damaged")
+def test_model_with_missing_files_is_409(client: TestClient, encoder: Server, database: Database, tenant: str) -> None:
+    model = create_model(database, tenant, {}, path="models/gone")
+    check_problem(client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1])), 409, "model_damaged")
 
 
-def test_a_key_is_needed(client: TestClient) -> None:
-    problem(client.post("/embed", headers={"Authorization": ""}), 401, "missing_key")
-    problem(client.post("/embed", headers={"Authorization": "Bearer tv_wrong"}), 401, "wrong_key")
+def test_embed_needs_a_key(client: TestClient) -> None:
+    check_problem(client.post("/embed", headers={"Authorization": ""}), 401, "missing_key")
+    check_problem(client.post("/embed", headers={"Authorization": "Bearer tv_wrong"}), 401, "wrong_key")
 
 
-def test_while_the_encoder_is_away_it_is_503_and_then_it_serves_again(
-    client: TestClient, encoder: Server, model: str
-) -> None:
+def test_unreachable_encoder_is_503_until_it_restarts(client: TestClient, encoder: Server, model: str) -> None:
     def ask():
         return client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1]))
 
@@ -262,14 +252,14 @@ def test_while_the_encoder_is_away_it_is_503_and_then_it_serves_again(
     encoder.stop(signal.SIGKILL)
     try:
         answer = ask()
-        problem(answer, 503, "encoder_away")
+        check_problem(answer, 503, "encoder_away")
         assert int(answer.headers["retry-after"]) > 0
     finally:
         encoder.restart()
     assert ask().status_code == 200
 
 
-def test_the_schema_documents_both_forms_of_the_body(client: TestClient) -> None:
+def test_openapi_documents_both_media_types(client: TestClient) -> None:
     body = client.get("/openapi.json").json()["paths"]["/embed"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
     assert set(body["application/json"]["schema"]["properties"]) == set(EmbedRequest.model_fields)

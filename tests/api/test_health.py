@@ -1,4 +1,4 @@
-"""Health and Prometheus."""
+"""Routes of /health and /metrics."""
 
 import shutil
 from functools import partial
@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 
 from api.app import create
 from service import workers
-from service.db.session import full
-from tests.api.responses import pointers, problem
+from service.db.session import is_disk_full
+from tests.api.responses import check_problem, get_pointers
 from tests.service import given
 
 
@@ -22,38 +22,38 @@ def figures(client):
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
 
 
-def test_live_needs_nothing(nobody):
-    assert nobody.get("/health/live").json() == {"status": "live"}
+def test_liveness_has_no_dependencies(anonymous):
+    assert anonymous.get("/health/live").json() == {"status": "live"}
 
 
-def test_ready_names_what_is_missing(nobody, database, settings, app):
-    answer = nobody.get("/health/ready")
-    assert pointers(problem(answer, 503, "not_ready")) == ["worker"]
+def test_readiness_names_missing_dependencies(anonymous, database, settings, app):
+    answer = anonymous.get("/health/ready")
+    assert get_pointers(check_problem(answer, 503, "not_ready")) == ["worker"]
     assert answer.headers["retry-after"]
     with database.writing() as session:
-        workers.seen(session, "worker-1", "train")
-    assert nobody.get("/health/ready").json() == {"status": "ready"}
+        workers.record_heartbeat(session, "worker-1", "train")
+    assert anonymous.get("/health/ready").json() == {"status": "ready"}
     assert list((settings.data_dir / "tmp").iterdir()) == []
     shutil.rmtree(settings.data_dir)
     settings.data_dir.write_text("a file where the folder was")
-    assert pointers(problem(nobody.get("/health/ready"), 503, "not_ready")) == ["storage"]
+    assert get_pointers(check_problem(anonymous.get("/health/ready"), 503, "not_ready")) == ["storage"]
 
 
-def test_a_database_that_is_away_is_503_everywhere_and_the_process_lives(settings, tmp_path):
+def test_unreachable_database_is_503(settings, tmp_path):
     from tests.api.conftest import TestClient
 
     away = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}"})
     with TestClient(create(away), headers={"Authorization": "Bearer tv_x"}) as client:
-        assert pointers(problem(client.get("/health/ready"), 503, "not_ready")) == ["database"]
+        assert get_pointers(check_problem(client.get("/health/ready"), 503, "not_ready")) == ["database"]
         answer = client.get("/jobs")
-        problem(answer, 503, "unavailable")
+        check_problem(answer, 503, "unavailable")
         assert answer.headers["retry-after"]
         assert client.get("/health/live").is_success
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_database_without_room_says_so_and_loses_nothing(app, client, database, tenant):
-    dataset = given.ready(database, tenant)
+def test_full_database_is_503_without_loss(app, client, database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
     ask = partial(client.post, "/jobs", json={"dataset": dataset, "config": given.PRETRAIN})
     accepted = [ask().json()["id"]]
     with app.state.database.engine.connect() as connection:
@@ -63,34 +63,34 @@ def test_a_database_without_room_says_so_and_loses_nothing(app, client, database
     )
     while (answer := ask()).status_code == 202:
         accepted.append(answer.json()["id"])
-    problem(answer, 503, "database_full")
+    check_problem(answer, 503, "database_full")
     assert [job["id"] for job in client.get("/jobs", params={"limit": 100}).json()["data"]] == accepted[::-1]
 
 
-def test_the_code_of_a_full_disk_is_known_on_both_databases():
-    assert full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
-    assert not full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
+def test_disk_full_error_is_recognised():
+    assert is_disk_full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
+    assert not is_disk_full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
 
 
-def test_a_full_disk_is_not_ready(client, storage, monkeypatch):
+def test_full_disk_is_not_ready(client, storage, monkeypatch):
     full = storage.tmp_dir / "full.upload"
-    full.symlink_to("/dev/full")  # where every write says that the disk is full
+    full.symlink_to("/dev/full")  # where every write fails with ENOSPC
     monkeypatch.setattr(storage, "new_upload", lambda: full)
     monkeypatch.setattr(client.app.state, "storage", storage)
-    faults = problem(client.get("/health/ready"), 503, "not_ready")["errors"]
+    faults = check_problem(client.get("/health/ready"), 503, "not_ready")["errors"]
     assert [fault["detail"] for fault in faults if fault["pointer"] == "storage"] == [
         "The storage cannot be written: No space left on device."
     ]
     assert not full.is_symlink()
 
 
-def test_prometheus_reads_jobs_queues_workers_and_requests(client, database, tenant):
-    dataset = given.ready(database, tenant)
-    given.submitted(database, tenant, dataset)
-    given.submitted(database, tenant, dataset)
-    given.claimed(database)
+def test_prometheus_metrics(client, database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    given.submit_job(database, tenant, dataset)
+    given.submit_job(database, tenant, dataset)
+    given.claim_job(database)
     with database.writing() as session:
-        workers.seen(session, "worker-1", "train")
+        workers.record_heartbeat(session, "worker-1", "train")
     for _ in range(3):
         client.get("/jobs/job_none")
     client.get("/nowhere")

@@ -1,25 +1,25 @@
-"""Jobs over HTTP, on both databases."""
+"""Routes of /jobs, on both databases."""
 
 import pytest
 
 from api import schemas
 from ssl_core import events
-from tests.api.responses import pointers, problem, shown
+from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
 
 
 @pytest.fixture
 def dataset(database, tenant):
-    return given.ready(database, tenant)
+    return given.create_ready_dataset(database, tenant)
 
 
-def ask(dataset, /, **fields):
+def new_job(dataset, /, **fields):
     return {"kind": "pretrain", "dataset": dataset, "config": given.PRETRAIN, **fields}
 
 
-def test_a_job_is_accepted_with_its_place_and_its_whole_config(client, dataset):
-    answer = client.post("/jobs", json=ask(dataset, name="first", priority=3, metadata={"team": "vision"}))
-    job = shown(schemas.Job, answer, 202)
+def test_submitted_job_has_location_and_complete_config(client, dataset):
+    answer = client.post("/jobs", json=new_job(dataset, name="first", priority=3, metadata={"team": "vision"}))
+    job = check_body(schemas.Job, answer, 202)
     assert answer.headers["location"] == f"/jobs/{job['id']}" == job["urls"]["self"]
     assert (job["status"], job["name"], job["priority"], job["metadata"]) == ("queued", "first", 3, {"team": "vision"})
     assert job["config"]["method"]["temperature"] == 0.2
@@ -27,51 +27,51 @@ def test_a_job_is_accepted_with_its_place_and_its_whole_config(client, dataset):
     assert client.get(answer.headers["location"]).json() == job
 
 
-def test_a_job_shows_how_its_run_went(client, database, tenant, dataset):
-    job = client.post("/jobs", json=ask(dataset)).json()
-    claim = given.claimed(database)
+def test_job_shows_progress_and_results(client, database, tenant, dataset):
+    job = client.post("/jobs", json=new_job(dataset)).json()
+    claim = given.claim_job(database)
     progress = events.Progress(epoch=1, epochs=4, step=25, total_steps=100, images_per_second=9.5, eta_seconds=60)
-    given.recorded(database, claim, events.Resolved(given.PRETRAIN), progress, given.checkpoint(25), given.model())
-    running = shown(schemas.Job, client.get(f"/jobs/{job['id']}"))
+    given.record_events(database, claim, events.Resolved(given.PRETRAIN), progress, given.checkpoint(25), given.model())
+    running = check_body(schemas.Job, client.get(f"/jobs/{job['id']}"))
     assert (running["status"], running["attempt"], running["progress"]["percent"]) == ("running", 1, 25.0)
     assert running["model_id"] is None
-    given.recorded(database, claim, events.Result({"knn": 0.5}))
-    given.finished(database, claim)
-    done = shown(schemas.Job, client.get(f"/jobs/{job['id']}"))
+    given.record_events(database, claim, events.Result({"knn": 0.5}))
+    given.finish_job(database, claim)
+    done = check_body(schemas.Job, client.get(f"/jobs/{job['id']}"))
     assert (done["status"], done["summary"]) == ("succeeded", {"knn": 0.5})
     assert done["model_id"].startswith("mdl_")
     assert [change["status"] for change in done["transitions"]] == ["queued", "running", "succeeded"]
-    checkpoints = shown(schemas.CheckpointList, client.get(f"/jobs/{job['id']}/checkpoints"))
+    checkpoints = check_body(schemas.CheckpointList, client.get(f"/jobs/{job['id']}/checkpoints"))
     assert [row["step"] for row in checkpoints["data"]] == [25]
 
 
-def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tenant):
+def test_job_shows_supervised_baselines(client, database, tenant):
     def succeed(kind, top1, labels=100, on=None):
-        job = given.submitted(database, tenant, on or dataset, kind, **own(kind))
-        claim = given.claimed(database)
-        told = {"top1": top1, "top1_interval": [top1, top1], "labels": labels}
-        given.recorded(database, claim, events.Result(told))
-        given.finished(database, claim)
+        job = given.submit_job(database, tenant, on or dataset, kind, **fields_of(kind))
+        claim = given.claim_job(database)
+        result = {"top1": top1, "top1_interval": [top1, top1], "labels": labels}
+        given.record_events(database, claim, events.Result(result))
+        given.finish_job(database, claim)
         return job.id
 
-    def own(kind):
+    def fields_of(kind):
         return {} if kind == "supervised" else {"model": model}
 
-    dataset = given.ready(database, tenant)
-    pretrained = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    given.recorded(database, claim, given.model(classifier={"classes": ["a", "b"]}))
-    given.finished(database, claim)
+    dataset = given.create_ready_dataset(database, tenant)
+    pretrained = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.model(classifier={"classes": ["a", "b"]}))
+    given.finish_job(database, claim)
     model = pretrained.id
     alone = succeed("linear_eval", 0.7)
     assert client.get(f"/jobs/{alone}").json()["supervised"] == []
     succeed("supervised", 0.5)
     newest = succeed("supervised", 0.6)
     few = succeed("supervised", 0.3, labels=10)
-    succeed("supervised", 0.9, on=given.ready(database, tenant, sha256="b" * 64))
+    succeed("supervised", 0.9, on=given.create_ready_dataset(database, tenant, sha256="b" * 64))
     for kind in ("linear_eval", "knn_eval", "finetune", "distill"):
-        told = shown(schemas.Job, client.get(f"/jobs/{succeed(kind, 0.7)}"))["supervised"]
-        assert told == [
+        result = check_body(schemas.Job, client.get(f"/jobs/{succeed(kind, 0.7)}"))["supervised"]
+        assert result == [
             {"job": few, "labels": 10, "top1": 0.3, "top1_interval": [0.3, 0.3]},
             {"job": newest, "labels": 100, "top1": 0.6, "top1_interval": [0.6, 0.6]},
         ]
@@ -79,41 +79,41 @@ def test_accuracies_stand_beside_those_of_supervised_runs(client, database, tena
     assert client.get(f"/jobs/{newest}").json()["supervised"] == []
 
 
-def test_a_job_that_names_an_unfinished_one_waits_for_its_model(client, database, tenant, dataset):
-    parent = client.post("/jobs", json=ask(dataset)).json()
+def test_job_waits_for_its_model(client, database, tenant, dataset):
+    parent = client.post("/jobs", json=new_job(dataset)).json()
     child = client.post("/jobs", json={"kind": "knn_eval", "dataset": dataset, "model": parent["id"]}).json()
     assert (child["status"], child["model"]) == ("waiting", parent["id"])
 
 
 def test_lists_are_filtered_and_paged(client, database, tenant, dataset):
-    made = [client.post("/jobs", json=ask(dataset)).json()["id"] for _ in range(3)]
-    client.post(f"/jobs/{made[0]}/cancel")
-    page = shown(schemas.JobList, client.get("/jobs", params={"limit": 2}))
-    assert [job["id"] for job in page["data"]] == made[:0:-1]
-    assert (page["has_more"], page["next"]) == (True, made[1])
+    created = [client.post("/jobs", json=new_job(dataset)).json()["id"] for _ in range(3)]
+    client.post(f"/jobs/{created[0]}/cancel")
+    page = check_body(schemas.JobList, client.get("/jobs", params={"limit": 2}))
+    assert [job["id"] for job in page["data"]] == created[:0:-1]
+    assert (page["has_more"], page["next"]) == (True, created[1])
     rest = client.get("/jobs", params={"after": page["next"]}).json()
-    assert ([job["id"] for job in rest["data"]], rest["has_more"]) == ([made[0]], False)
+    assert ([job["id"] for job in rest["data"]], rest["has_more"]) == ([created[0]], False)
     for filters in ({"status": "cancelled"}, {"status": "cancelled", "kind": "pretrain", "dataset": dataset}):
-        assert [job["id"] for job in client.get("/jobs", params=filters).json()["data"]] == [made[0]]
+        assert [job["id"] for job in client.get("/jobs", params=filters).json()["data"]] == [created[0]]
     assert client.get("/jobs", params={"kind": "knn_eval"}).json()["data"] == []
     assert client.get("/jobs", params={"kind": "ingest"}).json()["data"] == []
 
 
-def test_cancelling_is_idempotent_and_leaves_an_ended_job_alone(client, database, tenant, dataset):
-    job = client.post("/jobs", json=ask(dataset)).json()["id"]
-    first = shown(schemas.Job, client.post(f"/jobs/{job}/cancel"))
+def test_cancel_is_idempotent(client, database, tenant, dataset):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
+    first = check_body(schemas.Job, client.post(f"/jobs/{job}/cancel"))
     assert first["status"] == "cancelled"
     assert client.post(f"/jobs/{job}/cancel").json() == first
-    running = client.post("/jobs", json=ask(dataset)).json()["id"]
-    given.claimed(database)
+    running = client.post("/jobs", json=new_job(dataset)).json()["id"]
+    given.claim_job(database)
     assert client.post(f"/jobs/{running}/cancel").json()["status"] == "cancelling"
 
 
-def test_events_are_read_on_from_where_one_stopped(client, database, tenant, dataset):
-    job = client.post("/jobs", json=ask(dataset)).json()["id"]
-    claim = given.claimed(database)
-    given.recorded(database, claim, events.Log("warning", "Features are collapsing.", "collapse", {"std": 0.01}))
-    page = shown(schemas.EventList, client.get(f"/jobs/{job}/events", params={"limit": 2}))
+def test_events_are_paged(client, database, tenant, dataset):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Log("warning", "Features are collapsing.", "collapse", {"std": 0.01}))
+    page = check_body(schemas.EventList, client.get(f"/jobs/{job}/events", params={"limit": 2}))
     assert ([event["seq"] for event in page["data"]], page["has_more"]) == ([1, 2], True)
     rest = client.get(f"/jobs/{job}/events", params={"after": page["next"]}).json()
     assert [(event["code"], event["level"], event["data"]) for event in rest["data"]] == [
@@ -122,29 +122,29 @@ def test_events_are_read_on_from_where_one_stopped(client, database, tenant, dat
     assert rest["has_more"] is False
 
 
-def test_an_artifact_is_fetched_by_its_name(client, database, tenant, dataset, storage):
-    job = client.post("/jobs", json=ask(dataset)).json()["id"]
-    claim = given.claimed(database)
-    given.recorded(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", given.SHA, 3))
-    missing = problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 404, "artifact_not_found")
-    assert "gone" in missing["detail"]
+def test_artifact_is_downloaded_by_name(client, database, tenant, dataset, storage):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", given.SHA, 3))
+    missing = check_problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 404, "artifact_not_found")
+    assert "missing" in missing["detail"]
     folder = storage.attempt_dir(job, 1)
     folder.mkdir(parents=True)
     (folder / "plot.png").write_bytes(b"png")
     answer = client.get(f"/jobs/{job}/artifacts/t-SNE plot.png")
     assert (answer.content, answer.headers["content-type"]) == (b"png", "image/png")
     assert answer.headers["content-disposition"].startswith("attachment")
-    problem(client.get(f"/jobs/{job}/artifacts/other.png"), 404, "artifact_not_found")
-    problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
+    check_problem(client.get(f"/jobs/{job}/artifacts/other.png"), 404, "artifact_not_found")
+    check_problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
 
 
-def test_the_files_of_a_job_are_listed_with_their_places(client, database, tenant, dataset, storage):
-    job = client.post("/jobs", json=ask(dataset)).json()
-    assert shown(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"] == []
-    claim = given.claimed(database)
+def test_artifacts_are_listed_with_urls(client, database, tenant, dataset, storage):
+    job = client.post("/jobs", json=new_job(dataset)).json()
+    assert check_body(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"] == []
+    claim = given.claim_job(database)
     for name in ("views.png", "t-SNE plot.png"):
-        given.recorded(database, claim, events.Artifact(name, "plot.png", "image/png", given.SHA, 3))
-    first, second = shown(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"]
+        given.record_events(database, claim, events.Artifact(name, "plot.png", "image/png", given.SHA, 3))
+    first, second = check_body(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"]
     assert (first["name"], second["name"]) == ("t-SNE plot.png", "views.png")
     assert (first["media_type"], first["sha256"], first["size_bytes"]) == ("image/png", given.SHA, 3)
     folder = storage.attempt_dir(job["id"], 1)
@@ -156,12 +156,12 @@ def test_the_files_of_a_job_are_listed_with_their_places(client, database, tenan
 BAD = {
     "unknown field with its nearest name": ({"prority": 1}, "invalid_request", ["/prority"], "`priority`"),
     "unknown kind with its nearest name": ({"kind": "linear_evl"}, "unknown_kind", ["/kind"], "`linear_eval`"),
-    "a kind of ours that is not for asking": ({"kind": "ingest"}, "unknown_kind", ["/kind"], "pretrain"),
+    "internal kind": ({"kind": "ingest"}, "unknown_kind", ["/kind"], "pretrain"),
     "kind of a wrong type": ({"kind": 3}, "invalid_request", ["/kind"], "string"),
     "no dataset": ({"dataset": None}, "invalid_request", ["/dataset"], "string"),
     "priority out of range": ({"priority": 1001}, "invalid_request", ["/priority"], "1000"),
     "priority of a huge size": ({"priority": 10**30}, "invalid_request", ["/priority"], "integer"),
-    "priority that is a truth": ({"priority": True}, "invalid_request", ["/priority"], "integer"),
+    "boolean priority": ({"priority": True}, "invalid_request", ["/priority"], "integer"),
     "name too long": ({"name": "x" * 201}, "invalid_request", ["/name"], "200"),
     "name of two lines": ({"name": "a\nb"}, "invalid_request", ["/name"], "control"),
     "metadata of numbers": ({"metadata": {"a/b": 1}}, "invalid_request", ["/metadata/a~1b"], "string"),
@@ -242,57 +242,59 @@ BAD = {
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_run_is_told_at_the_door(client, database, tenant, dataset, case):
+def test_invalid_jobs_are_refused(client, database, tenant, dataset, case):
     fields, code, places, hint = BAD[case]
-    body = problem(client.post("/jobs", json=ask(dataset, **fields)), 422, code)
-    assert pointers(body) == places
+    body = check_problem(client.post("/jobs", json=new_job(dataset, **fields)), 422, code)
+    assert get_pointers(body) == places
     assert hint in body["detail"]
     assert client.get("/jobs").json()["data"] == []
 
 
-def test_evaluating_without_labels_is_told_at_the_door(client, database, tenant):
-    unlabelled = given.ready(database, tenant, "cd" * 32, classes=0)
+def test_evaluation_without_labels_is_refused(client, database, tenant):
+    unlabelled = given.create_ready_dataset(database, tenant, "cd" * 32, classes=0)
     watched = {"method": {"name": "simclr"}, "batch_size": 10, "early_stop": {"metric": "knn"}}
-    refused = problem(client.post("/jobs", json=ask(unlabelled, config=watched)), 422, "labels_needed")
-    assert pointers(refused) == ["/config/early_stop/metric"]
-    parent = client.post("/jobs", json=ask(unlabelled)).json()["id"]
+    refused = check_problem(client.post("/jobs", json=new_job(unlabelled, config=watched)), 422, "labels_needed")
+    assert get_pointers(refused) == ["/config/early_stop/metric"]
+    parent = client.post("/jobs", json=new_job(unlabelled)).json()["id"]
     for kind in ("linear_eval", "knn_eval"):
         answer = client.post("/jobs", json={"kind": kind, "dataset": unlabelled, "model": parent})
-        assert pointers(problem(answer, 422, "labels_needed")) == ["/dataset"]
+        assert get_pointers(check_problem(answer, 422, "labels_needed")) == ["/dataset"]
 
 
-def test_rows_are_counted_over_all_splits(client, database, tenant):
-    dataset = given.ready(database, tenant, "cd" * 32, images=100, test=20)
-    parent = client.post("/jobs", json=ask(dataset)).json()["id"]
+def test_label_rows_are_counted_over_all_splits(client, database, tenant):
+    dataset = given.create_ready_dataset(database, tenant, "cd" * 32, images=100, test=20)
+    parent = client.post("/jobs", json=new_job(dataset)).json()["id"]
     evaluation = {"kind": "linear_eval", "dataset": dataset, "model": parent}
     assert client.post("/jobs", json=evaluation | {"config": {"label_rows": [3, 119]}}).status_code == 202
     answer = client.post("/jobs", json=evaluation | {"config": {"label_rows": [3, 120]}})
-    assert pointers(problem(answer, 422, "invalid_config")) == ["/config/label_rows/1"]
+    assert get_pointers(check_problem(answer, 422, "invalid_config")) == ["/config/label_rows/1"]
 
 
-def test_a_dataset_that_is_not_ready_is_a_conflict(client, database, tenant):
-    dataset = given.validating(database, tenant).id
-    problem(client.post("/jobs", json=ask(dataset)), 409, "dataset_not_ready")
-    given.finished(database, given.claimed(database, "data"), "failed", {"code": "no_images", "detail": "No images."})
-    problem(client.post("/jobs", json=ask(dataset)), 409, "dataset_failed")
+def test_dataset_that_is_not_ready_is_409(client, database, tenant):
+    dataset = given.create_dataset(database, tenant).id
+    check_problem(client.post("/jobs", json=new_job(dataset)), 409, "dataset_not_ready")
+    given.finish_job(
+        database, given.claim_job(database, "data"), "failed", {"code": "no_images", "detail": "No images."}
+    )
+    check_problem(client.post("/jobs", json=new_job(dataset)), 409, "dataset_failed")
 
 
-def test_a_model_that_cannot_be_is_told_at_the_door(client, database, tenant, dataset):
-    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+def test_unavailable_model_is_refused(client, database, tenant, dataset):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
     evaluation = {"kind": "knn_eval", "dataset": dataset}
-    for nobodys in ("mdl_none", "job_none", "nonsense"):
-        problem(client.post("/jobs", json={**evaluation, "model": nobodys}), 404, "model_not_found")
+    for unknown in ("mdl_none", "job_none", "nonsense"):
+        check_problem(client.post("/jobs", json={**evaluation, "model": unknown}), 404, "model_not_found")
     client.post(f"/jobs/{job}/cancel")
-    problem(client.post("/jobs", json={**evaluation, "model": job}), 409, "parent_failed")
+    check_problem(client.post("/jobs", json={**evaluation, "model": job}), 409, "parent_failed")
 
 
-def test_another_tenants_ids_answer_like_missing_ones(client, other, database, tenant, dataset):
-    job = client.post("/jobs", json=ask(dataset)).json()["id"]
+def test_ids_of_another_tenant_are_404(client, other, database, tenant, dataset):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
     for place in ("", "/metrics", "/events", "/checkpoints", "/artifacts", "/artifacts/x"):
-        theirs = problem(other.get(f"/jobs/{job}{place}"), 404, "job_not_found")
-        missing = problem(other.get(f"/jobs/job_none{place}"), 404, "job_not_found")
+        theirs = check_problem(other.get(f"/jobs/{job}{place}"), 404, "job_not_found")
+        missing = check_problem(other.get(f"/jobs/job_none{place}"), 404, "job_not_found")
         assert {**theirs, "request_id": ""} == {**missing, "request_id": ""}
-    problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
-    problem(other.post("/jobs", json=ask(dataset)), 404, "dataset_not_found")
+    check_problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
+    check_problem(other.post("/jobs", json=new_job(dataset)), 404, "dataset_not_found")
     assert other.get("/jobs").json()["data"] == []
     assert client.get(f"/jobs/{job}").json()["status"] == "queued"

@@ -1,4 +1,4 @@
-"""The API as a process: what it needs to start, uploads that break off, and kill -9 at bad moments."""
+"""The API as a process: start, streaming uploads, protocol limits, SIGKILL."""
 
 import contextlib
 import random
@@ -20,7 +20,7 @@ from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
 from tests.api.live import serving
-from tests.api.responses import problem
+from tests.api.responses import check_problem
 from tests.processes import soon
 from tests.service import given
 
@@ -28,7 +28,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HEAVY = ("torch", "torchvision", "numpy", "PIL", "pyarrow", "sklearn", "pandas")
 
 
-def test_the_api_starts_where_torch_is_not_installed(tmp_path):
+def test_api_starts_without_torch(tmp_path):
     program = f"""
 import sys
 from importlib.abc import MetaPathFinder
@@ -59,12 +59,12 @@ def server(settings, key):
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory, _sqlite_template, _broker):
-    """A server on SQLite that several tests use; its storage is `shared.storage`."""
+    """A server on SQLite, shared by several tests; its storage is `shared.storage`."""
     data = tmp_path_factory.mktemp("live")
     shutil.copy(_sqlite_template, data / "twoviews.db")
     database = Database(f"sqlite:///{data / 'twoviews.db'}")
     with database.writing() as session:
-        _, secret = keys.create(session, keys.tenant(session, "acme").id, "test")
+        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
     database.close()
     settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}", broker_url=_broker)
     with serving(settings, secret) as server:
@@ -72,7 +72,7 @@ def shared(tmp_path_factory, _sqlite_template, _broker):
         yield server
 
 
-def test_a_large_upload_goes_to_disk_and_not_to_memory(shared):
+def test_large_upload_is_streamed_to_disk(shared):
     server, storage = shared, shared.storage
     before, piece = server.peak_bytes, random.Random(0).randbytes(1 << 20)
 
@@ -83,16 +83,16 @@ def test_a_large_upload_goes_to_disk_and_not_to_memory(shared):
         yield b"\r\n--x--\r\n"
 
     kind = {"Content-Type": "multipart/form-data; boundary=x"}
-    made = server.client.post("/datasets", content=body(), headers=kind).json()
-    assert made["size_bytes"] == 128 << 20
-    (stored,) = storage.root.glob(f"uploads/*/{made['sha256']}")
+    created = server.client.post("/datasets", content=body(), headers=kind).json()
+    assert created["size_bytes"] == 128 << 20
+    (stored,) = storage.root.glob(f"uploads/*/{created['sha256']}")
     assert stored.stat().st_size == 128 << 20
     stored.unlink()
     assert server.peak_bytes - before < 32 << 20
 
 
-def test_whoever_waits_while_the_server_stops_is_told_to_ask_again(server, database, tenant):
-    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+def test_long_poll_is_503_at_shutdown(server, database, tenant):
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
     answers = []
     path = f"/jobs/{job}/metrics"
     poll = threading.Thread(target=lambda: answers.append(server.client.get(path, params={"wait": 30})))
@@ -101,11 +101,11 @@ def test_whoever_waits_while_the_server_stops_is_told_to_ask_again(server, datab
     assert poll.is_alive()
     server.process.terminate()
     poll.join(20)
-    problem(answers[0], 503, "unavailable")
+    check_problem(answers[0], 503, "unavailable")
     assert server.process.wait(20) in (0, -15)
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(shared):
+def test_interrupted_upload_leaves_no_file(shared):
     storage, known = shared.storage, shared.client.get("/datasets").json()
     for sent in (b"", b"x" * 3_000_000):
         connection = shared.begin_upload(sent)
@@ -116,14 +116,14 @@ def test_an_upload_that_breaks_off_leaves_nothing(shared):
     assert list(storage.root.glob("uploads/*/*")) == []
 
 
-def test_a_body_that_is_too_large_is_told_before_it_has_been_sent(shared):
+def test_too_large_body_is_refused_before_it_is_sent(shared):
     connection = shared.begin_upload(b"", length=2**60)
     assert connection.recv(4096).startswith(b"HTTP/1.1 413")
     connection.close()
 
 
-def heard(connection: socket.socket) -> httpx.Response:
-    """What the server answers on the connection, once it has hung up."""
+def read_response(connection: socket.socket) -> httpx.Response:
+    """Return the response when the server has closed the connection."""
     answer = b"".join(iter(lambda: connection.recv(65536), b""))
     connection.close()
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -132,45 +132,47 @@ def heard(connection: socket.socket) -> httpx.Response:
     return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
-def dialled(server) -> socket.socket:
+def connect(server) -> socket.socket:
     return socket.create_connection(("127.0.0.1", server.port), timeout=30)
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: "])
-def test_a_head_without_end_is_refused_early(shared, start):
-    connection, sent = dialled(shared), 0
+def test_endless_head_is_refused(shared, start):
+    connection, sent = connect(shared), 0
     connection.sendall(start)
     with contextlib.suppress(ConnectionError):
         while sent < 50 * 2**20:
             connection.sendall(b"x" * 65536)
             sent += 65536
     assert sent < 20 * 2**20
-    with contextlib.suppress(ConnectionError):  # it hung up while we went on: then the answer may be lost
-        problem(heard(connection), 431, "request_header_fields_too_large")
+    with contextlib.suppress(
+        ConnectionError
+    ):  # the server closed the connection while it was written: the response may be lost
+        check_problem(read_response(connection), 431, "request_header_fields_too_large")
     assert shared.client.get("/health/live").status_code == 200
 
 
-def test_a_head_that_is_a_little_too_long_is_told_so(shared):
-    connection = dialled(shared)
+def test_too_long_head_is_431(shared):
+    connection = connect(shared)
     for part in (b"GET /health/live HTTP/1.1\r\nX-Long: ", b"x" * 65536, b"x" * 5000):
         connection.sendall(part)
-        time.sleep(0.3)  # apart, as they are on a slow line
-    problem(heard(connection), 431, "request_header_fields_too_large")
+        time.sleep(0.3)  # two reads, as over a slow connection
+    check_problem(read_response(connection), 431, "request_header_fields_too_large")
 
 
-def test_a_long_head_and_what_follows_on_the_same_connection_are_answered(shared):
+def test_long_head_within_the_limit_keeps_the_connection(shared):
     headers = {"X-Long": "x" * 30_000, "Content-Type": "application/json"}
     for _ in range(3):
-        problem(shared.client.post("/keys", headers=headers, content=b"{" + b" " * 300_000), 400, "bad_request")
+        check_problem(shared.client.post("/keys", headers=headers, content=b"{" + b" " * 300_000), 400, "bad_request")
 
 
-def test_what_is_not_http_is_told_so(shared):
-    connection = dialled(shared)
+def test_invalid_http_is_400(shared):
+    connection = connect(shared)
     connection.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
-    assert "Invalid HTTP" in problem(heard(connection), 400, "bad_request")["detail"]
+    assert "Invalid HTTP" in check_problem(read_response(connection), 400, "bad_request")["detail"]
 
 
-def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, storage, database):
+def test_upload_of_a_killed_server_is_swept(server, storage, database):
     connection = server.begin_upload(b"x" * 3_000_000)
     soon(lambda: any(path.stat().st_size > 1_000_000 for path in storage.tmp_dir.iterdir()))
     server.kill()
@@ -182,14 +184,15 @@ def test_a_kill_during_an_upload_leaves_only_a_leftover_that_is_swept(server, st
     assert server.client.post("/datasets", files={"file": ("a.zip", b"bytes")}).status_code == 202
 
 
-def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, database, tenant):
-    dataset, accepted, stop = given.ready(database, tenant), {}, threading.Event()
+def test_kills_neither_lose_nor_duplicate_jobs(server, database, tenant):
+    dataset, accepted, stop = given.create_ready_dataset(database, tenant), {}, threading.Event()
 
     def ask(worker):
         with httpx.Client(base_url=server.url, headers=dict(server.client.headers), timeout=30) as client:
             while not stop.is_set():
                 name = f"{worker}-{len(accepted)}"
-                accepted[name] = insist(client, {"dataset": dataset, "config": given.PRETRAIN, "name": name})
+                body = {"dataset": dataset, "config": given.PRETRAIN, "name": name}
+                accepted[name] = submit_with_retries(client, body)
 
     askers = [threading.Thread(target=ask, args=(worker,)) for worker in range(2)]
     for asker in askers:
@@ -205,7 +208,7 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
     with database.reading() as session:
         rows = session.execute(select(Job.name, Job.id).where(Job.kind == "pretrain")).all()
         there = {row.name: row.id for row in rows}
-        histories = jobs.histories(session, list(there.values()))
+        histories = jobs.transitions_by_job(session, list(there.values()))
         orphans = select(func.count()).select_from(JobEvent).where(JobEvent.job_id.not_in(select(Job.id)))
         assert session.scalar(orphans) == 0
     assert len(accepted) >= 14
@@ -213,8 +216,8 @@ def test_kills_during_posts_lose_no_accepted_job_and_double_none(server, databas
     assert all(len(history) == 1 for history in histories.values())
 
 
-def insist(client, body):
-    """Ask for a job until there is an answer, as the client does, and return its id."""
+def submit_with_retries(client, body):
+    """Submit a job, with retries as of the client; return its id."""
     while True:
         try:
             answer = client.post("/jobs", json=body, headers={"Idempotency-Key": body["name"]})
@@ -226,7 +229,7 @@ def insist(client, body):
 
 
 @on_sqlite
-def test_a_broker_that_never_answers_delays_no_answer(settings, key, database, tenant):
+def test_unresponsive_broker_delays_no_response(settings, key, database, tenant):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         calls = []
 
@@ -239,13 +242,13 @@ def test_a_broker_that_never_answers_delays_no_answer(settings, key, database, t
 
         threading.Thread(target=listen, daemon=True).start()
         deaf = settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0"})
-        dataset = given.ready(database, tenant)
+        dataset = given.create_ready_dataset(database, tenant)
         with serving(deaf, key) as server:
             for _ in range(20):
                 body = {"dataset": dataset, "config": given.PRETRAIN}
                 assert server.client.post("/jobs", json=body).status_code == 202
             soon(lambda: calls)
-            assert len(calls) < 10  # had each request rung by itself, there would be twenty
+            assert len(calls) < 10  # without batching there would be twenty
             assert len(server.client.get("/jobs").json()["data"]) == 20
         silent.shutdown(socket.SHUT_RDWR)
         for connection, _ in calls:

@@ -1,4 +1,4 @@
-"""Metrics over HTTP: columns, cheap polls, and polls that wait."""
+"""Route of /jobs/{job_id}/metrics: columns, ETags and long polling."""
 
 import threading
 import time
@@ -6,24 +6,24 @@ import time
 import pytest
 
 from api import schemas
-from tests.api.responses import pointers, problem, shown
+from tests.api.responses import check_body, check_problem, get_pointers
 from tests.processes import soon
 from tests.service import given
 
 
 @pytest.fixture
 def job(database, tenant):
-    return given.submitted(database, tenant, given.ready(database, tenant)).id
+    return given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
 
 
 @pytest.fixture
 def claim(database, job):
-    return given.claimed(database)
+    return given.claim_job(database)
 
 
-def test_points_come_in_columns_and_go_on_from_the_last(client, database, job, claim):
-    given.recorded(database, claim, *(given.metrics(step, loss=float(step), lr=None) for step in range(3)))
-    answer = shown(schemas.Metrics, client.get(f"/jobs/{job}/metrics"))
+def test_points_are_columns_after_a_cursor(client, database, job, claim):
+    given.record_events(database, claim, *(given.metrics(step, loss=float(step), lr=None) for step in range(3)))
+    answer = check_body(schemas.Metrics, client.get(f"/jobs/{job}/metrics"))
     assert answer["last"] == 6
     loss, lr = answer["series"]
     assert loss == {
@@ -34,14 +34,14 @@ def test_points_come_in_columns_and_go_on_from_the_last(client, database, job, c
         "value": [0, 1, 2],
     }
     assert (lr["name"], lr["value"]) == ("lr", [None, None, None])
-    given.recorded(database, claim, given.metrics(3, loss=3.0))
+    given.record_events(database, claim, given.metrics(3, loss=3.0))
     assert client.get(f"/jobs/{job}/metrics", params={"after": 6}).json()["series"][0]["value"] == [3]
-    nothing = shown(schemas.Metrics, client.get(f"/jobs/{job}/metrics", params={"after": 7}))
+    nothing = check_body(schemas.Metrics, client.get(f"/jobs/{job}/metrics", params={"after": 7}))
     assert nothing == {"series": [], "last": 7}
 
 
-def test_series_are_picked_by_name_and_thinned(client, database, job, claim):
-    given.recorded(database, claim, *(given.metrics(step, a=1.0, b=2.0, c=3.0) for step in range(100)))
+def test_series_are_selected_and_thinned(client, database, job, claim):
+    given.record_events(database, claim, *(given.metrics(step, a=1.0, b=2.0, c=3.0) for step in range(100)))
     place = f"/jobs/{job}/metrics"
     assert [series["name"] for series in client.get(place, params={"names": "a,c"}).json()["series"]] == ["a", "c"]
     assert [series["name"] for series in client.get(place, params={"names": ["a", "c"]}).json()["series"]] == ["a", "c"]
@@ -50,8 +50,8 @@ def test_series_are_picked_by_name_and_thinned(client, database, job, claim):
     assert (len(thin["step"]), thin["step"][0], thin["step"][-1]) == (5, 0, 99)
 
 
-def test_an_unchanged_poll_is_304_and_reads_no_point(client, app, database, job, claim):
-    given.recorded(database, claim, given.metrics(0))
+def test_unchanged_poll_is_304_without_reading_points(client, app, database, job, claim):
+    given.record_events(database, claim, given.metrics(0))
     place = f"/jobs/{job}/metrics"
     first = client.get(place)
     statements = watch(app.state.database)
@@ -61,7 +61,7 @@ def test_an_unchanged_poll_is_304_and_reads_no_point(client, app, database, job,
     assert not any("points" in statement.replace("last_point", "") for statement in statements)
     assert client.get(place, headers={"If-None-Match": f'"x", W/{first.headers["etag"]}'}).status_code == 304
     assert client.get(place, params={"max_points": 9}, headers={"If-None-Match": first.headers["etag"]}).is_success
-    given.recorded(database, claim, given.metrics(1))
+    given.record_events(database, claim, given.metrics(1))
     changed = client.get(place, headers={"If-None-Match": first.headers["etag"]})
     assert (changed.status_code, changed.json()["last"]) == (200, 2)
 
@@ -74,35 +74,35 @@ def watch(database):
     return statements
 
 
-def begin_to_wait(client, app, job):
-    """A poll that has looked and now waits, as the thread it is made from, and the list that its answer comes into."""
+def start_long_poll(client, app, job):
+    """Start a long poll in a thread; return the thread and the list that its response is appended to."""
     answers, statements = [], watch(app.state.database)
     poll = threading.Thread(target=lambda: answers.append(client.get(f"/jobs/{job}/metrics", params={"wait": 25})))
     poll.start()
-    soon(lambda: sum("last_point" in statement for statement in statements) >= 2)  # between two looks it has waited
+    soon(lambda: sum("last_point" in statement for statement in statements) >= 2)  # it has polled twice
     assert poll.is_alive()
     return poll, answers
 
 
-def test_a_waiting_poll_ends_with_the_first_new_point_and_holds_nothing_meanwhile(client, app, database, job, claim):
-    poll, answers = begin_to_wait(client, app, job)
+def test_long_poll_returns_at_the_first_new_point_and_holds_no_connection(client, app, database, job, claim):
+    poll, answers = start_long_poll(client, app, job)
     free = [app.state.database.engine.pool.checkedout() for _ in range(20) if not time.sleep(0.02)]
-    assert free.count(0) > 10  # it looks now and then, and holds no connection between
-    given.recorded(database, claim, given.metrics(0))
+    assert free.count(0) > 10  # it holds no connection between polls
+    given.record_events(database, claim, given.metrics(0))
     poll.join(20)
     assert answers[0].json()["last"] == 1
 
 
-def test_a_waiting_poll_ends_with_the_job(client, app, database, job, claim):
-    poll, answers = begin_to_wait(client, app, job)
-    given.finished(database, claim, "failed", {"code": "diverged", "detail": "The loss is not finite."})
+def test_long_poll_returns_when_the_job_ends(client, app, database, job, claim):
+    poll, answers = start_long_poll(client, app, job)
+    given.finish_job(database, claim, "failed", {"code": "diverged", "detail": "The loss is not finite."})
     poll.join(20)
     assert answers[0].json() == {"series": [], "last": 0}
-    assert client.get(f"/jobs/{job}/metrics", params={"wait": 25}).is_success  # and of one that has ended, at once
+    assert client.get(f"/jobs/{job}/metrics", params={"wait": 25}).is_success  # returns at once when the job has ended
 
 
-def test_a_waiting_poll_gives_up_after_its_time(client, database, job, claim):
-    given.recorded(database, claim, given.metrics(0))
+def test_long_poll_returns_after_its_timeout(client, database, job, claim):
+    given.record_events(database, claim, given.metrics(0))
     place = f"/jobs/{job}/metrics"
     assert client.get(place, params={"after": 1, "wait": 0.05}).json() == {"series": [], "last": 1}
     etag = client.get(place).headers["etag"]
@@ -115,6 +115,6 @@ WRONG += [("wait", "nan"), ("wait", "inf"), ("wait", -1)]
 
 @pytest.mark.parametrize(("name", "value"), WRONG)
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_question_out_of_range_is_refused(client, job, name, value):
-    body = problem(client.get(f"/jobs/{job}/metrics", params={name: value}), 422, "invalid_request")
-    assert pointers(body) == [name]
+def test_parameter_out_of_range_is_refused(client, job, name, value):
+    body = check_problem(client.get(f"/jobs/{job}/metrics", params={name: value}), 422, "invalid_request")
+    assert get_pointers(body) == [name]

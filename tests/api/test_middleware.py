@@ -1,4 +1,4 @@
-"""The edge: ids of requests, problems for everything that goes wrong, and bodies that nobody should send."""
+"""Middleware and JSON requests: request ids, problems, invalid bodies, the doorbell."""
 
 import json
 
@@ -7,24 +7,26 @@ from fastapi import APIRouter
 from sqlalchemy import event, text
 
 from service import jobs
-from tests.api.responses import pointers, problem
+from tests.api.responses import check_problem, get_pointers
 from tests.service import given
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 JSON = {"Content-Type": "application/json"}
 
 
-def test_a_requests_own_id_comes_back_and_others_get_one(nobody):
-    assert nobody.get("/health/live", headers={"X-Request-ID": "trace-1"}).headers["x-request-id"] == "trace-1"
-    assert problem(nobody.get("/nowhere", headers={"X-Request-ID": "a"}), 404, "not_found")["request_id"] == "a"
+def test_request_id_is_echoed_or_generated(anonymous):
+    assert anonymous.get("/health/live", headers={"X-Request-ID": "trace-1"}).headers["x-request-id"] == "trace-1"
+    assert (
+        check_problem(anonymous.get("/nowhere", headers={"X-Request-ID": "a"}), 404, "not_found")["request_id"] == "a"
+    )
     for bad in (None, "", "x" * 129, "two words", "möwe".encode("latin-1")):
         headers = {} if bad is None else {"X-Request-ID": bad}
-        assert nobody.get("/health/live", headers=headers).headers["x-request-id"].startswith("req_")
+        assert anonymous.get("/health/live", headers=headers).headers["x-request-id"].startswith("req_")
 
 
-def test_an_unknown_place_is_404_and_a_wrong_method_names_the_right_ones(client):
+def test_unknown_path_is_404_and_wrong_method_is_405(client):
     for place in ("/", "/nowhere", "/jobs/", "/jobs/x/y/z", "//jobs", "/jobs/job_1/metrics/stream", "/jobs/x/pause"):
-        problem(client.get(place), 404, "not_found")
+        check_problem(client.get(place), 404, "not_found")
     for place, method, allowed in (
         ("/jobs", "PUT", "GET, POST"),
         ("/datasets/ds_1", "PATCH", "DELETE, GET"),
@@ -32,7 +34,7 @@ def test_an_unknown_place_is_404_and_a_wrong_method_names_the_right_ones(client)
         ("/health/live", "POST", "GET"),
     ):
         answer = client.request(method, place)
-        problem(answer, 405, "method_not_allowed")
+        check_problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == allowed
 
 
@@ -59,35 +61,35 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_a_body_that_cannot_be_read_is_the_clients_fault(client, case):
+def test_unreadable_body_is_a_client_error(client, case):
     body, status, code = UNREADABLE[case]
     for place in ("/jobs", "/keys"):
-        problem(client.post(place, content=body, headers=JSON), status, code)
+        check_problem(client.post(place, content=body, headers=JSON), status, code)
 
 
-def test_a_body_must_say_that_it_is_json(client):
+def test_body_must_have_json_content_type(client):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json", "\xe9"):
         headers = {"Content-Type": kind.encode("latin-1")}
-        problem(client.post("/keys", content=b'{"name":"x"}', headers=headers), 415, "unsupported_media")
-    problem(client.post("/keys", content=b'{"name":"x"}'), 415, "unsupported_media")
+        check_problem(client.post("/keys", content=b'{"name":"x"}', headers=headers), 415, "unsupported_media")
+    check_problem(client.post("/keys", content=b'{"name":"x"}'), 415, "unsupported_media")
     for kind in ("application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.api+json"):
         assert client.post("/keys", content=b'{"name":"x"}', headers={"Content-Type": kind}).status_code == 201
 
 
-def test_a_body_over_the_limit_is_413_with_and_without_a_declared_length(client, settings):
+def test_too_large_body_is_413_with_and_without_content_length(client, settings):
     large = b'{"name": "' + b"x" * settings.max_body_bytes + b'"}'
-    problem(client.post("/keys", content=large, headers=JSON), 413, "too_large")
-    problem(client.post("/keys", content=iter([large[:1000], large[1000:]]), headers=JSON), 413, "too_large")
+    check_problem(client.post("/keys", content=large, headers=JSON), 413, "too_large")
+    check_problem(client.post("/keys", content=iter([large[:1000], large[1000:]]), headers=JSON), 413, "too_large")
     for length in ("9" * 30, "9" * 5000):
-        problem(client.post("/keys", content=b"", headers={**JSON, "Content-Length": length}), 413, "too_large")
+        check_problem(client.post("/keys", content=b"", headers={**JSON, "Content-Length": length}), 413, "too_large")
 
 
-def test_a_nul_in_an_address_is_refused(client):
+def test_nul_in_url_is_refused(client):
     for place in ("/jobs/%00", "/jobs?status=a%00b", "/jobs/job_1/metrics?names=%00", "/models/a%00/download"):
-        problem(client.get(place), 400, "bad_request")
+        check_problem(client.get(place), 400, "bad_request")
 
 
-def test_parameters_out_of_range_name_themselves(client):
+def test_parameters_out_of_range_have_pointers(client):
     for place, name in (
         ("/jobs?limit=0", "limit"),
         ("/jobs?limit=101", "limit"),
@@ -96,23 +98,23 @@ def test_parameters_out_of_range_name_themselves(client):
         ("/datasets?limit=x", "limit"),
         ("/jobs/job_1/events?after=-1", "after"),
     ):
-        assert pointers(problem(client.get(place), 422, "invalid_request")) == [name]
+        assert get_pointers(check_problem(client.get(place), 422, "invalid_request")) == [name]
     headers = {"Idempotency-Key": "x" * 256}
-    body = problem(client.post("/keys", json={"name": "x"}, headers=headers), 422, "invalid_request")
-    assert pointers(body) == ["idempotency-key"]
+    body = check_problem(client.post("/keys", json={"name": "x"}, headers=headers), 422, "invalid_request")
+    assert get_pointers(body) == ["idempotency-key"]
 
 
-def test_a_parameter_that_does_not_exist_is_refused_with_the_nearest_that_does(client):
-    body = problem(client.get("/jobs?stauts=running&limit=5"), 422, "invalid_request")
-    assert pointers(body) == ["stauts"]
+def test_unknown_parameter_is_refused_with_a_suggestion(client):
+    body = check_problem(client.get("/jobs?stauts=running&limit=5"), 422, "invalid_request")
+    assert get_pointers(body) == ["stauts"]
     assert "did you mean `status`?" in body["detail"]
-    problem(client.get("/recipes?" + "&".join(f"p{n}=1" for n in range(5000))), 422, "invalid_request")
-    problem(client.post("/jobs?dry_run=1", json={}), 422, "invalid_request")
+    check_problem(client.get("/recipes?" + "&".join(f"p{n}=1" for n in range(5000))), 422, "invalid_request")
+    check_problem(client.post("/jobs?dry_run=1", json={}), 422, "invalid_request")
     assert client.get("/health/live?probe=1").is_success
     assert client.get("/methods?limit=100").is_success
 
 
-def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, nobody, caplog):
+def test_unhandled_exception_is_a_problem_with_request_id(app, anonymous, caplog):
     router = APIRouter()
 
     @router.get("/broken")
@@ -120,29 +122,29 @@ def test_a_failure_that_nobody_foresaw_is_a_problem_that_names_its_request(app, 
         raise RuntimeError("secret detail")
 
     app.include_router(router)
-    body = problem(nobody.get("/broken"), 500, "internal_error")
+    body = check_problem(anonymous.get("/broken"), 500, "internal_error")
     assert "secret" not in json.dumps(body)
     (record,) = [record for record in caplog.records if record.name == "api.middleware"]
     assert body["request_id"] in record.getMessage()
     assert "secret detail" in record.exc_text
 
 
-def test_a_locked_database_is_a_moments_trouble(app, client, database, tenant):
+def test_locked_database_is_503(app, client, database, tenant):
     event.listen(app.state.database.engine, "connect", lambda raw, record: raw.execute("PRAGMA busy_timeout=20"))
     app.state.database.engine.dispose()
     with database.writing() as session:
-        session.execute(text("SELECT 1"))  # BEGIN IMMEDIATE: nobody else writes
+        session.execute(text("SELECT 1"))  # BEGIN IMMEDIATE: takes the write lock
         answer = client.post("/keys", json={"name": "x"})
-        problem(answer, 503, "unavailable")
+        check_problem(answer, 503, "unavailable")
         assert answer.headers["retry-after"] == "1"
         assert client.get("/keys").status_code == 200  # readers do not wait
     assert client.post("/keys", json={"name": "x"}).status_code == 201
 
 
-def test_a_failing_commit_is_an_error_and_rings_no_bell(app, client, database, tenant, monkeypatch):
-    dataset, rung = given.ready(database, tenant), []
+def test_failed_commit_is_503_and_does_not_ring(app, client, database, tenant, monkeypatch):
+    dataset, rung = given.create_ready_dataset(database, tenant), []
     monkeypatch.setattr(app.state.doorbell, "ring", rung.append)
-    asked = {"dataset": dataset, "config": given.PRETRAIN}
+    body = {"dataset": dataset, "config": given.PRETRAIN}
 
     def fail(connection):
         from sqlite3 import OperationalError as Raw
@@ -152,15 +154,15 @@ def test_a_failing_commit_is_an_error_and_rings_no_bell(app, client, database, t
         raise OperationalError("COMMIT", {}, Raw("disk I/O error"))
 
     event.listen(app.state.database.engine, "commit", fail)
-    problem(client.post("/jobs", json=asked), 503, "unavailable")
+    check_problem(client.post("/jobs", json=body), 503, "unavailable")
     event.remove(app.state.database.engine, "commit", fail)
     assert (rung, client.get("/jobs").json()["data"]) == ([], [])
-    assert client.post("/jobs", json=asked).status_code == 202
+    assert client.post("/jobs", json=body).status_code == 202
     assert rung == ["train"]
 
 
-def test_the_bell_rings_after_the_commit_and_before_the_answer(app, client, database, tenant, monkeypatch):
-    dataset, seen = given.ready(database, tenant), []
+def test_doorbell_rings_after_the_commit(app, client, database, tenant, monkeypatch):
+    dataset, seen = given.create_ready_dataset(database, tenant), []
 
     def look(queue):
         with database.reading() as session:
@@ -171,6 +173,6 @@ def test_the_bell_rings_after_the_commit_and_before_the_answer(app, client, data
     assert seen == [("train", 1)]
 
 
-def test_a_refused_request_changes_nothing_and_rings_nothing(app, client, database, tenant, monkeypatch):
+def test_refused_request_does_not_ring(app, client, database, tenant, monkeypatch):
     monkeypatch.setattr(app.state.doorbell, "ring", lambda queue: pytest.fail("rang"))
-    problem(client.post("/jobs", json={"dataset": "ds_none", "config": given.PRETRAIN}), 404, "dataset_not_found")
+    check_problem(client.post("/jobs", json={"dataset": "ds_none", "config": given.PRETRAIN}), 404, "dataset_not_found")

@@ -1,4 +1,4 @@
-"""Models over HTTP: what is shown, and the bytes."""
+"""Routes of /models: import, show and download."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from api import schemas
 from api.app import create
 from ssl_core import events
 from tests.api.conftest import TestClient
-from tests.api.responses import pointers, problem, shown
+from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
 
 WEIGHTS = bytes(range(256)) * 40
@@ -20,15 +20,15 @@ CARD = {"method": "simclr", "layers": {"backbone": 64}, "preprocessing": {"image
 
 @pytest.fixture
 def job(database, tenant, storage):
-    job = given.submitted(database, tenant, given.ready(database, tenant), name="Gulls").id
-    claim = given.claimed(database)
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant), name="Gulls").id
+    claim = given.claim_job(database)
     folder = storage.attempt_dir(job, 1) / "model"
     folder.mkdir(parents=True)
     (folder / "weights.safetensors").write_bytes(WEIGHTS)
     (folder / "model.json").write_text("{}")
     (folder / "README.md").write_text("# Gulls\n")
-    given.recorded(database, claim, events.Model("model", SHA256, len(WEIGHTS), 64, CARD), events.Result({}))
-    given.finished(database, claim)
+    given.record_events(database, claim, events.Model("model", SHA256, len(WEIGHTS), 64, CARD), events.Result({}))
+    given.finish_job(database, claim)
     return job
 
 
@@ -37,16 +37,16 @@ def model(client, job):
     return client.get(f"/jobs/{job}").json()["model_id"]
 
 
-def test_a_model_is_shown_by_its_own_id_and_by_its_jobs(client, job, model):
-    answer = shown(schemas.Model, client.get(f"/models/{model}"))
+def test_model_is_shown_by_model_id_and_job_id(client, job, model):
+    answer = check_body(schemas.Model, client.get(f"/models/{model}"))
     assert client.get(f"/models/{job}").json() == answer
     assert (answer["name"], answer["job_id"], answer["dim"], answer["sha256"]) == ("Gulls", job, 64, SHA256)
     assert (answer["method"], answer["layers"]) == ("simclr", {"backbone": 64})
-    page = shown(schemas.ModelList, client.get("/models"))
+    page = check_body(schemas.ModelList, client.get("/models"))
     assert page["data"] == [answer]
 
 
-def test_weights_are_downloaded_whole_in_ranges_and_not_twice(client, job, model):
+def test_download_supports_ranges_and_etags(client, job, model):
     place = f"/models/{model}/download"
     whole = client.get(place)
     assert (whole.content, whole.headers["etag"]) == (WEIGHTS, f'"{SHA256}"')
@@ -61,33 +61,33 @@ def test_weights_are_downloaded_whole_in_ranges_and_not_twice(client, job, model
     assert (readme.text, readme.headers["content-type"]) == ("# Gulls\n", "text/markdown; charset=utf-8")
 
 
-def test_a_range_that_is_not_there_is_a_problem(client, model):
+def test_unsatisfiable_range_is_416(client, model):
     place = f"/models/{model}/download"
     answer = client.get(place, headers={"Range": "bytes=999999-"})
-    problem(answer, 416, "range_not_satisfiable")
+    check_problem(answer, 416, "range_not_satisfiable")
     assert answer.headers["content-range"] == f"bytes */{len(WEIGHTS)}"
-    problem(client.get(place, headers={"Range": "bytes=x-y"}), 400, "bad_request")
+    check_problem(client.get(place, headers={"Range": "bytes=x-y"}), 400, "bad_request")
 
 
-def test_a_file_that_is_not_there_is_told(client, model):
-    problem(client.get(f"/models/{model}/download", params={"file": "heads"}), 409, "model_damaged")
-    body = problem(client.get(f"/models/{model}/download", params={"file": "../x"}), 422, "invalid_request")
-    assert pointers(body) == ["file"]
+def test_missing_model_file_is_409(client, model):
+    check_problem(client.get(f"/models/{model}/download", params={"file": "heads"}), 409, "model_damaged")
+    body = check_problem(client.get(f"/models/{model}/download", params={"file": "../x"}), 422, "invalid_request")
+    assert get_pointers(body) == ["file"]
 
 
-def test_a_model_that_is_not_there_yet_or_never_will_be(client, database, tenant):
-    job = given.submitted(database, tenant, given.ready(database, tenant)).id
+def test_model_of_unfinished_or_failed_job(client, database, tenant):
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
     for place in (f"/models/{job}", f"/models/{job}/download"):
-        problem(client.get(place), 409, "model_not_ready")
+        check_problem(client.get(place), 409, "model_not_ready")
     client.post(f"/jobs/{job}/cancel")
-    problem(client.get(f"/models/{job}"), 409, "parent_failed")
-    problem(client.get("/models/mdl_none"), 404, "model_not_found")
+    check_problem(client.get(f"/models/{job}"), 409, "parent_failed")
+    check_problem(client.get("/models/mdl_none"), 404, "model_not_found")
 
 
-def test_another_tenants_model_answers_like_a_missing_one(other, job, model):
+def test_model_of_another_tenant_is_404(other, job, model):
     for name in (job, model):
-        problem(other.get(f"/models/{name}"), 404, "model_not_found")
-        problem(other.get(f"/models/{name}/download"), 404, "model_not_found")
+        check_problem(other.get(f"/models/{name}"), 404, "model_not_found")
+        check_problem(other.get(f"/models/{name}/download"), 404, "model_not_found")
     assert other.get("/models").json()["data"] == []
 
 
@@ -96,21 +96,21 @@ def send(client, content=b"weights", *, config=None, **options):
     return client.post("/models", files={"file": ("r18.pt", content)}, data=data, **options)
 
 
-def test_weights_are_accepted_and_the_job_that_makes_a_model_of_them_is_shown(client, database, storage, tenant):
+def test_uploaded_weights_become_an_import_job(client, database, storage, tenant):
     answer = send(client, config={"backbone": "resnet18", "mean": [0.5, 0.5, 0.5]})
-    job = shown(schemas.Job, answer, 202)
+    job = check_body(schemas.Job, answer, 202)
     assert answer.headers["location"] == f"/jobs/{job['id']}"
     assert (job["kind"], job["status"], job["name"], job["dataset"]) == ("import", "queued", "r18.pt", None)
     sha256 = hashlib.sha256(b"weights").hexdigest()
     assert job["config"]["upload"] == {"sha256": sha256, "size_bytes": 7}
     assert (job["config"]["backbone"], job["config"]["image_size"]) == ("resnet18", "auto")
     assert storage.upload_path(tenant, sha256).read_bytes() == b"weights"
-    problem(client.get(f"/models/{job['id']}"), 409, "model_not_ready")
+    check_problem(client.get(f"/models/{job['id']}"), 409, "model_not_ready")
     assert client.get("/jobs", params={"kind": "import"}).json()["data"] == [client.get(f"/jobs/{job['id']}").json()]
-    claim = given.claimed(database, "data")
-    given.recorded(database, claim, given.model(imported={"layout": "torchvision"}), events.Result({}))
-    given.finished(database, claim)
-    model = shown(schemas.Model, client.get(f"/models/{job['id']}"))
+    claim = given.claim_job(database, "data")
+    given.record_events(database, claim, given.model(imported={"layout": "torchvision"}), events.Result({}))
+    given.finish_job(database, claim)
+    model = check_body(schemas.Model, client.get(f"/models/{job['id']}"))
     assert (model["job_id"], model["card"]["imported"]) == (job["id"], {"layout": "torchvision"})
 
 
@@ -129,47 +129,47 @@ def test_weights_are_accepted_and_the_job_that_makes_a_model_of_them_is_shown(cl
     ],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_what_is_wrong_about_an_import_is_told_with_its_place(client, config, pointer):
-    body = problem(send(client, config=config), 422, "invalid_config")
-    assert pointers(body)[0].startswith(pointer)
+def test_invalid_import_config_has_pointers(client, config, pointer):
+    body = check_problem(send(client, config=config), 422, "invalid_config")
+    assert get_pointers(body)[0].startswith(pointer)
     assert client.get("/jobs").json()["data"] == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_bodies_that_are_no_file_of_weights_are_refused(client):
-    problem(client.post("/models", json={"file": "x"}), 415, "unsupported_media")
-    problem(send(client, b""), 422, "empty_upload")
-    problem(client.post("/models", files={"name": (None, "x")}), 422, "invalid_request")
-    problem(client.post("/models", files={"file": b"x"}, data={"on_bad_file": "skip"}), 422, "invalid_request")
-    problem(client.post("/jobs", json={"kind": "import", "dataset": "ds_x"}), 422, "unknown_kind")
+def test_invalid_weights_form_is_refused(client):
+    check_problem(client.post("/models", json={"file": "x"}), 415, "unsupported_media")
+    check_problem(send(client, b""), 422, "empty_upload")
+    check_problem(client.post("/models", files={"name": (None, "x")}), 422, "invalid_request")
+    check_problem(client.post("/models", files={"file": b"x"}, data={"on_bad_file": "skip"}), 422, "invalid_request")
+    check_problem(client.post("/jobs", json={"kind": "import", "dataset": "ds_x"}), 422, "unknown_kind")
 
 
-def test_weights_larger_than_the_limit_are_refused(settings, database, key):
+def test_too_large_weights_are_413(settings, database, key):
     small = create(settings.model_copy(update={"max_weights_bytes": 1000}))
     with TestClient(small, headers={"Authorization": f"Bearer {key}"}) as client:
-        problem(send(client, bytes(1001)), 413, "too_large")
+        check_problem(send(client, bytes(1001)), 413, "too_large")
         assert send(client, bytes(1000)).status_code == 202
 
 
-def test_weights_that_are_sent_twice_under_one_key_are_imported_once(client):
+def test_import_is_idempotent(client):
     once = {"Idempotency-Key": "import-1"}
     first, second = send(client, headers=once), send(client, headers=once)
     assert (second.status_code, second.json()) == (202, first.json())
     assert second.headers["idempotent-replayed"] == "true"
     assert len(client.get("/jobs").json()["data"]) == 1
-    problem(send(client, config={"image_size": 64}, headers=once), 422, "idempotency_mismatch")
+    check_problem(send(client, config={"image_size": 64}, headers=once), 422, "idempotency_mismatch")
 
 
-def test_another_tenants_import_answers_like_a_missing_one(client, other):
+def test_import_of_another_tenant_is_404(client, other):
     job = send(client).json()["id"]
-    problem(other.get(f"/jobs/{job}"), 404, "job_not_found")
-    problem(other.get(f"/models/{job}"), 404, "model_not_found")
-    problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
+    check_problem(other.get(f"/jobs/{job}"), 404, "job_not_found")
+    check_problem(other.get(f"/models/{job}"), 404, "model_not_found")
+    check_problem(other.post(f"/jobs/{job}/cancel"), 404, "job_not_found")
     assert other.get("/jobs").json()["data"] == []
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_an_import_is_cancelled_like_any_job(client):
+def test_import_can_be_cancelled(client):
     job = send(client).json()["id"]
     assert client.post(f"/jobs/{job}/cancel").json()["status"] == "cancelled"
-    problem(client.get(f"/models/{job}"), 409, "parent_failed")
+    check_problem(client.get(f"/models/{job}"), 409, "parent_failed")

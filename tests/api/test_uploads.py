@@ -1,4 +1,4 @@
-"""Upload bodies: what multipart can be, and what is left behind."""
+"""Upload bodies: multipart parsing, limits and cleanup."""
 
 import errno
 import hashlib
@@ -8,7 +8,7 @@ import pytest
 
 from api import uploads
 from service.settings import Settings
-from tests.api.responses import pointers, problem
+from tests.api.responses import check_problem, get_pointers
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 BOUNDARY = "----boundary"
@@ -29,26 +29,26 @@ def post(client, *parts, end=f"--{BOUNDARY}--\r\n".encode(), kind=f"multipart/fo
     return client.post("/datasets", content=b"".join(parts) + end, headers={"Content-Type": kind})
 
 
-def left(storage):
-    """Every file in the storage."""
+def list_files(storage):
+    """Return every file in the storage."""
     return [path for path in storage.root.rglob("*") if path.is_file()]
 
 
-def test_parts_come_in_any_order(client):
+def test_parts_in_any_order(client):
     parts = [part("on_bad_file", b"skip"), part("file", b"bytes", "a.zip"), part("name", "Möwen".encode())]
     for order in (parts, parts[::-1]):
         made = post(client, *order).json()
         assert (made["name"], made["on_bad_file"], made["size_bytes"]) == ("Möwen", "skip", 5)
 
 
-def test_a_file_needs_no_filename_and_a_filename_is_never_a_path(client):
+def test_filename_is_optional_and_never_a_path(client):
     assert post(client, part("file", b"bytes")).json()["name"] == "dataset"
     for sent, kept in (("../../etc/passwd", "passwd"), ("C:\\x\\y.zip", "y.zip"), ("a\tb.zip", "ab.zip"), ("..", "..")):
         assert post(client, part("file", b"bytes", sent)).json()["name"] == kept
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_any_bytes_arrive_as_they_were_sent_however_they_are_cut(client, storage, tenant, monkeypatch, seed):
+def test_any_bytes_are_stored_unchanged_for_any_chunking(client, storage, tenant, monkeypatch, seed):
     draw = random.Random(seed)
     pieces = [b"\r\n", b"--", BOUNDARY.encode(), f"\r\n--{BOUNDARY}"[:-1].encode(), b"\0", draw.randbytes(50)]
     content = b"".join(draw.choice(pieces) for _ in range(500))
@@ -91,37 +91,37 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_form_that_cannot_be_taken_is_refused(client, storage, case):
+def test_invalid_form_is_refused(client, storage, case):
     parts, status, code, places = BAD[case]
-    body = problem(post(client, *parts), status, code)
-    assert pointers(body) == places
+    body = check_problem(post(client, *parts), status, code)
+    assert get_pointers(body) == places
     assert list(storage.tmp_dir.iterdir()) == []
     assert client.get("/datasets").json()["data"] == []
 
 
-def test_a_body_that_is_no_multipart_form_is_refused(client, storage):
-    problem(post(client, FILE, end=b""), 400, "bad_request")
-    problem(post(client, b"not multipart", end=b""), 400, "bad_request")
-    problem(post(client, FILE, kind="multipart/form-data"), 400, "bad_request")
-    problem(post(client, FILE, kind="multipart/form-data; boundary=" + "x" * 5000), 400, "bad_request")
-    problem(post(client, FILE, kind="application/zip"), 415, "unsupported_media")
-    problem(client.post("/datasets", json={"file": "x"}), 415, "unsupported_media")
-    problem(client.post("/datasets"), 415, "unsupported_media")
-    problem(post(client, b"--" + BOUNDARY.encode() + b"\r\n" + b"X: y\r\n" * 10_000), 400, "bad_request")
-    assert left(storage) == []
+def test_invalid_multipart_is_refused(client, storage):
+    check_problem(post(client, FILE, end=b""), 400, "bad_request")
+    check_problem(post(client, b"not multipart", end=b""), 400, "bad_request")
+    check_problem(post(client, FILE, kind="multipart/form-data"), 400, "bad_request")
+    check_problem(post(client, FILE, kind="multipart/form-data; boundary=" + "x" * 5000), 400, "bad_request")
+    check_problem(post(client, FILE, kind="application/zip"), 415, "unsupported_media")
+    check_problem(client.post("/datasets", json={"file": "x"}), 415, "unsupported_media")
+    check_problem(client.post("/datasets"), 415, "unsupported_media")
+    check_problem(post(client, b"--" + BOUNDARY.encode() + b"\r\n" + b"X: y\r\n" * 10_000), 400, "bad_request")
+    assert list_files(storage) == []
 
 
-def test_a_full_disk_is_said_to_be_one(client, storage, monkeypatch):
+def test_full_disk_is_503(client, storage, monkeypatch):
     def full(self, chunk):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(uploads._Form, "feed", full)
     answer = post(client, FILE)
-    problem(answer, 503, "storage_away")
+    check_problem(answer, 503, "storage_away")
     assert answer.headers["retry-after"]
-    assert left(storage) == []
+    assert list_files(storage) == []
 
 
-def test_without_a_key_no_byte_is_stored(nobody, storage):
-    problem(post(nobody, FILE), 401, "missing_key")
-    assert left(storage) == []
+def test_upload_without_key_is_not_stored(anonymous, storage):
+    check_problem(post(anonymous, FILE), 401, "missing_key")
+    assert list_files(storage) == []

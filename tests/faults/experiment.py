@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import httpx
 
 from service import keys
-from service.db.models import HELD
+from service.db.statuses import HELD
 from tests.faults import baseline
 from tests.faults.fleet import Fleet, trainer_of
 from tests.faults.trainer import REAL_SEED

@@ -54,7 +54,7 @@ def run(folder: Path, database_url: str, *, faults: int, jobs: int, real: int, s
     fleet = Fleet(folder, database_url, max_fruitless_attempts="1000")
     try:
         with database.writing() as session:
-            tenant = keys.tenant(session, "harness").id
+            tenant = keys.get_or_create_tenant(session, "harness").id
         workload = Workload(database, Storage(fleet.settings.data_dir), tenant)
         if real:
             workload.prepare_real()  # before the clock starts, for it does the baseline run

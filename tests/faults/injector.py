@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from service.db.models import HELD
+from service.db.statuses import HELD
 from tests.faults.experiment import ChaosExperiment
 from tests.faults.fleet import child_of, kill, trainer_of
 from tests.processes import alive

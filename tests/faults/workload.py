@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import select
 
 from service import jobs
-from service.db.models import TERMINAL, Checkpoint, Dataset, Job, Model, Point, Series, Worker
+from service.db.models import Checkpoint, Dataset, Job, Model, Point, Series, Worker
 from service.db.session import Database, now
+from service.db.statuses import TERMINAL
 from service.storage import Storage
 from tests.faults import baseline, trainer
 from tests.service import given
@@ -25,7 +26,7 @@ class Workload:
 
     def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        self.dataset = given.ready(database, tenant, images=baseline.IMAGES, classes=2)
+        self.dataset = given.create_ready_dataset(database, tenant, images=baseline.IMAGES, classes=2)
 
     def prepare_real(self) -> None:
         """Write the dataset's files, for jobs of `ssl_core`."""
@@ -40,14 +41,14 @@ class Workload:
     def submit_real(self) -> str:
         """Submit a job for `ssl_core`, at most one, and return its id."""
         self.prepare_real()
-        return given.submitted(self.database, self.tenant, self.dataset, config=baseline.CONFIG).id
+        return given.submit_job(self.database, self.tenant, self.dataset, config=baseline.CONFIG).id
 
     def submit(self, seed: int, epochs: int = 10) -> str:
         """Submit a job for the toy trainer and return its id."""
-        return given.submitted(self.database, self.tenant, self.dataset, config=toy_config(seed, epochs)).id
+        return given.submit_job(self.database, self.tenant, self.dataset, config=toy_config(seed, epochs)).id
 
     def job(self, job_id: str) -> Job:
-        return given.seen(self.database, job_id)
+        return given.get_job(self.database, job_id)
 
     def has_lease(self, job_id: str) -> bool:
         """Return whether the job's lease has not expired, by the database's clock."""

@@ -1,4 +1,4 @@
-"""Given: datasets, jobs and claims for tests to start from."""
+"""Factories of datasets, jobs, claims and events for tests."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ PRETRAIN = {"method": {"name": "simclr"}, "batch_size": 32}
 
 
 def report(images: int = 100, classes: int = 4, test: int = 0) -> dict[str, Any]:
-    """A dataset's report with that many training images, evenly labelled, and `test` images without a label."""
+    """Return a dataset report of `images` training images in balanced classes, and `test` unlabelled test images."""
     per_class = [images // classes] * classes if classes else []
     train = {"images": images, "labelled": images if classes else 0, "per_class": per_class}
     none = {"images": 0, "labelled": 0, "per_class": [0] * classes}
@@ -20,56 +20,58 @@ def report(images: int = 100, classes: int = 4, test: int = 0) -> dict[str, Any]
     return {"format": 1, "classes": names, "splits": {"train": train, "val": none, "test": none | {"images": test}}}
 
 
-def validating(database: Database, tenant: str, sha256: str = SHA, **fields: Any) -> Dataset:
+def create_dataset(database: Database, tenant: str, sha256: str = SHA, **fields: Any) -> Dataset:
     with database.writing() as session:
         return datasets.create(session, tenant, name="pictures", sha256=sha256, size_bytes=1000, **fields)
 
 
-def ready(
+def create_ready_dataset(
     database: Database, tenant: str, sha256: str = SHA, images: int = 100, classes: int = 4, test: int = 0
 ) -> str:
-    """The id of a dataset that went through ingestion."""
-    dataset = validating(database, tenant, sha256)
-    claim = claimed(database, "data")
+    """Return the id of a dataset whose ingestion has succeeded."""
+    dataset = create_dataset(database, tenant, sha256)
+    claim = claim_job(database, "data")
     with database.writing() as session:
         run = (claim.job_id, claim.attempt)
-        leases.record(session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1")
+        leases.record_events(
+            session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1"
+        )
         leases.finish(session, *run, "succeeded")
     return dataset.id
 
 
-def submitted(database: Database, tenant: str, dataset: str, kind: str = "pretrain", **fields: Any) -> Job:
+def submit_job(database: Database, tenant: str, dataset: str, kind: str = "pretrain", **fields: Any) -> Job:
     settings = fields.pop("config", PRETRAIN if kind == "pretrain" else {})
     with database.writing() as session:
-        return jobs.submit(session, tenant, kind, dataset, config.parse(settings, kind), **fields)
+        return jobs.submit(session, tenant, dataset, config.parse(settings, kind), **fields)
 
 
-def claimed(database: Database, queue: str = "train", lease_seconds: float = 60) -> leases.Claim:
+def claim_job(database: Database, queue: str = "train", lease_seconds: float = 60) -> leases.Claim:
     with database.writing() as session:
         claim = leases.claim(session, queue, "worker-1", lease_seconds)
     assert claim is not None
     return claim
 
 
-def recorded(database: Database, claim: leases.Claim, *happened: events.Event) -> leases.Signal:
+def record_events(database: Database, claim: leases.Claim, *batch: events.Event) -> leases.Signal:
     with database.writing() as session:
         folder = f"jobs/{claim.job_id}/a{claim.attempt}"
-        return leases.record(session, claim.job_id, claim.attempt, 60, happened, folder)
+        return leases.record_events(session, claim.job_id, claim.attempt, 60, batch, folder)
 
 
-def finished(database: Database, claim: leases.Claim, status: Any = "succeeded", error: Any = None) -> None:
+def finish_job(database: Database, claim: leases.Claim, status: Any = "succeeded", error: Any = None) -> None:
     with database.writing() as session:
         leases.finish(session, claim.job_id, claim.attempt, status, error)
 
 
-def released(database: Database, claim: leases.Claim, *, counts: bool = True, **options: Any) -> str:
+def release_job(database: Database, claim: leases.Claim, *, counts: bool = True, **options: Any) -> str:
     reason = "killed by signal 9"
     with database.writing() as session:
         return leases.release(session, claim.job_id, claim.attempt, reason=reason, counts=counts, **options)
 
 
-def seen(database: Database, job_id: str) -> Job:
-    """The job's row as it is now."""
+def get_job(database: Database, job_id: str) -> Job:
+    """Return the current row of the job."""
     with database.reading() as session:
         return session.get_one(Job, job_id)
 

@@ -1,4 +1,4 @@
-"""Datasets: an upload is validated once, and forgotten only when nobody needs it."""
+"""Datasets: ingestion, duplicates, lists and deletion."""
 
 import pytest
 
@@ -8,15 +8,15 @@ from ssl_core import events
 from tests.service import given
 
 
-def test_an_upload_waits_for_its_ingestion_and_becomes_ready_with_its_report(database, tenant):
-    dataset = given.validating(database, tenant)
+def test_ingestion_makes_the_dataset_ready_with_its_report(database, tenant):
+    dataset = given.create_dataset(database, tenant)
     assert (dataset.status, dataset.path) == ("validating", None)
-    claim = given.claimed(database, "data")
+    claim = given.claim_job(database, "data")
     assert (claim.upload, claim.config["on_bad_file"]) == (leases.Upload(tenant, given.SHA), "reject")
     assert (claim.kind, claim.dataset_id, claim.dataset_path) == ("ingest", dataset.id, None)
     with database.writing() as session:
         result = given.events.Result(given.report())
-        leases.record(session, claim.job_id, 1, 60, [result], f"datasets/{dataset.id}/a1")
+        leases.record_events(session, claim.job_id, 1, 60, [result], f"datasets/{dataset.id}/a1")
         leases.finish(session, claim.job_id, 1, "succeeded")
     with database.reading() as session:
         ready = datasets.get(session, tenant, dataset.id)
@@ -24,44 +24,44 @@ def test_an_upload_waits_for_its_ingestion_and_becomes_ready_with_its_report(dat
         assert ready.ready_at is not None
 
 
-def test_a_failed_ingestion_fails_the_dataset_with_every_fault(database, tenant):
-    dataset = given.validating(database, tenant)
+def test_failed_ingestion_fails_the_dataset_with_its_errors(database, tenant):
+    dataset = given.create_dataset(database, tenant)
     errors = [{"pointer": "cat/1.jpg", "code": "truncated", "detail": "It ends too early."}]
     error = {"code": "bad_images", "detail": "One file is no image.", "errors": errors}
-    given.finished(database, given.claimed(database, "data"), "failed", error)
+    given.finish_job(database, given.claim_job(database, "data"), "failed", error)
     with database.reading() as session:
         failed = datasets.get(session, tenant, dataset.id)
         assert (failed.status, failed.error, failed.path) == ("failed", error, None)
 
 
-def test_an_ingestion_that_dies_three_times_fails_the_dataset(database, tenant):
-    dataset = given.validating(database, tenant)
+def test_ingestion_without_progress_fails_the_dataset(database, tenant):
+    dataset = given.create_dataset(database, tenant)
     for _ in range(3):
-        given.released(database, given.claimed(database, "data"))
+        given.release_job(database, given.claim_job(database, "data"))
     with database.reading() as session:
         failed = datasets.get(session, tenant, dataset.id)
         assert failed.status == "failed"
         assert failed.error["code"] == "no_progress"
 
 
-def test_the_same_bytes_are_ready_at_once_and_stored_once(database, tenant):
-    first = given.ready(database, tenant)
-    again = given.validating(database, tenant)
+def test_duplicate_of_a_ready_dataset_shares_its_files(database, tenant):
+    first = given.create_ready_dataset(database, tenant)
+    again = given.create_dataset(database, tenant)
     assert again.status == "ready"
     assert again.id != first
     assert again.path == f"datasets/{first}/a1"
     assert again.report == given.report()
     with database.reading() as session:
-        assert leases.pending(session) == {}
+        assert leases.count_pending(session) == {}
 
 
-def test_the_same_bytes_uploaded_twice_at_once_are_kept_once(database, tenant):
-    twins = [given.validating(database, tenant).id for _ in range(2)]
+def test_concurrent_duplicates_are_stored_once(database, tenant):
+    twins = [given.create_dataset(database, tenant).id for _ in range(2)]
     for dataset in twins:
-        claim = given.claimed(database, "data")
+        claim = given.claim_job(database, "data")
         assert claim.dataset_id == dataset
-        given.recorded(database, claim, events.Result(given.report()))
-        given.finished(database, claim)
+        given.record_events(database, claim, events.Result(given.report()))
+        given.finish_job(database, claim)
     with database.reading() as session:
         first, second = (datasets.get(session, tenant, dataset) for dataset in twins)
         assert (second.status, second.path, second.report) == ("ready", first.path, first.report)
@@ -70,14 +70,14 @@ def test_the_same_bytes_uploaded_twice_at_once_are_kept_once(database, tenant):
     assert f"datasets/{second.id}/a1" not in live
 
 
-def test_the_same_bytes_under_another_policy_or_tenant_are_validated_anew(database, tenant, stranger):
-    given.ready(database, tenant)
-    assert given.validating(database, tenant, on_bad_file="skip").status == "validating"
-    assert given.validating(database, stranger).status == "validating"
+def test_duplicate_with_another_policy_or_tenant_is_ingested(database, tenant, stranger):
+    given.create_ready_dataset(database, tenant)
+    assert given.create_dataset(database, tenant, on_bad_file="skip").status == "validating"
+    assert given.create_dataset(database, stranger).status == "validating"
 
 
-def test_another_tenants_dataset_looks_like_a_missing_one(database, tenant, stranger):
-    dataset = given.validating(database, tenant)
+def test_dataset_of_another_tenant_is_not_found(database, tenant, stranger):
+    dataset = given.create_dataset(database, tenant)
     with database.reading() as session:
         with pytest.raises(DatasetNotFound):
             datasets.get(session, stranger, dataset.id)
@@ -86,14 +86,14 @@ def test_another_tenants_dataset_looks_like_a_missing_one(database, tenant, stra
         datasets.delete(session, stranger, dataset.id)
 
 
-def test_an_id_of_any_shape_is_merely_not_found(database, tenant):
+def test_malformed_id_is_not_found(database, tenant):
     for nonsense in ("", "ds_", "ds_\x00", "\udc80", "x" * 10_000, "ds_" + "0" * 26):
         with database.reading() as session, pytest.raises(DatasetNotFound):
             datasets.get(session, tenant, nonsense)
 
 
-def test_lists_go_from_new_to_old_page_by_page(database, tenant):
-    made = [given.validating(database, tenant, f"{number:064x}").id for number in range(5)]
+def test_list_is_paged_newest_first(database, tenant):
+    made = [given.create_dataset(database, tenant, f"{number:064x}").id for number in range(5)]
     seen, after = [], None
     with database.reading() as session:
         while True:
@@ -106,51 +106,51 @@ def test_lists_go_from_new_to_old_page_by_page(database, tenant):
     assert after is None
 
 
-def test_lists_can_be_narrowed_to_a_status(database, tenant):
-    ready = given.ready(database, tenant)
-    given.validating(database, tenant, "cd" * 32)
+def test_list_is_filtered_by_status(database, tenant):
+    ready = given.create_ready_dataset(database, tenant)
+    given.create_dataset(database, tenant, "cd" * 32)
     with database.reading() as session:
         assert [dataset.id for dataset in datasets.list_(session, tenant, status="ready").items] == [ready]
 
 
-def test_a_page_after_nonsense_is_refused(database, tenant):
+def test_invalid_cursor_is_refused(database, tenant):
     with database.reading() as session, pytest.raises(InvalidRequest):
         datasets.list_(session, tenant, after="\x00")
 
 
-def test_a_name_that_cannot_be_shown_is_refused(database, tenant):
+def test_unprintable_name_is_refused(database, tenant):
     for name in ("", "  ", "a\x00b", "a\nb", "\ud800", "x" * 201):
         with database.writing() as session, pytest.raises(InvalidRequest):
             datasets.create(session, tenant, name=name, sha256=given.SHA, size_bytes=1)
 
 
-def test_a_deleted_dataset_is_gone_and_its_bytes_are_validated_anew(database, tenant):
-    dataset = given.ready(database, tenant)
+def test_deleted_dataset_is_not_reused(database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
     with database.writing() as session:
         datasets.delete(session, tenant, dataset)
     with database.reading() as session, pytest.raises(DatasetNotFound):
         datasets.get(session, tenant, dataset)
-    assert given.validating(database, tenant).status == "validating"
+    assert given.create_dataset(database, tenant).status == "validating"
 
 
-def test_a_dataset_that_a_job_still_needs_is_not_deleted(database, tenant):
-    dataset = given.ready(database, tenant)
-    given.submitted(database, tenant, dataset)
+def test_dataset_in_use_is_not_deleted(database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    given.submit_job(database, tenant, dataset)
     with database.writing() as session, pytest.raises(DatasetInUse):
         datasets.delete(session, tenant, dataset)
-    given.finished(database, given.claimed(database))
+    given.finish_job(database, given.claim_job(database))
     with database.writing() as session:
         datasets.delete(session, tenant, dataset)
 
 
-def test_deleting_a_dataset_stops_its_ingestion(database, tenant):
-    waiting = given.validating(database, tenant)
+def test_delete_cancels_the_ingestion(database, tenant):
+    waiting = given.create_dataset(database, tenant)
     with database.writing() as session:
         datasets.delete(session, tenant, waiting.id)
-        assert leases.pending(session) == {}
-    running = given.validating(database, tenant)
-    claim = given.claimed(database, "data")
+        assert leases.count_pending(session) == {}
+    running = given.create_dataset(database, tenant)
+    claim = given.claim_job(database, "data")
     with database.writing() as session:
         datasets.delete(session, tenant, running.id)
     with database.writing() as session:
-        assert leases.renew(session, claim.job_id, 1, 60) == "cancel"
+        assert leases.record_events(session, claim.job_id, 1, 60, [], "") == "cancel"

@@ -1,4 +1,4 @@
-"""Jobs, as people see them: what can be told at the door is, and what they ask for happens once."""
+"""Jobs: submission with its checks, queries, and cancellation."""
 
 import pytest
 
@@ -16,7 +16,6 @@ from service.errors import (
     ModelNotFound,
     ModelNotReady,
     ParentFailed,
-    UnknownKind,
 )
 from ssl_core import config
 from tests.service import given
@@ -24,21 +23,21 @@ from tests.service import given
 
 @pytest.fixture
 def dataset(database, tenant):
-    return given.ready(database, tenant)
+    return given.create_ready_dataset(database, tenant)
 
 
-def test_a_submitted_job_is_queued_with_its_whole_config(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset, name="first", priority=3, metadata={"team": "birds"})
-    shown = given.seen(database, job.id)
+def test_submitted_job_is_queued_with_complete_config(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset, name="first", priority=3, metadata={"team": "birds"})
+    shown = given.get_job(database, job.id)
     assert (shown.status, shown.queue, shown.priority, shown.name) == ("queued", "train", 3, "first")
     assert shown.config["method"]["temperature"] == 0.2
     assert config.parse(shown.config).batch_size == 32
     assert shown.user_metadata == {"team": "birds"}
 
 
-def test_every_status_is_in_the_history(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    given.finished(database, given.claimed(database))
+def test_transitions_contain_every_status(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    given.finish_job(database, given.claim_job(database))
     with database.reading() as session:
         changes = jobs.transitions(session, job.id)
         assert [change.data["status"] for change in changes] == ["queued", "running", "succeeded"]
@@ -46,22 +45,15 @@ def test_every_status_is_in_the_history(database, tenant, dataset):
         assert [change.time for change in changes] == sorted(change.time for change in changes)
 
 
-def test_a_kind_that_is_not_there_is_refused(database, tenant, dataset):
-    with database.writing() as session:
-        for kind in ("ingest", "telepathy", "linear_eval"):
-            with pytest.raises(UnknownKind):
-                jobs.submit(session, tenant, kind, dataset, config.parse(given.PRETRAIN))
-
-
-def test_the_dataset_must_be_there_and_ready(database, tenant, stranger, dataset):
+def test_dataset_must_exist_and_be_ready(database, tenant, stranger, dataset):
     with pytest.raises(DatasetNotFound):
-        given.submitted(database, stranger, dataset)
-    waiting = given.validating(database, tenant, "cd" * 32)
+        given.submit_job(database, stranger, dataset)
+    waiting = given.create_dataset(database, tenant, "cd" * 32)
     with pytest.raises(DatasetNotReady):
-        given.submitted(database, tenant, waiting.id)
-    given.finished(database, given.claimed(database, "data"), "failed", {"code": "not_an_archive", "detail": "No."})
+        given.submit_job(database, tenant, waiting.id)
+    given.finish_job(database, given.claim_job(database, "data"), "failed", {"code": "not_an_archive", "detail": "No."})
     with pytest.raises(DatasetFailed):
-        given.submitted(database, tenant, waiting.id)
+        given.submit_job(database, tenant, waiting.id)
 
 
 @pytest.mark.parametrize(
@@ -71,114 +63,114 @@ def test_the_dataset_must_be_there_and_ready(database, tenant, stranger, dataset
         ({"method": {"name": "simclr"}, "batch_size": 2, "subset": 101}, InvalidConfig, "/config/subset"),
     ],
 )
-def test_a_config_that_the_dataset_cannot_feed_is_refused(database, tenant, dataset, settings, error, pointer):
+def test_config_incompatible_with_the_dataset_is_refused(database, tenant, dataset, settings, error, pointer):
     with pytest.raises(error) as raised:
-        given.submitted(database, tenant, dataset, config=settings)
+        given.submit_job(database, tenant, dataset, config=settings)
     assert [fault["pointer"] for fault in raised.value.errors] == [pointer]
 
 
 @pytest.mark.parametrize("classes", [0, 1])
-def test_what_learns_from_labels_or_judges_by_them_needs_two_classes(database, tenant, classes):
-    bare = given.ready(database, tenant, classes=classes)
+def test_kinds_with_labels_need_two_classes(database, tenant, classes):
+    bare = given.create_ready_dataset(database, tenant, classes=classes)
     for kind in ("linear_eval", "knn_eval", "supervised", "finetune"):
         with pytest.raises(LabelsNeeded):
-            given.submitted(database, tenant, bare, kind, model="mdl_" + "0" * 26)
+            given.submit_job(database, tenant, bare, kind, model="mdl_" + "0" * 26)
 
 
-def test_a_projection_needs_no_labels(database, tenant):
-    bare = given.ready(database, tenant, classes=0)
-    parent = given.submitted(database, tenant, bare)
-    assert given.submitted(database, tenant, bare, "project", model=parent.id).status == "waiting"
+def test_projection_needs_no_labels(database, tenant):
+    bare = given.create_ready_dataset(database, tenant, classes=0)
+    parent = given.submit_job(database, tenant, bare)
+    assert given.submit_job(database, tenant, bare, "project", model=parent.id).status == "waiting"
 
 
-def test_a_projection_of_a_split_without_images_is_refused(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "train"})
+def test_projection_of_an_empty_split_is_refused(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    given.submit_job(database, tenant, dataset, "project", model=parent.id, config={"split": "train"})
     with pytest.raises(InvalidConfig) as raised:
-        given.submitted(database, tenant, dataset, "project", model=parent.id, config={"split": "test"})
+        given.submit_job(database, tenant, dataset, "project", model=parent.id, config={"split": "test"})
     assert [fault["pointer"] for fault in raised.value.errors] == ["/config/split"]
 
 
 @pytest.mark.parametrize("kind", ["knn_eval", "linear_eval", "project", "export", "finetune", "distill"])
-def test_what_works_on_a_model_needs_one(database, tenant, dataset, kind):
+def test_kinds_with_an_input_model_need_one(database, tenant, dataset, kind):
     with pytest.raises(ModelNeeded):
-        given.submitted(database, tenant, dataset, kind)
+        given.submit_job(database, tenant, dataset, kind)
 
 
-def test_a_baseline_needs_none(database, tenant, dataset):
-    assert given.submitted(database, tenant, dataset, "supervised").status == "queued"
+def test_supervised_needs_no_model(database, tenant, dataset):
+    assert given.submit_job(database, tenant, dataset, "supervised").status == "queued"
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "supervised", "finetune", "distill"])
-def test_what_trains_makes_a_model_that_others_can_wait_for(database, tenant, dataset, kind):
-    first = given.submitted(database, tenant, dataset)
+def test_jobs_can_wait_for_the_model_of_training_kinds(database, tenant, dataset, kind):
+    first = given.submit_job(database, tenant, dataset)
     model = first.id if kind in ("finetune", "distill") else None
-    maker = given.submitted(database, tenant, dataset, kind, model=model)
-    assert given.submitted(database, tenant, dataset, "knn_eval", model=maker.id).parent_id == maker.id
+    maker = given.submit_job(database, tenant, dataset, kind, model=model)
+    assert given.submit_job(database, tenant, dataset, "knn_eval", model=maker.id).parent_id == maker.id
 
 
-def test_a_student_needs_labels_only_where_they_weigh(database, tenant, dataset):
-    bare = given.ready(database, tenant, "cd" * 32, classes=0)
-    teacher = given.submitted(database, tenant, dataset, "supervised").id
-    assert given.submitted(database, tenant, bare, "distill", model=teacher).status == "waiting"
+def test_distill_needs_labels_only_with_label_weight(database, tenant, dataset):
+    bare = given.create_ready_dataset(database, tenant, "cd" * 32, classes=0)
+    teacher = given.submit_job(database, tenant, dataset, "supervised").id
+    assert given.submit_job(database, tenant, bare, "distill", model=teacher).status == "waiting"
     with pytest.raises(LabelsNeeded):
-        given.submitted(database, tenant, bare, "distill", config={"label_weight": 0.5}, model=teacher)
+        given.submit_job(database, tenant, bare, "distill", config={"label_weight": 0.5}, model=teacher)
 
 
-def test_more_than_all_images_in_a_batch_is_all_of_them_where_labels_are_few(database, tenant, dataset):
-    given.submitted(database, tenant, dataset, "supervised", config={"batch_size": 1000})
+def test_supervised_batch_size_may_exceed_the_images(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset, "supervised", config={"batch_size": 1000})
 
 
-def test_an_export_needs_a_model_and_no_labels(database, tenant):
-    bare = given.ready(database, tenant, classes=0)
+def test_export_needs_a_model_and_no_labels(database, tenant):
+    bare = given.create_ready_dataset(database, tenant, classes=0)
     with pytest.raises(ModelNeeded):
-        given.submitted(database, tenant, bare, "export")
-    parent = given.submitted(database, tenant, bare)
-    assert given.submitted(database, tenant, bare, "export", model=parent.id).status == "waiting"
+        given.submit_job(database, tenant, bare, "export")
+    parent = given.submit_job(database, tenant, bare)
+    assert given.submit_job(database, tenant, bare, "export", model=parent.id).status == "waiting"
 
 
-def test_an_unknown_model_is_refused(database, tenant, dataset):
+def test_unknown_model_is_refused(database, tenant, dataset):
     for model in ("", "mdl_", "mdl_" + "0" * 26, "job_" + "0" * 26, "job_\x00", "../../etc"):
         with pytest.raises(ModelNotFound):
-            given.submitted(database, tenant, dataset, "knn_eval", model=model)
+            given.submit_job(database, tenant, dataset, "knn_eval", model=model)
 
 
-def test_another_tenants_job_is_no_model(database, tenant, stranger, dataset):
-    theirs = given.submitted(database, tenant, dataset)
-    mine = given.ready(database, stranger)
+def test_job_of_another_tenant_is_no_model(database, tenant, stranger, dataset):
+    theirs = given.submit_job(database, tenant, dataset)
+    mine = given.create_ready_dataset(database, stranger)
     with pytest.raises(ModelNotFound):
-        given.submitted(database, stranger, mine, "knn_eval", model=theirs.id)
+        given.submit_job(database, stranger, mine, "knn_eval", model=theirs.id)
 
 
-def test_an_evaluation_makes_no_model(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    evaluation = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+def test_evaluation_makes_no_model(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    evaluation = given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
     with pytest.raises(ModelNotFound):
-        given.submitted(database, tenant, dataset, "knn_eval", model=evaluation.id)
+        given.submit_job(database, tenant, dataset, "knn_eval", model=evaluation.id)
 
 
-def test_a_job_that_names_an_unfinished_one_waits_and_then_gets_its_model(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+def test_waiting_job_is_queued_with_the_model_of_its_parent(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    child = given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
     assert child.status == "waiting"
-    claim = given.claimed(database)
+    claim = given.claim_job(database)
     assert claim.job_id == parent.id
-    given.recorded(database, claim, given.model())
-    given.finished(database, claim)
-    assert given.seen(database, child.id).status == "queued"
-    assert given.claimed(database).model_path == f"jobs/{parent.id}/a1/model"
+    given.record_events(database, claim, given.model())
+    given.finish_job(database, claim)
+    assert given.get_job(database, child.id).status == "queued"
+    assert given.claim_job(database).model_path == f"jobs/{parent.id}/a1/model"
 
 
-def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    given.recorded(database, claim, given.model())
+def test_job_with_a_finished_parent_is_queued(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.model())
     with database.reading() as session, pytest.raises(ModelNotReady):
-        models.get(session, tenant, given.seen(database, parent.id).made_model_id)
-    given.finished(database, claim)
-    model = given.seen(database, parent.id).made_model_id
+        models.get(session, tenant, given.get_job(database, parent.id).made_model_id)
+    given.finish_job(database, claim)
+    model = given.get_job(database, parent.id).made_model_id
     for name in (parent.id, model):
-        job = given.submitted(database, tenant, dataset, "knn_eval", model=name)
+        job = given.submit_job(database, tenant, dataset, "knn_eval", model=name)
         assert (job.status, job.model_id) == ("queued", model)
 
 
@@ -198,15 +190,15 @@ def test_a_job_that_names_a_finished_one_is_queued_at_once(database, tenant, dat
         ("distill", {}, "/model"),
     ],
 )
-def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, dataset, kind, config, pointer):
-    parent = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
+def test_config_incompatible_with_the_model_is_refused(database, tenant, dataset, kind, config, pointer):
+    parent = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
     network = {"name": "resnet10", "width": 0.5, "stem": "cifar", "selective_kernel": False, "layout": "torchvision"}
     card = {"layers": {"backbone": 256, "block1": 32}, "backbone": network, "projector": {"widths": [256, 64, 32]}}
-    given.recorded(database, claim, given.model(**card))
-    given.finished(database, claim)
+    given.record_events(database, claim, given.model(**card))
+    given.finish_job(database, claim)
     with pytest.raises(InvalidConfig) as refused:
-        given.submitted(database, tenant, dataset, kind, config=config, model=parent.id)
+        given.submit_job(database, tenant, dataset, kind, config=config, model=parent.id)
     assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
 
 
@@ -219,53 +211,53 @@ def test_what_does_not_go_with_the_model_is_told_at_the_door(database, tenant, d
         ("distill", {"backbone": {"name": "resnet18"}}),
     ],
 )
-def test_what_goes_with_the_model_is_taken(database, tenant, dataset, kind, config):
-    parent = given.submitted(database, tenant, dataset, "supervised")
-    claim = given.claimed(database)
+def test_config_compatible_with_the_model_is_queued(database, tenant, dataset, kind, config):
+    parent = given.submit_job(database, tenant, dataset, "supervised")
+    claim = given.claim_job(database)
     network = {"name": "resnet10", "width": 0.5, "stem": "cifar"}
     card = {"layers": {"backbone": 256, "block1": 32}, "backbone": network, "projector": {"widths": [256, 64, 32]}}
-    given.recorded(database, claim, given.model(**card, classifier={"classes": ["cat", "dog"]}))
-    given.finished(database, claim)
-    assert given.submitted(database, tenant, dataset, kind, config=config, model=parent.id).status == "queued"
+    given.record_events(database, claim, given.model(**card, classifier={"classes": ["cat", "dog"]}))
+    given.finish_job(database, claim)
+    assert given.submit_job(database, tenant, dataset, kind, config=config, model=parent.id).status == "queued"
 
 
-def test_a_failed_parent_fails_its_children_and_theirs(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    child = given.submitted(database, tenant, dataset, model=parent.id)
-    grandchild = given.submitted(database, tenant, dataset, "knn_eval", model=child.id)
-    given.finished(database, given.claimed(database), "failed", {"code": "diverged", "detail": "NaN."})
+def test_failed_parent_fails_its_descendants(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    child = given.submit_job(database, tenant, dataset, model=parent.id)
+    grandchild = given.submit_job(database, tenant, dataset, "knn_eval", model=child.id)
+    given.finish_job(database, given.claim_job(database), "failed", {"code": "diverged", "detail": "NaN."})
     for orphan in (child, grandchild):
-        shown = given.seen(database, orphan.id)
+        shown = given.get_job(database, orphan.id)
         assert (shown.status, shown.error["code"]) == ("failed", "parent_failed")
     with pytest.raises(ParentFailed):
-        given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+        given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
 
 
-def test_a_parent_that_leaves_no_model_fails_its_children(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
-    given.finished(database, given.claimed(database))
-    assert given.seen(database, child.id).error["code"] == "parent_failed"
+def test_parent_without_model_fails_its_children(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    child = given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
+    given.finish_job(database, given.claim_job(database))
+    assert given.get_job(database, child.id).error["code"] == "parent_failed"
 
 
-def test_cancelling_a_queued_job_ends_it_and_its_children(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    child = given.submitted(database, tenant, dataset, "knn_eval", model=parent.id)
+def test_cancel_of_a_queued_job_fails_its_children(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    child = given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
     with database.writing() as session:
         assert jobs.cancel(session, tenant, parent.id).status == "cancelled"
-    assert given.seen(database, child.id).status == "failed"
+    assert given.get_job(database, child.id).status == "failed"
     with database.writing() as session:
         assert leases.claim(session, "train", "worker-1", 60) is None
 
 
-def test_cancelling_a_running_job_asks_its_runner_once(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
+def test_cancel_of_a_running_job_signals_the_worker(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
     for _ in range(2):
         with database.writing() as session:
             assert jobs.cancel(session, tenant, job.id).status == "cancelling"
-    assert given.recorded(database, claim, given.checkpoint(5)) == "cancel"
-    given.finished(database, claim, "cancelled")
+    assert given.record_events(database, claim, given.checkpoint(5)) == "cancel"
+    given.finish_job(database, claim, "cancelled")
     with database.writing() as session:
         assert jobs.cancel(session, tenant, job.id).status == "cancelled"
         history = [change.data["status"] for change in jobs.transitions(session, job.id)]
@@ -273,27 +265,27 @@ def test_cancelling_a_running_job_asks_its_runner_once(database, tenant, dataset
         assert [kept.step for kept in jobs.checkpoints(session, job.id)] == [5]
 
 
-def test_cancelling_a_finished_job_changes_nothing(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    given.finished(database, given.claimed(database))
+def test_cancel_of_a_finished_job_has_no_effect(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    given.finish_job(database, given.claim_job(database))
     with database.writing() as session:
         assert jobs.cancel(session, tenant, job.id).status == "succeeded"
         assert len(jobs.transitions(session, job.id)) == 3
 
 
-def test_another_tenants_job_looks_like_a_missing_one(database, tenant, stranger, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_job_of_another_tenant_is_not_found(database, tenant, stranger, dataset):
+    job = given.submit_job(database, tenant, dataset)
     with database.writing() as session:
-        for verb in (jobs.get, jobs.cancel, jobs.standing):
+        for verb in (jobs.get, jobs.cancel, jobs.poll):
             for name in (job.id, "job_" + "0" * 26, "job_\x00", "\ud800"):
                 with pytest.raises(JobNotFound):
                     verb(session, stranger, name)
         assert jobs.list_(session, stranger).items == []
 
 
-def test_ingestions_are_not_shown_among_jobs(database, tenant):
-    given.validating(database, tenant)
-    claim = given.claimed(database, "data")
+def test_ingest_jobs_are_hidden(database, tenant):
+    given.create_dataset(database, tenant)
+    claim = given.claim_job(database, "data")
     with database.writing() as session:
         assert jobs.list_(session, tenant).items == []
         for verb in (jobs.get, jobs.cancel):
@@ -301,9 +293,9 @@ def test_ingestions_are_not_shown_among_jobs(database, tenant):
                 verb(session, tenant, claim.job_id)
 
 
-def test_lists_can_be_narrowed(database, tenant, dataset):
-    first = given.submitted(database, tenant, dataset)
-    second = given.submitted(database, tenant, dataset, "knn_eval", model=first.id)
+def test_list_is_filtered(database, tenant, dataset):
+    first = given.submit_job(database, tenant, dataset)
+    second = given.submit_job(database, tenant, dataset, "knn_eval", model=first.id)
     with database.reading() as session:
         found = {
             "queued": jobs.list_(session, tenant, status="queued"),
@@ -329,17 +321,17 @@ UNSTORABLE = [
 ]
 
 
-def test_what_no_database_should_hold_is_refused(database, tenant, dataset):
+def test_invalid_text_and_priority_are_refused(database, tenant, dataset):
     for wrong in UNSTORABLE:
         with pytest.raises((InvalidRequest, InvalidConfig)) as raised:
-            given.submitted(database, tenant, dataset, **wrong)
+            given.submit_job(database, tenant, dataset, **wrong)
         assert raised.value.errors
 
 
-def test_events_are_read_from_where_the_reader_was(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    given.recorded(database, claim, *(given.events.Log("info", f"line {n}") for n in range(5)))
+def test_events_after_a_cursor(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, *(given.events.Log("info", f"line {n}") for n in range(5)))
     with database.reading() as session:
         first = jobs.events(session, job.id, limit=4)
         rest = jobs.events(session, job.id, after=first.last)
@@ -349,17 +341,17 @@ def test_events_are_read_from_where_the_reader_was(database, tenant, dataset):
     assert rest.items[-1].message == "line 4"
 
 
-def test_a_poll_learns_the_last_point_and_the_status(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    given.recorded(database, given.claimed(database), given.metrics(1, a=1.0, b=2.0))
+def test_poll_returns_last_point_and_status(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    given.record_events(database, given.claim_job(database), given.metrics(1, a=1.0, b=2.0))
     with database.reading() as session:
-        assert jobs.standing(session, tenant, job.id) == (2, "running")
+        assert jobs.poll(session, tenant, job.id) == (2, "running")
 
 
-def test_the_histories_of_many_jobs_are_told_apart(database, tenant, dataset):
-    first, second = (given.submitted(database, tenant, dataset, priority=-n).id for n in range(2))
-    given.claimed(database)
+def test_transitions_by_job(database, tenant, dataset):
+    first, second = (given.submit_job(database, tenant, dataset, priority=-n).id for n in range(2))
+    given.claim_job(database)
     with database.reading() as session:
-        found = jobs.histories(session, [first, second])
-    told = {job: [change.data["status"] for change in changes] for job, changes in found.items()}
-    assert told == {first: ["queued", "running"], second: ["queued"]}
+        found = jobs.transitions_by_job(session, [first, second])
+    statuses = {job: [change.data["status"] for change in changes] for job, changes in found.items()}
+    assert statuses == {first: ["queued", "running"], second: ["queued"]}

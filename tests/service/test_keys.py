@@ -1,4 +1,4 @@
-"""Keys: a key opens its tenant's door and no other."""
+"""API keys: authentication and revocation."""
 
 import pytest
 from sqlalchemy import select
@@ -8,14 +8,14 @@ from service.db.models import Key
 from service.errors import InvalidRequest, NoSuchKey, WrongKey
 
 
-def test_a_new_key_authenticates_as_its_tenant(database, tenant):
+def test_new_key_authenticates_as_its_tenant(database, tenant):
     with database.writing() as session:
         key, secret = keys.create(session, tenant, "laptop")
     with database.reading() as session:
         assert keys.authenticate(session, secret) == keys.Identity(tenant, key.id)
 
 
-def test_the_secret_is_not_kept(database, tenant):
+def test_secret_is_not_stored(database, tenant):
     with database.writing() as session:
         _, secret = keys.create(session, tenant, "laptop")
     with database.reading() as session:
@@ -23,13 +23,13 @@ def test_the_secret_is_not_kept(database, tenant):
         assert secret not in {str(value) for value in vars(row).values()}
 
 
-def test_an_unknown_key_is_refused(database):
+def test_unknown_key_is_refused(database):
     for wrong in ("", "tv_nonsense", "tv_\x00", "\udc80"):
         with database.reading() as session, pytest.raises(WrongKey):
             keys.authenticate(session, wrong)
 
 
-def test_a_revoked_key_is_refused_and_may_be_revoked_again(database, tenant):
+def test_revoke_is_idempotent(database, tenant):
     with database.writing() as session:
         key, secret = keys.create(session, tenant, "laptop")
     with database.writing() as session:
@@ -40,7 +40,7 @@ def test_a_revoked_key_is_refused_and_may_be_revoked_again(database, tenant):
         keys.authenticate(session, secret)
 
 
-def test_another_tenants_key_cannot_be_revoked_or_seen(database, tenant, stranger):
+def test_key_of_another_tenant_is_not_found(database, tenant, stranger):
     with database.writing() as session:
         key, secret = keys.create(session, tenant, "laptop")
     with database.writing() as session, pytest.raises(NoSuchKey):
@@ -51,11 +51,11 @@ def test_another_tenants_key_cannot_be_revoked_or_seen(database, tenant, strange
         keys.authenticate(session, secret)
 
 
-def test_a_tenant_is_made_once(database, tenant):
+def test_tenant_is_created_once(database, tenant):
     with database.writing() as session:
-        assert keys.tenant(session, "acme").id == tenant
+        assert keys.get_or_create_tenant(session, "acme").id == tenant
 
 
-def test_a_name_with_control_characters_is_refused(database, tenant):
+def test_unprintable_key_name_is_refused(database, tenant):
     with database.writing() as session, pytest.raises(InvalidRequest):
         keys.create(session, tenant, "lap\x00top")

@@ -1,4 +1,4 @@
-"""Leases: a job is one runner's at a time, and whoever has lost it can write nothing more."""
+"""Leases: claims, heartbeats, retries, and races between workers, keepers and clients."""
 
 import subprocess
 import sys
@@ -9,31 +9,32 @@ from threading import Barrier
 import pytest
 from sqlalchemy import select, update
 
-from service import jobs, leases
-from service.db.models import HELD, TERMINAL, Job
+from service import jobs, leases, lifecycle
+from service.db.models import Job
 from service.db.session import now
+from service.db.statuses import HELD, TERMINAL
 from service.errors import ParentFailed
 from tests.service import given
 
 
 @pytest.fixture
 def dataset(database, tenant):
-    return given.ready(database, tenant)
+    return given.create_ready_dataset(database, tenant)
 
 
 def expire(database, job_id):
-    """The runner has been silent for longer than its lease."""
+    """Let the job's lease expire."""
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
 
 
-def reaped(database, attempts=3):
+def reap(database, attempts=3):
     with database.writing() as session:
         return leases.reap(session, leases.RetryPolicy(attempts))
 
 
-def together(*actions):
-    """Run the actions at the same time; return what each returned or raised."""
+def run_concurrently(*actions):
+    """Run the actions concurrently; return what each returned or raised."""
     barrier = Barrier(len(actions))
 
     def act(action):
@@ -47,51 +48,51 @@ def together(*actions):
         return list(pool.map(act, actions))
 
 
-def statuses(database, job_id):
+def list_statuses(database, job_id):
     with database.reading() as session:
         return [change.data["status"] for change in jobs.transitions(session, job_id)]
 
 
-def test_the_highest_priority_is_claimed_first_and_the_oldest_among_equals(database, tenant, dataset):
-    low, old, new, high = (given.submitted(database, tenant, dataset, priority=n).id for n in (-1, 0, 0, 5))
+def test_claims_are_ordered_by_priority_then_age(database, tenant, dataset):
+    low, old, new, high = (given.submit_job(database, tenant, dataset, priority=n).id for n in (-1, 0, 0, 5))
     first, second = sorted([old, new])
-    assert [given.claimed(database).job_id for _ in range(4)] == [high, first, second, low]
+    assert [given.claim_job(database).job_id for _ in range(4)] == [high, first, second, low]
 
 
-def test_a_queue_gives_only_its_own_jobs(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
+def test_claim_is_limited_to_its_queue(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
     with database.writing() as session:
         assert leases.claim(session, "data", "worker-1", 60) is None
-        assert leases.pending(session) == {"train": 1}
+        assert leases.count_pending(session) == {"train": 1}
 
 
-def test_a_claim_says_all_that_a_runner_needs(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    assert claim.config == given.seen(database, job.id).config
+def test_claim_has_config_paths_and_attempt(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    assert claim.config == given.get_job(database, job.id).config
     assert claim.config["kind"] == "pretrain"
     assert (claim.dataset_path, claim.upload, claim.model_path) == (f"datasets/{dataset}/a1", None, None)
     assert claim.provenance["model"] is None
-    assert (claim.attempt, claim.checkpoint) == (1, None)
-    shown = given.seen(database, job.id)
+    assert (claim.attempt, claim.checkpoints) == (1, ())
+    shown = given.get_job(database, job.id)
     assert (shown.status, shown.worker, shown.attempt) == ("running", "worker-1", 1)
     assert shown.started_at is not None
 
 
-def test_a_claim_tells_where_the_model_to_be_comes_from(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset, name="Gulls", metadata={"licence": "CC BY 4.0"})
-    claim = given.claimed(database)
+def test_claim_has_provenance(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset, name="Gulls", metadata={"licence": "CC BY 4.0"})
+    claim = given.claim_job(database)
     data = {"id": dataset, "name": "pictures", "licence": "CC BY 4.0"}
     assert claim.provenance == {"job": parent.id, "name": "Gulls", "dataset": data, "model": None}
-    given.recorded(database, claim, given.model())
-    given.finished(database, claim)
-    given.submitted(database, tenant, dataset, model=parent.id)
-    start = given.claimed(database).provenance["model"]
-    assert start == {"id": given.seen(database, parent.id).made_model_id, "name": "Gulls"}
+    given.record_events(database, claim, given.model())
+    given.finish_job(database, claim)
+    given.submit_job(database, tenant, dataset, model=parent.id)
+    start = given.claim_job(database).provenance["model"]
+    assert start == {"id": given.get_job(database, parent.id).made_model_id, "name": "Gulls"}
 
 
 def test_threads_claim_each_job_exactly_once(database, tenant, dataset):
-    submitted = {given.submitted(database, tenant, dataset).id for _ in range(24)}
+    submitted = {given.submit_job(database, tenant, dataset).id for _ in range(24)}
 
     def claim_all():
         mine = []
@@ -102,7 +103,7 @@ def test_threads_claim_each_job_exactly_once(database, tenant, dataset):
                 return mine
             mine.append(claim.job_id)
 
-    claimed = [job for mine in together(*[claim_all] * 8) for job in mine]
+    claimed = [job for mine in run_concurrently(*[claim_all] * 8) for job in mine]
     assert Counter(claimed) == Counter(submitted)
 
 
@@ -122,7 +123,7 @@ while claim:
 
 
 def test_processes_claim_each_job_exactly_once(database, database_url, tenant, dataset):
-    submitted = {given.submitted(database, tenant, dataset).id for _ in range(24)}
+    submitted = {given.submit_job(database, tenant, dataset).id for _ in range(24)}
     command = [sys.executable, "-c", _CLAIM_ALL, database_url]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     claimed = [line for worker in workers for line in worker.communicate(timeout=60)[0].split()]
@@ -130,211 +131,209 @@ def test_processes_claim_each_job_exactly_once(database, database_url, tenant, d
     assert [worker.returncode for worker in workers] == [0, 0, 0]
 
 
-def test_a_lease_that_is_renewed_is_not_taken_back(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
+def test_renewed_lease_is_not_reap(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
     expire(database, claim.job_id)
-    with database.writing() as session:
-        assert leases.renew(session, claim.job_id, claim.attempt, 60) == "run"
-    assert reaped(database) == []
+    assert given.record_events(database, claim) == "run"
+    assert reap(database) == []
 
 
-def test_a_runner_that_was_silent_loses_its_job_and_can_write_nothing_more(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
-    lost = given.claimed(database)
+def test_writes_after_an_expired_lease_raise_lease_lost(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    lost = given.claim_job(database)
     expire(database, lost.job_id)
-    assert reaped(database) == [lost.job_id]
-    second = given.claimed(database)
+    assert reap(database) == [lost.job_id]
+    second = given.claim_job(database)
     assert (second.job_id, second.attempt) == (lost.job_id, 2)
     for write in (
-        lambda: given.recorded(database, lost, given.metrics(1)),
-        lambda: given.finished(database, lost),
-        lambda: given.released(database, lost),
+        lambda: given.record_events(database, lost),
+        lambda: given.record_events(database, lost, given.metrics(1)),
+        lambda: given.finish_job(database, lost),
+        lambda: given.release_job(database, lost),
     ):
         with pytest.raises(leases.LeaseLost):
             write()
-    with database.writing() as session, pytest.raises(leases.LeaseLost):
-        leases.renew(session, lost.job_id, lost.attempt, 60)
-    shown = given.seen(database, lost.job_id)
+    shown = given.get_job(database, lost.job_id)
     assert (shown.status, shown.last_point) == ("running", 0)
-    assert statuses(database, lost.job_id) == ["queued", "running", "queued", "running"]
+    assert list_statuses(database, lost.job_id) == ["queued", "running", "queued", "running"]
 
 
-def test_an_attempt_goes_on_from_the_furthest_checkpoint_and_the_resolved_config(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
-    first = given.claimed(database)
-    given.recorded(database, first, given.events.Resolved({**first.config, "epochs": 7}), given.checkpoint(5))
-    given.recorded(database, first, given.checkpoint(10))
-    given.released(database, first)
-    second = given.claimed(database)
+def test_attempt_resumes_from_the_highest_step_with_the_resolved_config(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    first = given.claim_job(database)
+    given.record_events(database, first, given.events.Resolved({**first.config, "epochs": 7}), given.checkpoint(5))
+    given.record_events(database, first, given.checkpoint(10))
+    given.release_job(database, first)
+    second = given.claim_job(database)
     assert second.config["epochs"] == 7
-    assert second.checkpoint.path == f"jobs/{first.job_id}/a1/checkpoint-000000010.pt"
+    assert second.checkpoints[0].path == f"jobs/{first.job_id}/a1/checkpoint-000000010.pt"
     assert [one.step for one in second.checkpoints] == [10, 5]
 
 
-def test_as_many_checkpoints_are_remembered_as_the_trainer_keeps(database, tenant, dataset):
-    given.submitted(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 3}})
-    claim = given.claimed(database)
-    given.recorded(database, claim, *(given.checkpoint(step) for step in range(1, 7)))
+def test_checkpoint_rows_are_limited_to_keep(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 3}})
+    claim = given.claim_job(database)
+    given.record_events(database, claim, *(given.checkpoint(step) for step in range(1, 7)))
     with database.reading() as session:
         assert [one.step for one in jobs.checkpoints(session, claim.job_id)] == [6, 5, 4]
 
 
-def test_after_falling_back_the_later_attempts_checkpoints_are_the_ones_kept(database, tenant, dataset):
-    given.submitted(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 2}})
-    first = given.claimed(database)
-    given.recorded(database, first, given.checkpoint(9), given.checkpoint(10))
-    given.released(database, first)
-    second = given.claimed(database)  # finds the files damaged and starts again
-    given.recorded(database, second, given.checkpoint(7), given.checkpoint(8))
-    given.released(database, second)
-    assert [one.step for one in given.claimed(database).checkpoints] == [8, 7]
+def test_checkpoints_of_later_attempts_are_kept(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset, config={**given.PRETRAIN, "checkpoints": {"keep": 2}})
+    first = given.claim_job(database)
+    given.record_events(database, first, given.checkpoint(9), given.checkpoint(10))
+    given.release_job(database, first)
+    second = given.claim_job(database)  # the files are damaged: it starts again
+    given.record_events(database, second, given.checkpoint(7), given.checkpoint(8))
+    given.release_job(database, second)
+    assert [one.step for one in given.claim_job(database).checkpoints] == [8, 7]
 
 
-def test_a_disowned_checkpoint_is_not_offered_again(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    given.recorded(database, claim, given.checkpoint(5), given.checkpoint(10))
+def test_deleted_checkpoint_is_not_claimed(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.checkpoint(5), given.checkpoint(10))
     damaged = f"jobs/{claim.job_id}/a1/checkpoint-000000010.pt"
     with database.writing() as session:
-        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
-    given.released(database, claim)
-    again = given.claimed(database)
+        leases.delete_checkpoint(session, claim.job_id, claim.attempt, damaged, 60)
+    given.release_job(database, claim)
+    again = given.claim_job(database)
     assert [one.step for one in again.checkpoints] == [5]
     with database.writing() as session, pytest.raises(leases.LeaseLost):
-        leases.disown(session, claim.job_id, claim.attempt, damaged, 60)
+        leases.delete_checkpoint(session, claim.job_id, claim.attempt, damaged, 60)
 
 
-def test_three_fruitless_attempts_in_a_row_end_the_job(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    assert [given.released(database, given.claimed(database)) for _ in range(3)] == ["queued", "queued", "failed"]
-    error = given.seen(database, job.id).error
+def test_three_attempts_without_progress_fail_the_job(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    assert [given.release_job(database, given.claim_job(database)) for _ in range(3)] == ["queued", "queued", "failed"]
+    error = given.get_job(database, job.id).error
     assert error["code"] == "no_progress"
     assert "killed by signal 9" in error["detail"]
 
 
-def test_expired_leases_count_as_attempts_too(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_expired_leases_count_as_attempts(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     for _ in range(3):
-        given.claimed(database)
+        given.claim_job(database)
         expire(database, job.id)
-        reaped(database)
-    assert given.seen(database, job.id).error["code"] == "no_progress"
+        reap(database)
+    assert given.get_job(database, job.id).error["code"] == "no_progress"
 
 
-def test_an_attempt_without_progress_is_followed_by_a_pause_that_doubles(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_retry_delay_doubles(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     for pause in (60, 120):
-        given.released(database, given.claimed(database), patience=leases.RetryPolicy(seconds=60))
-        assert f"Tries again in {pause} s." in given.seen(database, job.id).status_detail
+        given.release_job(database, given.claim_job(database), policy=leases.RetryPolicy(seconds=60))
+        assert f"Retried in {pause} s." in given.get_job(database, job.id).status_detail
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
-            assert leases.pending(session) == {}
+            assert leases.count_pending(session) == {}
         with database.writing() as session:
             left = select(Job.lease_until - now()).where(Job.id == job.id)
             assert pause - 30 < session.execute(left).scalar_one() <= pause
         expire(database, job.id)
         with database.reading() as session:
-            assert leases.pending(session) == {"train": 1}
-        assert reaped(database) == []  # it is queued, not held
+            assert leases.count_pending(session) == {"train": 1}
+        assert reap(database) == []  # it is queued, not leased
 
 
-def test_a_job_that_waits_for_something_rests_equally_long_each_time_and_is_never_given_up(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_waiting_release_is_retried_indefinitely_with_a_constant_delay(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     for _ in range(5):
-        claim, patience = given.claimed(database), leases.RetryPolicy(seconds=60)
-        assert given.released(database, claim, counts=False, waits=True, patience=patience) == "queued"
+        claim, policy = given.claim_job(database), leases.RetryPolicy(seconds=60)
+        assert given.release_job(database, claim, counts=False, waits=True, policy=policy) == "queued"
         with database.writing() as session:
             assert leases.claim(session, "train", "worker-1", 60) is None
-        assert "Tries again in 60 s." in given.seen(database, job.id).status_detail
+        assert "Retried in 60 s." in given.get_job(database, job.id).status_detail
         expire(database, job.id)
 
 
-def test_a_job_that_was_asked_to_pause_is_paused_and_nothing_more(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
+def test_release_of_a_pausing_job_pauses_it(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == job.id).values(status="pausing"))
-    assert given.released(database, claim, patience=leases.RetryPolicy(seconds=60)) == "paused"
-    paused = given.seen(database, job.id)
+    assert given.release_job(database, claim, policy=leases.RetryPolicy(seconds=60)) == "paused"
+    paused = given.get_job(database, job.id)
     assert (paused.lease_until, paused.status_detail) == (None, "killed by signal 9")
 
 
-def test_the_pause_does_not_double_for_ever(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_retry_delay_is_bounded(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     for _ in range(8):
-        given.released(database, given.claimed(database), patience=leases.RetryPolicy(attempts=100, seconds=1))
+        given.release_job(database, given.claim_job(database), policy=leases.RetryPolicy(attempts=100, seconds=1))
         expire(database, job.id)
-    assert "Tries again in 64 s." in given.seen(database, job.id).status_detail
+    assert "Retried in 64 s." in given.get_job(database, job.id).status_detail
 
 
-def test_after_progress_or_a_stop_of_ours_there_is_no_pause(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
-    patience = leases.RetryPolicy(seconds=60)
-    given.released(database, given.claimed(database), counts=False, patience=patience)
-    claim = given.claimed(database)
-    given.recorded(database, claim, given.metrics(1))
-    given.released(database, claim, patience=patience)
-    given.claimed(database)
+def test_no_retry_delay_after_progress_or_worker_stop(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    policy = leases.RetryPolicy(seconds=60)
+    given.release_job(database, given.claim_job(database), counts=False, policy=policy)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.metrics(1))
+    given.release_job(database, claim, policy=policy)
+    given.claim_job(database)
 
 
 @pytest.mark.parametrize("progress", [given.metrics(1), given.checkpoint(1)])
-def test_progress_forgives_the_fruitless_attempts_before_it(database, tenant, dataset, progress):
-    job = given.submitted(database, tenant, dataset)
+def test_progress_resets_the_fruitless_count(database, tenant, dataset, progress):
+    job = given.submit_job(database, tenant, dataset)
     for _ in range(2):
-        given.released(database, given.claimed(database))
-    third = given.claimed(database)
-    given.recorded(database, third, progress)
-    assert given.released(database, third) == "queued"
-    assert given.seen(database, job.id).fruitless == 0
-    replay = given.claimed(database)
-    given.recorded(database, replay, progress)  # what was there before is no progress
-    given.released(database, replay)
-    assert given.seen(database, job.id).fruitless == 1
+        given.release_job(database, given.claim_job(database))
+    third = given.claim_job(database)
+    given.record_events(database, third, progress)
+    assert given.release_job(database, third) == "queued"
+    assert given.get_job(database, job.id).fruitless == 0
+    replay = given.claim_job(database)
+    given.record_events(database, replay, progress)  # replayed points are no progress
+    given.release_job(database, replay)
+    assert given.get_job(database, job.id).fruitless == 1
 
 
-def test_a_stop_of_ours_does_not_count(database, tenant, dataset):
-    given.submitted(database, tenant, dataset)
+def test_worker_stop_does_not_count(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
     for _ in range(5):
-        assert given.released(database, given.claimed(database), counts=False) == "queued"
+        assert given.release_job(database, given.claim_job(database), counts=False) == "queued"
 
 
-def test_a_job_given_back_while_it_is_being_cancelled_is_cancelled(database, tenant, dataset):
-    for give_back in (given.released, lambda database, claim: (expire(database, claim.job_id), reaped(database))):
-        job = given.submitted(database, tenant, dataset)
-        claim = given.claimed(database)
+def test_release_of_a_cancelling_job_cancels_it(database, tenant, dataset):
+    for give_back in (given.release_job, lambda database, claim: (expire(database, claim.job_id), reap(database))):
+        job = given.submit_job(database, tenant, dataset)
+        claim = given.claim_job(database)
         with database.writing() as session:
             jobs.cancel(session, tenant, job.id)
         give_back(database, claim)
-        assert given.seen(database, job.id).status == "cancelled"
+        assert given.get_job(database, job.id).status == "cancelled"
 
 
 @pytest.mark.parametrize("ending", TERMINAL)
-def test_an_ending_is_final(database, tenant, dataset, ending):
-    job = given.submitted(database, tenant, dataset)
-    claim = given.claimed(database)
-    given.finished(database, claim, ending, {"code": "diverged", "detail": "NaN."} if ending == "failed" else None)
-    for write in (given.released, given.finished, given.recorded):
+def test_terminal_status_is_final(database, tenant, dataset, ending):
+    job = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.finish_job(database, claim, ending, {"code": "diverged", "detail": "NaN."} if ending == "failed" else None)
+    for write in (given.release_job, given.finish_job, given.record_events):
         with pytest.raises(leases.LeaseLost):
             write(database, claim)
     expire(database, job.id)
-    assert reaped(database) == []
+    assert reap(database) == []
     with database.writing() as session:
         assert jobs.cancel(session, tenant, job.id).status == ending
         assert leases.claim(session, "train", "worker-1", 60) is None
-        assert leases.wake(session) == 0
-    assert statuses(database, job.id) == ["queued", "running", ending]
+        assert lifecycle.resolve_waiting(session) == 0
+    assert list_statuses(database, job.id) == ["queued", "running", ending]
 
 
-def test_a_users_fault_is_not_tried_again(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_failed_job_is_not_retried(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     error = {"code": "diverged", "detail": "The loss is not a number."}
-    given.finished(database, given.claimed(database), "failed", error)
-    shown = given.seen(database, job.id)
+    given.finish_job(database, given.claim_job(database), "failed", error)
+    shown = given.get_job(database, job.id)
     assert (shown.status, shown.error, shown.status_detail) == ("failed", error, "The loss is not a number.")
 
 
-def test_cancelling_while_a_worker_claims_ends_lawfully(database, tenant, dataset):
+def test_concurrent_cancel_and_claim(database, tenant, dataset):
     def cancel(job_id):
         with database.writing() as session:
             return jobs.cancel(session, tenant, job_id).status
@@ -344,80 +343,82 @@ def test_cancelling_while_a_worker_claims_ends_lawfully(database, tenant, datase
             return leases.claim(session, "train", "worker-1", 60)
 
     for _ in range(12):
-        job = given.submitted(database, tenant, dataset)
-        claimed, answer = together(claim, lambda job=job: cancel(job.id))
+        job = given.submit_job(database, tenant, dataset)
+        claimed, answer = run_concurrently(claim, lambda job=job: cancel(job.id))
         if claimed is None:
-            assert answer == given.seen(database, job.id).status == "cancelled"
-            assert statuses(database, job.id) == ["queued", "cancelled"]
+            assert answer == given.get_job(database, job.id).status == "cancelled"
+            assert list_statuses(database, job.id) == ["queued", "cancelled"]
         else:
-            assert answer == given.seen(database, job.id).status == "cancelling"
-            given.finished(database, claimed, "cancelled")
+            assert answer == given.get_job(database, job.id).status == "cancelling"
+            given.finish_job(database, claimed, "cancelled")
 
 
-def test_cancelling_while_the_runner_finishes_ends_lawfully(database, tenant, dataset):
+def test_concurrent_cancel_and_finish(database, tenant, dataset):
     def cancel(job_id):
         with database.writing() as session:
             return jobs.cancel(session, tenant, job_id).status
 
     for _ in range(12):
-        job = given.submitted(database, tenant, dataset)
-        claim = given.claimed(database)
-        _, answer = together(lambda claim=claim: given.finished(database, claim), lambda job=job: cancel(job.id))
-        assert given.seen(database, job.id).status == "succeeded"
+        job = given.submit_job(database, tenant, dataset)
+        claim = given.claim_job(database)
+        _, answer = run_concurrently(
+            lambda claim=claim: given.finish_job(database, claim), lambda job=job: cancel(job.id)
+        )
+        assert given.get_job(database, job.id).status == "succeeded"
         assert answer in ("succeeded", "cancelling")
-        assert statuses(database, job.id)[-1] == "succeeded"
+        assert list_statuses(database, job.id)[-1] == "succeeded"
 
 
-def test_taking_back_while_the_runner_writes_leaves_one_of_the_two(database, tenant, dataset):
-    job = given.submitted(database, tenant, dataset)
+def test_concurrent_reap_and_write(database, tenant, dataset):
+    job = given.submit_job(database, tenant, dataset)
     for step in range(12):
-        claim = given.claimed(database)
+        claim = given.claim_job(database)
         expire(database, job.id)
-        write = lambda claim=claim, step=step: given.recorded(database, claim, given.metrics(step))  # noqa: E731
-        taken, signal = together(lambda: reaped(database, 100), write)
+        write = lambda claim=claim, step=step: given.record_events(database, claim, given.metrics(step))  # noqa: E731
+        taken, signal = run_concurrently(lambda: reap(database, 100), write)
         if taken:
             assert isinstance(signal, leases.LeaseLost)
         else:
             assert signal == "run"
-            given.released(database, claim)
+            given.release_job(database, claim)
 
 
-def test_many_keepers_take_a_job_back_once(database, tenant, dataset):
-    ids = [given.submitted(database, tenant, dataset).id for _ in range(6)]
+def test_concurrent_reaps(database, tenant, dataset):
+    ids = [given.submit_job(database, tenant, dataset).id for _ in range(6)]
     for _ in ids:
-        given.claimed(database, lease_seconds=-1)
-    taken = [job for one in together(*[lambda: reaped(database)] * 4) for job in one]
+        given.claim_job(database, lease_seconds=-1)
+    taken = [job for one in run_concurrently(*[lambda: reap(database)] * 4) for job in one]
     assert Counter(taken) == Counter(ids)
 
 
-def test_a_job_submitted_while_its_parent_finishes_is_woken(database, tenant, dataset):
+def test_job_submitted_while_its_parent_finishes_is_queued(database, tenant, dataset):
     for _ in range(8):
-        parent = given.submitted(database, tenant, dataset)
-        claim = given.claimed(database)
-        given.recorded(database, claim, given.model())
-        submit = lambda parent=parent: given.submitted(  # noqa: E731
+        parent = given.submit_job(database, tenant, dataset)
+        claim = given.claim_job(database)
+        given.record_events(database, claim, given.model())
+        submit = lambda parent=parent: given.submit_job(  # noqa: E731
             database, tenant, dataset, "knn_eval", model=parent.id
         )
-        _, child = together(lambda claim=claim: given.finished(database, claim), submit)
-        assert given.seen(database, child.id).status == "queued"
-        given.finished(database, given.claimed(database))
+        _, child = run_concurrently(lambda claim=claim: given.finish_job(database, claim), submit)
+        assert given.get_job(database, child.id).status == "queued"
+        given.finish_job(database, given.claim_job(database))
 
 
-def test_the_keeper_wakes_whom_nobody_told(database, tenant, dataset):
-    parent = given.submitted(database, tenant, dataset)
-    child = given.submitted(database, tenant, dataset, model=parent.id)
-    grandchild = given.submitted(database, tenant, dataset, "knn_eval", model=child.id)
+def test_resolve_waiting_fails_orphans(database, tenant, dataset):
+    parent = given.submit_job(database, tenant, dataset)
+    child = given.submit_job(database, tenant, dataset, model=parent.id)
+    grandchild = given.submit_job(database, tenant, dataset, "knn_eval", model=child.id)
     with database.writing() as session:
         session.execute(update(Job).where(Job.id == parent.id).values(status="cancelled"))
     with database.writing() as session:
-        assert leases.wake(session) == 1
+        assert lifecycle.resolve_waiting(session) == 1
     for orphan in (child, grandchild):
-        assert given.seen(database, orphan.id).error["code"] == "parent_failed"
+        assert given.get_job(database, orphan.id).error["code"] == "parent_failed"
 
 
-def test_nothing_is_held_when_everything_has_ended(database, tenant, dataset):
+def test_no_lease_after_the_end(database, tenant, dataset):
     for ending in TERMINAL:
-        given.submitted(database, tenant, dataset)
-        given.finished(database, given.claimed(database), ending)
+        given.submit_job(database, tenant, dataset)
+        given.finish_job(database, given.claim_job(database), ending)
     with database.reading() as session:
         assert session.scalars(select(Job).where(Job.status.in_(HELD) | Job.lease_until.is_not(None))).all() == []

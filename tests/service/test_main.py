@@ -1,4 +1,4 @@
-"""The command line: it works from any folder, and twice is as good as once."""
+"""The administration command: bootstrap, keys, migrate and check."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(service.__path__[0]).parent
 
 @pytest.fixture
 def data(tmp_path, monkeypatch, database_url):
-    """A data folder that does not exist yet, beside a database that is fresh."""
+    """A data folder that does not exist, and an empty database."""
     monkeypatch.setenv("TWOVIEWS_DATA_DIR", str(tmp_path / "deep" / "data"))
     monkeypatch.setenv("TWOVIEWS_DATABASE_URL", database_url)
     return tmp_path / "deep" / "data"
@@ -31,7 +31,7 @@ def credentials(data):
     return json.loads((data / "credentials.json").read_text())
 
 
-def test_bootstrap_leaves_a_key_that_opens_the_door(data, database):
+def test_bootstrap_writes_a_valid_key(data, database):
     assert main(["bootstrap", "--url", "http://127.0.0.1:1234"]) == 0
     found = credentials(data)
     assert found["url"] == "http://127.0.0.1:1234"
@@ -40,7 +40,7 @@ def test_bootstrap_leaves_a_key_that_opens_the_door(data, database):
         keys.authenticate(session, found["key"])
 
 
-def test_bootstrap_again_keeps_the_key_and_tells_the_new_address(data, database):
+def test_second_bootstrap_keeps_the_key_and_updates_the_url(data, database):
     main(["bootstrap", "--url", "http://127.0.0.1:1"])
     first = credentials(data)
     main(["bootstrap", "--url", "http://127.0.0.1:2"])
@@ -48,7 +48,7 @@ def test_bootstrap_again_keeps_the_key_and_tells_the_new_address(data, database)
     assert [path.name for path in data.iterdir() if "credentials" in path.name] == ["credentials.json"]
 
 
-def test_bootstrap_replaces_a_key_that_opens_nothing(data, database):
+def test_bootstrap_replaces_an_invalid_key(data, database):
     data.mkdir(parents=True)
     for broken in ("", "[]", "{", '{"key": 5}', '{"key": "tv_revoked"}'):
         (data / "credentials.json").write_text(broken)
@@ -57,23 +57,23 @@ def test_bootstrap_replaces_a_key_that_opens_nothing(data, database):
             keys.authenticate(session, credentials(data)["key"])
 
 
-def test_a_created_key_is_its_owners(data, database, capsys):
+def test_created_key_authenticates_as_its_owner(data, database, capsys):
     assert main(["keys", "create", "acme", "--name", "laptop"]) == 0
     secret = capsys.readouterr().out.strip()
     with database.writing() as session:
-        assert keys.authenticate(session, secret).tenant_id == keys.tenant(session, "acme").id
+        assert keys.authenticate(session, secret).tenant_id == keys.get_or_create_tenant(session, "acme").id
         with pytest.raises(WrongKey):
             keys.authenticate(session, secret + "x")
 
 
-def test_a_name_that_cannot_be_stored_is_refused_in_a_sentence(data, capsys):
+def test_invalid_name_prints_an_error(data, capsys):
     assert main(["keys", "create", "a\nb"]) == 1
     assert "control characters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("damage", ["garbled", "newer"])
-def test_a_database_that_cannot_be_used_is_told_in_a_sentence(data, database, capsys, damage):
+def test_unusable_database_prints_an_error(data, database, capsys, damage):
     file = Path(str(database.engine.url.database))
     if damage == "garbled":
         database.close()
@@ -82,24 +82,24 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(data, database, ca
         with database.engine.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'of_tomorrow'")
     assert main(["bootstrap", "--url", "http://127.0.0.1:1234"]) == 1
-    told = capsys.readouterr().err
-    assert f"{file} cannot be used: " in told
-    assert ("not a database" if damage == "garbled" else "of_tomorrow") in told
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert f"{file} cannot be used: " in output
+    assert ("not a database" if damage == "garbled" else "of_tomorrow") in output
+    assert "Traceback" not in output
 
 
-def test_the_models_agree_with_the_migrations():
+def test_check_finds_no_differences():
     assert main(["check"]) == 0
 
 
-def test_a_fresh_database_is_migrated_from_any_folder_by_many_at_once(tmp_path):
+def test_concurrent_migrations_from_any_folder(tmp_path):
     environment = {**os.environ, "TWOVIEWS_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
     environment.pop("TWOVIEWS_DATABASE_URL", None)
     command = [sys.executable, "-m", "service", "bootstrap", "--url", "http://127.0.0.1:1"]
     started = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     database = Database(f"sqlite:///{tmp_path / 'data' / 'twoviews.db'}")
-    assert migrate.differences(database) == []
+    assert migrate.find_differences(database) == []
     with database.reading() as session:
         keys.authenticate(session, credentials(tmp_path / "data")["key"])
         assert (

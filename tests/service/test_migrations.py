@@ -1,4 +1,4 @@
-"""Migrations: one history, which ends where the models are, on both databases."""
+"""Migrations: the migrated schema is that of the models, on both databases."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ ROWS = [
 
 @contextmanager
 def fresh(url: str, folder) -> Iterator[Database]:
-    """An empty database of the kind that the URL names."""
+    """An empty database of the type of the URL."""
     if url.startswith("sqlite"):
         database = Database(f"sqlite:///{folder / 'empty.db'}")
     else:
@@ -34,38 +34,38 @@ def fresh(url: str, folder) -> Iterator[Database]:
     database.close()
 
 
-def test_the_models_are_what_the_migrations_make(database):
-    assert migrate.differences(database) == []
+def test_models_match_the_migrated_schema(database):
+    assert migrate.find_differences(database) == []
 
 
-def test_migrating_again_changes_nothing(database):
+def test_upgrade_is_idempotent(database):
     migrate.upgrade(database)
-    assert migrate.differences(database) == []
+    assert migrate.find_differences(database) == []
 
 
-def test_a_missing_index_over_an_expression_is_noticed(database):
+def test_missing_expression_index_is_found(database):
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP INDEX ix_jobs_queue_status_priority_id")
-    assert [operation for operation, *_ in migrate.differences(database)] == ["add_index"]
+    assert [operation for operation, *_ in migrate.find_differences(database)] == ["add_index"]
 
 
-def test_many_may_migrate_a_new_database_at_once(tmp_path):
+def test_concurrent_upgrades(tmp_path):
     databases = [Database(f"sqlite:///{tmp_path / 'new.db'}") for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(migrate.upgrade, databases))
-    assert migrate.differences(databases[0]) == []
+    assert migrate.find_differences(databases[0]) == []
     for database in databases:
         database.close()
 
 
-def test_rows_survive_every_migration_and_still_have_to_refer_to_something(database_url, tmp_path):
+def test_migrations_keep_rows_and_foreign_keys(database_url, tmp_path):
     with fresh(database_url, tmp_path) as database:
         migrate.upgrade(database, "0001")
         with database.engine.begin() as connection:
             for statement in ROWS:
                 connection.exec_driver_sql(statement)
         migrate.upgrade(database)
-        assert migrate.differences(database) == []
+        assert migrate.find_differences(database) == []
         with database.engine.begin() as connection:
             assert connection.exec_driver_sql("SELECT id, dataset_id FROM jobs").all() == [("job_1", "ds_1")]
             assert connection.exec_driver_sql("SELECT count(*) FROM job_events").scalar() == 1

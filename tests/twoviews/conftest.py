@@ -39,7 +39,7 @@ def credentials(_sqlite_template: Path, broker_url: str, tmp_path: Path) -> Iter
     settings = Settings(data_dir=tmp_path, database_url="", broker_url=broker_url)
     database = Database(settings.database)
     with database.writing() as session:
-        _, secret = keys.create(session, keys.tenant(session, "acme").id, "test")
+        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
     database.close()
     server = uvicorn.Server(uvicorn.Config(app.create(settings), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)

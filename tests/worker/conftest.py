@@ -27,8 +27,8 @@ class Run:
 
     def __init__(self, database: Database, storage: Storage, tenant: str, config: dict) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        dataset = given.ready(database, tenant)
-        self.job_id = given.submitted(database, tenant, dataset, config=given.PRETRAIN | config).id
+        dataset = given.create_ready_dataset(database, tenant)
+        self.job_id = given.submit_job(database, tenant, dataset, config=given.PRETRAIN | config).id
         self.stop = threading.Event()
         self.lease_seconds = 30.0
         self.grace_seconds = 20.0
@@ -40,7 +40,7 @@ class Run:
 
     def supervise(self, trainer: str, claim: Claim | None = None) -> None:
         """Claim the job, unless a claim is given, and run the attempt with that trainer."""
-        claim = claim or given.claimed(self.database, lease_seconds=self.lease_seconds)
+        claim = claim or given.claim_job(self.database, lease_seconds=self.lease_seconds)
         supervise(claim, self.database, self.storage, self.settings(trainer), self.stop.is_set)
 
     def settings(self, trainer: str) -> Settings:
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def job(self) -> Job:
-        return given.seen(self.database, self.job_id)
+        return given.get_job(self.database, self.job_id)
 
     @property
     def events(self) -> list[JobEvent]:

@@ -53,12 +53,12 @@ def depth(settings: Settings) -> Callable[[str], int | None]:
 def test_it_rings_once_for_each_queued_job(
     database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
 ) -> None:
-    dataset = given.ready(database, tenant)
+    dataset = given.create_ready_dataset(database, tenant)
     for _ in range(3):
-        given.submitted(database, tenant, dataset)
+        given.submit_job(database, tenant, dataset)
     with running_keeper(settings, worker_seen_seconds=1000):
         soon(lambda: depth("train") == 3)
-        given.submitted(database, tenant, dataset)
+        given.submit_job(database, tenant, dataset)
         soon(lambda: depth("train") == 4)
     assert depth("train") == 4
 
@@ -73,25 +73,25 @@ def test_an_idle_queue_is_rung_so_that_its_worker_marks_itself_as_seen(
 def test_a_job_whose_lease_expired_is_requeued_and_rung_for(
     database: Database, settings: Settings, tenant: str, depth: Callable[[str], int | None]
 ) -> None:
-    job = given.submitted(database, tenant, given.ready(database, tenant)).id
-    given.claimed(database, lease_seconds=0)
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    given.claim_job(database, lease_seconds=0)
     with running_keeper(settings, ring_seconds=1000, worker_seen_seconds=1000):
-        soon(lambda: given.seen(database, job).status == "queued")
+        soon(lambda: given.get_job(database, job).status == "queued")
         soon(lambda: depth("train") or 0)
-    assert given.seen(database, job).fruitless == 1
+    assert given.get_job(database, job).fruitless == 1
 
 
 def test_unreferenced_files_are_removed_and_referenced_ones_kept(
     database: Database, settings: Settings, tenant: str
 ) -> None:
-    dataset = given.validating(database, tenant)
+    dataset = given.create_dataset(database, tenant)
     archive = settings.data_dir / "uploads" / tenant / dataset.sha256
     archive.parent.mkdir(parents=True)
     archive.write_bytes(b"zip")
     stray = archive.with_name("ef" * 32)
     stray.write_bytes(b"zip")
     with database.writing() as session:
-        workers.seen(session, "train@here:1", "train")
+        workers.record_heartbeat(session, "train@here:1", "train")
     with running_keeper(settings):
         soon(lambda: not stray.exists())
     assert archive.exists()
@@ -106,7 +106,7 @@ def test_it_survives_an_unreachable_database_and_rings_afterwards(
     depth: Callable[[str], int | None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    given.submitted(database, tenant, given.ready(database, tenant))
+    given.submit_job(database, tenant, given.create_ready_dataset(database, tenant))
     database.close()
     away = tmp_path / "away" / "twoviews.db"
     with running_keeper(settings, database_url=f"sqlite:///{away}", worker_seen_seconds=1000) as keeper:
@@ -122,9 +122,9 @@ def test_it_survives_an_unreachable_database_and_rings_afterwards(
 def test_it_survives_an_unreachable_broker_and_rings_afterwards(
     database: Database, settings: Settings, tenant: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given.submitted(database, tenant, given.ready(database, tenant))
+    given.submit_job(database, tenant, given.create_ready_dataset(database, tenant))
     with running_keeper(settings, broker_url=servers.valkey_url(tmp_path), worker_seen_seconds=1000) as keeper:
-        soon(lambda: "The doorbell is not heard" in caplog.text)
+        soon(lambda: "Messages to the broker were not sent" in caplog.text)
         assert keeper.is_alive()
         with servers.valkey(tmp_path) as url:
             soon(lambda: Doorbell(url).depth("train") == 1)

@@ -5,8 +5,8 @@ import json
 import sys
 from pathlib import Path
 
+from service.kinds import IMPORT, INGEST
 from service.leases import Claim
-from service.models import IMPORT
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config import Import
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 16 * 2**20
 
 def output_folder(claim: Claim, storage: Storage) -> Path:
     """Return the folder that only this attempt writes."""
-    if claim.kind == "ingest":
+    if claim.kind == INGEST:
         assert claim.dataset_id is not None
         return storage.dataset_dir(claim.dataset_id, claim.attempt)
     return storage.attempt_dir(claim.job_id, claim.attempt)
@@ -62,7 +62,7 @@ def _import_arguments(claim: Claim) -> list[str]:
     ]
 
 
-_READERS = {"ingest": _ingest_arguments, IMPORT: _import_arguments}  # arguments of upload readers, by job kind
+_READERS = {INGEST: _ingest_arguments, IMPORT: _import_arguments}  # arguments of upload readers, by job kind
 
 
 def _find_checkpoint(claim: Claim, storage: Storage, events: EventWriter) -> Path | None:

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases
-from service.db.session import Database, away
+from service.db.session import Database, is_unreachable
+from service.event_handlers import BadEvent
 from service.leases import Claim, LeaseLost, Signal
-from service.record import BadEvent
 from service.settings import Settings
 from ssl_core.events import Checkpoint, Event, Log, Progress
 
@@ -72,7 +72,7 @@ class EventWriter:
         claim, lease = self._claim, self._settings.lease_seconds
         try:
             with self._database.writing() as session:
-                leases.disown(session, claim.job_id, claim.attempt, path, lease)
+                leases.delete_checkpoint(session, claim.job_id, claim.attempt, path, lease)
         except SQLAlchemyError as error:
             self._wait_for_database(error)  # the next attempt finds it damaged again
 
@@ -107,7 +107,7 @@ class EventWriter:
         except LeaseLost:
             raise
         except Exception as error:
-            if away(error):
+            if is_unreachable(error):
                 self._wait_for_database(error)
             elif batch:
                 self._bisect(error)
@@ -122,7 +122,7 @@ class EventWriter:
 
     def _record(self, session: Session, batch: list[Event]) -> Signal:
         claim, lease = self._claim, self._settings.lease_seconds
-        return leases.record(session, claim.job_id, claim.attempt, lease, batch, self._attempt_path)
+        return leases.record_events(session, claim.job_id, claim.attempt, lease, batch, self._attempt_path)
 
     def _wait_for_database(self, error: Exception) -> None:
         now = time.monotonic()

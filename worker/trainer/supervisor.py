@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 
 from service import leases
 from service.db.session import Database
+from service.db.statuses import JobStatus
+from service.event_handlers import BadEvent
 from service.leases import Claim, LeaseLost
-from service.record import BadEvent
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.errors import StorageFull
@@ -71,7 +72,7 @@ class _Attempt:
         self._grace_seconds = settings.grace_seconds
         row: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
         self._finish: Callable[..., object] = partial(leases.finish, **row)
-        self._release: Callable[..., object] = partial(leases.release, **row, patience=leases.RetryPolicy.of(settings))
+        self._release: Callable[..., object] = partial(leases.release, **row, policy=leases.RetryPolicy.of(settings))
         self._is_stopping = is_stopping
         self._requested: Literal["cancel", "pause", "stop"] | None = None
         self._final_event: Result | Failed | Stopped | None = None
@@ -91,12 +92,12 @@ class _Attempt:
     def choose_outcome(self) -> Callable[[Session], object]:
         """Return the write that finishes or releases the job."""
         if self._events.signal == "cancel":
-            return partial(self._finish, status="cancelled", error=None)
+            return partial(self._finish, status=JobStatus.CANCELLED, error=None)
         if isinstance(self._final_event, Result):
-            return partial(self._finish, status="succeeded", error=None)
+            return partial(self._finish, status=JobStatus.SUCCEEDED, error=None)
         if isinstance(self._final_event, Failed) and not self._final_event.retry:
             error = {**self._final_event.data, "code": self._final_event.code, "detail": self._final_event.message}
-            return partial(self._finish, status="failed", error=error)
+            return partial(self._finish, status=JobStatus.FAILED, error=error)
         if self._requested == "pause":
             return partial(self._release, reason="Paused.", counts=False)
         if self._requested == "stop" or self._is_stopping():
@@ -109,7 +110,7 @@ class _Attempt:
 
     def reject_event(self, error: BadEvent) -> Callable[[Session], object]:
         """Return the write that fails the job for an invalid event, which another attempt would repeat."""
-        return partial(self._finish, status="failed", error={"code": "bad_event", "detail": str(error)})
+        return partial(self._finish, status=JobStatus.FAILED, error={"code": "bad_event", "detail": str(error)})
 
     def _read_until_exit(self, process: TrainerProcess) -> None:
         """Read events until the trainer has ended, then kill its process group."""

@@ -1,4 +1,4 @@
-"""The duration: how a length in minutes is shared by steps and evaluations; test_run.py has it measured on real images."""
+"""The duration: how a length in minutes is divided into steps and evaluations; test_run.py measures it on real images."""
 
 import pytest
 

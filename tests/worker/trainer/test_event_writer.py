@@ -10,7 +10,7 @@ from sqlalchemy import make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from service import leases
-from service.db.session import Database, away
+from service.db.session import Database, is_unreachable
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
@@ -58,7 +58,7 @@ def test_events_are_stored_when_the_database_is_back_within_the_lease(
 
 
 def test_a_checkpoint_is_stored_at_once_with_all_earlier_events(run: Run) -> None:
-    claim = given.claimed(run.database)
+    claim = given.claim_job(run.database)
     settings = run.settings("").model_copy(update={"flush_seconds": 3600})
     events = EventWriter(claim, f"jobs/{claim.job_id}/a1", run.database, settings, lambda session: None)
     events.add(given.metrics(1))
@@ -90,13 +90,13 @@ def test_the_trainer_is_killed_when_the_database_is_unreachable_for_longer_than_
 
 
 def test_a_worker_frozen_in_a_transaction_does_not_hold_its_job(run: Run, database_url: str) -> None:
-    claim = given.claimed(run.database, lease_seconds=0)
+    claim = given.claim_job(run.database, lease_seconds=0)
     frozen = Database(database_url, frozen_seconds=0.3)
     with pytest.raises(DBAPIError) as error, frozen.writing() as session:  # noqa: PT012 — the sleep is within the transaction
-        leases.renew(session, claim.job_id, claim.attempt, 60)
+        leases.record_events(session, claim.job_id, claim.attempt, 60, [], "")
         soon(lambda: is_reaped(run))
         session.execute(select(1))
-    assert away(error.value)
+    assert is_unreachable(error.value)
     assert run.job.status == "queued"
     frozen.close()
 

@@ -146,7 +146,7 @@ def test_a_trainer_that_breaks_the_protocol_fails_the_job(run: Run, mode: str) -
 
 
 def test_a_command_that_cannot_start_is_a_failure(run: Run) -> None:
-    claim = given.claimed(run.database)
+    claim = given.claim_job(run.database)
     settings = run.settings("").model_copy(update={"trainer_command": ["/nowhere/python"]})
     supervise(claim, run.database, run.storage, settings, run.stop.is_set)
     assert run.job.status == "queued"

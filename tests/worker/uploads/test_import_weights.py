@@ -42,15 +42,17 @@ def submit(database, storage, tenant):
         storage.upload_path(tenant, sha256).write_bytes(data)
         with database.writing() as session:
             wanted = Import.model_validate_json(json.dumps(config))
-            return models.create(session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted).id
+            return models.submit_import(
+                session, tenant, name="w", sha256=sha256, size_bytes=len(data), config=wanted
+            ).id
 
     return submit_import
 
 
 def attempt(database, storage, claim=None):
-    claim = claim or given.claimed(database, "data")
+    claim = claim or given.claim_job(database, "data")
     supervise(claim, database, storage, Settings(data_dir=storage.root), lambda: False)
-    return given.seen(database, claim.job_id)
+    return given.get_job(database, claim.job_id)
 
 
 def made_model(database, job):
@@ -82,7 +84,7 @@ def test_weights_of_another_network_fail_the_job_with_pointers(database, storage
 def test_the_upload_of_a_killed_attempt_is_kept_for_the_next_attempt(database, storage, tenant, submit, weights):
     job_id = submit(weights)
     upload = f"uploads/{tenant}/{hashlib.sha256(weights).hexdigest()}"
-    lost = given.claimed(database, "data")
+    lost = given.claim_job(database, "data")
     with database.writing() as session:  # as if its worker was killed
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=now() - 1))
         assert leases.reap(session) == [job_id]
@@ -91,18 +93,18 @@ def test_the_upload_of_a_killed_attempt_is_kept_for_the_next_attempt(database, s
     assert (job.status, job.attempt) == ("succeeded", 2)
     assert made_model(database, job).path == f"jobs/{job_id}/a2/model"
     supervise(lost, database, storage, Settings(data_dir=storage.root), lambda: False)  # the lost attempt goes on
-    assert made_model(database, given.seen(database, job_id)).path == f"jobs/{job_id}/a2/model"
+    assert made_model(database, given.get_job(database, job_id)).path == f"jobs/{job_id}/a2/model"
     with database.reading() as session:
         assert upload not in live_paths(session)
 
 
 @on_sqlite
 def test_a_job_waits_for_an_import_and_starts_from_its_model(database, storage, tenant, submit, weights):
-    dataset = given.ready(database, tenant)
-    waiting = given.submitted(database, tenant, dataset, model=submit(weights))
+    dataset = given.create_ready_dataset(database, tenant)
+    waiting = given.submit_job(database, tenant, dataset, model=submit(weights))
     assert waiting.status == "waiting"
     job = attempt(database, storage)
-    assert given.seen(database, waiting.id).model_id == job.made_model_id
+    assert given.get_job(database, waiting.id).model_id == job.made_model_id
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

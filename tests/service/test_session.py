@@ -1,4 +1,4 @@
-"""Turns: writers of one process wait for each other, and whoever fails gives the turn back."""
+"""Sessions: concurrent writers and readers on both databases."""
 
 import threading
 
@@ -11,14 +11,14 @@ from service.db import session as sessions
 from service.db.session import Database
 
 
-def test_writers_in_many_threads_all_get_their_turn(database):
+def test_concurrent_writers_all_commit(database):
     barrier = threading.Barrier(8)
 
     def write(number):
         barrier.wait()
         for step in range(5):
             with database.writing() as session:
-                keys.tenant(session, f"{number}-{step}")
+                keys.get_or_create_tenant(session, f"{number}-{step}")
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -30,27 +30,27 @@ def test_writers_in_many_threads_all_get_their_turn(database):
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_writer_that_fails_or_finds_the_file_locked_gives_the_turn_back(database_url, monkeypatch):
+def test_failed_writer_releases_the_write_lock(database_url, monkeypatch):
     monkeypatch.setattr(sessions, "BUSY_SECONDS", 0.05)
     mine, other = Database(database_url), Database(database_url)
     with pytest.raises(OperationalError), mine.writing() as session:
         session.execute(text("NONSENSE"))
     with other.writing() as session:
-        keys.tenant(session, "b")
+        keys.get_or_create_tenant(session, "b")
         with pytest.raises(OperationalError), mine.writing() as late:
-            keys.tenant(late, "c")
+            keys.get_or_create_tenant(late, "c")
     with mine.engine.connect() as connection:
-        for _ in range(2):  # two transactions, one connection: it has the turn for both
+        for _ in range(2):  # two transactions on one connection: it holds the lock for both
             with connection.begin():
                 connection.execute(text("SELECT 1"))
     with mine.writing() as session:
-        assert keys.tenant(session, "d").name == "d"
+        assert keys.get_or_create_tenant(session, "d").name == "d"
     mine.close()
     other.close()
 
 
-def test_a_reader_waits_for_no_writer(database):
+def test_reader_does_not_wait_for_writers(database):
     with database.writing() as writer:
-        keys.tenant(writer, "a")
+        keys.get_or_create_tenant(writer, "a")
         with database.reading() as reader:
             assert reader.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0

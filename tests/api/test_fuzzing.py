@@ -1,4 +1,4 @@
-"""An enemy: requests of every shape at every place. Nothing that a client sends is the service's fault."""
+"""Fuzzing of every route with Hypothesis: no request gives a server error."""
 
 import os
 import random
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.service import given as known
+from tests.service import given as factories
 
-ROUNDS = int(os.environ.get("ENEMY_ROUNDS", "100"))
+ROUNDS = int(os.environ.get("FUZZING_ROUNDS", "100"))
 SLOW_IS_FINE = settings(
     max_examples=ROUNDS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
@@ -36,11 +36,11 @@ BODIES = st.one_of(VALUES, st.dictionaries(st.one_of(NAMES, TEXTS), VALUES, max_
 
 @pytest.fixture
 def target(client, database, tenant, app):
-    """A client, the ids that exist, and every (method, route) of the service but the ones that only documents."""
-    dataset = known.ready(database, tenant)
-    job = known.submitted(database, tenant, dataset).id
-    claim = known.claimed(database)
-    known.recorded(database, claim, known.metrics(1), known.checkpoint(1), known.model())
+    """A client, existing ids, and every (method, route) of the service except the OpenAPI routes."""
+    dataset = factories.create_ready_dataset(database, tenant)
+    job = factories.submit_job(database, tenant, dataset).id
+    claim = factories.claim_job(database)
+    factories.record_events(database, claim, factories.metrics(1), factories.checkpoint(1), factories.model())
     routes = [(method.upper(), route) for route, item in app.openapi()["paths"].items() for method in item]
     return client, {"dataset_id": dataset, "job_id": job, "model_id": job, "key_id": "key_x", "name": "x"}, routes
 
@@ -65,17 +65,17 @@ ALIVE = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indire
 
 
 @ALIVE
-def test_json_of_any_shape_is_answered_without_a_fault_of_ours(target):
+def test_any_json_gives_no_server_error(target):
     @SLOW_IS_FINE
     @given(st.data(), BODIES)
     def attack(draw, body):
-        send(target, draw, json=_json(body))
+        send(target, draw, json=_make_sendable(body))
 
     attack()
 
 
 @ALIVE
-def test_parameters_and_headers_of_any_shape_are_answered_without_a_fault_of_ours(target):
+def test_any_parameters_and_headers_give_no_server_error(target):
     parameters = st.sampled_from(["after", "limit", "status", "kind", "dataset", "names", "max_points", "file", "name"])
     headers = st.sampled_from(["Idempotency-Key", "X-Request-ID", "If-None-Match", "Range", "Content-Type", "If-Range"])
     plain = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60)
@@ -90,12 +90,12 @@ def test_parameters_and_headers_of_any_shape_are_answered_without_a_fault_of_our
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_bytes_of_any_kind_are_answered_without_a_fault_of_ours(target):
+def test_any_bytes_give_no_server_error(target):
     kinds = ["application/json", "multipart/form-data; boundary=x", "multipart/form-data", "text/plain", ""]
     good = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nbytes\r\n--x--\r\n'
     draw_bytes = random.Random(7)
 
-    def damaged():
+    def mutate_body():
         body = bytearray(good if draw_bytes.random() < 0.7 else b'{"kind":"pretrain","dataset":"x","config":{"a":1e5}}')
         for _ in range(draw_bytes.randint(0, 6)):
             place = draw_bytes.randrange(len(body))
@@ -108,18 +108,18 @@ def test_bytes_of_any_kind_are_answered_without_a_fault_of_ours(target):
     def attack(draw, kind):
         client, _, _ = target
         for place in ("/datasets", "/jobs", "/embed"):
-            answer = client.post(place, content=damaged(), headers={"Content-Type": kind})
+            answer = client.post(place, content=mutate_body(), headers={"Content-Type": kind})
             assert answer.status_code < 500, answer.text
 
     attack()
 
 
-def _json(body):
-    """The body, with texts that httpx could not send made into some that it can."""
+def _make_sendable(body):
+    """Return the body with texts that httpx cannot send replaced."""
     if isinstance(body, str):
         return body.encode("utf-8", "replace").decode()
     if isinstance(body, list):
-        return [_json(item) for item in body]
+        return [_make_sendable(item) for item in body]
     if isinstance(body, dict):
-        return {_json(name): _json(item) for name, item in body.items()}
+        return {_make_sendable(name): _make_sendable(item) for name, item in body.items()}
     return body

@@ -1,0 +1,10 @@
+"""Kinds of jobs: the two internal ones, and the sets that queries filter by."""
+
+from ssl_core.config import KINDS
+
+INGEST = "ingest"  # validates and packs an upload; the API does not show these jobs
+IMPORT = "import"  # makes a model of uploaded weights; submitted by POST /models, not by POST /jobs
+
+MODEL_KINDS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if config.trains)})
+COMPARED_KINDS = frozenset(kind for kind, config in KINDS.items() if config.has_baselines)
+BASELINE_KINDS = tuple(kind for kind, config in KINDS.items() if config.is_baseline)
