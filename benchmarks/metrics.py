@@ -2,8 +2,8 @@
 
     python -m benchmarks.metrics [--points 1000000] [--batch 2000] [--postgres URL]
 
-Points go through `service.leases.record_events`, fence, lease and commit included, in batches of `--batch` as a supervisor
-flushes them. The database at `--postgres` must be empty; it is migrated and filled.
+Points go through `service.leases.record_events`, fence, lease and commit included, in batches of `--batch` as a
+supervisor flushes them. The database at `--postgres` must be empty; it is migrated and filled.
 """
 
 import argparse
