@@ -112,7 +112,7 @@ class Listed(GoogleNetwork):
 
 
 SK = {"selective": True}
-# SHA-256 of the lines `name [shape]` of all variables, sorted by name, of networks built by google-research/simclr's TF1
+# SHA-256 of the lines `name [shape]` of all variables, sorted by name, of networks of google-research/simclr's TF1
 # code, not by the transcription.
 THEIRS = [
     ((18, 64, (512, 512, 128)), {"cifar": True}, "ed9b4ace02b3d605454884898efc01516cfe22de36fda221c92fdc001bd49971"),

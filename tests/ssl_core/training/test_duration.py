@@ -1,4 +1,4 @@
-"""The duration: how a length in minutes is divided into steps and evaluations; test_run.py measures it on real images."""
+"""The duration: how a length in minutes is divided into steps and evaluations; test_run.py measures a real run."""
 
 import pytest
 
