@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, text
 from service.db import ids
+from service.db.kinds import INGEST
 from service.db.models import Dataset, Job
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
 from service.errors import DatasetInUse, DatasetNotFound
-from service.kinds import INGEST
 
 OnBadFile = Literal["reject", "skip"]
 

@@ -3,9 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from service.db.kinds import IMPORT, INGEST
 from service.db.models import Artifact, Checkpoint, Dataset, Job, Model, Tenant
 from service.db.statuses import TERMINAL, DatasetStatus
-from service.kinds import IMPORT, INGEST
 from service.storage import attempt_path, dataset_folder, dataset_path, job_folder, upload_folder, upload_path
 
 

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, lifecycle, models, text
 from service.db import ids
+from service.db.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
@@ -20,7 +21,6 @@ from service.errors import (
     JobNotFound,
     ModelNeeded,
 )
-from service.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
 from ssl_core.config import RunConfig
 from ssl_core.errors import Fault
 

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from service import event_handlers, lifecycle
+from service.db.kinds import IMPORT, INGEST
 from service.db.models import Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
 from service.db.statuses import HELD, JobStatus
-from service.kinds import IMPORT, INGEST
 from service.lifecycle import Ending
 from service.settings import Settings
 from ssl_core.events import Event

@@ -12,10 +12,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from service import text
+from service.db.kinds import INGEST
 from service.db.models import Dataset, Job, JobEvent, Json
 from service.db.session import clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
-from service.kinds import INGEST
 from service.storage import dataset_path
 
 Ending = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]

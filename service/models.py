@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, text
 from service.db import ids
+from service.db.kinds import IMPORT, MODEL_KINDS
 from service.db.models import Job, Json, Model
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.db.statuses import TERMINAL, JobStatus
 from service.errors import ModelNotFound, ModelNotReady, ParentFailed
-from service.kinds import IMPORT, MODEL_KINDS
 from ssl_core.config import Import
 from ssl_core.errors import Fault
 

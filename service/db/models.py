@@ -85,7 +85,7 @@ class Model(Base):
 class Job(Base):
     """A submitted job. A queued row is its own outbox; `attempt` fences every write of a worker.
 
-    Training and evaluation jobs are on queue `train`, those of the internal kinds (`service.kinds`) on queue `data`.
+    Training and evaluation jobs are on queue `train`, those of the internal kinds (`service.db.kinds`) on queue `data`.
     """
 
     __tablename__ = "jobs"

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from service.kinds import IMPORT, INGEST
+from service.db.kinds import IMPORT, INGEST
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
