@@ -112,8 +112,8 @@ class Listed(GoogleNetwork):
 
 
 SK = {"selective": True}
-# SHA-256 of the lines `name [shape]` of all variables, sorted by name, of networks that google-research/simclr's own TF1
-# code built, not of the transcription.
+# SHA-256 of the lines `name [shape]` of all variables, sorted by name, of networks built by google-research/simclr's
+# own TF1 code, not of the transcription.
 THEIRS = [
     ((18, 64, (512, 512, 128)), {"cifar": True}, "ed9b4ace02b3d605454884898efc01516cfe22de36fda221c92fdc001bd49971"),
     ((50, 64, (2048, 2048, 128)), {}, "d89c25039b8520cf47eb8ab07c342b94dd779aa39439fed51bc735bcdd91b9e2"),
