@@ -32,7 +32,8 @@ MAX_FIELD_BYTES = 1000  # of a text field in multipart
 class EmbedRequest(BaseModel):
     """Images, and the model and layer that embed them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # The title of every earlier openapi.json, after which generated clients name their classes.
+    model_config = ConfigDict(title="EmbedOrder", extra="forbid", frozen=True)
 
     model: str = Field(max_length=100, description="A `mdl_` id, or the `job_` id of the run that made the model.")
     layer: str = Field(

@@ -34,7 +34,7 @@ from ssl_core.config import Backbone, Import, Schedule
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.models.backbones import build
-from ssl_core.optim.optimizers import compute_lr_factor
+from ssl_core.optim.schedule import compute_lr_factor
 from ssl_core.pretrained.weights import import_weights
 
 BATCH = 256

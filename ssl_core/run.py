@@ -1,6 +1,5 @@
 """A run: config and inputs in, events out. The entry point of `ssl_core`."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,17 +10,17 @@ from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, Tra
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.distributed import collectives, process_group
-from ssl_core.errors import BadCheckpoint, BadDataset, OutOfMemory, RunFailure, StorageFull, is_out_of_memory
+from ssl_core.errors import BadDataset, OutOfMemory, RunFailure, StorageFull, is_out_of_memory
 from ssl_core.evaluation.knn_eval import run_knn_eval
 from ssl_core.evaluation.linear_eval import run_linear_eval
-from ssl_core.events import Event, Failed, Log, Resolved
+from ssl_core.events import Event, Failed, Resolved
 from ssl_core.files import FULL
 from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, provenance, saved_model
 from ssl_core.training import duration
 from ssl_core.training.loop import Training
 from ssl_core.training.resolve import resolve, resolve_device, with_length
-from ssl_core.training.saving import fingerprint, versions
+from ssl_core.training.resume import load_resolved_config, resume
 from ssl_core.training.training_data import TrainingData
 
 Evaluated = TypeVar("Evaluated", KnnEval, LinearEval, Project)
@@ -37,20 +36,22 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
     except (MemoryError, RuntimeError) as error:
         if not _too_large(error):
             raise
-        yield _failed(OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less."))
+        yield _failed_event(
+            OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less.")
+        )
     except OSError as error:
         if error.errno not in FULL:
             raise
-        yield _failed(StorageFull("The storage is full."))
+        yield _failed_event(StorageFull("The storage is full."))
     except RunFailure as failure:
-        yield _failed(failure)
+        yield _failed_event(failure)
 
 
 def _too_large(error: MemoryError | RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)
 
 
-def _failed(failure: RunFailure) -> Failed:
+def _failed_event(failure: RunFailure) -> Failed:
     return Failed(failure.code, str(failure), failure.retry or _unreachable(failure.__cause__), failure.data)
 
 
@@ -69,19 +70,19 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     saved = checkpoint.load(inputs.checkpoint) if inputs.checkpoint else None
     card = saved_model.load_card(inputs.model) if inputs.model else None
     if saved is not None:
-        resolved = _resolved_before(asked, saved)
+        resolved = load_resolved_config(asked, saved)
     else:
         resolved = resolve(asked, dataset.report, Device.here(asked.device), start=card)
     data = TrainingData.of(dataset, resolved, inputs.model)
     if resolved.minutes is not None:
         resolved = with_length(resolved, duration.measure(resolved, data))
     with process_group.process_group(resolved.devices, resolved.device):
-        yield from _trained(
+        yield from _train(
             resolved, data, saved, inputs, directory, provenance.build_card_fields(inputs.provenance, card)
         )
 
 
-def _trained(
+def _train(
     resolved: TrainingRun,
     data: TrainingData,
     saved: dict[str, Any] | None,
@@ -93,43 +94,12 @@ def _trained(
     follows = collectives.rank() > 0
     yield from [] if follows else [Resolved(resolved.model_dump(mode="json"))]
     training = Training(resolved, data, directory, inputs.stop, origin, new=saved is None)
-    resumed = [] if saved is None else list(_resume(training, data, saved))
+    resumed = [] if saved is None else list(resume(training, data, saved))
     if follows:
         training.follow()
         return
     yield from resumed
     yield from training.events()
-
-
-def _resolved_before(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
-    """The resolved config of the checkpoint's run, which has to be one that `asked` may resolve to."""
-    try:
-        resolved = type(asked).model_validate_json(json.dumps(saved["config"]))
-    except (KeyError, ValueError) as error:
-        raise BadCheckpoint("The checkpoint holds no config of this version.") from error
-    if differing := _difference(asked.model_dump(mode="json"), resolved.model_dump(mode="json")):
-        raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")
-    return resolved.model_copy(update={"devices": asked.devices})  # the same run on another number of them
-
-
-def _difference(asked: Any, resolved: Any, place: str = "") -> str | None:
-    """The first place where a resolved value is not one that the asked one leaves open."""
-    if isinstance(asked, dict) and isinstance(resolved, dict):
-        for name in asked.keys() & resolved.keys() - {"minutes", "devices"}:  # minutes have become epochs
-            if found := _difference(asked[name], resolved[name], f"{place}.{name}".removeprefix(".")):
-                return found
-        return None
-    return None if asked in ("auto", None) or asked == resolved else place
-
-
-def _resume(training: Training, data: TrainingData, saved: dict[str, Any]) -> Iterator[Log]:
-    if saved["dataset"] != fingerprint(data):
-        raise BadCheckpoint("The checkpoint is of a run on other images.")
-    training.resume(saved)
-    yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
-    if saved["versions"] != versions():
-        message = "The checkpoint was written under other versions or threads; weights may differ in their last bits."
-        yield Log("warning", message, "versions_differ", {"then": saved["versions"], "now": versions()})
 
 
 def _linear_eval(asked: LinearEval, inputs: Inputs, directory: Path) -> Iterator[Event]:

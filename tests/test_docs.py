@@ -308,9 +308,16 @@ def test_every_method_of_the_client_has_a_docstring(noun):
     assert [name for name, method in public.items() if not method.__doc__] == []
 
 
+PATH = r"(?:ssl_core|service|api|worker|twoviews|docker|migrations|tests)/[\w./]*"
+
+
 def test_paths_in_the_prose_exist():
     for page in PAGES:
-        for path in re.findall(
-            r"`((?:ssl_core|service|api|worker|twoviews|docker|migrations|tests)/[\w./]*)`", page.read_text()
-        ):
+        for path in re.findall(f"`({PATH})`", page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_every_path_in_the_readme_exists():
+    paths = re.findall(rf"(?<![\w/.-]){PATH}", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path.rstrip(".")).exists()] == []

@@ -73,9 +73,11 @@ class Keeper:
     def _ring_workers(self) -> None:
         """Ring for every recent worker, and once more, so that idle workers mark themselves as seen."""
         with self._database.reading() as session:
-            there = Counter(worker.queue for worker in workers.list_recent(session, self._settings.worker_seen_seconds))
+            workers_by_queue = Counter(
+                worker.queue for worker in workers.list_recent(session, self._settings.worker_seen_seconds)
+            )
         for queue in QUEUES:
-            self._doorbell.fill(queue, there[queue] + 1)
+            self._doorbell.fill(queue, workers_by_queue[queue] + 1)
 
     def _reap(self) -> None:
         """Requeue the jobs whose lease has expired, and wake those whose parent has ended."""

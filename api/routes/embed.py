@@ -1,11 +1,10 @@
 """POST /embed: features of images. The API checks the key, the limits and the model; the encoder computes them."""
 
-import asyncio
 import base64
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -17,11 +16,11 @@ from api.encoder_client import EncoderClient, Features
 from api.responses import JSONResponse
 from service import models
 from service.db.session import Database
+from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import LayerNotFound
 from service.settings import Settings
 from ssl_core.config.requirements import no_such_layer
 
-T = TypeVar("T")
 CLIENT_CLOSED_REQUEST = 499  # for the request metrics; the client has disconnected
 
 
@@ -51,10 +50,12 @@ async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) ->
     with state.embed_memory.allocation() as allocate:
         body = await embed_request.read(request, settings, allocate)
         model = await run_sync(_find_model, state.database, caller.tenant_id, body)
-        features = await _unless_disconnected(request, encoder.encode(model.path, body.layer, body.images))
-    return (
-        Response(status_code=CLIENT_CLOSED_REQUEST) if features is None else _build_response(body, model.id, features)
-    )
+        encoding = encoder.encode(model.path, body.layer, body.images)
+        try:
+            features = await cancel_on_disconnect(encoding, request.receive)
+        except ClientDisconnected:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return _build_response(body, model.id, features)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,6 @@ def _find_model(database: Database, tenant_id: str, body: EmbedRequest) -> _Mode
         if layers is not None and body.layer not in layers:
             raise LayerNotFound(no_such_layer(body.layer, sorted(layers)))
         return _Model(model.id, model.path)
-
-
-async def _unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return the result of `work`, or cancel it and return None when the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(request.receive())  # the body is read: the next message is http.disconnect
-    try:
-        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        disconnect.cancel()
 
 
 def _build_response(body: EmbedRequest, model_id: str, features: Features) -> Response:

@@ -10,7 +10,8 @@ from api import schemas
 from api.deps import CallerDep
 from api.prometheus import GaugeFamily
 from api.responses import JSONResponse
-from service import counts, workers
+from service import workers
+from service.db import counts
 from service.db.session import Database
 from service.errors import NotReady
 from service.settings import Settings

@@ -1,4 +1,4 @@
-"""Kinds of jobs: the two internal ones, and the sets that queries filter by."""
+"""Sets of job kinds that queries filter by, and the two internal kinds; `ssl_core.config.kinds` defines the others."""
 
 from ssl_core.config import KINDS
 

@@ -40,7 +40,7 @@ def head_too_short(selector: int, layers: int) -> str:
 
 
 def no_classifier() -> str:
-    return "The model has no classifier to teach with; name one that finetune or supervised made."
+    return "The model has no classifier; name one trained by finetune or supervised."
 
 
 def knn_needs_labels() -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssl_core.config.fields import known
 from ssl_core.config.methods import DINO as Config
 from ssl_core.distributed import collectives
-from ssl_core.methods.losses import distillation
+from ssl_core.methods.losses import dino_cross_entropy
 from ssl_core.methods.method import Output, RunPosition
 from ssl_core.methods.target import TargetMethod
 from ssl_core.models import ema
@@ -53,7 +53,7 @@ class DINO(TargetMethod):
             teachers = [(each - self.centre) / self.teacher_temperature for each in logits]
             self._update_centre(torch.cat(logits))
         pairs = [(s, t) for i, t in enumerate(teachers) for j, s in enumerate(students) if i != j]
-        loss = torch.stack([distillation(s, t) for s, t in pairs]).mean()
+        loss = torch.stack([dino_cross_entropy(s, t) for s, t in pairs]).mean()
         return Output(loss, torch.cat(z[:2]).detach())
 
     def heads(self) -> dict[str, nn.Module]:

@@ -102,7 +102,7 @@ def vicreg(z1: Tensor, z2: Tensor, *, invariance: float, variance: float, covari
 
 
 @full_precision
-def distillation(student: Tensor, teacher: Tensor) -> Tensor:
+def dino_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the cross-entropy of the student's softmax with the teacher's, the mean over N rows of logits N×C.
 
     Both are divided by their temperatures already. Source: Hinton et al. (arXiv:1503.02531); DINO (arXiv:2104.14294),

@@ -1,6 +1,5 @@
 """Optimizers of a config, their parameter groups, and the learning-rate schedule."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_core.config import LARS as LARSConfig
-from ssl_core.config import AdamW, Schedule, TrainingRun
+from ssl_core.config import AdamW
 from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
 from ssl_core.config.fields import known
@@ -68,30 +67,3 @@ def make_parameter_groups(method: Method, config: OptimizerConfig, base_lr: floa
 
 def _parameter_ids(modules: Sequence[nn.Module]) -> set[int]:
     return {id(p) for module in modules for p in module.parameters()}
-
-
-def compute_peak_lr(config: TrainingRun) -> float:
-    """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
-    factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
-    return known(known(config.optimizer).lr) * factors[config.schedule.lr_scaling]
-
-
-def compute_lr_factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int) -> float:
-    """Return the share of the peak rate at `step`, from 0: linear warm-up to 1, then cosine towards 0 at `total_steps`.
-
-    The warm-up starts at 1/warm-up steps rather than at 0, so that no step has a rate of 0. With `decay_steps` the
-    cosine reaches 0 after that many steps and stays there.
-    """
-    warmup = min(round(known(schedule.warmup_epochs) * steps_per_epoch), total_steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    if schedule.decay == "none":
-        return 1.0
-    end = max(warmup + 1, min(schedule.decay_steps or total_steps, total_steps))
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (end - warmup))))
-
-
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group's rate to its share of the peak; groups at a constant rate stay at the peak."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * (1.0 if group["constant_lr"] else factor)

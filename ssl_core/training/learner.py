@@ -19,7 +19,7 @@ from ssl_core.errors import BadCheckpoint
 from ssl_core.methods import RunPosition
 from ssl_core.models import grad_cache
 from ssl_core.models.encoder import Encoder
-from ssl_core.optim import optimizers
+from ssl_core.optim import optimizers, schedule
 from ssl_core.training import objectives
 from ssl_core.training.training_data import TrainingData
 
@@ -51,7 +51,7 @@ class Learner:
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
         self._network = process_group.data_parallel(self.method, self.device)
-        self.optimizer = optimizers.build(resolved.optimizer, self.method, optimizers.compute_peak_lr(resolved))
+        self.optimizer = optimizers.build(resolved.optimizer, self.method, schedule.compute_peak_lr(resolved))
         self.batch_size = min(resolved.batch_size, len(data.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(data.rows) // self.batch_size
@@ -101,22 +101,22 @@ class Learner:
         views = self._views(images, rows)
         # Dropout and the like draw from the global generator, which this makes a function of the step alone.
         torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
-        optimizers.set_lr(self.optimizer, self.lr_factor())
+        schedule.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
         with autocast(self.device, self.resolved.precision):
             output = self._network(views, *self._targets(rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
-        self.method.before_step(self._moment())
+        self.method.before_step(self._position())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.method.after_step(self._moment())
+        self.method.after_step(self._position())
         return StepOutput(collectives.mean(output.loss.detach()), output.z, norm)
 
     def lr_factor(self) -> float:
         """Return the factor of the peak learning rate at the present step."""
-        return optimizers.compute_lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
+        return schedule.compute_lr_factor(self.resolved.schedule, self.step, self.total_steps, self.steps_per_epoch)
 
     def steps_left(self) -> float:
         """Return the number of steps to come, each weighted by its pixels relative to the last step's."""
@@ -127,7 +127,7 @@ class Learner:
             start = max(start, end)
         return left
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether every weight is finite."""
         return all(bool(p.isfinite().all()) for p in self.method.parameters())
 
@@ -157,7 +157,7 @@ class Learner:
         """The batch's labels, int64 N, of a run with labels; nothing of one without."""
         return () if self._labels is None else (self._labels[rows].to(self.device),)
 
-    def _moment(self) -> RunPosition:
+    def _position(self) -> RunPosition:
         return RunPosition(self.step, self.total_steps, self.steps_per_epoch)
 
     def _grad_norm(self) -> Tensor:

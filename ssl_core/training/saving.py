@@ -61,7 +61,7 @@ class Saver:
         reported: the reporter's state. A full disk is a warning, and the next checkpoint is due in the usual time.
         """
         learner = self._learner
-        if not learner.finite():
+        if not learner.is_finite():
             message = f"The weights stopped being numbers at or before step {learner.step}."
             raise self.diverged(message, step=learner.step)
         state = {

@@ -9,19 +9,19 @@ Errors are problem documents; the pointer `/images/<i>` names the invalid image.
 `Authorization: Bearer <encoder_token>`; the Unix socket is accessible to its owner only.
 """
 
-import asyncio
 import hmac
 import itertools
 import json
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import uvicorn
 
+from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import Error, InvalidRequest, NotFound, WrongKey
 from service.settings import Settings
 from service.storage import Storage
@@ -32,7 +32,6 @@ from worker.encoder.embedder import Embedder
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-T = TypeVar("T")
 
 KEEP_ALIVE_SECONDS = 75  # longer than the API keeps an idle connection, so that the API closes first
 log = logging.getLogger(__name__)
@@ -62,10 +61,6 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-class _ClientDisconnected(Exception):
-    """The client closed its connection before it got a response."""
-
-
 @dataclass(frozen=True)
 class _EncodeRequest:
     """The headers of a request; `sizes` are the lengths of the images in bytes."""
@@ -91,7 +86,7 @@ class Encoder:
         try:
             headers, body = await self._route(scope, receive)
             await _send(send, 200, headers, body)
-        except _ClientDisconnected:
+        except ClientDisconnected:
             return
         except Error as error:
             await _send_problem(send, error)
@@ -130,7 +125,7 @@ class Encoder:
             body = await _read_body(receive, sum(request.sizes))
             ends = list(itertools.accumulate(request.sizes, initial=0))
             blobs = [bytes(body[start:end]) for start, end in itertools.pairwise(ends)]
-            return await _cancel_on_disconnect(self._embedder.embed(request.model_path, request.layer, blobs), receive)
+            return await cancel_on_disconnect(self._embedder.embed(request.model_path, request.layer, blobs), receive)
 
     def _is_authorized(self, headers: dict[bytes, bytes]) -> bool:
         credentials = headers.get(b"authorization", b"")
@@ -156,26 +151,12 @@ async def _read_body(receive: Receive, size: int) -> memoryview:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise _ClientDisconnected
+            raise ClientDisconnected
         body += message.get("body", b"")
         more = message.get("more_body", False) and len(body) <= size
     if len(body) != size:
         raise InvalidRequest("X-Sizes: must add up to the length of the body.")
     return memoryview(body)
-
-
-async def _cancel_on_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
-    """Return the result of `work`; cancel it and raise _ClientDisconnected when the client disconnects first."""
-    task = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(receive())  # after the body, the next message is http.disconnect
-    try:
-        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _ClientDisconnected
-        return task.result()
-    finally:
-        task.cancel()
-        disconnect.cancel()
 
 
 async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:

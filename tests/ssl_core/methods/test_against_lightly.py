@@ -82,7 +82,7 @@ def test_dinos_cross_entropy(shape):
     """lightly subtracts its centre, initially zero, and divides by the temperatures."""
     theirs = lightly.DINOLoss(output_dim=shape[1], warmup_teacher_temp=0.04, teacher_temp=0.04, student_temp=0.1)
     assert_equal(
-        lambda s, t: losses.distillation(s / 0.1, t.detach() / 0.04) + 0 * t.sum(),
+        lambda s, t: losses.dino_cross_entropy(s / 0.1, t.detach() / 0.04) + 0 * t.sum(),
         # One teacher view and two student views; lightly skips the first as the same view.
         lambda s, t: theirs([t.detach()], [s.detach(), s], epoch=0) + 0 * t.sum(),
         shape,

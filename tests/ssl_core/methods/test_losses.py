@@ -100,7 +100,7 @@ CASES = {
     "vicreg, other weights": (
         losses.vicreg, reference_vicreg, 2, {"invariance": 1.0, "variance": 2.0, "covariance": 3.0},
     ),
-    "distillation": (losses.distillation, reference_distillation, 2, {}),
+    "distillation": (losses.dino_cross_entropy, reference_distillation, 2, {}),
 }  # fmt: skip
 
 

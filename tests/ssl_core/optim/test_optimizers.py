@@ -9,7 +9,7 @@ import torch
 from ssl_core.config import LARS as LARSConfig
 from ssl_core.config import SGD, AdamW, Backbone, Pretrain, Schedule
 from ssl_core.methods.method import Method
-from ssl_core.optim import optimizers
+from ssl_core.optim import optimizers, schedule
 from ssl_core.optim.lars import LARS
 from ssl_core.optim.muon import Muon, orthogonalise
 
@@ -64,7 +64,7 @@ def test_lars_equals_googles_for_fifty_steps_with_warm_up(classic, nesterov, ada
     group = {"params": [parameter], "base_lr": 0.3, "constant_lr": False}
     lars = LARS([group], lr=0.3, weight_decay=decay, classic_momentum=classic, **settings)
     for step, grad in enumerate(grads):
-        optimizers.set_lr(lars, optimizers.compute_lr_factor(Schedule(warmup_epochs=2.0), step, 50, steps_per_epoch=5))
+        schedule.set_lr(lars, schedule.compute_lr_factor(Schedule(warmup_epochs=2.0), step, 50, steps_per_epoch=5))
         parameter.grad = grad.clone()
         lars.step()
     np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-10)
@@ -124,7 +124,7 @@ def test_lars_may_have_a_vector_lr_for_norms_and_biases(given, expected):
     asked = {"name": "lars", "lr": 0.05, "vector_lr": given, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
-    lars = optimizers.build(config.optimizer, method, optimizers.compute_peak_lr(config))
+    lars = optimizers.build(config.optimizer, method, schedule.compute_peak_lr(config))
     rates = {id(p): group["base_lr"] for group in lars.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
     assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {expected}
@@ -134,7 +134,7 @@ def test_muon_updates_norms_and_biases_by_sgd_at_vector_lr():
     asked = {"name": "muon", "lr": 0.05, "vector_lr": 0.2, "decay_norm_and_bias": False}
     config = Pretrain(method={"name": "simclr"}, optimizer=asked, batch_size=512)
     method = Tiny()
-    muon = optimizers.build(config.optimizer, method, optimizers.compute_peak_lr(config))
+    muon = optimizers.build(config.optimizer, method, schedule.compute_peak_lr(config))
     rates = {id(p): group["base_lr"] for group in muon.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in method.parameters() if p.ndim > 1} == {0.1}
     assert {rates[id(p)] for p in method.parameters() if p.ndim == 1} == {0.4}
@@ -144,7 +144,7 @@ def test_muon_updates_norms_and_biases_by_sgd_at_vector_lr():
     for step in range(3):
         method.norm.weight.grad = torch.full((4,), step + 1.0)
         theirs.grad = method.norm.weight.grad.clone()
-        optimizers.set_lr(muon, 1.0)
+        schedule.set_lr(muon, 1.0)
         muon.step()
         sgd.step()
     torch.testing.assert_close(method.norm.weight, theirs)
@@ -207,7 +207,7 @@ def test_every_parameter_is_in_exactly_one_group():
 def test_the_predictors_rate_is_constant_while_the_others_follow_the_schedule(config):
     method = Tiny()
     optimizer = optimizers.build(config.model_copy(update={"decay_norm_and_bias": False}), method, 2.0)
-    optimizers.set_lr(optimizer, 0.25)
+    schedule.set_lr(optimizer, 0.25)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rates[id(method.predictor.weight)] == rates[id(method.predictor.bias)] == 2.0
     assert rates[id(method.backbone.weight)] == rates[id(method.norm.bias)] == 0.5
@@ -222,12 +222,12 @@ def test_learning_rate_scales_with_the_batch(scaling, expected):
         optimizer=SGD(lr=0.1),
         schedule=Schedule(lr_scaling=scaling),
     )
-    assert optimizers.compute_peak_lr(config) == pytest.approx(expected)
+    assert schedule.compute_peak_lr(config) == pytest.approx(expected)
 
 
 def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
     schedule, total = Schedule(warmup_epochs=2.0), 100
-    factors = [optimizers.compute_lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
+    factors = [schedule.compute_lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1
     assert factors[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * step / 90) for step in range(91)])
@@ -236,12 +236,12 @@ def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
 
 def test_a_cosine_of_fewer_steps_than_the_run_stays_at_zero():
     schedule = Schedule(warmup_epochs=0, decay_steps=40)
-    factors = [optimizers.compute_lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
+    factors = [schedule.compute_lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
     assert factors == pytest.approx([1, 0.5, 0, 0, 0])
 
 
 def test_a_schedule_without_decay_and_a_warm_up_longer_than_the_run():
-    assert optimizers.compute_lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
+    assert schedule.compute_lr_factor(Schedule(warmup_epochs=0, decay="none"), 70, 100, 10) == 1
     assert (
-        optimizers.compute_lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1
+        schedule.compute_lr_factor(Schedule(warmup_epochs=50), 99, 100, 10) == 1
     )  # a warm-up longer than the run ends with it
