@@ -224,7 +224,7 @@ def test_invalid_uploads_are_not_retried(service):
 
 
 def test_the_service_goes_on_and_keeps_nothing_of_what_failed(service):
-    good = service.ended(service.send("good", sample_archives.make_zip(GOOD)))
+    good = service.wait(service.send("good", sample_archives.make_zip(GOOD)))
     assert (good["status"], good["report"]["splits"]["train"]["images"]) == ("ready", 2)
     ready = [dataset["id"] for dataset in (*service.outcomes.values(), good) if dataset["status"] == "ready"]
     parts = ("images.arrow", "pixels.npy", "dataset.json")

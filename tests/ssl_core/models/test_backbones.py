@@ -238,7 +238,7 @@ def test_a_failed_download_of_imagenet_weights_may_be_retried(tmp_path, monkeypa
             "`selective_kernel`",
         ),
         ({"name": "resnet34", "selective_kernel": True}, "/backbone/selective_kernel", "resnet50 is the smallest"),
-        ({"selective_kernel": True, "layout": "torchvision"}, "/backbone/layout", "google's layout"),
+        ({"selective_kernel": True, "layout": "torchvision"}, "/backbone/layout", "layout google"),
         ({"selective_kernel": True, "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
         ({"layout": "google", "weights": "imagenet"}, "/backbone/weights", "torchvision's"),
         ({"name": "torchvision_vit_h_14", "weights": "imagenet_v1"}, "/backbone/weights", "IMAGENET1K_V1"),

@@ -81,7 +81,7 @@ def test_an_error_is_a_sentence_with_an_exit_code(run, words, code, sentence):
 
 def test_a_wrong_key_and_an_absent_service_exit_with_4(credentials):
     wrong = CliRunner().invoke(app, ["--url", credentials.url, "--key", "tv_wrong", "jobs", "list"])
-    assert (wrong.exit_code, "not known" in wrong.stderr) == (4, True)
+    assert (wrong.exit_code, "unknown or revoked" in wrong.stderr) == (4, True)
     with servers.dead_port() as port:
         absent = CliRunner().invoke(app, ["--url", f"http://127.0.0.1:{port}", "--key", "tv_any", "jobs", "list"])
     assert (absent.exit_code, f":{port} does not answer" in " ".join(absent.stderr.split())) == (4, True)
