@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
+from ssl_core.config.base import Seeded
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.distributed import collectives, process_group
@@ -23,7 +24,7 @@ from ssl_core.training.resolve import resolve, resolve_device, with_length
 from ssl_core.training.resume import load_resolved_config, resume
 from ssl_core.training.training_data import TrainingData
 
-Evaluated = TypeVar("Evaluated", KnnEval, LinearEval, Project)
+Evaluated = TypeVar("Evaluated", bound=Seeded)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:

@@ -1,7 +1,7 @@
 """Kinds of runs by name, and the parsing of plain data into a config."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 from ssl_core.config.evaluation import KnnEval, LinearEval, Project
 from ssl_core.config.exchange import Export
@@ -9,16 +9,7 @@ from ssl_core.config.labelled import Distill, Finetune, Supervised
 from ssl_core.config.training import Pretrain
 
 RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export
-KINDS: dict[str, type[RunConfig]] = {
-    "pretrain": Pretrain,
-    "supervised": Supervised,
-    "finetune": Finetune,
-    "distill": Distill,
-    "linear_eval": LinearEval,
-    "knn_eval": KnnEval,
-    "project": Project,
-    "export": Export,
-}
+KINDS: dict[str, type[RunConfig]] = {kind.model_fields["kind"].default: kind for kind in get_args(RunConfig)}
 
 
 def parse(data: Any, kind: str = "pretrain") -> RunConfig:

@@ -15,18 +15,16 @@ from ssl_core.config import (
     SGD,
     TORCHVISIONS_OWN,
     Backbone,
-    KnnEval,
-    LinearEval,
     Muon,
     Optimizer,
     Phase,
-    Project,
     TrainingRun,
     Views,
     is_torchvisions,
     requirements,
     view_sets,
 )
+from ssl_core.config.base import Seeded
 from ssl_core.config.fields import known
 from ssl_core.config.training import OnlineAccuracy
 from ssl_core.device import Device
@@ -34,7 +32,7 @@ from ssl_core.errors import ConfigUnfit
 from ssl_core.models import backbones
 from ssl_core.serialization import saved_model
 
-Run = TypeVar("Run", bound=TrainingRun | KnnEval | LinearEval | Project)
+Run = TypeVar("Run", bound=Seeded)
 Fit = TypeVar("Fit", bound=TrainingRun)
 Data = TypeVar("Data", bound=BaseModel)
 
