@@ -12,7 +12,7 @@ from ssl_core.reports.files import write_reports
 NAME = "confusion.png"
 _MAX_NUMBERED = 20  # classes, up to which cells show their counts
 _MAX_NAME = 20  # characters of a class name
-_HEADER = 0.9  # inches of the title and the note
+_HEADER, _MARGIN = 0.9, 0.15  # inches: title and note; around the axes
 
 
 def write(details: Mapping[str, Any], top1: float, directory: Path) -> Iterator[Artifact | Log]:
@@ -33,7 +33,9 @@ def draw(confusion: Sequence[Sequence[int]], names: Sequence[str], top1: float) 
         figure = style.create_figure(
             side, side + _HEADER, "Confusion matrix", f"Top-1 {top1:.1%}; colours are shares of each row."
         )
-        figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - _HEADER / (side + _HEADER)))
+        across, up = _MARGIN / side, _MARGIN / (side + _HEADER)
+        box = (across, up, 1 - 2 * across, 1 - up - _HEADER / (side + _HEADER))
+        figure.set_layout_engine("constrained", rect=box)
         axes = figure.add_subplot()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axes.grid(visible=False)
