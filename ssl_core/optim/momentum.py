@@ -1,24 +1,17 @@
 """Momentum optimizers: the shared step of optimizers with one momentum buffer per parameter."""
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from ssl_core.optim.eager import EagerOptimizer
 
 
-class MomentumOptimizer(Optimizer, ABC):
+class MomentumOptimizer(EagerOptimizer, ABC):
     """Updates each parameter that has a gradient; its buffer starts at zero, in the state as `momentum_buffer`."""
-
-    # Torch disables torch.compile for these four, which imports all of it: 1.4 s at the start of every run. Nothing
-    # here is compiled, so the wrappers are removed. Torch's own SGD and AdamW import it in their steps too.
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(Optimizer.zero_grad)
-    state_dict = inspect.unwrap(Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     @abstractmethod
     def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:

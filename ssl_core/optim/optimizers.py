@@ -12,6 +12,7 @@ from ssl_core.config import Muon as MuonConfig
 from ssl_core.config import Optimizer as OptimizerConfig
 from ssl_core.config.fields import known
 from ssl_core.methods.method import Method
+from ssl_core.optim import eager
 from ssl_core.optim.lars import LARS
 from ssl_core.optim.muon import Muon
 
@@ -31,9 +32,9 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
     if isinstance(config, MuonConfig):
         return Muon(groups, lr=base_lr, momentum=config.momentum, nesterov=config.nesterov, steps=config.steps)
     if isinstance(config, AdamW):
-        return torch.optim.AdamW(groups, lr=base_lr, betas=config.betas, foreach=True)
+        return eager.AdamW(groups, lr=base_lr, betas=config.betas, foreach=True)
     nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=base_lr, momentum=config.momentum, nesterov=nesterov, foreach=True)
+    return eager.SGD(groups, lr=base_lr, momentum=config.momentum, nesterov=nesterov, foreach=True)
 
 
 def make_parameter_groups(method: Method, config: OptimizerConfig, base_lr: float) -> list[dict[str, Any]]:

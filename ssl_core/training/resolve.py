@@ -190,7 +190,7 @@ def _dim(config: TrainingRun) -> int:
     """The backbone's number of features. Raises ConfigUnfit when it does not accept an image size of the run."""
     with backbones.MetaTensors():
         backbone = backbones.build(config.backbone).eval().to("meta")
-    if config.backbone.layout == "torchvision" and not is_torchvisions(config.backbone.name):
+    if not is_torchvisions(config.backbone.name):
         return backbone.dim  # a ResNet accepts any size, and a meta pass would load torch's compiler, for seconds
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
         for side in sorted({known(config.image_size), *(phase.image_size for phase in known(config.phases))}):

@@ -65,7 +65,7 @@ def test_neither_training_nor_judging_loads_torchs_compiler(digits, tmp_path):
         "from tests.ssl_core import test_run\n"
         "from tests.ssl_core.training import test_labelled_runs\n"
         "digits, out = map(test_run.Path, sys.argv[1:])\n"
-        "for name in ('lars', 'muon'):  # torch's own do\n"
+        "for name in ('sgd', 'adamw', 'lars', 'muon'):\n"
         "    test_run.go(digits, out / name, optimizer={'name': name})\n"
         "test_run.go(digits, out / 'whole', evaluation={'every_epochs': 1})\n"
         "inputs = {'checkpoint': next((out / 'whole').glob('*.pt'))}\n"
