@@ -226,8 +226,8 @@ def test_learning_rate_scales_with_the_batch(scaling, expected):
 
 
 def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
-    schedule, total = Schedule(warmup_epochs=2.0), 100
-    factors = [schedule.compute_lr_factor(schedule, step, total, steps_per_epoch=5) for step in range(total + 1)]
+    settings, total = Schedule(warmup_epochs=2.0), 100
+    factors = [schedule.compute_lr_factor(settings, step, total, steps_per_epoch=5) for step in range(total + 1)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10] == 1
     assert factors[10:] == pytest.approx([0.5 + 0.5 * math.cos(math.pi * step / 90) for step in range(91)])
@@ -235,8 +235,8 @@ def test_schedule_is_a_linear_warm_up_and_then_a_cosine_to_zero():
 
 
 def test_a_cosine_of_fewer_steps_than_the_run_stays_at_zero():
-    schedule = Schedule(warmup_epochs=0, decay_steps=40)
-    factors = [schedule.compute_lr_factor(schedule, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
+    settings = Schedule(warmup_epochs=0, decay_steps=40)
+    factors = [schedule.compute_lr_factor(settings, step, 100, steps_per_epoch=5) for step in (0, 20, 40, 70, 99)]
     assert factors == pytest.approx([1, 0.5, 0, 0, 0])
 
 
