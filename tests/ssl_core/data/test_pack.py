@@ -1,5 +1,6 @@
 """Dataset packing: folder layouts, the files written, and refused input."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from ssl_core import files
 from ssl_core.data import folder_layout
 from ssl_core.data.decode import decode
 from ssl_core.data.pack import BadFile, Item, PackError, pack, pack_folder
@@ -309,3 +311,15 @@ def test_large_datasets_are_written_in_several_batches(tmp_path):
     with pa.memory_map(str(tmp_path / "images.arrow")) as source:
         assert pa.ipc.open_file(source).num_record_batches == 2
     assert [row["name"] for row in rows(tmp_path)] == [f"{n:05d}.png" for n in range(5000)]
+
+
+def test_a_full_disk_at_the_end_leaves_no_dataset_that_looks_complete(tmp_path, monkeypatch):
+    def no_room(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", no_room)  # of the temporary file that becomes dataset.json
+    with pytest.raises(OSError, match="No space left") as error:
+        pack([Item("a.png", png(1)), Item("b.png", png(2))], tmp_path)
+    assert error.value.errno in files.FULL
+    assert not list(tmp_path.glob("*dataset.json*"))
+    assert not list(tmp_path.glob(".*dataset.json*"))
