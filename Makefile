@@ -6,6 +6,9 @@ PYTHON = $(shell for name in python3.13 python3.12 python3.11 python3.14 python3
 BIN := .venv/bin
 READY := .venv/.ready
 
+# Write bytecode whatever is exported: the tests start hundreds of processes, each of which would compile every module.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: quickstart up test check bench migrate
 
 quickstart: $(READY)  ## train two encoders on real digits, evaluate them, and write three pictures to quickstart/

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402 — the environment is resolved before anything could read it
 
+import gc
 import os
 
 for _name in [name for name in os.environ if name.startswith("TWOVIEWS_")]:
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((place for place, name in enumerate(LONG) if path.endswith(name)), len(LONG))
 
     items.sort(key=position)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what the collection imported from garbage collection, which takes a fifth of the time of training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

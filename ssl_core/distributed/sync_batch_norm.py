@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ssl_core.distributed.collectives import gather
+
 
 def convert(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network with synchronised batch norms; its parameters and buffers stay the same objects."""
@@ -29,11 +31,9 @@ class _SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         dims = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         values = x if x.dtype == torch.float64 else x.float()
-        mean = _mean_over_processes(values.mean(dims))
-        centred = values - mean.view(shape)
-        variance = _mean_over_processes(centred.pow(2).mean(dims))
+        mean, variance = _over_processes(values.mean(dims), values.var(dims, correction=0))
         self._track(mean.detach(), variance.detach(), x.numel() // x.shape[1] * dist.get_world_size())
-        out = centred * (variance + self.eps).rsqrt().view(shape)
+        out = (values - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.weight is not None:
             out = out * self.weight.view(shape)
         if self.bias is not None:
@@ -61,21 +61,8 @@ class _SyncBatchNorm2d(_SyncBatchNorm, nn.BatchNorm2d):
 _SYNCHRONISED: dict[type[nn.Module], Any] = {nn.BatchNorm1d: _SyncBatchNorm1d, nn.BatchNorm2d: _SyncBatchNorm2d}
 
 
-def _mean_over_processes(value: Tensor) -> Tensor:
-    return _AllReduceSum.apply(value) / dist.get_world_size()
-
-
-class _AllReduceSum(torch.autograd.Function):
-    """`all_reduce` whose backward sums the gradients over the processes."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
-        dist.all_reduce(total)
-        return total
+def _over_processes(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of the batches of all processes, each C, from those of this process's batch."""
+    means, variances = gather(torch.stack([mean, variance])).unflatten(0, (-1, 2)).unbind(1)  # each W×C
+    total = means.mean(0)
+    return total, (variances + (means - total).square()).mean(0)

@@ -141,7 +141,11 @@ def _project_umap(unit: UnitFeatures, config: Project) -> Projection:
     except ImportError as error:
         raise ConfigUnfit("UMAP is not installed on the worker: pip install 'twoviews[umap]'.") from error
     neighbours = min(config.neighbours, len(unit) - 1)
-    points = UMAP(n_neighbors=neighbours, random_state=config.seed, n_jobs=1, init="pca").fit_transform(unit)
+    threads = torch.get_num_threads()
+    try:
+        points = UMAP(n_neighbors=neighbours, random_state=config.seed, n_jobs=1, init="pca").fit_transform(unit)
+    finally:
+        torch.set_num_threads(threads)  # Numba sets them to all processors, as torch shares its OpenMP library
     return Projection(np.asarray(points, np.float32), {"neighbours": neighbours})
 
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 
@@ -110,11 +111,12 @@ def test_projections_are_reproducible(digits, model, tmp_path):
 def test_umap_keeps_neighbours_of_one_class_and_is_reproducible(model, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # to compile UMAP takes far longer than to interpret it for few images
     many = pack_digits(tmp_path / "many", train=30, test=40)
-    found = []
+    found, threads = [], torch.get_num_threads()
     for name in ("a", "b"):
         events = go(many, model, tmp_path / name, methods=["umap"])
         assert isinstance(events[-1], Result), events[-1]
         found.append(coordinates(tmp_path / name))
+    assert torch.get_num_threads() == threads
     assert found[0] == found[1]
     assert found[0]["methods"]["umap"] == {"neighbours": 15}
     points = np.array([point["umap"] for point in found[0]["points"]])
