@@ -2,8 +2,8 @@
 
 `python tests/faults/trainer.py CONFIG.json --data DIR --out DIR [--resume FILE] [--events]`. The length is
 `epochs × STEPS_PER_EPOCH` steps of `TWOVIEWS_TEST_STEP_SECONDS` each, with a checkpoint every
-`checkpoints.every_steps`. While the file `TWOVIEWS_TEST_HOLD` exists, the last step is not made. A config whose seed is
-`REAL_SEED` or above is run by `ssl_core`, in the same process.
+`checkpoints.every_steps`. While the file `TWOVIEWS_TEST_HOLD` exists, the last two steps are not made. A config whose
+seed is `REAL_SEED` or above is run by `ssl_core`, in the same process.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _train(config, out: Path, resume: Path | None):
     step, state = _load(resume) if resume is not None else (0, weights(seed, 0))
     saved: list[Path] = []
     while step < total:
-        while step == total - 1 and _is_on_hold() and not _stop_requested:
+        while step >= total - 2 and _is_on_hold() and not _stop_requested:
             time.sleep(pause)
         state = chain(seed, state, step, step + 1)
         step += 1

@@ -1,5 +1,6 @@
 """Fixtures of the worker's tests: a job, and attempts at it with the trainer that a test chooses."""
 
+import os
 import shlex
 import sys
 import threading
@@ -15,6 +16,7 @@ from service.db.session import Database
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
+from tests.processes import soon
 from tests.service import given
 from worker.trainer.supervisor import supervise
 
@@ -42,6 +44,18 @@ class Run:
         """Claim the job, unless a claim is given, and run the attempt with that trainer."""
         claim = claim or given.claim_job(self.database, lease_seconds=self.lease_seconds)
         supervise(claim, self.database, self.storage, self.settings(trainer), self.stop.is_set)
+
+    def stop_when(self, reached: Callable[[], object]) -> None:
+        """Run an attempt with TRAINER, and stop it before its last step when `reached` is true."""
+        hold = Path(os.environ["TWOVIEWS_TEST_HOLD"])
+        hold.touch()
+        thread = threading.Thread(target=self.supervise, args=(str(TRAINER),))
+        thread.start()
+        soon(reached)
+        self.stop.set()
+        thread.join()
+        self.stop.clear()
+        hold.unlink()
 
     def settings(self, trainer: str) -> Settings:
         return Settings(
@@ -96,6 +110,7 @@ def run(make_run: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture
-def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TWOVIEWS_TEST_STEP_SECONDS", "0.005")
+    monkeypatch.setenv("TWOVIEWS_TEST_HOLD", str(tmp_path / "hold"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))

@@ -202,15 +202,11 @@ def test_a_stopping_worker_requeues_the_job_uncounted_and_the_next_attempt_resum
     make_run: Callable[..., Run],
 ) -> None:
     run = make_run(epochs=10, seed=3)
-    thread = supervise_in_thread(run, str(TRAINER))
-    soon(lambda: run.steps)
-    run.stop.set()
-    thread.join()
+    run.stop_when(lambda: run.steps)
     stopped = run.job
     assert (stopped.status, stopped.fruitless) == ("queued", 0)
     resumed_from = run.checkpoints[0].step
     assert resumed_from == len(run.steps)
-    run.stop.clear()
     assert run.attempt(str(TRAINER)).status == "succeeded"
     assert run.steps == list(range(1, 101))
     weights = run.storage.attempt_dir(run.job_id, 2) / "model" / "weights.safetensors"
@@ -232,11 +228,7 @@ def test_a_lost_lease_kills_the_trainer_and_ends_all_writes(run: Run) -> None:
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
 def test_a_missing_or_damaged_checkpoint_is_skipped(make_run: Callable[..., Run], damage: str) -> None:
     run = make_run(epochs=6, seed=4)
-    thread = supervise_in_thread(run, str(TRAINER))
-    soon(lambda: len(run.checkpoints) == 2)
-    run.stop.set()
-    thread.join()
-    run.stop.clear()
+    run.stop_when(lambda: len(run.checkpoints) == 2)
     newest, older = run.checkpoints
     file = run.storage.absolute(newest.path)
     file.unlink() if damage == "missing" else file.write_bytes(b"other")
@@ -250,11 +242,7 @@ def test_a_missing_or_damaged_checkpoint_is_skipped(make_run: Callable[..., Run]
 
 def test_without_a_good_checkpoint_the_run_starts_over(make_run: Callable[..., Run]) -> None:
     run = make_run(epochs=6, seed=4)
-    thread = supervise_in_thread(run, str(TRAINER))
-    soon(lambda: len(run.checkpoints) == 2)
-    run.stop.set()
-    thread.join()
-    run.stop.clear()
+    run.stop_when(lambda: len(run.checkpoints) == 2)
     for checkpoint in run.checkpoints:
         run.storage.absolute(checkpoint.path).unlink()
     assert run.attempt(str(TRAINER)).status == "succeeded"
