@@ -1,10 +1,16 @@
 """The API server: `python -m api`, one process; any number of them can share a database behind a proxy."""
 
 import argparse
+import math
+from functools import partial
+from typing import Any
 
 import uvicorn
 
-from api.protocol import HttpProtocol
+from api.app import create
+from api.server.connections import Connections, Limits
+from api.server.protocol import HttpProtocol
+from service.settings import Settings
 
 GRACE_SECONDS = 5
 
@@ -20,13 +26,17 @@ def main() -> None:
         "--grace-seconds", type=int, default=GRACE_SECONDS, help="time for requests in progress at shutdown"
     )
     options = parser.parse_args()
+    settings = Settings()
+    protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
     uvicorn.run(
-        "api.app:create",
+        partial(create, settings),
         factory=True,
         host=options.host,
         port=options.port,
         uds=options.uds,
-        http=HttpProtocol,
+        http=protocol,
+        timeout_keep_alive=math.ceil(settings.http_idle_seconds),
+        forwarded_allow_ips=settings.trusted_proxies,
         access_log=False,
         log_level=options.log_level,
         timeout_graceful_shutdown=options.grace_seconds,

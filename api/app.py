@@ -10,6 +10,7 @@ from api import problems, schemas
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
 from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
+from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.settings import Settings
@@ -49,6 +50,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.storage = Storage(settings.data_dir)
     app.state.doorbell = Doorbell(settings.broker_url)
+    app.state.wrong_keys = WrongKeyBrake(settings.wrong_keys_per_minute)
     app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]
     for router in ROUTERS:
         app.include_router(router)

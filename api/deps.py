@@ -10,10 +10,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.wrong_keys import WrongKeyBrake
 from service import keys
 from service.db.session import Database
 from service.doorbell import Doorbell
-from service.errors import MissingKey
+from service.errors import MissingKey, WrongKey
 from service.keys import Identity
 from service.settings import Settings
 from service.storage import Storage
@@ -37,18 +38,21 @@ class Caller:
     """The sender of a request with a key. All database access requires an authenticated key, so sessions open here.
 
     The key is authenticated in the thread of the work, which saves a switch of threads; errors that need no database
-    are raised before. Every method raises WrongKey.
+    are raised before. Every method raises WrongKey, which is counted for the address.
     """
 
     database: Database
     doorbell: Doorbell
+    wrong_keys: WrongKeyBrake
     secret: str
+    address: str
+    identity: Identity | None = None  # of `check_key`
 
     @contextmanager
     def reading(self) -> Iterator[UnitOfWork]:
         """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
-            identity = keys.authenticate(session, self.secret)
+            identity = self._authenticate(session)
             yield UnitOfWork(session, identity.tenant_id, identity.key_id)
 
     async def read(self, work: Callable[[UnitOfWork], T]) -> T:
@@ -66,21 +70,44 @@ class Caller:
     def writing(self) -> Iterator[UnitOfWork]:
         """Open a unit of work that is committed when the block ends, rolled back when it raises."""
         with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
-            identity = keys.authenticate(session, self.secret)
+            identity = self._authenticate(session)
         with self.database.writing() as session:
             unit = UnitOfWork(session, identity.tenant_id, identity.key_id)
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
 
+    def _authenticate(self, session: Session) -> Identity:
+        if self.identity is not None:
+            return self.identity
+        try:
+            identity = keys.authenticate(session, self.secret)
+        except WrongKey:
+            self.wrong_keys.add_wrong(self.address)
+            raise
+        self.wrong_keys.add_valid(self.secret)
+        return identity
+
 
 async def _get_caller(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Caller:
+    return _build_caller(request, credentials)
+
+
+def _build_caller(request: Request, credentials: HTTPAuthorizationCredentials | None) -> Caller:
     if credentials is None:
         raise MissingKey
-    state = request.app.state
-    return Caller(state.database, state.doorbell, credentials.credentials)
+    state, secret = request.app.state, credentials.credentials
+    address = request.client.host if request.client else ""
+    state.wrong_keys.check(address, secret)
+    identity = getattr(request.state, "identity", None)
+    return Caller(state.database, state.doorbell, state.wrong_keys, secret, address, identity)
+
+
+async def check_key(request: Request) -> None:
+    """Raise MissingKey, WrongKey or TooManyWrongKeys before the body of the request is read."""
+    request.state.identity = await _get_identity(_build_caller(request, await _bearer(request)))
 
 
 async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:

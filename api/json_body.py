@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from api.deps import check_key
 from api.problems import describe_unknown
 from service.errors import BadRequest, InvalidRequest, TooLarge, UnsupportedMedia
 from ssl_core.errors import Fault
@@ -22,15 +23,21 @@ _MAX_PARAMETERS = 100  # that are checked
 
 
 class JsonRoute(APIRoute):
-    """A route that refuses unknown query parameters, and whose body, if any, is JSON of at most `max_body_bytes`."""
+    """A route that refuses unknown query parameters, and whose body, if any, is JSON of at most `max_body_bytes`.
+
+    The key is checked before the body is read: FastAPI reads it before it resolves the dependencies.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         known = [*_PAGING, *(field.alias for field in self.dependant.query_params)]
+        has_body = self.body_field is not None
 
         async def handle_json(request: Request) -> Response:
             if request.scope["query_string"]:
                 _refuse_unknown(request.query_params, known)
+            if has_body:
+                await check_key(request)
             return await handle(JsonRequest(request.scope, request.receive))
 
         return handle_json

@@ -40,8 +40,10 @@ class RequestMiddleware:
 
     async def _handle(self, scope: Scope, receive: Receive, responder: "_Responder") -> None:
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # databases cannot store it in a text
-            error = BadRequest("The URL contains a NUL character.")
-            await responder.send_response(problems.from_error(error, responder.request_id), scope, receive)
+            await responder.refuse("The URL contains a NUL character.", scope, receive)
+            return
+        if scope["http_version"] == "1.1" and sum(name == b"host" for name, _ in scope["headers"]) != 1:
+            await responder.refuse("A request needs the header Host, once.", scope, receive)  # RFC 9112, section 3.2
             return
         try:
             await self._app(scope, receive, responder)
@@ -72,11 +74,15 @@ class _Responder:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
+            headers["X-Content-Type-Options"] = "nosniff"
             if self.status >= 400 and not headers.get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
         if not self._replaced:
             await self._send(message)
+
+    async def refuse(self, detail: str, scope: Scope, receive: Receive) -> None:
+        await self.send_response(problems.from_error(BadRequest(detail), self.request_id), scope, receive)
 
     async def send_response(self, response: Response, scope: Scope, receive: Receive) -> None:
         await response(scope, receive, self)

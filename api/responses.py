@@ -26,7 +26,7 @@ def page(data: list[dict[str, Any]], has_more: bool, after: str | int | None) ->
 
 def file(request: Request, path: Path, media_type: str, filename: str, sha256: str | None = None) -> Response:
     """Return the file at `path`, with support for Range; its SHA-256, if given, is its ETag and Repr-Digest."""
-    headers = {"Cache-Control": "private, max-age=0, must-revalidate", "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "private, max-age=0, must-revalidate"}
     if sha256 is not None:
         digest = base64.b64encode(bytes.fromhex(sha256)).decode()
         headers |= {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}

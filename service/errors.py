@@ -3,8 +3,8 @@
 The class name in snake case is the `code`; its docstring is the default `detail`.
 
     Error ─┬─ BadRequest 400      ├─ Conflict 409            ├─ Unprocessable 422
-           ├─ Unauthorized 401    ├─ TooLarge 413            └─ Unavailable 503
-           └─ NotFound 404        └─ UnsupportedMedia 415
+           ├─ Unauthorized 401    ├─ TooLarge 413            ├─ TooManyRequests 429
+           └─ NotFound 404        └─ UnsupportedMedia 415    └─ Unavailable 503
 """
 
 import re
@@ -72,6 +72,12 @@ class Unprocessable(Error):
     status, title = 422, "Unprocessable"
 
 
+class TooManyRequests(Error):
+    """Too many requests; wait before the next one."""
+
+    status, title = 429, "Too many requests"
+
+
 class Unavailable(Error):
     """The service is temporarily unavailable; try again."""
 
@@ -87,6 +93,10 @@ class MissingKey(Unauthorized):
 
 class WrongKey(Unauthorized):
     """This key is unknown or revoked."""
+
+
+class TooManyWrongKeys(TooManyRequests):
+    """Too many wrong keys were sent from this address."""
 
 
 class NoSuchKey(NotFound):

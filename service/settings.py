@@ -1,10 +1,11 @@
 """Settings of the service, from the `TWOVIEWS_*` environment variables, validated at start."""
 
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -47,6 +48,20 @@ class Settings(BaseSettings):
         [], description="Replaces `python -m ssl_core run`; for tests and custom trainers."
     )
 
+    http_connections: int = Field(
+        1000, ge=1, description="Open connections of the API, fewer if the process may open fewer files."
+    )
+    http_connections_per_address: int = Field(250, ge=1, description="Of one address that is no trusted proxy.")
+    http_head_seconds: float = Field(20, gt=0, description="From a connection, or a request's first byte, to its head.")
+    http_body_seconds: float = Field(30, gt=0, description="Without a byte of a body, or of a response that is read.")
+    http_idle_seconds: float = Field(30, gt=0, description="Between two requests of a connection.")
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1", description="Addresses and networks whose X-Forwarded-For is trusted; `*` for all."
+    )
+    wrong_keys_per_minute: int = Field(
+        30, ge=1, description="Of one address; beyond it keys that were not valid before are answered with 429."
+    )
+
     max_upload_bytes: int = Field(64 * 2**30, gt=0)
     max_body_bytes: int = Field(2**20, gt=0, description="Of a JSON request other than /embed.")
     max_weights_bytes: int = Field(4 * 2**30, gt=0, description="Of an uploaded file of weights.")
@@ -80,6 +95,14 @@ class Settings(BaseSettings):
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
     long_poll_seconds: float = Field(30, gt=0, description="The maximum of `wait=`.")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_networks(cls, networks: str) -> str:
+        for item in networks.split(","):
+            if item.strip() not in ("", "*"):
+                ip_network(item.strip(), strict=False)
+        return networks
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

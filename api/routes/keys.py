@@ -34,7 +34,9 @@ def create(request: Request, body: schemas.NewKey, caller: CallerDep, respond: I
         }
 
     with caller.writing() as unit:
-        return respond(unit, [unit.key_id, body.name], create_key, 201, with_secret)
+        response = respond(unit, [unit.key_id, body.name], create_key, 201, with_secret)
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @router.get("/keys", response_model=schemas.KeyList, summary="List keys, newest first")

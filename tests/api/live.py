@@ -22,11 +22,8 @@ class Live:
     def __init__(self, settings: Settings, key: str) -> None:
         self.port, self.key = free_port(), key
         self.url = f"http://127.0.0.1:{self.port}"
-        names = ("data_dir", "database_url", "broker_url")
-        self._environment = {
-            **os.environ,
-            **{f"TWOVIEWS_{name.upper()}": str(getattr(settings, name)) for name in names},
-        }
+        given = {f"TWOVIEWS_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+        self._environment = {**os.environ, **given}
         self.client = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=60)
         self.start()
 
@@ -55,14 +52,28 @@ class Live:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
+    def connect(self, address: str = "127.0.0.1") -> socket.socket:
+        """Return a connection from that address of the loopback network."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(address, 0))
+
     def begin_upload(self, sent: bytes, length: int = 10**9) -> socket.socket:
         """Start an upload of a body of `length` bytes, of which `sent` is sent; return the connection."""
         head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.zip"\r\n\r\n'
         lines = ["POST /datasets HTTP/1.1", "Host: x", f"Authorization: Bearer {self.key}"]
         lines += ["Content-Type: multipart/form-data; boundary=x", f"Content-Length: {length}", "", ""]
-        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection = self.connect()
         connection.sendall("\r\n".join(lines).encode() + head + sent)
         return connection
+
+
+def read_response(connection: socket.socket) -> httpx.Response:
+    """Return the response when the server has closed the connection."""
+    answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    connection.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines]
+    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The API as a process: start, streaming uploads, protocol limits, SIGKILL."""
 
-import contextlib
 import random
 import shutil
 import socket
@@ -120,56 +119,6 @@ def test_too_large_body_is_refused_before_it_is_sent(shared):
     connection = shared.begin_upload(b"", length=2**60)
     assert connection.recv(4096).startswith(b"HTTP/1.1 413")
     connection.close()
-
-
-def read_response(connection: socket.socket) -> httpx.Response:
-    """Return the response when the server has closed the connection."""
-    answer = b"".join(iter(lambda: connection.recv(65536), b""))
-    connection.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = [tuple(line.split(": ", 1)) for line in lines]
-    return httpx.Response(int(status.split()[1]), headers=headers, content=body)
-
-
-def connect(server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=30)
-
-
-@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX-Long: "])
-def test_endless_head_is_refused(shared, start):
-    connection, sent = connect(shared), 0
-    connection.sendall(start)
-    with contextlib.suppress(ConnectionError):
-        while sent < 50 * 2**20:
-            connection.sendall(b"x" * 65536)
-            sent += 65536
-    assert sent < 20 * 2**20
-    with contextlib.suppress(
-        ConnectionError
-    ):  # the server closed the connection while it was written: the response may be lost
-        check_problem(read_response(connection), 431, "request_header_fields_too_large")
-    assert shared.client.get("/health/live").status_code == 200
-
-
-def test_too_long_head_is_431(shared):
-    connection = connect(shared)
-    for part in (b"GET /health/live HTTP/1.1\r\nX-Long: ", b"x" * 65536, b"x" * 5000):
-        connection.sendall(part)
-        time.sleep(0.3)  # two reads, as over a slow connection
-    check_problem(read_response(connection), 431, "request_header_fields_too_large")
-
-
-def test_long_head_within_the_limit_keeps_the_connection(shared):
-    headers = {"X-Long": "x" * 30_000, "Content-Type": "application/json"}
-    for _ in range(3):
-        check_problem(shared.client.post("/keys", headers=headers, content=b"{" + b" " * 300_000), 400, "bad_request")
-
-
-def test_invalid_http_is_400(shared):
-    connection = connect(shared)
-    connection.sendall(b"\x16\x03\x01\x02\x00 hello\r\n\r\n")
-    assert "Invalid HTTP" in check_problem(read_response(connection), 400, "bad_request")["detail"]
 
 
 def test_upload_of_a_killed_server_is_swept(server, storage, database):
