@@ -42,8 +42,8 @@ def main() -> None:
     rows = [("import api.app", f"{_import_seconds():.2f} s", "under 1.5 s")]
     with tempfile.TemporaryDirectory() as folder, valkey(Path(folder)) as broker:
         settings = Settings(data_dir=Path(folder), broker_url=broker)
-        place = _prepare(settings)
-        with _server(settings) as (port, process):
+        place = prepare(settings)
+        with server(settings) as (port, process):
             rows.append(("resident after start", f"{_resident(process) / 2**20:.0f} MiB", "under 120 MB"))
             rows += _measure(port, process, place, arguments)
             rows.append(("resident after load", f"{_resident(process) / 2**20:.0f} MiB", ""))
@@ -71,7 +71,7 @@ def _measure(
     rows = []
     for name, (request, status, goal) in cases.items():
         before = _processor_seconds(process)
-        times = _load(port, request, status, arguments.clients, arguments.seconds)
+        times = load(port, request, status, arguments.clients, arguments.seconds)
         cost = 1000 * (_processor_seconds(process) - before) / len(times)
         median, slow = (1000 * times[int(len(times) * share)] for share in (0.5, 0.99))
         rate = len(times) / arguments.seconds
@@ -79,7 +79,7 @@ def _measure(
     return rows
 
 
-def _load(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
+def load(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
     """Return the latency of each response in seconds, ascending; measured in another process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_run, (port, request, status, clients, seconds))
@@ -124,7 +124,7 @@ async def _etag(port: int, request: bytes) -> str:
     return next(line[6:].decode() for line in head.split(b"\r\n") if line.lower().startswith(b"etag: "))
 
 
-def _prepare(settings: Settings) -> dict[str, str]:
+def prepare(settings: Settings) -> dict[str, str]:
     """Create a database with a key, a ready dataset, and a running job with 2 series of 5,000 points."""
     database = Database(settings.database)
     migrate.upgrade(database)
@@ -151,7 +151,7 @@ def _work(session, queue: str, events: list, end: bool = True) -> str:
 
 
 @contextmanager
-def _server(settings: Settings) -> Iterator[tuple[int, int]]:
+def server(settings: Settings) -> Iterator[tuple[int, int]]:
     port = free_port()
     names = {"TWOVIEWS_DATA_DIR": str(settings.data_dir), "TWOVIEWS_BROKER_URL": settings.broker_url}
     command = [sys.executable, "-m", "api", "--port", str(port), "--log-level", "warning"]
