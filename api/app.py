@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from api import problems, schemas
+from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
 from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
@@ -49,6 +50,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.request_metrics = request_metrics
     app.state.database = Database(settings.database)
     app.state.storage = Storage(settings.data_dir)
+    app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key)
     app.state.doorbell = Doorbell(settings.broker_url)
     app.state.wrong_keys = WrongKeyBrake(settings.wrong_keys_per_minute)
     app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]

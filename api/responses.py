@@ -9,6 +9,8 @@ import orjson
 from fastapi import Request
 from fastapi.responses import FileResponse, Response
 
+CLIENT_CLOSED_REQUEST = 499  # for the request metrics; the client has disconnected
+
 
 class JSONResponse(Response):
     """A JSON response from plain values, without validation by a response model."""

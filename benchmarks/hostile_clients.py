@@ -71,7 +71,7 @@ def _hold_connections(port: int, key: str, ready: Event, stop: Event) -> None:
     head = b"POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1048576\r\n\r\n"
     bodies = [_connect(port, head + b" " * 60_000) for _ in range(BODIES)]
     head = f"POST /datasets HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000000\r\n".encode()
-    head += b'Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n'
+    head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
     head += b'Content-Disposition: form-data; name="file"\r\n\r\n'
     uploads = [_connect(port, head) for _ in range(UPLOADS)]
     ready.set()

@@ -183,6 +183,10 @@ class InvalidRequest(Unprocessable):
     """The request is invalid."""
 
 
+class TooManyPolls(TooManyRequests):
+    """Too many requests with this key wait for metrics."""
+
+
 class IdempotencyMismatch(Unprocessable):
     """This Idempotency-Key was used before, for a different request."""
 

@@ -1,6 +1,6 @@
 """Jobs: the client's side, to submit, get, list and cancel them. `service.leases` is the worker's side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select
@@ -89,6 +89,12 @@ def poll(session: Session, tenant_id: str, job_id: str) -> tuple[int, str]:
     if row is None:
         raise JobNotFound
     return row[0], row[1]
+
+
+def poll_all(session: Session, job_ids: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Return what `poll` returns for each of the jobs that exist, of every owner."""
+    rows = session.execute(_SELECT_POLL_ALL, {"job_ids": list(job_ids)})
+    return {row[0]: (row[1], row[2]) for row in rows}
 
 
 def list_(
@@ -215,6 +221,7 @@ _SELECT_BASELINES = (
     .limit(20)
 )
 _SELECT_POLL = _SELECT_BY_ID.with_only_columns(Job.last_point, Job.status)
+_SELECT_POLL_ALL = select(Job.id, Job.last_point, Job.status).where(Job.id.in_(bindparam("job_ids", expanding=True)))
 _SELECT_TRANSITIONS = (
     select(JobEvent).where(JobEvent.job_id == bindparam("job_id"), JobEvent.code == "status").order_by(JobEvent.seq)
 )

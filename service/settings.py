@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
     long_poll_seconds: float = Field(30, gt=0, description="The maximum of `wait=`.")
+    long_polls_per_key: int = Field(
+        200, ge=1, description="Requests of one key that wait for metrics at a time; beyond it the response is 429."
+    )
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -13,15 +13,13 @@ from api import embed_request
 from api.deps import IdentityDep, SettingsDep
 from api.embed_request import BodyMemory, EmbedRequest
 from api.encoder_client import EncoderClient, Features
-from api.responses import JSONResponse
+from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse
 from service import models
 from service.db.session import Database
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import LayerNotFound
 from service.settings import Settings
 from ssl_core.config.requirements import no_such_layer
-
-CLIENT_CLOSED_REQUEST = 499  # for the request metrics; the client has disconnected
 
 
 @asynccontextmanager

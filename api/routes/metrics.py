@@ -1,9 +1,9 @@
 """Route of /jobs/{job_id}/metrics: thinned columns, with ETags and long polling."""
 
-import asyncio
 import time
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -11,14 +11,15 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api import schemas
 from api.deps import Caller, CallerDep, SettingsDep
+from api.job_watcher import JobWatcher, State
 from api.json_body import JsonRoute
-from api.responses import JSONResponse, has_current_etag
+from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse, has_current_etag
 from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.statuses import TERMINAL
+from service.disconnect import ClientDisconnected, cancel_on_disconnect
 
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
-POLL_SECONDS = 0.3
 
 Names = Annotated[
     list[str] | None,
@@ -57,18 +58,39 @@ async def show(
 ) -> Response:
     """Points after `after`. Send the ETag back as If-None-Match: 304 when nothing is new."""
     query = _Query(job_id, _split_names(names), after, max_points)
-    until = time.monotonic() + min(wait, config.long_poll_seconds)
-    while True:
-        last_point, status = await caller.read(lambda unit: jobs.poll(unit.session, unit.tenant_id, job_id))
-        is_unchanged = has_current_etag(request, query.etag(last_point))
-        nothing_new = (is_unchanged or last_point <= after) and status not in TERMINAL
-        if not nothing_new or time.monotonic() >= until or await request.is_disconnected():
-            break
-        # No transaction, connection or thread is held meanwhile.
-        await asyncio.sleep(max(0.0, min(POLL_SECONDS, until - time.monotonic())))
+    state, key_id = await caller.read(lambda unit: (jobs.poll(unit.session, unit.tenant_id, job_id), unit.key_id))
+    seconds = min(wait, config.long_poll_seconds)
+    if seconds > 0 and _has_nothing_new(request, query, state) and state[1] not in TERMINAL:
+        try:
+            with request.app.state.job_watcher.slot(key_id):
+                state = await _wait(request, query, caller, state, seconds)
+        except ClientDisconnected:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    is_unchanged = has_current_etag(request, query.etag(state[0]))
     if is_unchanged:
-        return Response(status_code=304, headers=_build_headers(query.etag(last_point)))
+        return Response(status_code=304, headers=_build_headers(query.etag(state[0])))
     return await run_sync(_read_points, caller, query)
+
+
+def _has_nothing_new(request: Request, query: _Query, state: State) -> bool:
+    return state[0] <= query.after or has_current_etag(request, query.etag(state[0]))
+
+
+async def _wait(request: Request, query: _Query, caller: Caller, state: State, seconds: float) -> State:
+    """Return the state after there is something new or the job has ended, for at most `seconds`."""
+    watcher: JobWatcher = request.app.state.job_watcher
+    until = time.monotonic() + seconds
+    while _has_nothing_new(request, query, state) and state[1] not in TERMINAL:
+        waiting = watcher.wait(query.job_id, state, until - time.monotonic())
+        if not await cancel_on_disconnect(waiting, partial(_receive_disconnect, request)):
+            break
+        state = await caller.read(lambda unit: jobs.poll(unit.session, unit.tenant_id, query.job_id))
+    return state
+
+
+async def _receive_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _read_points(caller: Caller, query: _Query) -> JSONResponse:

@@ -1,11 +1,14 @@
 """Route of /jobs/{job_id}/metrics: columns, ETags and long polling."""
 
+import asyncio
 import threading
 import time
 
+import httpx
 import pytest
 
 from api import schemas
+from api.app import create
 from tests.api.responses import check_body, check_problem, get_pointers
 from tests.processes import soon
 from tests.service import given
@@ -91,6 +94,28 @@ def test_long_poll_returns_at_the_first_new_point_and_holds_no_connection(client
     given.record_events(database, claim, given.metrics(0))
     poll.join(20)
     assert answers[0].json()["last"] == 1
+
+
+def test_many_long_polls_share_one_query_and_are_limited_by_key(settings, key, database, job, claim):
+    few = settings.model_copy(update={"long_polls_per_key": 30})
+    application = create(few)
+    statements = watch(application.state.database)
+
+    async def poll_together():
+        transport = httpx.ASGITransport(application)
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+            polls = [asyncio.create_task(client.get(f"/jobs/{job}/metrics", params={"wait": 25})) for _ in range(31)]
+            (refused,), waiting = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
+            check_problem(refused.result(), 429, "too_many_polls")
+            before = len(statements)
+            await asyncio.sleep(1.5)
+            assert len(statements) - before <= 3 * 6  # of all together; on SQLite each has a BEGIN
+            given.record_events(database, claim, given.metrics(0))
+            return [answer.json()["last"] for answer in await asyncio.gather(*waiting)]
+
+    assert asyncio.run(poll_together()) == [1] * 30
+    application.state.database.close()
 
 
 def test_long_poll_returns_when_the_job_ends(client, app, database, job, claim):
