@@ -51,6 +51,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.storage = Storage(settings.data_dir)
     app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key)
+    app.state.probes = {}
     app.state.doorbell = Doorbell(settings.broker_url)
     app.state.wrong_keys = WrongKeyBrake(settings.wrong_keys_per_minute)
     app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]

@@ -1,7 +1,13 @@
 """Routes of /health (liveness, readiness) and /metrics (Prometheus)."""
 
+import asyncio
 import logging
+from collections.abc import Callable
+from functools import partial
+from itertools import chain
 
+from anyio import CapacityLimiter, fail_after
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,6 +26,8 @@ from ssl_core.errors import Fault
 
 router = APIRouter(tags=["health"])
 _PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
+_PROBE_SECONDS = 2
+_MAX_PROBES = 4  # of one dependency at a time
 _log = logging.getLogger(__name__)
 
 
@@ -29,13 +37,33 @@ async def live() -> JSONResponse:
 
 
 @router.get("/health/ready", response_model=schemas.Health, summary="Readiness")
-def ready(request: Request) -> JSONResponse:
-    """503 when the database, the storage or a recently seen worker is missing; `errors` names which."""
+async def ready(request: Request) -> JSONResponse:
+    """503 when the database, the storage or a recently seen worker is missing; `errors` names which.
+
+    A dependency that has not answered within 2 seconds is missing.
+    """
     state = request.app.state
-    faults = [*_check_database(state.database, state.settings), *_check_storage(state.storage)]
-    if faults:
+    found = await asyncio.gather(
+        _probe("database", partial(_check_database, state.database, state.settings), state.probes),
+        _probe("storage", partial(_check_storage, state.storage), state.probes),
+    )
+    if faults := list(chain(*found)):
         raise NotReady(" ".join(fault["detail"] for fault in faults), errors=faults, retry_after=5)
     return JSONResponse({"status": "ready"})
+
+
+async def _probe(name: str, check: Callable[[], list[Fault]], probes: dict[str, CapacityLimiter]) -> list[Fault]:
+    """Return the faults that `check` finds in a thread, or one fault if it does not answer in time.
+
+    The thread is then abandoned. The limiter of each dependency keeps those that hang from taking all threads.
+    """
+    limiter = probes.setdefault(name, CapacityLimiter(_MAX_PROBES))
+    try:
+        with fail_after(_PROBE_SECONDS):
+            return await run_sync(check, abandon_on_cancel=True, limiter=limiter)
+    except TimeoutError:
+        detail = f"The {name} has not answered within {_PROBE_SECONDS} seconds."
+        return [Fault(pointer=name, code=f"{name}_away", detail=detail)]
 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")

@@ -1,6 +1,8 @@
 """Routes of /health and /metrics."""
 
 import shutil
+import socket
+import threading
 from functools import partial
 
 import psycopg
@@ -10,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from api.app import create
+from api.routes import health
 from service import workers
 from service.db.session import is_disk_full
 from tests.api.responses import check_problem, get_pointers
@@ -37,6 +40,26 @@ def test_readiness_names_missing_dependencies(anonymous, database, settings, app
     shutil.rmtree(settings.data_dir)
     settings.data_dir.write_text("a file where the folder was")
     assert get_pointers(check_problem(anonymous.get("/health/ready"), 503, "not_ready")) == ["storage"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_readiness_names_what_hangs(settings, storage, monkeypatch):
+    from tests.api.conftest import TestClient
+
+    monkeypatch.setattr(health, "_PROBE_SECONDS", 0.2)
+    answered = threading.Event()
+    new_upload = storage.new_upload
+    monkeypatch.setattr(storage, "new_upload", lambda: answered.wait() and new_upload())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/twoviews?connect_timeout=30"
+        with TestClient(create(settings.model_copy(update={"database_url": url}))) as client:
+            client.app.state.storage = storage
+            for _ in range(6):  # more than the probes that may hang
+                faults = check_problem(client.get("/health/ready"), 503, "not_ready")["errors"]
+                assert [fault["pointer"] for fault in faults] == ["database", "storage"]
+                assert all("has not answered within" in fault["detail"] for fault in faults)
+            assert client.get("/health/live").is_success
+            answered.set()
 
 
 def test_unreachable_database_is_503(settings, tmp_path):
