@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     ring_seconds: float = Field(2, gt=0, description="How often the keeper rings for queued jobs.")
     reap_seconds: float = Field(15, gt=0, description="How often the keeper reclaims jobs with expired leases.")
     sweep_seconds: float = Field(3600, gt=0, description="How often the keeper removes unused files.")
+    beat_file: Path | None = Field(None, description="The keeper writes it at each round, to show that it runs.")
     leftover_seconds: float = Field(86_400, gt=0, description="Age at which an unused file is removed.")
     max_fruitless_attempts: int = Field(
         3, ge=1, description="This many attempts in a row without progress fail the job."

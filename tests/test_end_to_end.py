@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from ssl_core.models import resnet
-from twoviews import Client, JobFailed
+from tests.processes import soon
+from twoviews import Client, JobFailed, TwoviewsError
 from twoviews.cli import main
 from twoviews.demo.digits import png
 
@@ -45,6 +46,10 @@ class Up:
         mark = f"TWOVIEWS_DATA_DIR={self.data}".encode()
         return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if mark in environment(pid)}
 
+    def find_pids(self, module):
+        """The pids of the processes of this folder that run `python -m module`."""
+        return {pid for pid in self.family() if f"\0-m\0{module}\0" in Path(f"/proc/{pid}/cmdline").read_text()}
+
 
 def environment(pid):
     try:
@@ -54,9 +59,10 @@ def environment(pid):
 
 
 @contextmanager
-def up(data, stop=signal.SIGTERM):
+def up(data, stop=signal.SIGTERM, **settings):
     command = [sys.executable, "-m", "twoviews", "up", "--data", str(data), "--port", "0", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TWOVIEWS_RING_SECONDS": "0.5", "TWOVIEWS_GRACE_SECONDS": "10"}
+    environment |= {f"TWOVIEWS_{name.upper()}": value for name, value in settings.items()}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -150,17 +156,32 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
     assert service.process.returncode == 0
     assert all(gone(pid) for pid in family)
 
-    with up(data, stop=signal.SIGKILL) as service, service.client() as client:
+    with up(data, stop=signal.SIGKILL, hung_seconds="8") as service, service.client() as client:
         assert [item.id for item in client.datasets.list()] == [dataset.id]
         assert client.jobs.get(run).status == "succeeded"
         assert list(client.embed(run, images[:1])[0]) == pytest.approx(list(rows[0]), abs=1e-4)
         shown = CliRunner().invoke(main.app, ["--data", str(data), "jobs", "list"])
         assert "tiny" in shown.stdout
+        frozen = [pid for name in ("api", "worker.keeper", "worker.encoder") for pid in service.find_pids(name)]
+        assert len(frozen) == 3
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+        soon(lambda: all(gone(pid) for pid in frozen), 60)
+        soon(lambda: service.find_pids("worker.keeper"), 60)
+        soon(lambda: embeds(client, run, images[:1]), 60)
         family = service.family()
     deadline = time.monotonic() + 30
     while not all(gone(pid) for pid in family):
         assert time.monotonic() < deadline, "killing `up` left children behind"
         time.sleep(0.05)
+
+
+def embeds(client, model, images):
+    """Return whether the API and the encoder answer."""
+    try:
+        return len(client.embed(model, images)) == len(images)
+    except TwoviewsError:
+        return False
 
 
 def foreign_weights(folder):

@@ -3,6 +3,7 @@
 `python -m worker.keeper`; any number may run. A task that fails runs again after its interval.
 """
 
+import contextlib
 import logging
 import signal
 import threading
@@ -17,6 +18,7 @@ from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
 from service.storage import Storage
 
+_STOP_SECONDS = 10  # for a sweep in progress
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +41,7 @@ class PeriodicTask:
 
 
 class Keeper:
-    """Runs the periodic tasks in one thread."""
+    """Runs the periodic tasks in one thread, and the sweep, which may take long, in another."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -50,8 +52,9 @@ class Keeper:
             PeriodicTask(settings.reap_seconds, self._reap),
             PeriodicTask(settings.ring_seconds, self._ring),
             PeriodicTask(settings.worker_seen_seconds / 3, self._ring_workers),
-            PeriodicTask(settings.sweep_seconds, self._sweep),
+            PeriodicTask(settings.sweep_seconds, self._start_sweep),
         ]
+        self._sweep_thread: threading.Thread | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Run each task when it is due, until `stop` is set."""
@@ -59,7 +62,10 @@ class Keeper:
             for task in self._tasks:
                 if task.due_at <= (now := time.monotonic()) and not stop.is_set():
                     task.run(now)
+                    self._beat()
             stop.wait(max(0.0, min(task.due_at for task in self._tasks) - time.monotonic()))
+        if self._sweep_thread is not None:
+            self._sweep_thread.join(_STOP_SECONDS)
         self._doorbell.close()
         self._database.close()
 
@@ -87,6 +93,18 @@ class Keeper:
         if reaped:
             _log.warning("Requeued, for their lease has expired: %s", ", ".join(reaped))
             self._ring()
+
+    def _beat(self) -> None:
+        if self._settings.beat_file is not None:
+            with contextlib.suppress(OSError):
+                self._settings.beat_file.write_text(str(time.monotonic()))
+
+    def _start_sweep(self) -> None:
+        """Sweep in a thread, unless the last sweep still runs."""
+        if self._sweep_thread is None or not self._sweep_thread.is_alive():
+            task = PeriodicTask(0, self._sweep)
+            self._sweep_thread = threading.Thread(target=task.run, args=(0,), name="sweep", daemon=True)
+            self._sweep_thread.start()
 
     def _sweep(self) -> None:
         """Remove files without a reference, and expired rows."""

@@ -22,9 +22,12 @@ from twoviews.credentials import FILE_NAME
 from twoviews.errors import TwoviewsError
 from twoviews.local import addresses, valkey
 from twoviews.local.processes import Child, stop
+from twoviews.local.watchdog import BeatFile, Watchdog
 
 START_SECONDS = 120.0
 GRACE_SECONDS = 10.0  # added to a trainer's grace time
+HEALTH_SECONDS = 3.0  # for the answer to one health check
+HUNG_SECONDS = 30.0  # without an answer; TWOVIEWS_HUNG_SECONDS replaces it
 MAX_EARLY_EXITS = 3  # of a child before the service is ready
 
 
@@ -108,8 +111,20 @@ class LocalService:
             "encoder": [*python, "worker.encoder"],
         }
         self._environment = environment
+        beat_file = options.data_dir / "keeper.beat"
+        self._watchdog = Watchdog(
+            {
+                "api": lambda: self._is_healthy(_loopback_client(), f"{self.url}/health/live"),
+                "encoder": lambda: self._is_healthy(*self._encoder_health()),
+                "keeper": BeatFile(beat_file).has_changed,
+            },
+            limit_seconds=float(environment.get("TWOVIEWS_HUNG_SECONDS") or HUNG_SECONDS),
+            start_seconds=START_SECONDS,
+        )
+        environments = {"keeper": environment | {"TWOVIEWS_BEAT_FILE": str(beat_file)}}
         self.children = {
-            name: Child(name, command, environment, options.logs / f"{name}.log") for name, command in commands.items()
+            name: Child(name, command, environments.get(name, environment), options.logs / f"{name}.log")
+            for name, command in commands.items()
         }
 
     def start(self, signals: StopSignals) -> None:
@@ -122,14 +137,22 @@ class LocalService:
                 self._wait_until("The broker", lambda: valkey.is_answering(self._broker_socket), signals)
         self._wait_until("The API", lambda: self._is_healthy(_loopback_client(), f"{self.url}/health/ready"), signals)
         self._wait_until("The encoder", lambda: self._is_healthy(*self._encoder_health()), signals)
+        self._watchdog.start()
 
     def restart_ended(self) -> None:
-        """Restart the children that have ended."""
+        """Kill the children that hang, and restart those that have ended."""
         for child in self.children.values():
+            if child.is_running and self._watchdog.is_hung(child.name):
+                child.log_line("does not answer, and is killed")
+                child.kill()
+            before = child.pid
             child.restart_if_ended()
+            if child.pid != before:
+                self._watchdog.expect_start(child.name)
 
     def stop(self, signals: StopSignals) -> None:
         """Stop all children at once, then the broker."""
+        self._watchdog.stop()
         grace_seconds = float(self._environment.get("TWOVIEWS_GRACE_SECONDS") or 30) + GRACE_SECONDS
         others = dict(self.children)
         broker = others.pop("valkey")
@@ -168,7 +191,7 @@ class LocalService:
 
     def _is_healthy(self, http: httpx.Client, address: str) -> bool:
         with http, contextlib.suppress(httpx.TransportError):
-            return http.get(address, timeout=5).is_success
+            return http.get(address, timeout=HEALTH_SECONDS).is_success
         return False
 
     def _encoder_health(self) -> tuple[httpx.Client, str]:
