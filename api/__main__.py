@@ -10,7 +10,7 @@ import uvicorn
 from api.app import create
 from api.server.connections import Connections, Limits
 from api.server.protocol import HttpProtocol
-from service.settings import Settings
+from service.settings import load_settings
 
 GRACE_SECONDS = 5
 
@@ -26,7 +26,7 @@ def main() -> None:
         "--grace-seconds", type=int, default=GRACE_SECONDS, help="time for requests in progress at shutdown"
     )
     options = parser.parse_args()
-    settings = Settings()
+    settings = load_settings()
     protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
     uvicorn.run(
         partial(create, settings),

@@ -10,17 +10,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from alembic.util import CommandError
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from service import keys
+from service import garbage, keys
 from service.db import migrate
 from service.db.session import Database
-from service.errors import Error
-from service.settings import Settings
+from service.errors import Conflict, Error, StorageAway
+from service.settings import Settings, load_settings
+from service.storage import Storage
 
 OWNER = "local"  # tenant of the key that bootstrap creates
 
@@ -33,34 +34,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Error as error:
         print(error.detail, file=sys.stderr)  # noqa: T201
     except (DBAPIError, CommandError) as error:
-        where = make_url(Settings().database).render_as_string(hide_password=True)
+        where = make_url(load_settings().database).render_as_string(hide_password=True)
         print(f"{where} cannot be used: {getattr(error, 'orig', error)}", file=sys.stderr)  # noqa: T201
     return 1
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    with _open_database(Settings()) as database:
+    with _open_database(load_settings()) as database:
         migrate.upgrade(database)
     return 0
 
 
 def _bootstrap(options: argparse.Namespace) -> int:
     """Migrate, create the first tenant and its key, and write the URL of the API and the key to credentials.json."""
-    settings = Settings()
+    settings = load_settings()
     with _locked(settings.data_dir), _open_database(settings) as database:
         migrate.upgrade(database)
         path = settings.data_dir / "credentials.json"
         with database.writing() as session:
-            key = (
-                _read_valid_key(session, path)
-                or keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first")[1]
-            )
+            key = _read_valid_key(session, path)
+            if key is None:
+                _check_folder(session, settings, adopt=options.adopt)
+                key = keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first")[1]
+                _keep_old(path)
         _write_private(path, {"url": options.url, "key": key})
     return 0
 
 
 def _create_key(options: argparse.Namespace) -> int:
-    with _open_database(Settings()) as database, database.writing() as session:
+    with _open_database(load_settings()) as database, database.writing() as session:
         _, secret = keys.create(session, keys.get_or_create_tenant(session, options.owner).id, options.name)
     print(secret)  # noqa: T201
     return 0
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring the schema to the newest revision").set_defaults(run=_migrate)
     bootstrap = commands.add_parser("bootstrap", help="migrate, and write the first key to credentials.json")
     bootstrap.add_argument("--url", required=True, help="URL of the API")
+    bootstrap.add_argument("--adopt", action="store_true", help="start although the folder is of another database")
     bootstrap.set_defaults(run=_bootstrap)
     check = commands.add_parser("check", help="compare the models with the migrations")
     check.set_defaults(run=_check)
@@ -106,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @contextmanager
 def _open_database(settings: Settings) -> Iterator[Database]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageAway(f"{settings.data_dir} cannot be the data folder: {error.strerror}.") from error
     database = Database(settings.database)
     try:
         yield database
@@ -138,7 +144,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _read_valid_key(session: Any, path: Path) -> str | None:
+def _read_valid_key(session: Session, path: Path) -> str | None:
     """Return the key in the file, or None if it is missing or no longer valid."""
     try:
         key = json.loads(path.read_bytes())["key"]
@@ -146,6 +152,23 @@ def _read_valid_key(session: Any, path: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, Error):
         return None
     return str(key)
+
+
+def _check_folder(session: Session, settings: Settings, *, adopt: bool) -> None:
+    """Raise Conflict when the folder's datasets and jobs are of another database, unless they are adopted."""
+    found = set(Storage(settings.data_dir).list_folders())
+    if found and not adopt and garbage.known_folders(session).isdisjoint(found):
+        where = make_url(settings.database).render_as_string(hide_password=True)
+        raise Conflict(
+            f"{settings.data_dir} has data of another database: {where} knows none of its {len(found)} datasets and "
+            "jobs. Restore that database, choose another folder, or start with --adopt; the data is then kept unused."
+        )
+
+
+def _keep_old(path: Path) -> None:
+    """Keep a file with a key that is replaced."""
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.old"))
 
 
 def _write_private(path: Path, content: dict[str, str]) -> None:

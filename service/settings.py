@@ -1,18 +1,27 @@
 """Settings of the service, from the `TWOVIEWS_*` environment variables, validated at start."""
 
+import difflib
+import logging
+import os
+import sys
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "TWOVIEWS_"
+# Variables of this prefix that are no settings of the service: of the client, `twoviews up` and compose.
+_OTHERS = ("URL", "KEY", "HUNG_SECONDS", "PORT", "POSTGRES_PASSWORD", "TORCH_OPTIONS")
+_log = logging.getLogger(__name__)
 
 
 class Settings(BaseSettings):
     """Settings of every process of the service. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="TWOVIEWS_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     data_dir: Path = Field(
         Path("twoviews-data"),
@@ -100,6 +109,13 @@ class Settings(BaseSettings):
         200, ge=1, description="Requests of one key that wait for metrics at a time; beyond it the response is 429."
     )
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, url: str) -> str:
+        if url and not url.startswith(("sqlite:", "postgresql+psycopg:")):
+            raise ValueError("must begin with sqlite: or postgresql+psycopg:")
+        return url
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_networks(cls, networks: str) -> str:
@@ -118,3 +134,32 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'twoviews.db'}"
+
+
+def load_settings() -> Settings:
+    """Return the settings of the environment at the start of a process.
+
+    Logs a warning for each unknown variable. Exits with a sentence for each invalid one.
+    """
+    for name in os.environ:
+        _warn_if_unknown(name)
+    try:
+        return Settings()
+    except ValidationError as error:
+        sentences = (
+            f"{_to_variable(item['loc'])}{item['msg'].removeprefix('Value error, ')}." for item in error.errors()
+        )
+        sys.exit("\n".join(sentences))
+
+
+def _to_variable(location: tuple[int | str, ...]) -> str:
+    return f"{PREFIX}{str(location[0]).upper()}: " if location else ""
+
+
+def _warn_if_unknown(name: str) -> None:
+    short = name.removeprefix(PREFIX)
+    known = [field.upper() for field in Settings.model_fields]
+    if short == name or short in known or short in _OTHERS or short.startswith("TEST_"):
+        return
+    close = difflib.get_close_matches(short, known, n=1)
+    _log.warning("There is no setting %s%s", name, f"; did you mean {PREFIX}{close[0]}?" if close else ".")

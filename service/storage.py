@@ -82,6 +82,11 @@ class Storage:
         self._remove_empty_folders(before)
         return removed
 
+    def list_folders(self) -> Iterator[str]:
+        """Yield the relative folder of each dataset and job that has one."""
+        for pattern in ("datasets/*", "jobs/*"):
+            yield from map(self.relative, self.root.glob(pattern))
+
     def _candidates(self) -> Iterator[Path]:
         """Yield every path that may be unused: request bodies, uploads, and the folders of attempts."""
         yield from self.root.glob("tmp/*")

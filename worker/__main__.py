@@ -3,14 +3,14 @@
 import argparse
 
 from service.doorbell import QUEUES
-from service.settings import Settings
+from service.settings import load_settings
 from worker import app
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Run the jobs of one queue.")
     parser.add_argument("--queue", choices=QUEUES, default=QUEUES[0], help="train: runs and evaluations; data: uploads")
-    app.run(Settings(), parser.parse_args().queue)
+    app.run(load_settings(), parser.parse_args().queue)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from service import garbage, idempotency, leases, lifecycle, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
-from service.settings import Settings
+from service.settings import Settings, load_settings
 from service.storage import Storage
 
 _STOP_SECONDS = 10  # for a sweep in progress
@@ -123,7 +123,7 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Keeper(Settings()).run(stop)
+    Keeper(load_settings()).run(stop)
 
 
 if __name__ == "__main__":

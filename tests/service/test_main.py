@@ -57,6 +57,18 @@ def test_bootstrap_replaces_an_invalid_key(data, database):
             keys.authenticate(session, credentials(data)["key"])
 
 
+def test_data_of_another_database_is_not_adopted_unasked(data, database, capsys):
+    (data / "jobs" / "job_06h1t0z3vverpnyjwphwrdam67" / "a1").mkdir(parents=True)
+    (data / "credentials.json").write_text('{"key": "tv_of_the_other"}')
+    assert main(["bootstrap", "--url", "http://127.0.0.1:1"]) == 1
+    assert "knows none of its 1 datasets and jobs" in capsys.readouterr().err
+    assert credentials(data) == {"key": "tv_of_the_other"}
+    assert main(["bootstrap", "--url", "http://127.0.0.1:1", "--adopt"]) == 0
+    assert credentials(data)["url"] == "http://127.0.0.1:1"
+    assert json.loads((data / "credentials.json.old").read_text()) == {"key": "tv_of_the_other"}
+    assert main(["bootstrap", "--url", "http://127.0.0.1:2"]) == 0  # its key is valid from now on
+
+
 def test_created_key_authenticates_as_its_owner(data, database, capsys):
     assert main(["keys", "create", "acme", "--name", "laptop"]) == 0
     secret = capsys.readouterr().out.strip()

@@ -38,6 +38,7 @@ class Options:
     data_dir: Path
     host: str
     port: int
+    adopt: bool = False
 
     @property
     def logs(self) -> Path:
@@ -170,6 +171,7 @@ class LocalService:
     def _bootstrap(self) -> None:
         """Create or migrate the database, and create the first key. Raises TwoviewsError."""
         command = [sys.executable, "-m", "service", "bootstrap", "--url", self.url]
+        command += ["--adopt"] if self.options.adopt else []
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:
             tail = (done.stderr or done.stdout).strip().splitlines()[-10:]

@@ -23,7 +23,7 @@ import uvicorn
 
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import Error, InvalidRequest, NotFound, WrongKey
-from service.settings import Settings
+from service.settings import Settings, load_settings
 from service.storage import Storage
 from worker.encoder import socket
 from worker.encoder.batcher import Features
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Serve until SIGTERM, then answer the admitted requests and end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = Settings()
+    settings = load_settings()
     config = uvicorn.Config(
         Encoder(settings),
         loop="uvloop",

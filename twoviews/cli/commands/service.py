@@ -21,12 +21,15 @@ def up(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the API; 0 chooses a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Start with a new database although the folder has data of another one.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run the service on this machine until Ctrl-C. --json prints one line once it is ready."""
     require_embedded()
     folder = data or get_session(ctx).data or credentials.default_dir()
-    raise typer.Exit(local_service.serve(local_service.Options(folder.absolute(), host, port), json=json))
+    raise typer.Exit(local_service.serve(local_service.Options(folder.absolute(), host, port, adopt), json=json))
 
 
 def demo(
