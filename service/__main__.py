@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic.util import CommandError
 from sqlalchemy import make_url
@@ -118,7 +119,7 @@ def _open_database(settings: Settings) -> Iterator[Database]:
 def _open_scratch_database() -> Iterator[Database]:
     """Open a temporary SQLite database with the newest schema."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/scratch.db")
+        database = Database(f"sqlite:///{quote(folder)}/scratch.db")
         try:
             migrate.upgrade(database)
             yield database

@@ -15,6 +15,7 @@ HEALTHY_SECONDS = 60.0  # a child that ran so long restarts after the first paus
 MAX_LOG_BYTES = 20 * 2**20
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 15
+PYTHON = (sys.executable, "-P", "-m")  # -P: modules are not imported from the working directory
 
 
 class Child:
