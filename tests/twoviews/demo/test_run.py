@@ -28,6 +28,7 @@ class FinishedDemo:
     def __init__(self, folder, script):
         self.out, self.data, self.foreign = folder / "out", folder / "data", folder / "foreign.db"
         self.imported = shadows.fill(folder)
+        before = set(folder.iterdir())
         command = [sys.executable, "-P", "-m", "twoviews", "demo", "--epochs", "2", "--draws", "1"]
         command += ["--out", str(self.out), "--data-dir", str(self.data)]
         exported = {"TWOVIEWS_URL": script.url, "TWOVIEWS_KEY": "tv_exported", "TWOVIEWS_DATA_DIR": str(folder / "no")}
@@ -37,6 +38,7 @@ class FinishedDemo:
         with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
             self.pids = self._wait_for_service(process)
             self.output = process.communicate()[0]
+        self.left = sorted(path.name for path in set(folder.iterdir()) - before)
         self.exit_code, self.requests = process.returncode, script.requests
 
     def find_pids(self):
@@ -112,4 +114,4 @@ def test_it_uses_no_service_of_the_environment(demo):
     assert demo.requests == []
     assert not demo.foreign.exists()
     assert (demo.data / "twoviews.db").exists()
-    assert sorted(path.name for path in demo.data.parent.iterdir()) == ["data", "out"]
+    assert demo.left == ["data", "out"]
