@@ -45,8 +45,10 @@ def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progr
                 raise Corrupt(f"{path.name} has SHA-256 {digest.hexdigest()} instead of {sha256}.")
             file.flush()
             os.fsync(file.fileno())
+            file.close()  # Windows does not rename an open file
             os.replace(file.name, path)
         except BaseException:
+            file.close()
             os.unlink(file.name)
             raise
     return path

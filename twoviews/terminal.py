@@ -1,5 +1,6 @@
 """Terminal output: tables, progress bars and errors for users, JSON for programs."""
 
+import io
 import json
 import os
 import shutil
@@ -40,9 +41,16 @@ STYLES = {
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
 
+def replace_unencodable() -> None:
+    """Make stdout replace characters that its encoding does not have, as that of a pipe on Windows, instead of raising."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON: one line, or indented on a terminal."""
-    print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=False), flush=True)  # noqa: T201
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")  # not on Windows, for a pipe
+    print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=not is_unicode), flush=True)  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

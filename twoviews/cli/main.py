@@ -5,7 +5,6 @@ not exist; 4 the service cannot be reached, rejects the key, or has an internal 
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
 FAILED, INVALID, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
-BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports it
+BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE, which Windows does not have
 
 
 class ErrorHandlingGroup(TyperGroup):
@@ -69,6 +68,7 @@ def set_options(
         Path | None, typer.Option(help="Data folder of a local service, which has its URL and key.")
     ] = None,
 ) -> None:
+    terminal.replace_unencodable()
     ctx.obj = Session(url, key, data)
     ctx.call_on_close(ctx.obj.close)
 
