@@ -42,7 +42,7 @@ SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "li
 
 
 def replace_unencodable() -> None:
-    """Make stdout replace characters that its encoding does not have, as that of a pipe on Windows, instead of raising."""
+    """Make stdout replace the characters that its encoding does not have, such as that of a pipe on Windows."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
