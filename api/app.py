@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -40,7 +41,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     request_metrics = RequestMetrics()
     app = FastAPI(
         title="Twoviews",
-        version="0.1.0",
+        version=version("twoviews"),
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,

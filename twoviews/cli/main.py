@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twoviews import terminal
+from twoviews import __version__, terminal
 from twoviews.cli.commands import datasets, jobs, keys, models, service
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
@@ -54,9 +54,15 @@ app = typer.Typer(
     epilog="Exit codes: 0 success · 1 job or dataset failed · 2 invalid request · 3 not found · 4 service or key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and exit, if it is asked for."""
+    if asked:
+        terminal.out.print(f"twoviews {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -67,6 +73,9 @@ def set_options(
     data: Annotated[
         Path | None, typer.Option(help="Data folder of a local service, which has its URL and key.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
     terminal.replace_unencodable()
     ctx.obj = Session(url, key, data)

@@ -6,14 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import api.app
+import twoviews
+from service.settings import Settings
 from tests import servers
 from tests.twoviews.scripted import Response
 from twoviews.cli import run_config
 from twoviews.cli.main import app
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -160,6 +167,18 @@ def test_help_names_every_command_and_the_exit_codes():
     text = CliRunner().invoke(app, ["--help"]).stdout
     for word in ("up", "demo", "datasets", "jobs", "metrics", "embed", "models", "keys", "Exit codes"):
         assert word in text
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"twoviews {project['version']}\n"
+    assert twoviews.__version__ == project["version"] == api.app.create(Settings(data_dir=Path("unused"))).version
+
+
+def test_a_shell_completes_commands():
+    words = {"_TWOVIEWS_COMPLETE": "complete_bash", "COMP_WORDS": "twoviews jobs su", "COMP_CWORD": "2"}
+    done = CliRunner().invoke(app, [], prog_name="twoviews", env=words)
+    assert done.stdout.split() == ["submit"]
 
 
 def test_a_closed_stdout_exits_as_by_sigpipe_without_a_message(credentials):
