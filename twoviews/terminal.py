@@ -74,11 +74,18 @@ def print_fields(pairs: Mapping[str, object]) -> None:
     out.print(grid)
 
 
+def print_code(title: str, code: str) -> None:
+    """Print a title, and below it code that can be copied: its lines are neither indented nor wrapped."""
+    out.print(f"\n[dim]{escape(title)}[/]")
+    out.print(code.strip("\n"), markup=False, emoji=False, soft_wrap=True)
+
+
 def print_error(error: Exception) -> None:
     """Print an error as one red sentence, and below it each fault with its pointer."""
     faults = error.errors if isinstance(error, ApiError) else []
-    is_repeated = any(fault.get("detail", "") in str(error) for fault in faults)  # the sentence may quote the faults
-    err.print(f"[bold red]✗[/] [red]{escape(str(error))}[/]")
+    sentence = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) and error.filename else str(error)
+    is_repeated = any(fault.get("detail", "") in sentence for fault in faults)  # the sentence may quote the faults
+    err.print(f"[bold red]✗[/] [red]{escape(sentence)}[/]")
     if not is_repeated:
         for fault in faults:
             err.print(f"  [yellow]{escape(fault.get('pointer', ''))}[/]  {escape(fault.get('detail', ''))}")
