@@ -20,8 +20,8 @@ up: $(READY)  ## the whole service on this machine, data in ./twoviews-data
 test: $(READY)  ## all tests; no server needed
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: $(READY)  ## format, lint, types, architecture, documentation, migrations
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/pytest tests/test_architecture.py tests/test_docs.py && $(BIN)/python -m service check
+check: $(READY)  ## format, lint, types, architecture, documentation, a generated client, migrations
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/pytest tests/test_architecture.py tests/test_docs.py tests/test_openapi.py && $(BIN)/python -m service check
 
 bench: $(READY)  ## the benchmarks of benchmarks/README.md that need no dataset
 	@for name in views metrics api embed first_metric; do echo "== $$name" && $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
 
-from api import problems, schemas
+from api import openapi, problems
 from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
-from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
+from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -26,6 +26,7 @@ ROUTERS: Sequence[APIRouter] = (
     keys.router,
     catalog.router,
     health.router,
+    docs.router,
 )
 DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, submit a job, follow its metrics,
 evaluate the encoder with a few labels, and embed images.
@@ -40,11 +41,13 @@ def create(settings: Settings | None = None) -> FastAPI:
     request_metrics = RequestMetrics()
     app = FastAPI(
         title="Twoviews",
-        version="0.1.0",
+        version=version("twoviews"),
         description=DESCRIPTION,
         lifespan=_lifespan,
         redirect_slashes=False,
-        responses=_document_problems(),
+        responses=openapi.RESPONSES,
+        docs_url=None,  # api.routes.docs
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.request_metrics = request_metrics
@@ -58,6 +61,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
+    openapi.install(app)
     app.add_middleware(RequestMiddleware, metrics=request_metrics)
     return app
 
@@ -67,8 +71,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.doorbell.close()
     app.state.database.close()
-
-
-def _document_problems() -> dict[int | str, dict[str, Any]]:
-    content = {problems.MEDIA_TYPE: {"schema": schemas.Problem.model_json_schema()}}
-    return {"4XX": {"description": "The request is refused.", "content": content}}

@@ -137,7 +137,7 @@ class JobUrls(_ResponseBody):
     cancel: str
 
 
-class Supervised(_ResponseBody):
+class SupervisedBaseline(_ResponseBody):
     """A `supervised` run, as a baseline for an accuracy."""
 
     job: str
@@ -165,7 +165,7 @@ class Job(_ResponseBody):
     resolved: dict[str, Any] | None = Field(description="The config with every `auto` resolved.")
     progress: Progress | None
     summary: dict[str, Any] | None
-    supervised: list[Supervised] = Field(
+    supervised: list[SupervisedBaseline] = Field(
         description="For linear_eval, knn_eval, finetune and distill: the newest `supervised` run on the dataset for"
         " each number of labels. Only in `GET /jobs/{job_id}`."
     )

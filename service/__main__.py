@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from alembic.util import CommandError
 from sqlalchemy import make_url
@@ -124,7 +125,7 @@ def _open_database(settings: Settings) -> Iterator[Database]:
 def _open_scratch_database() -> Iterator[Database]:
     """Open a temporary SQLite database with the newest schema."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{folder}/scratch.db")
+        database = Database(f"sqlite:///{quote(folder)}/scratch.db")
         try:
             migrate.upgrade(database)
             yield database

@@ -8,6 +8,7 @@ from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -133,7 +134,7 @@ class Settings(BaseSettings):
     @cached_property
     def database(self) -> str:
         """The database's SQLAlchemy URL."""
-        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'twoviews.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'twoviews.db'))}"
 
 
 def load_settings() -> Settings:

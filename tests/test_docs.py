@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -83,8 +84,13 @@ def test_commands_exist(block):
         elif words[0] == "export":
             name = words[1].partition("=")[0].removeprefix("TWOVIEWS_").lower()
             assert name in Settings.model_fields or name in CLIENT_VARIABLES
+        elif words[:2] == ["pip", "install"]:
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+            name, _, extras = words[2].removesuffix("]").partition("[")
+            assert name == project["name"]
+            assert set(filter(None, extras.split(","))) <= project["optional-dependencies"].keys()
         else:
-            assert words[:2] in (["docker", "compose"], ["git", "clone"], ["pip", "install"]), words
+            assert words[:2] in (["docker", "compose"], ["git", "clone"]), words
 
 
 def check_curl(words):

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from ssl_core.models import resnet
+from tests import shadows
 from tests.processes import soon
 from twoviews import Client, JobFailed, TwoviewsError
 from twoviews.cli import main
@@ -59,11 +60,11 @@ def environment(pid):
 
 
 @contextmanager
-def up(data, stop=signal.SIGTERM, **settings):
-    command = [sys.executable, "-m", "twoviews", "up", "--data", str(data), "--port", "0", "--json"]
+def up(data, cwd, stop=signal.SIGTERM, **settings):
+    command = [sys.executable, "-P", "-m", "twoviews", "up", "--data", str(data), "--port", "0", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TWOVIEWS_RING_SECONDS": "0.5", "TWOVIEWS_GRACE_SECONDS": "10"}
     environment |= {f"TWOVIEWS_{name.upper()}": value for name, value in settings.items()}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
             assert line, "\n".join(log.read_text()[-2000:] for log in (data / "logs").glob("*.log"))
@@ -86,8 +87,10 @@ def digits(tmp_path_factory):
 
 
 def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp_path):
-    data = tmp_path / "data"
-    with up(data) as service, service.client() as client:
+    cwd = tmp_path / "eigene Module"
+    data = cwd / "Daten für %41?"
+    imported = shadows.fill(cwd)
+    with up(data, cwd) as service, service.client() as client:
         assert (data / "credentials.json").stat().st_mode & 0o777 == 0o600
         dataset = client.datasets.wait(client.datasets.upload(digits, name="digits"), timeout_seconds=60)
         assert {name: part["images"] for name, part in dataset.report["splits"].items() if part["images"]} == {
@@ -156,7 +159,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
     assert service.process.returncode == 0
     assert all(gone(pid) for pid in family)
 
-    with up(data, stop=signal.SIGKILL, hung_seconds="8") as service, service.client() as client:
+    with up(data, cwd, stop=signal.SIGKILL, hung_seconds="8") as service, service.client() as client:
         assert [item.id for item in client.datasets.list()] == [dataset.id]
         assert client.jobs.get(run).status == "succeeded"
         assert list(client.embed(run, images[:1])[0]) == pytest.approx(list(rows[0]), abs=1e-4)
@@ -174,6 +177,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
     while not all(gone(pid) for pid in family):
         assert time.monotonic() < deadline, "killing `up` left children behind"
         time.sleep(0.05)
+    assert not imported.exists(), f"imported from the working directory: {imported.read_text()}"
 
 
 def embeds(client, model, images):

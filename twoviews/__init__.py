@@ -1,5 +1,7 @@
 """Twoviews: the Python client of the service, and the `twoviews` command-line interface."""
 
+from importlib.metadata import version
+
 from twoviews.client import Client
 from twoviews.errors import (
     ApiError,
@@ -31,4 +33,6 @@ __all__ = [
     "TwoviewsError",
     "Update",
     "WaitTimeout",
+    "__version__",
 ]
+__version__ = version("twoviews")

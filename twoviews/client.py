@@ -254,7 +254,7 @@ class Models:
         Returns the job that makes a model of them; `client.jobs.wait` waits for it. `config` sets what the weights do
         not contain: `backbone`, `stem`, `image_size`, `mean`, `std`. `progress(sent, total)` gets numbers of bytes.
         """
-        source = Path(path)
+        source = upload.require_file(Path(path))
         fields = {"name": name or source.name, "config": json.dumps(dict(config or {}))}
         with upload.ProgressReader(source, progress) as file:
             parts = {"file": (source.name, file, "application/octet-stream")}
@@ -273,10 +273,11 @@ class Models:
     ) -> Path:
         """Save `weights`, `heads`, `card` or `readme` as `target`, or in the folder `target`; return the path.
 
-        The file is written atomically. Raises Corrupt when weights do not have the model's SHA-256.
+        Missing folders are created; to be one of them, `target` ends with a slash. The file is written atomically.
+        Raises Corrupt when weights do not have the model's SHA-256.
         """
         found = self.get(model)
-        path = download.target_path(Path(target), found.id, file)
+        path = download.target_path(target, found.id, file)
         with self._transport.stream(f"/models/{found.id}/download", file=file) as answer:
             return download.save(answer, path, found.sha256 if file == "weights" else None, progress)
 

@@ -46,7 +46,7 @@ def default_dir() -> Path:
 
 def _read(path: Path) -> Credentials | None:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return Credentials(content["url"].rstrip("/"), content["key"])
     except FileNotFoundError:
         return None

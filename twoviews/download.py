@@ -18,9 +18,15 @@ FILE_NAMES = {
 }
 
 
-def target_path(target: Path, model_id: str, file: str) -> Path:
-    """Return `target`, or `<model_id>.<file name>` in it when it is a folder."""
-    return target / f"{model_id}.{FILE_NAMES.get(file, file)}" if target.is_dir() else target
+def target_path(target: str | Path, model_id: str, file: str) -> Path:
+    """Return `target`, or `<model_id>.<file name>` in it when it is a folder, and create the folder of that file.
+
+    A folder that does not exist yet is a string that ends with a slash.
+    """
+    is_folder = Path(target).is_dir() or str(target).endswith(("/", os.sep))
+    path = Path(target, f"{model_id}.{FILE_NAMES.get(file, file)}") if is_folder else Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def check_file_name(name: str) -> str:
@@ -45,8 +51,10 @@ def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progr
                 raise Corrupt(f"{path.name} has SHA-256 {digest.hexdigest()} instead of {sha256}.")
             file.flush()
             os.fsync(file.fileno())
+            file.close()  # Windows does not rename an open file
             os.replace(file.name, path)
         except BaseException:
+            file.close()
             os.unlink(file.name)
             raise
     return path

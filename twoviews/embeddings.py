@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Row = array[float]  # subscriptable at run time since Python 3.12
 else:
     Row = array
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 def embed(transport: Transport, model: str, images: Iterable[Image], layer: str, batch: int) -> Iterator[Row]:
@@ -29,6 +32,25 @@ def embed(transport: Transport, model: str, images: Iterable[Image], layer: str,
         answer = transport.send("POST", "/embed", data=fields, files=parts).json()
         for item in sorted(answer["data"], key=lambda item: int(item["index"])):
             yield _decode_row(item["embedding"])
+
+
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Return the files, and in place of each folder its images at any depth, sorted and without hidden ones.
+
+    The images of a folder are its files with a suffix of `SUFFIXES`. Raises FileNotFoundError.
+    """
+    found: list[Path] = []
+    for path in paths:
+        images = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _is_image(file, path))
+        if not images:
+            raise FileNotFoundError(f"There are no images in {path}." if path.is_dir() else f"There is no file {path}.")
+        found += images
+    return found
+
+
+def _is_image(file: Path, folder: Path) -> bool:
+    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in SUFFIXES and file.is_file() and not is_hidden
 
 
 def _read_image(image: Image) -> bytes:

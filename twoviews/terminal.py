@@ -1,5 +1,6 @@
 """Terminal output: tables, progress bars and errors for users, JSON for programs."""
 
+import io
 import json
 import os
 import shutil
@@ -40,9 +41,16 @@ STYLES = {
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
 
+def replace_unencodable() -> None:
+    """Make stdout replace the characters that its encoding does not have, such as that of a pipe on Windows."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON: one line, or indented on a terminal."""
-    print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=False), flush=True)  # noqa: T201
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")  # not on Windows, for a pipe
+    print(json.dumps(value, indent=2 if out.is_terminal else None, ensure_ascii=not is_unicode), flush=True)  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
@@ -66,11 +74,18 @@ def print_fields(pairs: Mapping[str, object]) -> None:
     out.print(grid)
 
 
+def print_code(title: str, code: str) -> None:
+    """Print a title, and below it code that can be copied: its lines are neither indented nor wrapped."""
+    out.print(f"\n[dim]{escape(title)}[/]")
+    out.print(code.strip("\n"), markup=False, emoji=False, soft_wrap=True)
+
+
 def print_error(error: Exception) -> None:
     """Print an error as one red sentence, and below it each fault with its pointer."""
     faults = error.errors if isinstance(error, ApiError) else []
-    is_repeated = any(fault.get("detail", "") in str(error) for fault in faults)  # the sentence may quote the faults
-    err.print(f"[bold red]✗[/] [red]{escape(str(error))}[/]")
+    sentence = f"{error.filename}: {error.strerror}." if isinstance(error, OSError) and error.filename else str(error)
+    is_repeated = any(fault.get("detail", "") in sentence for fault in faults)  # the sentence may quote the faults
+    err.print(f"[bold red]✗[/] [red]{escape(sentence)}[/]")
     if not is_repeated:
         for fault in faults:
             err.print(f"  [yellow]{escape(fault.get('pointer', ''))}[/]  {escape(fault.get('detail', ''))}")

@@ -24,6 +24,15 @@ class ProgressReader(io.BufferedReader):
         return data
 
 
+def require_file(path: Path) -> Path:
+    """Return the path of a file. Raises FileNotFoundError and IsADirectoryError."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a file.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
+    return path
+
+
 @contextmanager
 def pack(path: Path) -> Iterator[Path]:
     """Yield the file, or a temporary tar of the folder. Raises FileNotFoundError."""

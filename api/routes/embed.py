@@ -33,14 +33,16 @@ async def _with_encoder(app: FastAPI) -> AsyncIterator[None]:
 router = APIRouter(lifespan=_with_encoder, tags=["embed"])
 
 
-_SCHEMA = EmbedRequest.model_json_schema()
-_BODY = {
-    "required": True,
-    "content": {"multipart/form-data": {"schema": _SCHEMA}, "application/json": {"schema": _SCHEMA}},
-}
+def _describe_body() -> dict[str, Any]:
+    """Return the body's schemas, whose titles differ: generated clients name a class after each."""
+    form, order = EmbedRequest.model_json_schema(), EmbedRequest.model_json_schema()
+    form["title"] = "EmbedForm"
+    order["properties"]["images"]["items"] = {"type": "string", "contentEncoding": "base64"}
+    content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": order}}
+    return {"required": True, "content": content}
 
 
-@router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _BODY})
+@router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _describe_body()})
 async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) -> Response:
     """Return the feature vector of each image, by one of your models."""
     state = request.app.state

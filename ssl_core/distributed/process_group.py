@@ -32,6 +32,8 @@ def launch(devices: int, device: str) -> None:
     if devices == 1 or is_launched() or devices > count_devices(device):
         return
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    if sys.flags.safe_path:  # as of this process; torchrun's processes inherit it as a variable only
+        os.environ["PYTHONSAFEPATH"] = "1"
     os.execv(sys.executable, [*torchrun, "-m", "ssl_core", *sys.argv[1:]])
 
 

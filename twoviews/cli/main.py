@@ -5,7 +5,6 @@ not exist; 4 the service cannot be reached, rejects the key, or has an internal 
 """
 
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from twoviews import terminal
+from twoviews import __version__, terminal
 from twoviews.cli.commands import datasets, jobs, keys, models, service
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
 FAILED, INVALID, NOT_FOUND, UNAVAILABLE = 1, 2, 3, 4
-BROKEN_PIPE = 128 + signal.SIGPIPE  # as a shell reports it
+BROKEN_PIPE = 128 + 13  # as a shell reports SIGPIPE, which Windows does not have
 
 
 class ErrorHandlingGroup(TyperGroup):
@@ -55,9 +54,15 @@ app = typer.Typer(
     epilog="Exit codes: 0 success · 1 job or dataset failed · 2 invalid request · 3 not found · 4 service or key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def print_version(asked: bool) -> None:
+    """Print the version and exit, if it is asked for."""
+    if asked:
+        terminal.out.print(f"twoviews {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -68,7 +73,11 @@ def set_options(
     data: Annotated[
         Path | None, typer.Option(help="Data folder of a local service, which has its URL and key.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
 ) -> None:
+    terminal.replace_unencodable()
     ctx.obj = Session(url, key, data)
     ctx.call_on_close(ctx.obj.close)
 

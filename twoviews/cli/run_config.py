@@ -51,7 +51,7 @@ def _find_recipe(name: str, recipes: Recipes) -> dict[str, Any]:
 
 
 def _read_config(text: str) -> dict[str, Any]:
-    source = text if text.lstrip().startswith("{") else Path(text).read_text()
+    source = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
     try:
         config = json.loads(source)
     except ValueError as error:

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from twoviews.client import Client, require_success
 from twoviews.demo import figures
 from twoviews.demo.digits import TRAIN_IMAGES, Digits, png
 from twoviews.errors import TwoviewsError
+from twoviews.local.processes import PYTHON
 from twoviews.values import Dataset, Job
 
 RECIPES = {"SimCLR": "simclr-digits", "SimSiam": "simsiam-digits"}
@@ -67,7 +67,7 @@ def running_service(data_dir: Path) -> Iterator[str]:
 
     TWOVIEWS_* variables are not passed on: they configure another service, with its own database, broker and key.
     """
-    command = [sys.executable, "-m", "twoviews", "up", "--data", str(data_dir), "--port", "0", "--json"]
+    command = [*PYTHON, "twoviews", "up", "--data", str(data_dir), "--port", "0", "--json"]
     # On 8×8 images several threads are slower than one, more so on a busy machine.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TWOVIEWS_")}
     environment |= {"OMP_NUM_THREADS": "1"}

@@ -10,11 +10,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from twoviews.local.guard import Guard
+
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0  # a child that ran so long restarts after the first pause
 MAX_LOG_BYTES = 20 * 2**20
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 15
+_guard = Guard()
+PYTHON = (sys.executable, "-P", "-m")  # -P: modules are not imported from the working directory
 
 
 class Child:
@@ -41,6 +45,8 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_make_preexec(os.getpid()),
             )
+        if sys.platform != "linux":
+            _guard.add(self._process.pid)
         self._started = time.monotonic()
 
     @property
@@ -76,10 +82,13 @@ class Child:
 
     def kill(self) -> None:
         """Kill its process group and reap it."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is None:
+            return
+        if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        _guard.discard(self._process.pid)
 
     def log_line(self, sentence: str) -> None:
         """Write a line of the parent to its log."""
@@ -105,7 +114,7 @@ def stop(children: Iterable[Child], grace_seconds: float, is_urgent: Callable[[]
 
 
 def _make_preexec(parent: int) -> Callable[[], None] | None:
-    """Return a function for the child to call before exec: it is killed when `parent` ends."""
+    """Return a function for the child to call before exec: it is killed when `parent` ends. Linux; else see Guard."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from rich.markup import escape
@@ -21,7 +21,7 @@ from twoviews import terminal
 from twoviews.credentials import FILE_NAME
 from twoviews.errors import TwoviewsError
 from twoviews.local import addresses, valkey
-from twoviews.local.processes import Child, stop
+from twoviews.local.processes import PYTHON, Child, stop
 from twoviews.local.watchdog import BeatFile, Watchdog
 
 START_SECONDS = 120.0
@@ -102,14 +102,13 @@ class LocalService:
         self._broker_socket = addresses.socket_path(options.data_dir / "valkey" / "valkey.sock")
         self._encoder = addresses.encoder_settings(options.data_dir)
         environment = dict(os.environ) | self._settings() | self._encoder
-        python = [sys.executable, "-m"]
         commands = {
             "valkey": valkey.command(options.data_dir / "valkey", self._broker_socket),
-            "api": [*python, "api", "--host", options.host, "--port", str(port)],
-            "keeper": [*python, "worker.keeper"],
-            "worker-data": [*python, "worker", "--queue", "data"],
-            "worker-train": [*python, "worker", "--queue", "train"],
-            "encoder": [*python, "worker.encoder"],
+            "api": [*PYTHON, "api", "--host", options.host, "--port", str(port)],
+            "keeper": [*PYTHON, "worker.keeper"],
+            "worker-data": [*PYTHON, "worker", "--queue", "data"],
+            "worker-train": [*PYTHON, "worker", "--queue", "train"],
+            "encoder": [*PYTHON, "worker.encoder"],
         }
         self._environment = environment
         beat_file = options.data_dir / "keeper.beat"
@@ -164,13 +163,13 @@ class LocalService:
     def _settings(self) -> dict[str, str]:
         return {
             "TWOVIEWS_DATA_DIR": str(self.options.data_dir),
-            "TWOVIEWS_BROKER_URL": f"redis+socket://{self._broker_socket}",
+            "TWOVIEWS_BROKER_URL": f"redis+socket://{quote(str(self._broker_socket))}",
             "PYTHONUNBUFFERED": "1",
         }
 
     def _bootstrap(self) -> None:
         """Create or migrate the database, and create the first key. Raises TwoviewsError."""
-        command = [sys.executable, "-m", "service", "bootstrap", "--url", self.url]
+        command = [*PYTHON, "service", "bootstrap", "--url", self.url]
         command += ["--adopt"] if self.options.adopt else []
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
         if done.returncode:

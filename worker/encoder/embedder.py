@@ -18,6 +18,7 @@ from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.decode import BadImage, decode
+from ssl_core.device import count_processors
 from ssl_core.errors import BadModel, Fault
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
@@ -54,7 +55,7 @@ class Embedder:
     """Belongs to one event loop. Decoding, loading and forward passes run in their own thread pools."""
 
     def __init__(self, settings: Settings) -> None:
-        threads = ThreadCounts.of(len(os.sched_getaffinity(0)))
+        threads = ThreadCounts.of(count_processors())
         self._settings = settings
         self._storage = Storage(settings.data_dir)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -14,6 +14,7 @@ from ssl_core.events import Log
 from worker.trainer.event_writer import EventWriter
 
 _CHUNK_BYTES = 16 * 2**20
+_PYTHON = (sys.executable, "-P", "-m")  # -P: modules are not imported from the working directory
 
 
 def output_folder(claim: Claim, storage: Storage) -> Path:
@@ -30,12 +31,12 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
     out.mkdir(parents=True, exist_ok=True)
     if claim.upload is not None:
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
-        return [sys.executable, "-m", *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
+        return [*_PYTHON, *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
     config = out / "config.json"
     config.write_text(json.dumps(claim.config, indent=2, allow_nan=False))
-    trainer = settings.trainer_command or [sys.executable, "-m", "ssl_core", "run"]
+    trainer = settings.trainer_command or [*_PYTHON, "ssl_core", "run"]
     command = [*trainer, str(config), "--data", str(storage.absolute(claim.dataset_path)), "--out", str(out)]
     provenance = out / "provenance.json"
     provenance.write_text(json.dumps(claim.provenance, allow_nan=False))

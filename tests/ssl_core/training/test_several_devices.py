@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from ssl_core.distributed import process_group
 from ssl_core.errors import ConfigUnfit
 from ssl_core.events import Checkpoint, Log, Metrics, Resolved, Result, Stopped, from_line
+from tests import shadows
 from tests.ssl_core.digits import TINY, pack_digits
 
 # Plain SGD in fp32: rounding, which differs with the number of processes, does not grow.
@@ -30,15 +31,19 @@ CONFIG = TINY | {
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    return pack_digits(tmp_path_factory.mktemp("digits"))
+    folder = tmp_path_factory.mktemp("digits")
+    imported = shadows.fill(folder / "shadows")
+    yield pack_digits(folder)
+    assert not imported.exists(), f"imported from the working directory: {imported.read_text()}"
 
 
 def start(folder: Path, digits: Path, **fields):
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(CONFIG | fields))
-    command = [sys.executable, "-m", "ssl_core", "run", folder / "config.json", "--data", digits, "--out", folder]
+    command = [sys.executable, "-P", "-m", "ssl_core", "run", folder / "config.json", "--data", digits, "--out", folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, "--events"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*command, "--events"], **pipes, env=environment, cwd=digits / "shadows")
 
 
 def done(folder, digits, **fields):

@@ -6,14 +6,21 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import api.app
+import twoviews
+from service.settings import Settings
 from tests import servers
 from tests.twoviews.scripted import Response
 from twoviews.cli import run_config
 from twoviews.cli.main import app
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -66,6 +73,11 @@ def test_a_key_is_made_listed_and_revoked(run):
     [
         (("jobs", "show", "job_missing"), 3, "no such job"),
         (("datasets", "add", "nothing.zip"), 3, "no file or folder"),
+        (("models", "import", "nothing.pth"), 3, "There is no file nothing.pth."),
+        (("models", "import", "/"), 2, "/ is a folder"),
+        (("models", "download", "mdl_missing", "nowhere/"), 3, "no such model"),
+        (("embed", "mdl_x", "nothing.png"), 3, "There is no file nothing.png."),
+        (("jobs", "submit", "pretrain", "ds_x", "--config", "nothing.json"), 3, "nothing.json: No such file"),
         (("jobs", "submit", "pretrain", "ds_x", "--set", "nonsense"), 2, "path=value"),
         (("jobs", "submit", "pretrain", "ds_x", "--recipe", "none-such"), 2, "simclr-digits"),
         (("jobs", "submit", "pretrain", "ds_x", "--config", "{broken"), 2, "not JSON"),
@@ -132,6 +144,42 @@ def test_the_artifacts_of_a_job_are_listed_and_downloaded(run_scripted, script, 
     assert "has no artifacts" in run_scripted("jobs", "artifacts", "job_1").stdout
 
 
+def test_a_download_creates_the_folders_that_it_names(run_scripted, script, tmp_path):
+    weights = b"weights"
+    model = {"id": "mdl_1", "sha256": hashlib.sha256(weights).hexdigest()}
+    for target, name in (("new/folder/", "new/folder/mdl_1.weights.safetensors"), ("other/w.pt", "other/w.pt")):
+        script.responses = [Response(body=model), Response(body=weights)]
+        done = run_scripted("models", "download", "job_1", f"{tmp_path}/{target}", "--json")
+        assert json.loads(done.stdout)["path"] == str(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == weights
+
+
+def test_the_images_of_a_folder_are_embedded_in_order(run_scripted, script, tmp_path):
+    for name in ("b.png", "a/c.JPG", "a/notes.txt", ".hidden/d.png", "alone"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    rows = [{"index": index, "embedding": "AACAPw=="} for index in range(3)]
+    script.responses = [Response(body={"data": rows})]
+    done = run_scripted("embed", "mdl_1", str(tmp_path), str(tmp_path / "alone"), "--json")
+    expected = [{"image": str(tmp_path / name), "embedding": [1.0]} for name in ("a/c.JPG", "b.png", "alone")]
+    assert json.loads(done.stdout) == expected
+    (tmp_path / "empty").mkdir()
+    empty = run_scripted("embed", "mdl_1", str(tmp_path / "empty"))
+    assert (empty.exit_code, "There are no images in" in empty.stderr) == (3, True)
+
+
+def test_code_in_a_summary_is_shown_in_lines_that_can_be_copied(run_scripted, script):
+    code = {"torchvision": f"import torch\nnetwork = load('{'x' * 100}')  # [dim]\n", "timm": "import timm\n"}
+    job = {"id": "job_1", "kind": "export", "status": "succeeded", "summary": {"images": 4, "load": code}}
+    script.responses = [Response(body=job)]
+    shown = run_scripted("jobs", "show", "job_1").stdout
+    fields, *_ = shown.split("\n\n")
+    assert "images" in fields
+    assert "import" not in fields
+    for title, text in code.items():
+        assert f"\nload {title}\n{text}" in shown
+
+
 def test_submit_merges_recipe_config_and_settings(run_scripted, script):
     recipes = [{"name": "small", "config": {"method": {"name": "simclr", "temperature": 0.5}, "epochs": 10}}]
     script.responses = [Response(body={"data": recipes, "has_more": False, "next": None})]
@@ -160,6 +208,18 @@ def test_help_names_every_command_and_the_exit_codes():
     text = CliRunner().invoke(app, ["--help"]).stdout
     for word in ("up", "demo", "datasets", "jobs", "metrics", "embed", "models", "keys", "Exit codes"):
         assert word in text
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"twoviews {project['version']}\n"
+    assert twoviews.__version__ == project["version"] == api.app.create(Settings(data_dir=Path("unused"))).version
+
+
+def test_a_shell_completes_commands():
+    words = {"_TWOVIEWS_COMPLETE": "complete_bash", "COMP_WORDS": "twoviews jobs su", "COMP_CWORD": "2"}
+    done = CliRunner().invoke(app, [], prog_name="twoviews", env=words)
+    assert done.stdout.split() == ["submit"]
 
 
 def test_a_closed_stdout_exits_as_by_sigpipe_without_a_message(credentials):

