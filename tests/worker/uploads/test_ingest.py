@@ -177,9 +177,10 @@ def test_an_internal_error_is_retried(tmp_path, monkeypatch, capsys):
 
 def test_the_folder_holds_nothing_but_the_dataset(tmp_path):
     ingest_last(tmp_path, sample_archives.make_zip(SMALL))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"images.arrow", "pixels.npy", "dataset.json"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"images.arrow", "pixels.npy", "blocks.sha256", "dataset.json"}
     ingest_last(tmp_path, sample_archives.make_zip({}))
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
