@@ -1,5 +1,6 @@
 """The API as a process: start, streaming uploads, protocol limits, SIGKILL."""
 
+import hashlib
 import random
 import shutil
 import socket
@@ -18,6 +19,7 @@ from service.db.models import Dataset, Job, JobEvent
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
+from ssl_core import events
 from tests.api.live import serving
 from tests.api.responses import check_problem
 from tests.processes import soon
@@ -88,6 +90,31 @@ def test_large_upload_is_streamed_to_disk(shared):
     assert stored.stat().st_size == 128 << 20
     stored.unlink()
     assert server.peak_bytes - before < 32 << 20
+
+
+def test_a_damaged_large_file_is_cut_off_and_then_refused(shared):
+    data = random.Random(1).randbytes(3 << 20)
+    artifact = events.Artifact(
+        "a.bin", "a.bin", "application/octet-stream", hashlib.sha256(data).hexdigest(), len(data)
+    )
+    database = Database(f"sqlite:///{shared.storage.root / 'twoviews.db'}")
+    with database.writing() as session:
+        tenant = keys.get_or_create_tenant(session, "acme").id
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    given.record_events(database, given.claim_job(database), artifact)
+    database.close()
+    folder, place = shared.storage.attempt_dir(job, 1), f"/jobs/{job}/artifacts/a.bin"
+    folder.mkdir(parents=True)
+    (folder / "a.bin").write_bytes(data)
+    assert shared.client.get(place).content == data
+    assert shared.client.get(place, headers={"Range": "bytes=5-9"}).content == data[5:10]
+    (folder / "a.bin").write_bytes(b"!" + data[1:])
+    with pytest.raises(httpx.RemoteProtocolError):
+        shared.client.get(place)
+    for headers in ({}, {"Range": "bytes=5-9"}):
+        check_problem(shared.client.get(place, headers=headers), 409, "corrupt")
+    (folder / "a.bin").write_bytes(data)
+    assert shared.client.get(place).content == data
 
 
 def test_long_poll_is_503_at_shutdown(server, database, tenant):
