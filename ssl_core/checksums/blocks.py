@@ -72,17 +72,18 @@ def write_digests(directory: Path, writers: Mapping[str, BlockWriter]) -> dict[s
     }
 
 
-def open_files(directory: Path, record: Mapping[str, Any]) -> dict[str, "CheckedFile"]:
-    """Return the files of a record, by name. Raises OSError, and Corrupt for digests or a size other than recorded."""
+def open_file(directory: Path, record: Mapping[str, Any], name: str) -> "CheckedFile":
+    """Return a file of a record. Raises OSError, and Corrupt for digests or a size other than recorded."""
     digests = (directory / record["file"]).read_bytes()
     if hashlib.sha256(digests).hexdigest() != record["sha256"]:
         raise Corrupt(record["file"])
-    files, start = {}, 0
-    for name, size in record["sizes"].items():
+    start = 0
+    for other, size in record["sizes"].items():
         end = start + _DIGEST_BYTES * -(-size // record["block_bytes"])
-        files[name] = CheckedFile(directory / name, digests[start:end], size, record["block_bytes"])
+        if other == name:
+            break
         start = end
-    return files
+    return CheckedFile(directory / name, digests[start:end], record["sizes"][name], record["block_bytes"])
 
 
 class CheckedFile:

@@ -44,7 +44,8 @@ class Dataset:
         Raises OSError or ValueError when it holds no packed dataset, and Corrupt.
         """
         report = document.read(directory / "dataset.json")
-        files = blocks.open_files(directory, report["blocks"]) if "blocks" in report else {}
+        record = report.get("blocks")
+        files = {name: blocks.open_file(directory, record, name) for name in record["sizes"]} if record else {}
         table, encoded = encoded_images.open_table(directory / "images.arrow", files.get("images.arrow"))
         array = report.get("pixels")
         if array and (pixels_file := files.get(array["file"])) is not None:
