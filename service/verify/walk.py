@@ -9,6 +9,7 @@ from pathlib import Path
 from service.db.session import Database
 from service.storage import Storage
 from service.verify import checks, state
+from service.verify.checks import Checked, Step
 from service.verify.inventory import Item, list_items
 from service.verify.state import State
 
@@ -39,32 +40,38 @@ class Walk:
         self._saved_at = time.monotonic()
 
     def __iter__(self) -> Iterator[Progress]:
-        """Yield the progress after each item."""
+        """Yield the progress after each part of a file that was read."""
         with self._database.reading() as session:
             left = [item for item in list_items(session) if item.key > tuple(self.state.after)]
         total = self.state.items + len(left)
         for item in left:
-            self._check(item)
+            for step in self._check(item):
+                self._add(item, step)
+                yield Progress(self.state.items, total, self.state.bytes_read, len(self.state.damaged))
+            self.state.items += 1
+            self.state.after = list(item.key)
             if time.monotonic() - self._saved_at >= SAVE_SECONDS:
                 self._save()
-            now = self.state
-            yield Progress(now.items, total, now.bytes_read, len(now.damaged))
         self._drop_removed()
         with suppress(OSError):
             state.remove(self._root)
 
-    def _check(self, item: Item) -> None:
+    def _check(self, item: Item) -> Iterator[Step]:
         try:
-            outcomes = list(checks.check_item(item, self._storage.absolute(item.path), self._advance))
-        except ValueError:  # a path that leads out of the storage
-            outcomes = [("", "unreadable")]
-        for name, outcome in outcomes:
-            if outcome == "unchecked":
+            path = self._storage.absolute(item.path)
+        except ValueError:  # it leads out of the storage
+            yield Checked("", "unreadable")
+            return
+        yield from checks.check_item(item, path)
+
+    def _add(self, item: Item, step: Step) -> None:
+        match step:
+            case int():
+                self.state.bytes_read += step
+            case Checked(outcome="unchecked"):
                 self.state.unchecked += 1
-            elif outcome != "sound":
+            case Checked(name, "corrupt" | "missing" | "unreadable" as outcome):
                 self.state.damaged.append([*item.key, name, outcome])
-        self.state.items += 1
-        self.state.after = list(item.key)
 
     def _drop_removed(self) -> None:
         """Forget what was found of items that the database has ceased to name, such as a deleted dataset."""
@@ -72,9 +79,6 @@ class Walk:
             with self._database.reading() as session:
                 named = {item.key for item in list_items(session)}
             self.state.damaged = [entry for entry in self.state.damaged if (entry[0], entry[1]) in named]
-
-    def _advance(self, count: int) -> None:
-        self.state.bytes_read += count
 
     def _save(self) -> None:
         """Save the state, unless the storage is full or read-only: then a kill restarts the verification."""
