@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import func, select
 
 from service import jobs, keys
-from service.db.models import Dataset, Job, JobEvent
+from service.db import ids
+from service.db.models import Artifact, Dataset, Job, JobEvent
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
-from ssl_core import events
 from tests.api.live import serving
 from tests.api.responses import check_problem
 from tests.processes import soon
@@ -93,18 +93,19 @@ def test_large_upload_is_streamed_to_disk(shared):
 
 
 def test_a_damaged_large_file_is_cut_off_and_then_refused(shared):
-    data = random.Random(1).randbytes(3 << 20)
-    artifact = events.Artifact(
-        "a.bin", "a.bin", "application/octet-stream", hashlib.sha256(data).hexdigest(), len(data)
-    )
+    data, job = random.Random(1).randbytes(3 << 20), ids.new("job")
+    folder, place = shared.storage.attempt_dir(job, 1), f"/jobs/{job}/artifacts/a.bin"
+    folder.mkdir(parents=True)
     database = Database(f"sqlite:///{shared.storage.root / 'twoviews.db'}")
     with database.writing() as session:
         tenant = keys.get_or_create_tenant(session, "acme").id
-    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
-    given.record_events(database, given.claim_job(database), artifact)
+        row = {"tenant_id": tenant, "kind": "pretrain", "queue": "train", "config": {}, "user_metadata": {}}
+        session.add(Job(id=job, priority=0, status="succeeded", created_at=1.0, **row))
+        session.flush()
+        file = {"path": shared.storage.relative(folder / "a.bin"), "media_type": "application/octet-stream"}
+        file |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+        session.add(Artifact(job_id=job, name="a.bin", created_at=1.0, **file))
     database.close()
-    folder, place = shared.storage.attempt_dir(job, 1), f"/jobs/{job}/artifacts/a.bin"
-    folder.mkdir(parents=True)
     (folder / "a.bin").write_bytes(data)
     assert shared.client.get(place).content == data
     assert shared.client.get(place, headers={"Range": "bytes=5-9"}).content == data[5:10]
