@@ -79,6 +79,7 @@ class _Outcomes:
 
 
 _outcomes = _Outcomes()
+_hashing = threading.Lock()
 
 
 class _Check:
@@ -93,13 +94,18 @@ class _Check:
     def before(self, *, is_range: bool) -> None:
         """Check what can be known before the response starts. Raises Corrupt."""
         known = _outcomes.get(self._signature)
+        if known is None and is_range and self._size > SMALL_BYTES:
+            with _hashing:  # one at a time: many ranges of one file are often requested together
+                known = _outcomes.get(self._signature)
+                known = self._hash() if known is None else known
+        elif self._size <= SMALL_BYTES and known is not False:
+            known = self._hash()
         if known is False or self._recorded.size_bytes not in (None, self._size):
-            raise self._error()
-        if self._size <= SMALL_BYTES or (is_range and not known):
-            with self._path.open("rb") as opened:
-                sound = self.conclude(hashlib.file_digest(opened, "sha256").hexdigest())
-            if not sound:
-                raise self._error()
+            raise Corrupt(f"The stored file {self._path.name} is damaged: its bytes are not those that were written.")
+
+    def _hash(self) -> bool:
+        with self._path.open("rb") as file:
+            return self.conclude(hashlib.file_digest(file, "sha256").hexdigest())
 
     def conclude(self, sha256: str) -> bool:
         """Keep the outcome, and return whether the file is sound."""
@@ -108,9 +114,6 @@ class _Check:
         if not sound:
             _log.error("%s is damaged: its SHA-256 is %s, recorded is %s", self._path, sha256, self._recorded.sha256)
         return sound
-
-    def _error(self) -> Corrupt:
-        return Corrupt(f"The stored file {self._path.name} is damaged: its bytes are not those that were written.")
 
 
 class _CheckedResponse(FileResponse):
