@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from api.encoder_connection import Connection, Reply
-from service.errors import EncoderAway, EncoderBusy, EncoderFailed, Error, LayerNotFound, ModelDamaged, NotAnImage
+from service.errors import Corrupt, EncoderAway, EncoderBusy, EncoderFailed, Error, LayerNotFound, NotAnImage
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
@@ -21,7 +21,7 @@ RETRY_SECONDS = 2
 log = logging.getLogger(__name__)
 
 # Errors of the encoder that are passed on to the client. Any other is logged, and is EncoderAway to the client.
-_ERRORS = {kind().code: kind for kind in (NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed)}
+_ERRORS = {kind().code: kind for kind in (NotAnImage, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class EncoderClient:
     async def encode(self, model_path: str, layer: str, images: Sequence[bytes]) -> Features:
         """Return the features of N encoded images.
 
-        Raises NotAnImage, LayerNotFound, ModelDamaged, EncoderBusy, EncoderFailed; EncoderAway when it does not answer.
+        Raises NotAnImage, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed; EncoderAway when it does not answer.
         Cancellation closes the connection, and the encoder drops images that it has not begun.
         """
         sizes = [len(image) for image in images]

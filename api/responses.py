@@ -1,13 +1,11 @@
-"""Responses: JSON by orjson, pages of lists, and files of the storage."""
+"""Responses: JSON by orjson, and pages of lists."""
 
-import base64
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import orjson
 from fastapi import Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 CLIENT_CLOSED_REQUEST = 499  # for the request metrics; the client has disconnected
 
@@ -24,17 +22,6 @@ class JSONResponse(Response):
 def page(data: list[dict[str, Any]], has_more: bool, after: str | int | None) -> JSONResponse:
     """Return one page of a list; `after` is the `after` of the next page."""
     return JSONResponse({"object": "list", "data": data, "has_more": has_more, "next": after})
-
-
-def file(request: Request, path: Path, media_type: str, filename: str, sha256: str | None = None) -> Response:
-    """Return the file at `path`, with support for Range; its SHA-256, if given, is its ETag and Repr-Digest."""
-    headers = {"Cache-Control": "private, max-age=0, must-revalidate"}
-    if sha256 is not None:
-        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
-        headers |= {"ETag": f'"{sha256}"', "Repr-Digest": f"sha-256=:{digest}:"}
-        if has_current_etag(request, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
-    return FileResponse(path, headers=headers, media_type=media_type, filename=filename)
 
 
 def has_current_etag(request: Request, etag: str) -> bool:

@@ -1,4 +1,4 @@
-"""The administration command: `python -m service migrate | bootstrap | check | keys | revision`."""
+"""The administration command: `python -m service migrate | bootstrap | check | verify | keys | revision`."""
 
 import argparse
 import fcntl
@@ -23,6 +23,7 @@ from service.db.session import Database
 from service.errors import Conflict, Error, StorageAway
 from service.settings import Settings, load_settings
 from service.storage import Storage
+from service.verify import command
 
 OWNER = "local"  # tenant of the key that bootstrap creates
 
@@ -78,6 +79,12 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
+def _verify(options: argparse.Namespace) -> int:
+    settings = Settings()
+    with _open_database(settings) as database:
+        return command.run(database, Storage(settings.data_dir), restart=options.restart)
+
+
 def _revision(options: argparse.Namespace) -> int:
     """Write a revision from the newest one to the schema of the models."""
     with _open_scratch_database() as database:
@@ -97,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     bootstrap.set_defaults(run=_bootstrap)
     check = commands.add_parser("check", help="compare the models with the migrations")
     check.set_defaults(run=_check)
+    verify = commands.add_parser("verify", help="compare every stored file with its recorded SHA-256")
+    verify.add_argument("--restart", action="store_true", help="check again what an interrupted verification checked")
+    verify.set_defaults(run=_verify)
     revision = commands.add_parser("revision", help="write a migration for the changes of the models")
     revision.add_argument("message")
     revision.set_defaults(run=_revision)

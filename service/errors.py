@@ -176,6 +176,13 @@ class ArtifactNotFound(NotFound):
     """There is no such artifact."""
 
 
+# --- stored files ------------------------------------------------------------------------------------------------
+
+
+class Corrupt(Conflict):
+    """A stored file is missing, cannot be read, or does not have its recorded SHA-256."""
+
+
 # --- requests ----------------------------------------------------------------------------------------------------
 
 
@@ -228,10 +235,6 @@ class EncoderAway(Unavailable):
 
 class EncoderFailed(Unavailable):
     """The encoder could not compute this; try again."""
-
-
-class ModelDamaged(Conflict):
-    """The model's files are missing or cannot be read."""
 
 
 # --- health ------------------------------------------------------------------------------------------------------

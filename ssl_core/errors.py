@@ -75,6 +75,16 @@ class BadWeights(RunFailure):
         super().__init__(detail, errors=self.errors)
 
 
+class Corrupt(RunFailure):
+    """A stored file does not have the SHA-256 recorded when it was written, or cannot be parsed."""
+
+    code = "corrupt"
+
+    def __init__(self, file: str) -> None:
+        """file: the name of the file, without its folder."""
+        super().__init__(f"The stored file {file} is damaged: its bytes are not those that were written.", file=file)
+
+
 class OutOfMemory(RunFailure):
     """The device has not enough memory for a step."""
 

@@ -17,6 +17,7 @@ ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
 FLOORS = (
     "events errors rng inputs",
     "device files",
+    "checksums",
     "config recipes",
     "data distributed",
     "augment models reports",
@@ -32,7 +33,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.s
 MOST_FILES = 20  # of a folder
 MOST_LINES = 200  # of a class
 # Free of torch and numpy.
-PLAIN = frozenset({"ssl_core.config", "ssl_core.errors", "ssl_core.events", "ssl_core.recipes"})
+PLAIN = frozenset({f"ssl_core.{room}" for room in ("checksums", "config", "errors", "events", "files", "recipes")})
 MAY_IMPORT = {
     "ssl_core": frozenset(),
     "service": PLAIN,

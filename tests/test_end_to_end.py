@@ -60,7 +60,7 @@ def environment(pid):
 
 
 @contextmanager
-def up(data, cwd, stop=signal.SIGTERM, **settings):
+def up(data, cwd=ROOT, stop=signal.SIGTERM, **settings):
     command = [sys.executable, "-P", "-m", "twoviews", "up", "--data", str(data), "--port", "0", "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TWOVIEWS_RING_SECONDS": "0.5", "TWOVIEWS_GRACE_SECONDS": "10"}
     environment |= {f"TWOVIEWS_{name.upper()}": value for name, value in settings.items()}

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
-from api import responses, schemas, serializers
+from api import downloads, responses, schemas, serializers
 from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
@@ -112,7 +113,8 @@ def artifact(request: Request, job_id: JobId, name: str, caller: CallerDep, stor
     path = storage.absolute(found.path)
     if not path.is_file():
         raise ArtifactNotFound("The file of the artifact is missing.")
-    return responses.file(request, path, found.media_type, found.name, found.sha256)
+    recorded = Recorded(found.sha256, found.size_bytes)
+    return downloads.file(request, path, found.media_type, found.name, recorded)
 
 
 def _parse_config(kind: str, config: dict[str, Any]) -> RunConfig:

@@ -1,20 +1,24 @@
 """Routes of /models: import weights, list, show and download."""
 
+import pathlib
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
-from api import responses, schemas, serializers, uploads
+from api import downloads, responses, schemas, serializers, uploads
 from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models
-from service.errors import InvalidConfig, ModelDamaged
+from service.errors import Corrupt, InvalidConfig
 from ssl_core import config as run_config
+from ssl_core.checksums import document
 from ssl_core.config import Import
+from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.errors import Fault
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
@@ -103,15 +107,27 @@ def download(
 ) -> Response:
     """Weights and heads are safetensors, the card is JSON, the readme Markdown.
 
-    Range requests are supported; the ETag of the weights is their SHA-256.
+    Range requests are supported; the ETag is the file's SHA-256, except for the card, which has its own checksum.
     """
     with caller.reading() as unit:
         model = models.get(unit.session, unit.tenant_id, model_id)
     name, media_type = _FILES[file]
     path = storage.absolute(model.path) / name
     if not path.is_file():
-        raise ModelDamaged
-    return responses.file(request, path, media_type, f"{model.id}.{name}", model.sha256 if file == "weights" else None)
+        raise Corrupt(f"The stored file {name} is missing.")
+    if file == "card":
+        _check_card(path)
+    recorded = Recorded.of(model.card.get("files", {}).get(name))
+    recorded = Recorded(model.sha256, model.size_bytes) if file == "weights" else recorded
+    return downloads.file(request, path, media_type, f"{model.id}.{name}", recorded)
+
+
+def _check_card(path: pathlib.Path) -> None:
+    """Compare a model's card with its checksum. Raises Corrupt."""
+    try:
+        document.read(path)
+    except CorruptFile as error:
+        raise Corrupt(str(error)) from error
 
 
 def _parse_config(upload: Upload) -> Import:

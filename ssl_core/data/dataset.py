@@ -4,20 +4,22 @@ Written by `ssl_core.data.pack`. Rows are numbered in the order of `images.arrow
 random numbers, from a seed.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_core import rng
+from ssl_core.checksums import blocks, document
+from ssl_core.checksums.blocks import CheckedFile
+from ssl_core.data import encoded_images
 from ssl_core.data.decode import decode
+from ssl_core.data.encoded_images import EncodedImages
 from ssl_core.data.folder_layout import SPLITS
 from ssl_core.data.sampling import Rows, draw_evenly
 
@@ -32,15 +34,22 @@ class Dataset:
     splits: NDArray[np.int8]  # N; positions in SPLITS
     sizes: Rows  # N×2: heights and widths
     pixels: NDArray[np.uint8] | None  # memory-mapped N×H×W×3, when all images share one small size
-    _encoded: pa.ChunkedArray
+    _encoded: EncodedImages
+    _pixels_file: CheckedFile | None  # None: of a dataset without checksums
 
     @classmethod
     def open(cls, directory: Path) -> "Dataset":
-        """Open a folder. Raises OSError or ValueError when it holds no packed dataset."""
-        report = json.loads((directory / "dataset.json").read_text())
-        # Not closed: the columns below are views of the mapped file.
-        table = pa.ipc.open_file(pa.memory_map(str(directory / "images.arrow"))).read_all()
+        """Open a folder and check all but its images, which are checked as they are read.
+
+        Raises OSError or ValueError when it holds no packed dataset, and Corrupt.
+        """
+        report = document.read(directory / "dataset.json")
+        record = report.get("blocks")
+        files = {name: blocks.open_file(directory, record, name) for name in record["sizes"]} if record else {}
+        table, encoded = encoded_images.open_table(directory / "images.arrow", files.get("images.arrow"))
         array = report.get("pixels")
+        if array and (pixels_file := files.get(array["file"])) is not None:
+            pixels_file.check(0, 1)  # the header
         return cls(
             directory=directory,
             report=report,
@@ -48,7 +57,8 @@ class Dataset:
             splits=table["split"].to_numpy().astype(np.int8),
             sizes=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1).astype(np.int64),
             pixels=np.load(directory / array["file"], mmap_mode="r") if array else None,
-            _encoded=table["image"],
+            _encoded=encoded,
+            _pixels_file=files.get(array["file"]) if array else None,
         )
 
     @property
@@ -84,11 +94,27 @@ class Dataset:
         return rows[self.labels[rows] >= 0]
 
     def read_image(self, row: int) -> NDArray[np.uint8]:
-        """Return an image, uint8 H×W×3."""
+        """Return an image, uint8 H×W×3. Raises Corrupt."""
         if self.pixels is not None:
+            self._check_pixels(np.array([row]))
             return np.asarray(self.pixels[row])
         # Ingestion has limited the image size already.
-        return decode(self._encoded[row].as_py(), max_pixels=math.inf)
+        return decode(self._encoded.read(row), max_pixels=math.inf)
+
+    def read_pixels(self, rows: Rows) -> NDArray[np.uint8]:
+        """Return the images of the rows, uint8 N×H×W×3; only with `pixels`. Raises Corrupt."""
+        assert self.pixels is not None
+        self._check_pixels(rows)
+        return np.asarray(self.pixels[rows])
+
+    def _check_pixels(self, rows: Rows) -> None:
+        file = self._pixels_file
+        if file is None or file.is_checked or self.pixels is None:
+            return
+        image_bytes = math.prod(self.pixels.shape[1:])  # less than a block
+        starts = file.size - self.pixels.size + rows * image_bytes
+        ends = starts + image_bytes - 1
+        file.check_blocks(np.union1d(starts // file.block_bytes, ends // file.block_bytes).tolist())
 
 
 def sample_rows(dataset: Dataset, rows: Rows, limit: int, stream: int) -> Rows:

@@ -68,7 +68,7 @@ class ImageStore:
     def _load(self, rows: Rows) -> ImageBatch:
         """Read the rows from the dataset into host memory."""
         if self._dataset.pixels is not None:
-            return ImageBatch.of_pixels(torch.from_numpy(self._dataset.pixels[rows]))
+            return ImageBatch.of_pixels(torch.from_numpy(self._dataset.read_pixels(rows)))
         canvases, canvas_of = np.unique(self._canvas_sizes(rows), axis=0, return_inverse=True)
         groups = []
         for number, canvas in enumerate(canvases.tolist()):
@@ -90,7 +90,7 @@ class ImageStore:
 def read_centre_crops(dataset: Dataset, rows: Rows, side: int) -> Tensor:
     """Return the centre crops of the rows (`ssl_core.data.centre_crop`), uint8 N×side×side×3."""
     if dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side):
-        return torch.from_numpy(dataset.pixels[rows])
+        return torch.from_numpy(dataset.read_pixels(rows))
     out = np.empty((len(rows), side, side, 3), dtype=np.uint8)
 
     def read(canvas: NDArray[np.uint8], row: int) -> None:

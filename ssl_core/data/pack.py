@@ -1,7 +1,8 @@
 """Dataset packing: from a stream of images to the packed dataset that training reads.
 
 The folder gets `images.arrow` (one row per image, sorted by split, class and name), `pixels.npy` when all images share
-one small size, and last `dataset.json`, which marks the dataset as complete. The same images give the same bytes.
+one small size, `blocks.sha256` with the checksums of both, and last `dataset.json`, which marks the dataset as
+complete. The same images give the same bytes.
 """
 
 import json
@@ -17,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ssl_core.checksums import blocks, document
+from ssl_core.checksums.blocks import BlockWriter
 from ssl_core.data import decode, folder_layout
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
@@ -140,10 +143,11 @@ class Packer:
         if not np.any(rows.splits == 0):
             raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
         self._spool.flush()
-        _write_arrow(self._directory / "images.arrow", self._spool, rows)
+        written = {"images.arrow": _write_arrow(self._directory / "images.arrow", self._spool, rows)}
         report = self._report(rows)
         if report["pixels"]:
-            _write_pixels(self._directory / report["pixels"]["file"], self._spool, rows)
+            written["pixels.npy"] = _write_pixels(self._directory / "pixels.npy", self._spool, rows)
+        report = document.seal(report | {"blocks": blocks.write_digests(self._directory, written)})
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         write_atomic(self._directory / "dataset.json", text.encode())
         return report
@@ -309,12 +313,14 @@ def _compute_mean_and_std(count: int, sums: list[int], squares: list[int]) -> tu
     return mean, [math.sqrt(value) for value in variance]
 
 
-def _write_arrow(path: Path, spool: ImageSpool, rows: _SelectedImages) -> None:
+def _write_arrow(path: Path, spool: ImageSpool, rows: _SelectedImages) -> BlockWriter:
     with path.open("wb") as file:
-        with pa.ipc.new_file(file, SCHEMA) as writer:
+        hashed = BlockWriter(file)
+        with pa.ipc.new_file(hashed, SCHEMA) as writer:
             for batch in _split_into_batches(spool, rows.order):
                 writer.write_batch(_make_record_batch(spool, rows, batch))
         _flush_to_disk(file)
+    return hashed
 
 
 def _split_into_batches(spool: ImageSpool, order: NDArray[np.int64]) -> Iterator[list[int]]:
@@ -345,14 +351,16 @@ def _make_record_batch(spool: ImageSpool, rows: _SelectedImages, batch: list[int
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> None:
+def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> BlockWriter:
     width, height = spool.shape(int(rows.order[0]))
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, 3)}
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        hashed = BlockWriter(file)
+        np.lib.format.write_array_header_1_0(hashed, header)
         for row in rows.order.tolist():
-            file.write(spool.read_small_image(row))
+            hashed.write(spool.read_small_image(row))
         _flush_to_disk(file)
+    return hashed
 
 
 def _flush_to_disk(file: IO[Any]) -> None:

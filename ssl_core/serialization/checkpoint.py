@@ -5,7 +5,7 @@ import pickle
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -49,8 +49,14 @@ def file_name(step: int) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return the state that `save` wrote, with `format` and `step`, on the CPU. Raises BadCheckpoint."""
+    """Return the state that `save` wrote, with `format` and `step`, on the CPU. Raises BadCheckpoint.
+
+    The file is a zip archive; torch does not compare its members with their CRC-32.
+    """
     try:
+        with ZipFile(path) as members:
+            if (damaged := members.testzip()) is not None:
+                raise BadZipFile(f"{damaged} does not have its CRC-32")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
         raise BadCheckpoint(

@@ -1,8 +1,9 @@
 """Saved models: writing a trained encoder to a folder, and loading it again.
 
 The folder holds `weights.safetensors` (the backbone, under torchvision's names), `heads.safetensors` (projector,
-classifier and other heads), `model.json` (the card: architecture, preprocessing and provenance) and `README.md` (the
-card as Markdown). The same tensors give the same bytes.
+classifier and other heads), `README.md` (the card as Markdown) and `model.json` (the card: architecture, preprocessing,
+provenance, and the SHA-256 of the other files and of itself). The same tensors give the same bytes. A file is checked
+when it is loaded, unless the card is of an earlier version and has no SHA-256.
 """
 
 import hashlib
@@ -16,10 +17,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ssl_core.checksums import document
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
 from ssl_core.device import to_device
-from ssl_core.errors import BadModel
+from ssl_core.errors import BadModel, Corrupt
 from ssl_core.files import WrittenFile, write_atomic
 from ssl_core.models import backbones
 from ssl_core.models.backbones import Backbone
@@ -68,21 +70,23 @@ def save(
         **metadata,
     }
     tensors = {f"{name}.{key}": value for name, head in heads.items() for key, value in head.state_dict().items()}
-    write_atomic(directory / HEADS, _to_bytes(tensors))
+    heads_file = write_atomic(directory / HEADS, _to_bytes(tensors))
     weights = write_atomic(directory / WEIGHTS, _to_bytes(encoder.backbone.body.state_dict()))
-    write_atomic(directory / README, model_card.render_markdown(card).encode())
+    readme = write_atomic(directory / README, model_card.render_markdown(card).encode())
+    written = {file.path.name: _describe(file) for file in (weights, heads_file, readme)}
+    card = document.seal(card | {"files": written})
     # The card is last: without it the folder is no model.
     write_atomic(directory / CARD, json.dumps(card, indent=1, allow_nan=False).encode())
     return weights, card
 
 
 def load_card(directory: Path) -> dict[str, Any]:
-    """Return the model's card. Raises BadModel."""
+    """Return the model's card. Raises BadModel, and Corrupt when it does not have its checksum."""
     try:
-        card = json.loads((directory / CARD).read_bytes())
-    except (OSError, ValueError) as error:
-        raise BadModel(f"The model's {CARD} is missing or damaged.") from error
-    if not isinstance(card, dict) or card.get("format") not in (1, FORMAT):
+        card = document.read(directory / CARD)
+    except OSError as error:
+        raise BadModel(f"The model's {CARD} is missing.") from error
+    if card.get("format") not in (1, FORMAT):
         raise BadModel("The model was written by another version.")
     return card
 
@@ -104,7 +108,10 @@ def count_head_layers(card: Mapping[str, Any]) -> int:
 
 
 def load(directory: Path, device: str | torch.device = "cpu", *, precision: str = "fp32") -> Encoder:
-    """Return the encoder that `save` wrote. Raises BadModel when a file is missing, damaged or of another network."""
+    """Return the encoder that `save` wrote.
+
+    Raises BadModel when a file is missing or of another network, and Corrupt when one is damaged.
+    """
     encoder = load_untrained(directory, device, seed=0, precision=precision)
     load_backbone(encoder.backbone, directory)
     for name, head in (("projector", encoder.projector), ("classifier", encoder.classifier)):
@@ -133,13 +140,13 @@ def load_untrained(
 
 
 def load_backbone(backbone: Backbone, directory: Path) -> None:
-    """Load the model's weights into a backbone of the same architecture. Raises BadModel when they do not fit."""
-    _load_state_dict(backbone.body, _read(directory / WEIGHTS), WEIGHTS)
+    """Load the model's weights into a backbone of the same architecture. Raises BadModel and Corrupt."""
+    _load_state_dict(backbone.body, _read(directory, WEIGHTS), WEIGHTS)
 
 
 def load_head(head: nn.Module, directory: Path, name: str) -> None:
-    """Load the weights saved under that name into a head of the same shape. Raises BadModel when they do not fit."""
-    tensors = _read(directory / HEADS)
+    """Load the weights saved under that name into a head of the same shape. Raises BadModel and Corrupt."""
+    tensors = _read(directory, HEADS)
     weights = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
     _load_state_dict(head, weights, HEADS)
 
@@ -172,11 +179,23 @@ def _to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(data)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _describe(file: WrittenFile) -> dict[str, Any]:
+    return {"sha256": file.sha256, "size_bytes": file.size_bytes}
+
+
+def _read(directory: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of a file, whose SHA-256 is in the card unless an earlier version wrote it."""
+    recorded = load_card(directory).get("files", {}).get(name)
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise BadModel(f"The model's {path.name} is missing or damaged.") from error
+        data = (directory / name).read_bytes()
+    except OSError as error:
+        raise BadModel(f"The model's {name} is missing.") from error
+    if recorded is not None and hashlib.sha256(data).hexdigest() != recorded["sha256"]:
+        raise Corrupt(name)
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise Corrupt(name) from error
 
 
 def _load_state_dict(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:

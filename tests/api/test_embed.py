@@ -236,7 +236,7 @@ def test_unknown_layer_is_422_without_a_request_to_the_encoder(client: TestClien
 
 def test_model_with_missing_files_is_409(client: TestClient, encoder: Server, database: Database, tenant: str) -> None:
     model = create_model(database, tenant, {}, path="models/gone")
-    check_problem(client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1])), 409, "model_damaged")
+    check_problem(client.post("/embed", data={"model": model}, files=multipart(IMAGES[:1])), 409, "corrupt")
 
 
 def test_embed_needs_a_key(client: TestClient) -> None:

@@ -1,5 +1,7 @@
 """Routes of /jobs, on both databases."""
 
+import hashlib
+
 import pytest
 
 from api import schemas
@@ -122,10 +124,13 @@ def test_events_are_paged(client, database, tenant, dataset):
     assert rest["has_more"] is False
 
 
+PNG_SHA = hashlib.sha256(b"png").hexdigest()
+
+
 def test_artifact_is_downloaded_by_name(client, database, tenant, dataset, storage):
     job = client.post("/jobs", json=new_job(dataset)).json()["id"]
     claim = given.claim_job(database)
-    given.record_events(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", given.SHA, 3))
+    given.record_events(database, claim, events.Artifact("t-SNE plot.png", "plot.png", "image/png", PNG_SHA, 3))
     missing = check_problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 404, "artifact_not_found")
     assert "missing" in missing["detail"]
     folder = storage.attempt_dir(job, 1)
@@ -134,6 +139,8 @@ def test_artifact_is_downloaded_by_name(client, database, tenant, dataset, stora
     answer = client.get(f"/jobs/{job}/artifacts/t-SNE plot.png")
     assert (answer.content, answer.headers["content-type"]) == (b"png", "image/png")
     assert answer.headers["content-disposition"].startswith("attachment")
+    (folder / "plot.png").write_bytes(b"pnG")
+    check_problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 409, "corrupt")
     check_problem(client.get(f"/jobs/{job}/artifacts/other.png"), 404, "artifact_not_found")
     check_problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
 
@@ -143,10 +150,10 @@ def test_artifacts_are_listed_with_urls(client, database, tenant, dataset, stora
     assert check_body(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"] == []
     claim = given.claim_job(database)
     for name in ("views.png", "t-SNE plot.png"):
-        given.record_events(database, claim, events.Artifact(name, "plot.png", "image/png", given.SHA, 3))
+        given.record_events(database, claim, events.Artifact(name, "plot.png", "image/png", PNG_SHA, 3))
     first, second = check_body(schemas.ArtifactList, client.get(job["urls"]["artifacts"]))["data"]
     assert (first["name"], second["name"]) == ("t-SNE plot.png", "views.png")
-    assert (first["media_type"], first["sha256"], first["size_bytes"]) == ("image/png", given.SHA, 3)
+    assert (first["media_type"], first["sha256"], first["size_bytes"]) == ("image/png", PNG_SHA, 3)
     folder = storage.attempt_dir(job["id"], 1)
     folder.mkdir(parents=True)
     (folder / "plot.png").write_bytes(b"png")

@@ -1,5 +1,6 @@
 """The API as a process: start, streaming uploads, protocol limits, SIGKILL."""
 
+import hashlib
 import random
 import shutil
 import socket
@@ -14,7 +15,8 @@ import pytest
 from sqlalchemy import func, select
 
 from service import jobs, keys
-from service.db.models import Dataset, Job, JobEvent
+from service.db import ids
+from service.db.models import Artifact, Dataset, Job, JobEvent
 from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
@@ -88,6 +90,32 @@ def test_large_upload_is_streamed_to_disk(shared):
     assert stored.stat().st_size == 128 << 20
     stored.unlink()
     assert server.peak_bytes - before < 32 << 20
+
+
+def test_a_damaged_large_file_is_cut_off_and_then_refused(shared):
+    data, job = random.Random(1).randbytes(3 << 20), ids.new("job")
+    folder, place = shared.storage.attempt_dir(job, 1), f"/jobs/{job}/artifacts/a.bin"
+    folder.mkdir(parents=True)
+    database = Database(f"sqlite:///{shared.storage.root / 'twoviews.db'}")
+    with database.writing() as session:
+        tenant = keys.get_or_create_tenant(session, "acme").id
+        row = {"tenant_id": tenant, "kind": "pretrain", "queue": "train", "config": {}, "user_metadata": {}}
+        session.add(Job(id=job, priority=0, status="succeeded", created_at=1.0, **row))
+        session.flush()
+        file = {"path": shared.storage.relative(folder / "a.bin"), "media_type": "application/octet-stream"}
+        file |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+        session.add(Artifact(job_id=job, name="a.bin", created_at=1.0, **file))
+    database.close()
+    (folder / "a.bin").write_bytes(data)
+    assert shared.client.get(place).content == data
+    assert shared.client.get(place, headers={"Range": "bytes=5-9"}).content == data[5:10]
+    (folder / "a.bin").write_bytes(b"!" + data[1:])
+    with pytest.raises(httpx.RemoteProtocolError):
+        shared.client.get(place)
+    for headers in ({}, {"Range": "bytes=5-9"}):
+        check_problem(shared.client.get(place, headers=headers), 409, "corrupt")
+    (folder / "a.bin").write_bytes(data)
+    assert shared.client.get(place).content == data
 
 
 def test_long_poll_is_503_at_shutdown(server, database, tenant):

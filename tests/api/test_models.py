@@ -9,6 +9,7 @@ import pytest
 from api import schemas
 from api.app import create
 from ssl_core import events
+from ssl_core.checksums import document
 from tests.api.conftest import TestClient
 from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
@@ -61,6 +62,46 @@ def test_download_supports_ranges_and_etags(client, job, model):
     assert (readme.text, readme.headers["content-type"]) == ("# Gulls\n", "text/markdown; charset=utf-8")
 
 
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}])
+def test_damaged_weights_are_409_until_they_are_restored(client, model, storage, headers):
+    place = f"/models/{model}/download"
+    (path,) = storage.root.glob("jobs/*/a1/model/weights.safetensors")
+    path.write_bytes(WEIGHTS[:-1] + b"!")
+    answer = client.get(place, headers=headers)
+    assert "weights.safetensors" in check_problem(answer, 409, "corrupt")["detail"]
+    assert str(storage.root) not in answer.text
+    path.write_bytes(WEIGHTS[:-1])
+    check_problem(client.get(place, headers=headers), 409, "corrupt")
+    path.write_bytes(WEIGHTS)
+    assert client.get(place, headers=headers).is_success
+
+
+def test_a_card_without_its_checksum_is_409(client, model, storage):
+    (path,) = storage.root.glob("jobs/*/a1/model/model.json")
+    path.write_text(json.dumps(document.seal({"dim": 64})))
+    assert client.get(f"/models/{model}/download", params={"file": "card"}).json()["dim"] == 64
+    path.write_text(path.read_text().replace("64", "65"))
+    check_problem(client.get(f"/models/{model}/download", params={"file": "card"}), 409, "corrupt")
+
+
+@pytest.mark.parametrize("file", ["heads", "readme"])
+def test_heads_and_readme_are_compared_with_the_card(client, database, tenant, storage, file):
+    name = {"heads": "heads.safetensors", "readme": "README.md"}[file]
+    recorded = {"sha256": hashlib.sha256(b"sound").hexdigest(), "size_bytes": 5}
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    claim = given.claim_job(database)
+    folder = storage.attempt_dir(job, 1) / "model"
+    folder.mkdir(parents=True)
+    card = CARD | {"files": {name: recorded}}
+    given.record_events(database, claim, events.Model("model", SHA256, 1, 64, card), events.Result({}))
+    given.finish_job(database, claim)
+    (folder / name).write_bytes(b"sound")
+    answer = client.get(f"/models/{job}/download", params={"file": file})
+    assert (answer.content, answer.headers["etag"]) == (b"sound", f'"{recorded["sha256"]}"')
+    (folder / name).write_bytes(b"round")
+    check_problem(client.get(f"/models/{job}/download", params={"file": file}), 409, "corrupt")
+
+
 def test_unsatisfiable_range_is_416(client, model):
     place = f"/models/{model}/download"
     answer = client.get(place, headers={"Range": "bytes=999999-"})
@@ -70,7 +111,7 @@ def test_unsatisfiable_range_is_416(client, model):
 
 
 def test_missing_model_file_is_409(client, model):
-    check_problem(client.get(f"/models/{model}/download", params={"file": "heads"}), 409, "model_damaged")
+    check_problem(client.get(f"/models/{model}/download", params={"file": "heads"}), 409, "corrupt")
     body = check_problem(client.get(f"/models/{model}/download", params={"file": "../x"}), 422, "invalid_request")
     assert get_pointers(body) == ["file"]
 

@@ -424,22 +424,30 @@ def test_a_checkpoint_or_a_model_that_is_out_of_reach_may_come_back(inputs, digi
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "images.arrow", "pixels.npy"])
-@pytest.mark.parametrize("damage", ["emptied", "cut", "other", "twisted"])
+@pytest.mark.parametrize("damage", ["emptied", "cut", "other", "twisted", "flipped"])
 def test_a_damaged_dataset_is_refused_for_good(damage, file, digits, tmp_path):
     folder = shutil.copytree(digits, tmp_path / "damaged")
     data = (folder / file).read_bytes()
     twisted = data[:-300] + b"\xff" * 288 + data[-12:] if file == "images.arrow" else b"{" * len(data)
-    harmed = {"emptied": b"", "cut": data[: len(data) // 2], "other": b"no such thing " * 100, "twisted": twisted}
+    middle = len(data) // 2
+    flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    harmed = {
+        "flipped": flipped,
+        "emptied": b"",
+        "cut": data[: len(data) // 2],
+        "other": b"no such thing " * 100,
+        "twisted": twisted,
+    }
     (folder / file).write_bytes(harmed[damage])
     failed = go(folder, tmp_path / "out")[-1]
-    assert (failed.code, failed.retry) == ("bad_dataset", False)
+    assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": file})
 
 
 def test_a_damaged_model_is_refused_for_good(digits, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("no card")
     failed = go(digits, tmp_path / "out", {"model": tmp_path / "model"})[-1]
-    assert (failed.code, failed.retry) == ("bad_model", False)
+    assert (failed.code, failed.retry) == ("corrupt", False)
 
 
 def test_a_checkpoint_of_other_versions_is_taken_with_a_warning(digits, tmp_path, monkeypatch):

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from service.errors import EncoderFailed, LayerNotFound, ModelDamaged, NotAnImage
+from service.errors import Corrupt, EncoderFailed, LayerNotFound, NotAnImage
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.decode import BadImage, decode
 from ssl_core.device import count_processors
 from ssl_core.errors import BadModel, Fault
+from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
 from worker.encoder.batcher import Batcher, Counts, Features, Pixels
@@ -99,7 +100,7 @@ class Embedder:
         return self._batcher.admit(count)
 
     async def embed(self, model_path: str, layer: str, blobs: Sequence[bytes]) -> Features:
-        """Return N×D for N encoded images. Raises NotAnImage, LayerNotFound, ModelDamaged.
+        """Return N×D for N encoded images. Raises NotAnImage, LayerNotFound, Corrupt.
 
         When cancelled, images not yet in a batch are dropped.
         """
@@ -144,9 +145,9 @@ class Embedder:
         folder = self._storage.absolute(model_path)
         try:
             return saved_model.load(folder, self._device, precision=self._settings.embed_precision)
-        except BadModel as error:
+        except (BadModel, CorruptFile) as error:
             log.error("%s could not be loaded: %s", model_path, error)
-            raise ModelDamaged(str(error)) from error
+            raise Corrupt(str(error)) from error
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise EncoderFailed("There is not enough memory for this model now; try again.", retry_after=10) from error
 

@@ -31,7 +31,8 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
     out.mkdir(parents=True, exist_ok=True)
     if claim.upload is not None:
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
-        return [*_PYTHON, *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
+        reader = [*_PYTHON, *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
+        return [*reader, "--sha256", claim.upload.sha256]
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
     config = out / "config.json"

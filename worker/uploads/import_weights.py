@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from service.settings import Settings
 from ssl_core.config import Import
@@ -27,12 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     process.stop_on_sigterm()
     memory = sandbox.address_space_bytes() + options.import_memory_bytes
     sandbox.enter(sandbox.ResourceLimits(memory, int(options.import_seconds), 2 * options.max_weights_bytes))
-    events = process.catch_errors(_import(options.upload, options.out, options.config, options.provenance), BadWeights)
+    events = process.catch_errors(_import(options), BadWeights)
     return process.write_events(events, None if options.events else _format_event)
 
 
-def _import(upload: Path, out: Path, config: Import, provenance: dict[str, Any]) -> Iterator[Event]:
-    weights, card = import_weights(upload, out / MODEL_FOLDER, config, provenance)
+def _import(options: argparse.Namespace) -> Iterator[Event]:
+    process.check_sha256(options.upload, options.sha256)
+    folder = options.out / MODEL_FOLDER
+    weights, card = import_weights(options.upload, folder, options.config, options.provenance)
     yield Model(MODEL_FOLDER, weights.sha256, weights.size_bytes, card["dim"], card)
     yield Result(card["imported"])
 
@@ -50,6 +51,7 @@ def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("upload", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder in which the model's folder is created")
+    parser.add_argument("--sha256", help="of the upload, which is compared with it first")
     parser.add_argument("--config", type=Import.model_validate_json, default=Import(), help="an Import, as JSON")
     parser.add_argument(
         "--provenance",

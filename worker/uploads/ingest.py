@@ -21,9 +21,14 @@ from worker.uploads.limits import Limits
 _PROGRESS_SECONDS = 0.5
 
 
-def ingest(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
-    """Pack the upload into `out`; the last event is a Result with the report, or Failed."""
-    return process.catch_errors(_pack(upload, out, on_bad_file, limits), PackError)
+def ingest(
+    upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None = None
+) -> Iterator[Event]:
+    """Pack the upload into `out`; the last event is a Result with the report, or Failed.
+
+    sha256: of the upload, which is compared with it first.
+    """
+    return process.catch_errors(_pack(upload, out, on_bad_file, limits, sha256), PackError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,11 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
         sandbox.ResourceLimits(options.ingest_memory_bytes, int(options.ingest_seconds), 2 * options.max_unpacked_bytes)
     )
     return process.write_events(
-        ingest(options.upload, options.out, options.on_bad_file, limits), None if options.events else _format_event
+        ingest(options.upload, options.out, options.on_bad_file, limits, options.sha256),
+        None if options.events else _format_event,
     )
 
 
-def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits) -> Iterator[Event]:
+def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None) -> Iterator[Event]:
+    process.check_sha256(upload, sha256)
     out.mkdir(parents=True, exist_ok=True)
     with (
         upload.open("rb") as file,
@@ -93,6 +100,7 @@ def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("upload", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the packed dataset")
+    parser.add_argument("--sha256", help="of the upload, which is compared with it first")
     parser.add_argument("--on-bad-file", choices=("reject", "skip"), default="reject")
     parser.add_argument("--events", action="store_true", help="write events as JSON lines")
     for name in _LIMITS:

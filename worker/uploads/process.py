@@ -4,18 +4,22 @@ Exit codes: 0 success, 1 invalid upload, 70 other failure, 75 stopped.
 """
 
 import errno
+import hashlib
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ssl_core.data.pack import PackError
-from ssl_core.errors import BadWeights, StorageFull, is_out_of_memory
+from ssl_core.errors import BadWeights, Corrupt, StorageFull, is_out_of_memory
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.files import FULL
 from worker.uploads import sandbox
+
+UPLOAD = "upload"  # its own name is its SHA-256
 
 
 class StopRequested(BaseException):
@@ -27,12 +31,23 @@ def stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _raise_stop_requested)
 
 
+def check_sha256(upload: Path, sha256: str | None) -> None:
+    """Compare the upload with the SHA-256 of its reception, if given. Raises Corrupt and OSError."""
+    if sha256 is None:
+        return
+    with upload.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise Corrupt(UPLOAD)
+
+
 def catch_errors(events: Iterator[Event], upload_error: type[PackError | BadWeights]) -> Iterator[Event]:
     """Yield the events, and a Failed event for an exception; `upload_error` means an invalid upload."""
     try:
         yield from events
     except upload_error as error:
         yield Failed(error.code, error.detail, data={"errors": error.errors})
+    except Corrupt as error:
+        yield Failed(error.code, str(error), data=error.data)
     except sandbox.CpuTimeExceeded:
         yield Failed("out_of_time", "Reading this upload takes more CPU time than the service allows.")
     except OSError as error:

@@ -1,15 +1,19 @@
 """Packed datasets: reading and sampling of rows."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ssl_core.checksums import document
 from ssl_core.data import decode
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
 from ssl_core.data.pack import Item, pack
 from ssl_core.data.sampling import draw_evenly, hold_out, order_by_class, shuffle_epoch
+from ssl_core.errors import Corrupt
 
 
 def photo(seed: int, height: int = 12, width: int = 12) -> np.ndarray:
@@ -41,7 +45,7 @@ def test_labels_splits_and_classes_are_read_as_packed(folder):
 def test_the_pixel_array_and_the_encoded_images_are_equal(folder):
     dataset = Dataset.open(folder)
     assert dataset.pixels is not None
-    (folder / "dataset.json").write_text((folder / "dataset.json").read_text().replace('"pixels":', '"unused":'))
+    (folder / "dataset.json").write_text(json.dumps(document.seal(dataset.report | {"pixels": None})))
     decoding = Dataset.open(folder)
     assert decoding.pixels is None
     for row in (0, 17, 40):
@@ -53,6 +57,64 @@ def test_packed_images_are_decoded_without_a_size_limit(tmp_path, monkeypatch):
     pack([Item(f"{side}.png", encode_png(photo(side, side, side))) for side in sides], tmp_path, max_pixels=10_000)
     monkeypatch.setattr(decode.decode, "__defaults__", (100,))
     assert [Dataset.open(tmp_path).read_image(row).shape for row in (0, 1)] == [(side, side, 3) for side in sides]
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x40
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("file", "place"), [("images.arrow", -900), ("blocks.sha256", 3), ("dataset.json", 40)])
+def test_opening_a_dataset_finds_a_flipped_byte_outside_its_images(folder, file, place):
+    flip(folder / file, place)
+    with pytest.raises(Corrupt, match=file):
+        Dataset.open(folder)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Path:
+    """16 images of 200 KB as files, in several blocks; their sizes differ, so that there is no pixel array."""
+    folder = tmp_path_factory.mktemp("large")
+    pack([Item(f"{n:02}.png", encode_png(photo(n, 260, 250 + n)), None, "train") for n in range(16)], folder)
+    return folder
+
+
+def test_reading_an_image_finds_a_flipped_byte_and_leaves_the_others_readable(large, tmp_path):
+    folder = shutil.copytree(large, tmp_path / "flipped")
+    image = Dataset.open(large)._encoded.read(9)
+    flip(folder / "images.arrow", (folder / "images.arrow").read_bytes().index(image) + 100)
+    dataset = Dataset.open(folder)
+    assert np.array_equal(dataset.read_image(2), Dataset.open(large).read_image(2))
+    with pytest.raises(Corrupt, match=r"images\.arrow"):
+        dataset.read_image(9)
+
+
+def test_every_row_is_checked_once_and_then_the_file_is_known(large):
+    dataset = Dataset.open(large)
+    file = dataset._encoded._file
+    assert not file.is_checked
+    for row in range(len(dataset)):
+        dataset.read_image(row)
+    assert file.is_checked
+
+
+def test_a_row_of_the_pixel_array_is_checked_before_it_is_read(tmp_path):
+    items = [Item(f"{n:02}.png", encode_png(photo(n, 64, 64)), None, "train") for n in range(40)]  # 12 KB each
+    pack(items, tmp_path)
+    flip(tmp_path / "pixels.npy", -5)
+    dataset = Dataset.open(tmp_path)
+    assert np.array_equal(dataset.read_pixels(np.array([0, 3]))[1], photo(3, 64, 64))
+    with pytest.raises(Corrupt, match=r"pixels\.npy"):
+        dataset.read_pixels(np.array([0, 39]))
+
+
+def test_a_dataset_without_checksums_is_read_unchecked(folder):
+    report = {name: value for name, value in Dataset.open(folder).report.items() if name not in ("blocks", "checksum")}
+    (folder / "dataset.json").write_text(json.dumps(report))
+    (folder / "blocks.sha256").unlink()
+    flip(folder / "pixels.npy", -1)
+    assert Dataset.open(folder).read_image(3).shape == (12, 12, 3)
 
 
 def test_a_folder_without_a_dataset_is_refused(tmp_path):

@@ -52,6 +52,9 @@ def test_report_is_the_dataset_json_and_is_complete(tmp_path):
     train = np.stack([pixels(1), pixels(2), pixels(2)]).reshape(-1, 3) / 255
     assert np.allclose(report.pop("mean"), train.mean(0), rtol=0, atol=1e-14)
     assert np.allclose(report.pop("std"), train.std(0), rtol=0, atol=1e-14)
+    assert len(report.pop("checksum")) == 64
+    blocks = report.pop("blocks")
+    assert blocks["sizes"] == {name: (tmp_path / name).stat().st_size for name in ("images.arrow", "pixels.npy")}
     assert report == {
         "format": 1,
         "classes": ["a", "b"],
@@ -81,14 +84,14 @@ def test_small_uniform_images_also_get_a_pixel_array_in_row_order(tmp_path):
 def test_other_sizes_get_no_pixel_array(tmp_path, sizes):
     report = pack([Item(f"{n}.png", png(n, *size)) for n, size in enumerate(sizes)], tmp_path)
     assert report["pixels"] is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", "images.arrow"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks.sha256", "dataset.json", "images.arrow"]
 
 
 def test_order_of_arrival_does_not_change_a_byte(tmp_path):
     items = [Item(f"{seed % 3}/{seed}.jpg", jpeg(seed)) for seed in range(20)]
     pack(items, tmp_path / "one")
     pack(reversed(items), tmp_path / "two")
-    for name in ("images.arrow", "pixels.npy", "dataset.json"):
+    for name in ("images.arrow", "pixels.npy", "blocks.sha256", "dataset.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

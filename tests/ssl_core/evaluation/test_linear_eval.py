@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from ssl_core import config
+from ssl_core.checksums import document
 from ssl_core.config import KnnEval, LinearEval, OnlineEvaluation, Pretrain, Views
 from ssl_core.data.dataset import Dataset, select_labels
 from ssl_core.data.decode import encode_png
@@ -31,6 +33,7 @@ from ssl_core.evaluation import (
 from ssl_core.evaluation.features import extract_features
 from ssl_core.evaluation.logistic_regression import ProbeTraining, Setting
 from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Progress, Resolved, Result, Stopped, to_line
+from ssl_core.files import write_atomic
 from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.run import run
@@ -381,7 +384,11 @@ def test_a_checkpoint_of_another_evaluation_is_ignored_with_a_warning(fault, dat
     if fault == "model":
         model = shutil.copytree(model, tmp_path / "model")
         weights = safetensors.torch.load_file(model / saved_model.WEIGHTS)
-        safetensors.torch.save_file({name: 2 * value for name, value in weights.items()}, model / saved_model.WEIGHTS)
+        doubled = safetensors.torch.save({name: 2 * value for name, value in weights.items()})
+        written = write_atomic(model / saved_model.WEIGHTS, doubled)
+        card = saved_model.load_card(model)
+        card["files"][saved_model.WEIGHTS] = {"sha256": written.sha256, "size_bytes": written.size_bytes}
+        (model / saved_model.CARD).write_text(json.dumps(document.seal(card)))
     if fault == "damaged":
         saved.write_bytes(saved.read_bytes()[:-100])
     events = resume(asked, data, model, tmp_path / "again", saved)
@@ -389,6 +396,19 @@ def test_a_checkpoint_of_another_evaluation_is_ignored_with_a_warning(fault, dat
     assert log.code == "checkpoint_unfit"
     assert "The evaluation starts anew." in log.message
     assert events[-1] == resume(asked, data, model, tmp_path / "fresh", None)[-1]
+
+
+@pytest.mark.parametrize("of", ["model", "dataset"])
+def test_a_flipped_byte_ends_an_evaluation(of, dataset, model, tmp_path):
+    folder = shutil.copytree(model if of == "model" else dataset, tmp_path / "damaged")
+    path = folder / (saved_model.WEIGHTS if of == "model" else "pixels.npy")
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    failed = events_of(
+        {"kind": "knn_eval"}, folder if of == "dataset" else dataset, folder if of == "model" else model
+    )[-1]
+    assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": path.name})
 
 
 def test_an_evaluation_resumes_in_the_folder_of_another_one(dataset, model, tmp_path, monkeypatch):

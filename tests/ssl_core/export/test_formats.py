@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -217,13 +218,15 @@ def test_an_export_that_the_model_does_not_support_fails_before_writing(case, di
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_model_fails(digits, model, tmp_path):
-    for name in (saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD):
-        (tmp_path / name).write_bytes((model / name).read_bytes()[:-9])
-        last = go(digits, tmp_path, tmp_path / "out")[-1]
-        assert isinstance(last, Failed)
-        assert last.code == "bad_model"
-        (tmp_path / name).write_bytes((model / name).read_bytes())
+@pytest.mark.parametrize("name", [saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD])
+def test_a_damaged_model_fails(digits, model, tmp_path, name):
+    path = shutil.copytree(model, tmp_path / "model") / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    last = go(digits, tmp_path / "model", tmp_path / "out")[-1]
+    assert isinstance(last, Failed)
+    assert (last.code, last.retry, last.data) == ("corrupt", False, {"file": name})
 
 
 def test_a_file_with_other_features_fails_the_run_and_is_deleted(digits, model, tmp_path, monkeypatch):

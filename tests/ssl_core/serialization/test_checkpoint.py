@@ -36,7 +36,7 @@ class Explosive:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise", "code", "another"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped", "noise", "code", "another"])
 def test_a_damaged_or_foreign_file_is_refused(tmp_path, damage, capsys):
     path = checkpoint.save(tmp_path, 1, {"method": {"w": torch.rand(1000)}}).path
     whole = path.read_bytes()
@@ -47,7 +47,12 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path, damage, capsys):
     elif damage == "another":
         torch.save([1, 2], path)
     else:
-        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": pickle.dumps(3, protocol=2)}[damage])
+        flipped = whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+        path.write_bytes(
+            {"empty": b"", "cut": whole[: len(whole) // 2], "flipped": flipped, "noise": pickle.dumps(3, protocol=2)}[
+                damage
+            ]
+        )
     with pytest.raises(BadCheckpoint, match=path.name):
         checkpoint.load(path)
     assert "executed" not in capsys.readouterr().out

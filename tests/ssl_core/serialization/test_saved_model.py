@@ -13,8 +13,9 @@ import ssl_core.models.torchvision_ops  # noqa: F401 - has to come before torchv
 import torchvision.models
 
 from ssl_core import config
+from ssl_core.checksums import document
 from ssl_core.device import Device
-from ssl_core.errors import BadModel
+from ssl_core.errors import BadModel, Corrupt
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
@@ -42,6 +43,11 @@ def saved(directory, method="simclr", seed=1, **backbone):
     metadata = {"method": run.method.name, "config": run.model_dump(mode="json")}
     saved_model.save(directory, encoder, run.backbone, network.heads(), metadata)
     return encoder
+
+
+def write_card(directory, card):
+    """Replace the model's card, as an edit on purpose does."""
+    (directory / saved_model.CARD).write_text(json.dumps(document.seal(card)))
 
 
 def pixels(n=5):
@@ -109,7 +115,7 @@ def test_a_card_with_an_invalid_config_still_describes_its_backbone(tmp_path):
     card = saved_model.load_card(tmp_path)
     card["backbone"] |= {"width": 0.5, "stem": "cifar", "zero_init_residual": True}
     card["config"]["checkpoints"]["keep"] = 1
-    (tmp_path / saved_model.CARD).write_text(json.dumps(card))
+    write_card(tmp_path, card)
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     torch.testing.assert_close(saved_model.load(tmp_path).encode(images), encoder.encode(images))
 
@@ -135,7 +141,7 @@ def test_models_of_format_1_are_loaded(tmp_path, method):
     encoder = saved(tmp_path, method)
     card = saved_model.load_card(tmp_path)
     del card["projector"]
-    (tmp_path / saved_model.CARD).write_text(json.dumps(card | {"format": 1}))
+    write_card(tmp_path, card | {"format": 1})
     torch.testing.assert_close(
         saved_model.load(tmp_path).encode(pixels(), "projection"), encoder.encode(pixels(), "projection")
     )
@@ -147,7 +153,7 @@ def test_cards_with_earlier_words_for_the_last_norm_are_still_read(tmp_path, met
     card = saved_model.load_card(tmp_path)
     assert card["projector"]["last_norm"] != last_norm
     card["projector"]["last_norm"] = last_norm
-    (tmp_path / saved_model.CARD).write_text(json.dumps(card))
+    write_card(tmp_path, card)
     torch.testing.assert_close(
         saved_model.load(tmp_path).encode(pixels(), "projection"), encoder.encode(pixels(), "projection")
     )
@@ -207,8 +213,26 @@ def test_a_damaged_model_is_refused(tmp_path, file, damage):
         path.write_bytes(path.read_bytes()[:50])
     else:
         path.write_bytes((tmp_path / "b" / file).read_bytes() if file != saved_model.CARD else b'{"format": 1}')
-    with pytest.raises(BadModel, match="model"):
+    known = damage != "missing" and (file, damage) != (saved_model.CARD, "foreign")  # by a checksum, or as no JSON
+    with pytest.raises(Corrupt if known else BadModel, match=file if known else "model"):
         saved_model.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("file", [saved_model.WEIGHTS, saved_model.HEADS, saved_model.CARD])
+def test_a_flipped_byte_is_found(tmp_path, file):
+    saved(tmp_path)
+    data = bytearray((tmp_path / file).read_bytes())
+    data[data.index(b"0.5") if file == saved_model.CARD else -9] ^= 1  # still JSON, and still a tensor
+    (tmp_path / file).write_bytes(data)
+    with pytest.raises(Corrupt, match=file):
+        saved_model.load(tmp_path)
+
+
+def test_a_model_without_checksums_is_loaded_unchecked(tmp_path):
+    encoder = saved(tmp_path)
+    card = saved_model.load_card(tmp_path)
+    (tmp_path / saved_model.CARD).write_text(json.dumps({k: card[k] for k in card if k not in ("files", "checksum")}))
+    torch.testing.assert_close(saved_model.load(tmp_path).encode(pixels()), encoder.encode(pixels()))
 
 
 def test_weights_are_loaded_only_into_a_backbone_of_the_same_shape(tmp_path):

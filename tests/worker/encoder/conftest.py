@@ -1,5 +1,6 @@
 """Fixtures: a folder with saved models, and encoder servers."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +16,18 @@ TOKEN = "a token of the tests"
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with models/a, models/b, and models/damaged, whose weights are cut short."""
+    """A data folder with models/a, models/b, models/damaged, whose weights are cut short, and models/flipped, in whose
+    weights one bit is flipped.
+    """
     folder = server.data_folder(tmp_path_factory.mktemp("data"))
     for seed, name in enumerate(("a", "b", "damaged")):
         models.make(folder / "models" / name, seed=seed)
     weights = folder / "models" / "damaged" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
+    weights = shutil.copytree(folder / "models" / "b", folder / "models" / "flipped") / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 0x40
+    weights.write_bytes(data)
     return folder
 
 

@@ -115,9 +115,9 @@ def test_an_unknown_layer_is_refused_with_the_known_ones(encoder: Server) -> Non
     assert "block1" in answer.json()["detail"]
 
 
-@pytest.mark.parametrize("model", ["models/damaged", "models/missing", "models"])
-def test_a_model_that_cannot_be_loaded_is_reported_as_damaged(encoder: Server, model: str) -> None:
-    assert problem(encoder.encode([pictures.png(0)], model=model)) == (409, "model_damaged", [])
+@pytest.mark.parametrize("model", ["models/damaged", "models/flipped", "models/missing", "models"])
+def test_a_model_that_is_missing_or_damaged_is_reported_as_corrupt(encoder: Server, model: str) -> None:
+    assert problem(encoder.encode([pictures.png(0)], model=model)) == (409, "corrupt", [])
 
 
 @pytest.mark.parametrize("model", ["../models/a", "/etc", "models/../../x", ""])

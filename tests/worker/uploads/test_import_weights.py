@@ -72,6 +72,15 @@ def test_uploaded_weights_become_a_saved_model(database, storage, submit, weight
 
 
 @on_sqlite
+def test_a_flipped_byte_of_the_upload_fails_the_job(database, storage, submit, weights):
+    submit(weights)
+    (upload,) = storage.root.glob("uploads/*/*")
+    upload.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    job = attempt(database, storage)
+    assert (job.status, job.error["code"], job.error["file"]) == ("failed", "corrupt", "upload")
+
+
+@on_sqlite
 def test_weights_of_another_network_fail_the_job_with_pointers(database, storage, submit, weights):
     submit(weights, backbone="resnet18")
     job = attempt(database, storage)

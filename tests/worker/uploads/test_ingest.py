@@ -1,5 +1,6 @@
 """Ingestion: its events, exit codes and limits, and its behaviour on damaged uploads."""
 
+import hashlib
 import json
 import os
 import signal
@@ -48,6 +49,17 @@ def run(path, data, *arguments):
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each of its threads reserves address space
     child = subprocess.run(command, env=environment, capture_output=True, check=False)
     return child.returncode, [from_line(line) for line in child.stdout.splitlines()]
+
+
+def test_an_upload_of_another_sha256_is_corrupt_before_it_is_read(tmp_path):
+    data = sample_archives.make_zip(SMALL)
+    (tmp_path / "upload").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert isinstance([*ingest(tmp_path / "upload", tmp_path / "out", "reject", LIMITS, sha256)][-1], Result)
+    (tmp_path / "upload").write_bytes(data[:-1] + b"!")
+    (failed,) = ingest(tmp_path / "upload", tmp_path / "again", "reject", LIMITS, sha256)
+    assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": "upload"})
+    assert not (tmp_path / "again").exists()
 
 
 @pytest.mark.parametrize("kind", sample_archives.EVERY_KIND)
@@ -177,9 +189,10 @@ def test_an_internal_error_is_retried(tmp_path, monkeypatch, capsys):
 
 def test_the_folder_holds_nothing_but_the_dataset(tmp_path):
     ingest_last(tmp_path, sample_archives.make_zip(SMALL))
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"images.arrow", "pixels.npy", "dataset.json"}
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"images.arrow", "pixels.npy", "blocks.sha256", "dataset.json"}
     ingest_last(tmp_path, sample_archives.make_zip({}))
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 4
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
