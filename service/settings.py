@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for this time is unloaded.")
     embed_max_body_bytes: int = Field(2**28, gt=0, description="Of the body of a request to /embed.")
     embed_held_bytes: int = Field(
-        2**30, gt=0, description="Of the bodies of all concurrent requests to /embed; beyond it the response is 503."
+        2**30,
+        gt=0,
+        description="Held by all concurrent requests to /embed, three quarters of it by one owner's; beyond it the "
+        "response is 503.",
     )
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
