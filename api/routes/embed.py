@@ -51,7 +51,7 @@ async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) ->
     with state.embed_memory.allocation(caller.tenant_id) as memory:
         body = await embed_request.read(request, settings, memory)
         model = await run_sync(_find_model, state.database, caller.tenant_id, body)
-        encoding = encoder.encode(model.path, body.layer, body.images)
+        encoding = encoder.encode(model.path, body.layer, body.images, owner=caller.tenant_id)
         try:
             features = await cancel_on_disconnect(encoding, request.receive)
         except ClientDisconnected:
