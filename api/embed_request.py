@@ -1,21 +1,22 @@
 """The request body of /embed, read from multipart/form-data or JSON."""
 
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+import io
+import re
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-import orjson
 from anyio.to_thread import run_sync
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
+from api import json_body
+from api.body_memory import Allocation
 from api.multipart import MultipartForm, duplicate_field, parse_content_type
 from service.errors import (
     BadRequest,
-    EncoderBusy,
     Error,
     ImageTooLarge,
     InvalidRequest,
@@ -27,6 +28,10 @@ from service.settings import Settings
 from ssl_core.errors import Fault
 
 MAX_FIELD_BYTES = 1000  # of a text field in multipart
+MAX_FIELDS = 10  # of a form, in addition to its images
+MAX_WIDE_BYTES = 2**20  # of JSON with characters other than ASCII: one such character widens a whole string fourfold
+JSON_COPIES = 3  # of a JSON body while it is parsed: the body, the parser's copy, and the strings
+_WIDE_ESCAPE = re.compile(rb"\\u(?!00[0-7])")
 
 
 class EmbedRequest(BaseModel):
@@ -49,42 +54,19 @@ class EmbedRequest(BaseModel):
     images: list[bytes] = Field(min_length=1, description="Image files; in JSON, each as base64.")
 
 
-class BodyMemory:
-    """The memory, in bytes, for the bodies of all concurrent requests."""
-
-    def __init__(self, size: int) -> None:
-        self._free = size
-
-    @contextmanager
-    def allocation(self) -> Iterator[Callable[[int], None]]:
-        """Yield a function that allocates bytes until the block ends. It raises EncoderBusy when none are free."""
-        allocated = 0
-
-        def allocate(size: int) -> None:
-            nonlocal allocated
-            if size > self._free:
-                raise EncoderBusy(retry_after=1)
-            self._free -= size
-            allocated += size
-
-        try:
-            yield allocate
-        finally:
-            self._free += allocated
-
-
-async def read(request: Request, settings: Settings, allocate: Callable[[int], None]) -> EmbedRequest:
+async def read(request: Request, settings: Settings, memory: Allocation) -> EmbedRequest:
     """Read and validate the body. Raises the service's errors when it is malformed or exceeds the limits.
 
-    allocate: called with the size of each chunk before it is kept.
+    memory: grows by what is held: the body as it arrives, and what JSON needs to be parsed.
     """
     media_type, boundary = parse_content_type(request)
-    chunks = _read_chunks(request, _max_bytes(settings), allocate)
+    limit = _max_bytes(settings)
     try:
         if media_type == b"multipart/form-data":
-            fields = await _read_multipart(chunks, boundary, settings)
+            fields = await _read_multipart(_read_chunks(request, limit, memory), boundary, settings)
         elif media_type == b"application/json":
-            fields = await run_sync(_parse_json, [chunk async for chunk in chunks], settings)
+            limit = min(limit, (settings.embed_held_bytes - json_body.MAX_STRUCTURE_BYTES) // JSON_COPIES)
+            fields = await _read_json(_read_chunks(request, limit, memory), settings, memory)
         else:
             raise UnsupportedMedia("Send images as multipart/form-data, or as application/json with base64.")
     except ClientDisconnect as error:
@@ -101,7 +83,7 @@ def _max_bytes(settings: Settings) -> int:
     return min(settings.embed_max_body_bytes, settings.embed_max_images * per_image + 65536)
 
 
-async def _read_chunks(request: Request, limit: int, allocate: Callable[[int], None]) -> AsyncIterator[bytes]:
+async def _read_chunks(request: Request, limit: int, memory: Allocation) -> AsyncIterator[bytes]:
     size, declared = 0, request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise TooLarge(f"The body is larger than {limit} bytes.")
@@ -109,18 +91,31 @@ async def _read_chunks(request: Request, limit: int, allocate: Callable[[int], N
         size += len(chunk)
         if size > limit:
             raise TooLarge(f"The body is larger than {limit} bytes.")
-        allocate(len(chunk))
+        memory.grow(len(chunk))
         yield chunk
 
 
-def _parse_json(chunks: list[bytes], settings: Settings) -> Any:
-    try:
-        fields = orjson.loads(b"".join(chunks))
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not JSON: {error.msg} (byte {error.pos}).") from error
-    if isinstance(fields, dict) and isinstance(fields.get("images"), list):
-        _check_count(len(fields["images"]), settings)
-        fields["images"] = [_decode_image(index, text, settings) for index, text in enumerate(fields["images"])]
+async def _read_json(chunks: AsyncIterator[bytes], settings: Settings, memory: Allocation) -> Any:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+    working = (JSON_COPIES - 1) * len(body) + await run_sync(json_body.check_structure, body)
+    memory.grow(working)
+    fields = await run_sync(_parse_json, body, settings)
+    memory.shrink(working)  # the body is freed, and the images are smaller than it
+    return fields
+
+
+def _parse_json(body: bytearray, settings: Settings) -> Any:
+    """Return the fields of a JSON body, with the images decoded; the body is emptied as soon as it is parsed."""
+    if len(body) > MAX_WIDE_BYTES and (not body.isascii() or _WIDE_ESCAPE.search(body)):
+        raise BadRequest(f"A body of more than {MAX_WIDE_BYTES} bytes may have ASCII characters only.")
+    fields = json_body.parse(body)
+    body.clear()
+    if isinstance(fields, dict) and isinstance(images := fields.get("images"), list):
+        _check_count(len(images), settings)
+        for index, text in enumerate(images):
+            images[index] = _decode_image(index, text, settings)
     return fields
 
 
@@ -168,24 +163,28 @@ class _Form(MultipartForm):
         self.fields: dict[str, Any] = {}
         self._settings = settings
         self._name = ""
-        self._data = bytearray()
+        self._data = io.BytesIO()  # its value is taken without a copy
+        self._parts = 0
 
     def begin_part(self, name: str, filename: str) -> None:
-        self._name, self._data = name[:100], bytearray()
+        self._name, self._data = name[:100], io.BytesIO()
+        self._parts += 1
+        if self._parts > self._settings.embed_max_images + MAX_FIELDS:
+            raise TooLarge("The form has too many parts.")
 
     def add_data(self, data: memoryview) -> None:
-        self._data += data
+        self._data.write(data)
         if self._name == "images":
-            _check_size(len(self.fields.get("images", ())), len(self._data), self._settings)
-        elif len(self._data) > MAX_FIELD_BYTES:
+            _check_size(len(self.fields.get("images", ())), self._data.tell(), self._settings)
+        elif self._data.tell() > MAX_FIELD_BYTES:
             raise TooLarge(f"The field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes.")
 
     def end_part(self) -> None:
         if self._name == "images":
             images = self.fields.setdefault("images", [])
-            images.append(bytes(self._data))
+            images.append(self._data.getvalue())
             _check_count(len(images), self._settings)
         elif self._name in self.fields:
             raise duplicate_field(self._name)
-        elif len(self.fields) < 10:  # one of the first ten is unknown if there are as many
-            self.fields[self._name] = self._data.decode("utf-8", "replace")
+        else:
+            self.fields[self._name] = self._data.getvalue().decode("utf-8", "replace")

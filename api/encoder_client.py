@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 import orjson
 
 from api.encoder_connection import Connection, Reply
-from service.errors import Corrupt, EncoderAway, EncoderBusy, EncoderFailed, Error, LayerNotFound, NotAnImage
+from service.errors import (
+    Corrupt,
+    EncoderAway,
+    EncoderBusy,
+    EncoderFailed,
+    Error,
+    LayerNotFound,
+    NotAnImage,
+    TooManyPixels,
+)
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
@@ -21,7 +30,9 @@ RETRY_SECONDS = 2
 log = logging.getLogger(__name__)
 
 # Errors of the encoder that are passed on to the client. Any other is logged, and is EncoderAway to the client.
-_ERRORS = {kind().code: kind for kind in (NotAnImage, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)}
+_ERRORS = {
+    kind().code: kind for kind in (NotAnImage, TooManyPixels, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +65,17 @@ class EncoderClient:
             connection.close()
         self._idle.clear()
 
-    async def encode(self, model_path: str, layer: str, images: Sequence[bytes]) -> Features:
-        """Return the features of N encoded images.
+    async def encode(self, model_path: str, layer: str, images: Sequence[bytes], *, owner: str) -> Features:
+        """Return the features of N encoded images; the requests of different owners take turns.
 
-        Raises NotAnImage, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed; EncoderAway when it does not answer.
+        Raises NotAnImage, TooManyPixels, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed; EncoderAway when it
+        does not answer.
         Cancellation closes the connection, and the encoder drops images that it has not begun.
         """
         sizes = [len(image) for image in images]
         head = (
-            f"POST /encode HTTP/1.1\r\n{self._common}X-Model-Path: {model_path}\r\nX-Layer: {layer}\r\n"
+            f"POST /encode HTTP/1.1\r\n{self._common}X-Owner: {owner}\r\n"
+            f"X-Model-Path: {model_path}\r\nX-Layer: {layer}\r\n"
             f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n\r\n"
         )
         try:

@@ -221,6 +221,10 @@ class ImageTooLarge(TooLarge):
     """An image is larger than the limit of this service."""
 
 
+class TooManyPixels(TooLarge):
+    """The images of the request have too many pixels together."""
+
+
 class LayerNotFound(Unprocessable):
     """The model has no such layer."""
 

@@ -73,6 +73,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def return_freed_memory() -> None:
+    """Return freed blocks of every size to the kernel, where the C library can."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def _has_bf16_instructions() -> bool:
     """Whether the processor multiplies bf16 numbers in hardware; otherwise bf16 is slower than fp32 on a CPU."""
     try:

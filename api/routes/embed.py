@@ -10,8 +10,9 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from api import embed_request
+from api.body_memory import BodyMemory
 from api.deps import IdentityDep, SettingsDep
-from api.embed_request import BodyMemory, EmbedRequest
+from api.embed_request import EmbedRequest
 from api.encoder_client import EncoderClient, Features
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse
 from service import models
@@ -47,10 +48,10 @@ async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) ->
     """Return the feature vector of each image, by one of your models."""
     state = request.app.state
     encoder: EncoderClient = state.encoder
-    with state.embed_memory.allocation() as allocate:
-        body = await embed_request.read(request, settings, allocate)
+    with state.embed_memory.allocation(caller.tenant_id) as memory:
+        body = await embed_request.read(request, settings, memory)
         model = await run_sync(_find_model, state.database, caller.tenant_id, body)
-        encoding = encoder.encode(model.path, body.layer, body.images)
+        encoding = encoder.encode(model.path, body.layer, body.images, owner=caller.tenant_id)
         try:
             features = await cancel_on_disconnect(encoding, request.receive)
         except ClientDisconnected:

@@ -2,15 +2,20 @@
 
 Ingestion, training and the encoder server share it, so they get the same pixels: first frame, EXIF orientation applied,
 transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB. The format is detected from the bytes.
+Only the encoder server reads images of more than LARGE_PIXELS at a reduced size (`decode_square`).
 """
 
 import io
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
+LARGE_PIXELS = 2**24  # beyond the photographs of most cameras, whose pixels are always those of training
+SPARE = 4  # a reduced image has this many times the pixels, per side, of the size that it is resized to
+STRIP_PIXELS = 2**20  # that are RGB at a time
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey")
 
@@ -54,6 +59,37 @@ def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDAr
     except (MemoryError, BadImage):
         raise
     except Exception as error:  # decoders raise nearly any exception on damaged data
+        raise _corrupt(error) from error
+
+
+def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS) -> int:
+    """Return the number of pixels by the file's header, without decoding. Raises BadImage."""
+    width, height = _open(data, max_pixels).size
+    return width * height
+
+
+def decode_square(data: bytes, side: int, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Return the central square as RGB, uint8 side×side×3: `centre_crop` of `decode`, in less memory. Raises BadImage.
+
+    It is reduced by a whole factor to no less than SPARE*side, then resized, as with Pillow's `reducing_gap`. A JPEG is
+    reduced by up to 8 while it is decoded. The memory of another format is that of its colour model and its decoder, up
+    to 18 bytes for each pixel (JPEG 2000), and not that of RGB in addition.
+    """
+    image = _open(data, max_pixels)
+    try:
+        width, height = image.size
+        if image.format == "JPEG" and (factor := min(width, height) // (SPARE * side)) > 1:
+            image.draft(None, (-(-width // factor), -(-height // factor)))
+        scale = round(width / image.width)  # 1, 2, 4 or 8
+        image.load()
+        if image.format != "JPEG":
+            width, height = image.size  # Pillow has transposed a TIFF
+        square = _resize_square(image, width / scale, height / scale, side)
+        orientation = _read_orientation(image)
+        return np.asarray(_transpose(square, orientation) if orientation in _TRANSPOSES else square)
+    except (MemoryError, BadImage):
+        raise
+    except Exception as error:  # as in decode_with_notes
         raise _corrupt(error) from error
 
 
@@ -105,6 +141,28 @@ def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
     if after in _TRANSPOSES:
         image = _transpose(image, after)
     return image, notes
+
+
+def _resize_square(image: Image.Image, width: float, height: float, side: int) -> Image.Image:
+    """Return the central square of a loaded image as RGB at side×side; strip by strip, to save memory.
+
+    width, height: of the image, where its last column and row are not whole pixels.
+    """
+    length = min(width, height)
+    left, top = (width - length) / 2, (height - length) / 2
+    factor = max(1, int(length) // (SPARE * side))
+    margin = ceil(length / side) + 1  # that bilinear interpolation reads around the square
+    x, y = (max(0, int(start) - margin) for start in (left, top))
+    right, bottom = (min(ceil(end + length) + margin, size) for end, size in zip((left, top), image.size, strict=True))
+    rows = max(1, STRIP_PIXELS // ((right - x) * factor)) * factor
+    strips = [
+        Image.fromarray(_convert_to_rgb(image.crop((x, row, right, min(row + rows, bottom))), set())).reduce(factor)
+        for row in range(y, bottom, rows)
+    ]
+    box = (left - x, top - y, left - x + length, top - y + length)
+    reduced = Image.fromarray(np.concatenate([np.asarray(strip) for strip in strips]))
+    scaled = (box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor)
+    return reduced.resize((side, side), Image.Resampling.BILINEAR, box=scaled)
 
 
 def _read_orientation(image: Image.Image) -> int:

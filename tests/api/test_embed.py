@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.embed_request import BodyMemory, EmbedRequest
+from api.body_memory import BodyMemory
+from api.embed_request import EmbedRequest
 from service import keys
 from service.db import ids
 from service.db.models import Dataset, Job, Model
 from service.db.session import Database, now
+from service.errors import EncoderBusy
 from service.settings import Settings
 from ssl_core.serialization import saved_model
 from tests.api.conftest import TestClient
@@ -23,6 +26,7 @@ from tests.worker.encoder import models, pictures, server
 from tests.worker.encoder.server import Server
 
 IMAGES = [pictures.png(seed) for seed in range(3)]
+JSON = {"Content-Type": "application/json"}
 LIMITS = {"embed_max_images": 5, "max_image_bytes": 20_000, "embed_max_body_bytes": 60_000}
 
 
@@ -207,6 +211,49 @@ def test_bodies_beyond_the_memory_limit_are_503_and_free_it(client: TestClient, 
         check_problem(answer, 503, "encoder_busy")
         assert int(answer.headers["retry-after"]) > 0
         assert client.post("/embed", data={"model": model}, files=multipart(small)).status_code == 200
+
+
+def test_one_owner_leaves_memory_to_the_others() -> None:
+    memory = BodyMemory(4000)
+    with memory.allocation("a") as first:
+        first.grow(4000)  # one request alone may take all
+        first.shrink(2000)
+        with memory.allocation("a") as second, memory.allocation("b") as other:
+            second.grow(1000)
+            with pytest.raises(EncoderBusy):
+                second.grow(1)
+            other.grow(1000)
+            with pytest.raises(EncoderBusy):
+                other.grow(1)
+    with memory.allocation("b") as freed:
+        freed.grow(4000)
+
+
+def test_json_counts_its_copies_against_the_memory_limit(client: TestClient, encoder: Server, model: str) -> None:
+    body = {"model": model, "images": as_text([IMAGES[0]])}
+    size = len(json.dumps(body))
+    for held, status in ((2 * size, 503), (4 * size + 1000, 200)):
+        client.app.state.embed_memory = BodyMemory(held)
+        assert client.post("/embed", json=body).status_code == status
+
+
+def test_a_large_body_may_have_ascii_characters_only(client: TestClient, model: str) -> None:
+    client.app.state.settings = client.app.state.settings.model_copy(
+        update={"embed_max_body_bytes": 2**22, "max_image_bytes": 2**20}
+    )
+    plain = json.dumps({"model": model, "images": ["/" * 15_000] * 5, "x": "A" * 2**20}).encode()
+    for wide in ("é".encode(), rb"\u20ac", rb"\ud83d\ude00"):
+        answer = client.post("/embed", content=plain[:-2] + wide + b'"}', headers=JSON)
+        check_problem(answer, 400, "bad_request")
+    escaped = client.post("/embed", content=plain.replace(b"/", rb"\u002f"), headers=JSON)
+    assert get_pointers(check_problem(escaped, 422, "invalid_request")) == ["/x"]
+
+
+def test_a_form_with_very_many_parts_is_413(client: TestClient) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n'
+    body = b"".join(part % number for number in range(20)) + b"--b--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    check_problem(client.post("/embed", content=body, headers=headers), 413, "too_large")
 
 
 def test_unknown_models_and_those_of_other_tenants_are_404(

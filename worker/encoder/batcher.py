@@ -1,12 +1,13 @@
 """Dynamic batching: images of different requests for one layer of one model share a forward pass.
 
 A batch runs when it is full, or when its oldest image has waited for `wait_seconds`. Its size is one of a few, so that
-kernels see the same shapes again; it is padded with blank images.
+kernels see the same shapes again; it is padded with blank images. Its images are of one owner, and owners take turns:
+an image of one owner waits for at most one batch of each other owner.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -17,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import EncoderBusy, EncoderFailed
+from worker.encoder.turns import Rotation
 
 Pixels: TypeAlias = NDArray[np.uint8]  # S×S×3, or N×S×S×3
 Features: TypeAlias = NDArray[np.float32]  # N×D
 Forward: TypeAlias = Callable[[Pixels], Features]  # of one layer of a model; equal ones share batches
+_Key: TypeAlias = tuple[str, Forward]  # owner and forward pass of a queue
 
 log = logging.getLogger(__name__)
 
@@ -82,60 +85,78 @@ class Batcher:
         self._sizes = batch_sizes(max_batch)
         self._wait_seconds = wait_seconds
         self._max_images = max_images
-        self._queues: dict[Forward, deque[_Request]] = {}
+        self._admitted: Counter[str] = Counter()  # owner -> images
+        self._queues: dict[_Key, deque[_Request]] = {}
+        self._rotation = Rotation()
         self._arrival = asyncio.Event()
 
     @contextmanager
-    def admit(self, images: int) -> Iterator[None]:
-        """Reserve places for `images`. Raises EncoderBusy when they do not fit; an empty queue admits any number."""
-        if self.admitted and self.admitted + images > self._max_images:
+    def admit(self, images: int, owner: str = "") -> Iterator[None]:
+        """Reserve places for `images`. Raises EncoderBusy when they do not fit; an empty queue admits any number.
+
+        An owner with at most half of the places finds as many again, so that no other owner can fill the queue.
+        """
+        modest = self._admitted[owner] + images <= self._max_images // 2
+        places = 2 * self._max_images if modest else self._max_images
+        if self.admitted and self.admitted + images > places:
             raise EncoderBusy(retry_after=1)
-        self.admitted += images
+        self._count(owner, images)
         try:
             yield
         finally:
-            self.admitted -= images
+            self._count(owner, -images)
 
-    async def encode(self, forward: Forward, pixels: Sequence[Pixels]) -> Features:
+    def _count(self, owner: str, images: int) -> None:
+        self.admitted += images
+        self._admitted[owner] += images
+        if not self._admitted[owner]:
+            del self._admitted[owner]
+
+    async def encode(self, forward: Forward, pixels: Sequence[Pixels], owner: str = "") -> Features:
         """Return N×D for N images of the model's size. When cancelled, images not yet in a batch are dropped."""
         loop = asyncio.get_running_loop()
         request = _Request(pixels, loop.time(), loop.create_future())
-        self._queues.setdefault(forward, deque()).append(request)
+        self._queues.setdefault((owner, forward), deque()).append(request)
         self._arrival.set()
         return await request.result
 
     async def run(self) -> None:
         """Form batches and compute them, in an endless loop."""
         while True:
-            forward = await self._wait_for_batch()
-            parts, size = self._take_batch(forward)
+            owner, forward = await self._wait_for_batch()
+            parts, size = self._take_batch((owner, forward))
             if parts:
+                self._rotation.serve(owner)
                 await self._run_batch(forward, parts, size)
 
-    async def _wait_for_batch(self) -> Forward:
-        """Wait until a queue has a full batch or its oldest image is due; of several, return the earliest."""
+    async def _wait_for_batch(self) -> _Key:
+        """Wait until a queue has a full batch or its oldest image is due; return the earliest of the owner in turn.
+
+        That owner's images may not be due yet: they wait to fill a batch only while there is nothing else to compute.
+        """
         loop = asyncio.get_running_loop()
         while True:
             self._arrival.clear()
-            due = {forward: self._due_at(forward) for forward in list(self._queues)}
-            earliest = min(due, key=lambda forward: due[forward], default=None)
-            if earliest is not None and due[earliest] <= loop.time():
-                return earliest
+            due = {key: self._due_at(key) for key in list(self._queues)}
+            earliest = min(due.values(), default=None)
+            if earliest is not None and earliest <= loop.time():
+                owner = self._rotation.first([owner for owner, _ in due])
+                return min((key for key in due if key[0] == owner), key=lambda key: due[key])
             try:
-                async with asyncio.timeout_at(None if earliest is None else due[earliest]):
+                async with asyncio.timeout_at(earliest):
                     await self._arrival.wait()
             except TimeoutError:
                 pass
 
-    def _due_at(self, forward: Forward) -> float:
+    def _due_at(self, key: _Key) -> float:
         """Return when the queue's next batch has to run, by the loop's clock: at once when it is full."""
-        requests = self._queues[forward]
+        requests = self._queues[key]
         full = sum(request.remaining for request in requests) >= self._sizes[-1]
         return requests[0].arrived_at + (0 if full else self._wait_seconds)
 
-    def _take_batch(self, forward: Forward) -> tuple[list[_Part], int]:
+    def _take_batch(self, key: _Key) -> tuple[list[_Part], int]:
         """Remove the next batch from the queue: its parts, oldest first, and the size to pad to."""
-        requests = self._queues[forward]
+        requests = self._queues[key]
         size = room = choose_batch_size(sum(request.remaining for request in requests), self._sizes)
         parts: list[_Part] = []
         while requests and room:
@@ -148,7 +169,7 @@ class Batcher:
             if not request.remaining:
                 requests.popleft()
         if not requests:
-            del self._queues[forward]  # an empty queue must not keep its model alive
+            del self._queues[key]  # an empty queue must not keep its model alive
         return parts, size
 
     async def _run_batch(self, forward: Forward, parts: list[_Part], size: int) -> None:

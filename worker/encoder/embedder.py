@@ -13,17 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from service.errors import Corrupt, EncoderFailed, LayerNotFound, NotAnImage
+from service.errors import Corrupt, EncoderFailed, LayerNotFound
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
-from ssl_core.data.decode import BadImage, decode
 from ssl_core.device import count_processors
-from ssl_core.errors import BadModel, Fault
+from ssl_core.errors import BadModel
 from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
 from worker.encoder.batcher import Batcher, Counts, Features, Pixels
+from worker.encoder.decoder import Decoder
 from worker.encoder.model_cache import ModelCache
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Embedder:
         self._settings = settings
         self._storage = Storage(settings.data_dir)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._decoders = ThreadPoolExecutor(threads.decode, "decode", torch.set_num_threads, (1,))
+        self._decoder = Decoder(settings, threads.decode)
         self._forward = ThreadPoolExecutor(
             1, "forward", torch.set_num_threads, (settings.embed_threads or threads.forward,)
         )
@@ -92,23 +92,24 @@ class Embedder:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for executor in (self._decoders, self._forward, self._loader):
+        self._decoder.stop()
+        for executor in (self._forward, self._loader):
             executor.shutdown(cancel_futures=True)
 
-    def admit(self, count: int) -> AbstractContextManager[None]:
+    def admit(self, count: int, owner: str) -> AbstractContextManager[None]:
         """Reserve places for `count` images while they are read and embedded. Raises EncoderBusy."""
-        return self._batcher.admit(count)
+        return self._batcher.admit(count, owner)
 
-    async def embed(self, model_path: str, layer: str, blobs: Sequence[bytes]) -> Features:
-        """Return N×D for N encoded images. Raises NotAnImage, LayerNotFound, Corrupt.
+    async def embed(self, model_path: str, layer: str, blobs: Sequence[bytes], owner: str) -> Features:
+        """Return N×D for N encoded images. Raises NotAnImage, TooManyPixels, LayerNotFound, Corrupt.
 
         When cancelled, images not yet in a batch are dropped.
         """
         model = await self._models.get(model_path)
         if layer not in model.layers:
             raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
-        pixels = await self._decode(model, blobs)
-        return await self._batcher.encode(_LayerForward(model, layer), pixels)
+        pixels = await self._decoder.decode(model, blobs, owner)
+        return await self._batcher.encode(_LayerForward(model, layer), pixels, owner)
 
     def counts(self) -> Counts:
         return self._batcher.counts
@@ -120,26 +121,6 @@ class Embedder:
     def models(self) -> list[str]:
         """The paths of the loaded models, least recently used first."""
         return self._models.names()
-
-    async def _decode(self, model: Encoder, blobs: Sequence[bytes]) -> list[Pixels]:
-        """Decode and preprocess all images. Raises one NotAnImage that names every invalid image."""
-        loop = asyncio.get_running_loop()
-        work = (loop.run_in_executor(self._decoders, self._prepare, model, blob) for blob in blobs)
-        results = await asyncio.gather(*work)
-        faults = [
-            Fault(pointer=f"/images/{index}", code=result.code, detail=result.detail)
-            for index, result in enumerate(results)
-            if isinstance(result, BadImage)
-        ]
-        if faults:
-            raise NotAnImage(f"{faults[0]['pointer']}: {faults[0]['detail']}", errors=faults)
-        return [result for result in results if not isinstance(result, BadImage)]
-
-    def _prepare(self, model: Encoder, blob: bytes) -> Pixels | BadImage:
-        try:
-            return model.prepare(decode(blob, max_pixels=self._settings.max_image_pixels))
-        except BadImage as bad:
-            return bad
 
     def _load(self, model_path: str) -> Encoder:
         folder = self._storage.absolute(model_path)

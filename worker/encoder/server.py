@@ -2,6 +2,7 @@
 
     POST /encode   X-Model-Path: the model's folder, relative to the storage     → N×D little-endian float32, X-Dim: D
                    X-Layer: "backbone", "projection" or a block
+                   X-Owner: the tenant's id; owners take turns
                    X-Sizes: "n1,n2,…", the lengths in bytes of the images, which are concatenated in the body
     GET /health    answers once models can be served, with counts of images and batches
 
@@ -67,6 +68,7 @@ class _EncodeRequest:
 
     model_path: str
     layer: str
+    owner: str
     sizes: list[int]
 
 
@@ -121,19 +123,18 @@ class Encoder:
         if not self._is_authorized(headers):
             raise WrongKey
         request = self._parse_headers(headers)
-        with self._embedder.admit(len(request.sizes)):
-            body = await _read_body(receive, sum(request.sizes))
-            ends = list(itertools.accumulate(request.sizes, initial=0))
-            blobs = [bytes(body[start:end]) for start, end in itertools.pairwise(ends)]
-            return await cancel_on_disconnect(self._embedder.embed(request.model_path, request.layer, blobs), receive)
+        with self._embedder.admit(len(request.sizes), request.owner):
+            blobs = await _read_images(receive, request.sizes)
+            work = self._embedder.embed(request.model_path, request.layer, blobs, request.owner)
+            return await cancel_on_disconnect(work, receive)
 
     def _is_authorized(self, headers: dict[bytes, bytes]) -> bool:
         credentials = headers.get(b"authorization", b"")
         return not self._token or hmac.compare_digest(credentials, b"Bearer " + self._token.encode())
 
     def _parse_headers(self, headers: dict[bytes, bytes]) -> _EncodeRequest:
-        path, layer, sizes = (
-            headers.get(name, b"").decode("latin-1") for name in (b"x-model-path", b"x-layer", b"x-sizes")
+        path, layer, owner, sizes = (
+            headers.get(name, b"").decode("latin-1") for name in (b"x-model-path", b"x-layer", b"x-owner", b"x-sizes")
         )
         if not re.fullmatch(r"\d{1,12}(,\d{1,12})*", sizes, re.ASCII):
             raise InvalidRequest("X-Sizes: must be the lengths of the images.")
@@ -141,11 +142,12 @@ class Encoder:
             self._storage.absolute(path)
         except ValueError as error:
             raise InvalidRequest("X-Model-Path: must be a path inside the storage.") from error
-        return _EncodeRequest(path, layer or "backbone", [int(size) for size in sizes.split(",")])
+        return _EncodeRequest(path, layer or "backbone", owner, [int(size) for size in sizes.split(",")])
 
 
-async def _read_body(receive: Receive, size: int) -> memoryview:
-    """Return the body. Raises InvalidRequest when it does not have `size` bytes."""
+async def _read_images(receive: Receive, sizes: list[int]) -> list[bytes]:
+    """Return the parts of the body. Raises InvalidRequest when it does not have the sum of `sizes` bytes."""
+    size = sum(sizes)
     body = bytearray()
     more = True
     while more:
@@ -156,7 +158,8 @@ async def _read_body(receive: Receive, size: int) -> memoryview:
         more = message.get("more_body", False) and len(body) <= size
     if len(body) != size:
         raise InvalidRequest("X-Sizes: must add up to the length of the body.")
-    return memoryview(body)
+    view, ends = memoryview(body), itertools.accumulate(sizes, initial=0)
+    return [bytes(view[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:

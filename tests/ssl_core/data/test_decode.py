@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ssl_core.data.decode import BadImage, decode, decode_with_notes, encode_png
+from ssl_core.data.centre_crop import centre_crop
+from ssl_core.data.decode import BadImage, count_pixels, decode, decode_square, decode_with_notes, encode_png
 from tests.pictures import encoded, jpeg, pixels, png
+from tests.worker.encoder import pictures
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -169,3 +171,55 @@ def test_bytes_of_any_damage_give_pixels_or_a_bad_image():
         except BadImage:
             refused += 1
     assert refused > 50
+
+
+def large(mode: str, kind: str, **options: object) -> bytes:
+    """Return 700×500 pixels of smooth noise, whose central square at side 16 is reduced by 7."""
+    image = Image.fromarray(pictures.pixels(1, 500, 700))
+    if mode == "I;16":
+        return encoded(Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257), kind)
+    if mode == "RGBA":
+        image.putalpha(image.getchannel("R"))
+    return encoded(image.quantize(64) if mode == "P" else image.convert(mode), kind, **options)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(mode, "PNG") for mode in ("1", "L", "P", "RGB", "RGBA", "I;16")]
+    + [("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "WEBP"), ("RGB", "TIFF"), ("RGB", "AVIF")],
+)
+def test_a_reduced_square_is_that_of_the_whole_image_within_rounding(mode, kind):
+    file = large(mode, kind)
+    difference = decode_square(file, 16).astype(int) - centre_crop(decode(file), 16)
+    assert np.abs(difference).mean() < 1
+    assert np.abs(difference).max() < 6
+
+
+def test_a_square_that_needs_no_reduction_is_the_same():
+    for file in (png(), large("RGB", "JPEG")):
+        assert np.array_equal(decode_square(file, 200), centre_crop(decode(file), 200))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+def test_a_reduced_square_is_upright(kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = large("RGB", kind, exif=exif)
+    difference = decode_square(file, 16).astype(int) - centre_crop(decode(file), 16)
+    assert np.abs(difference).mean() < 1
+
+
+def test_pixels_are_counted_without_decoding():
+    file = large("RGB", "PNG")
+    assert count_pixels(file[:200]) == 350_000
+    for cut, code in ((b"", "empty"), (b"rubbish", "not_an_image")):
+        with pytest.raises(BadImage) as bad:
+            count_pixels(cut)
+        assert bad.value.code == code
+    with pytest.raises(BadImage) as bad:
+        decode_square(file[:2000], 16)
+    assert bad.value.code == "corrupt"
+    with pytest.raises(BadImage) as bad:
+        decode_square(file, 16, max_pixels=349_999)
+    assert bad.value.code == "too_many_pixels"

@@ -16,6 +16,8 @@ import numpy as np
 
 from service.settings import Settings
 
+OWNER = "ten_a"
+
 
 class Server:
     """A running encoder server and its HTTP client."""
@@ -55,6 +57,11 @@ class Server:
     def health(self) -> dict:
         return self.http.get("/health").json()
 
+    def memory(self, line: str = "VmRSS") -> int:
+        """Return the resident memory in bytes; `VmHWM` is its peak."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return next(int(entry.split()[1]) * 1024 for entry in status.splitlines() if entry.startswith(line))
+
     def until(self, **expected: object) -> None:
         """Return when /health shows these values."""
         until = time.monotonic() + 30
@@ -77,7 +84,7 @@ class Server:
         self, images: Sequence[bytes], *, model: str = "models/a", layer: str = "backbone", **headers: str
     ) -> httpx.Response:
         sizes = ",".join(str(len(image)) for image in images)
-        fields = {"X-Model-Path": model, "X-Layer": layer, "X-Sizes": sizes} | headers
+        fields = {"X-Owner": OWNER, "X-Model-Path": model, "X-Layer": layer, "X-Sizes": sizes} | headers
         return self.http.post("/encode", content=b"".join(images), headers=fields)
 
     def connect(self) -> socket.socket:
@@ -98,7 +105,8 @@ class Server:
         sizes = ",".join(str(len(image)) for image in images)
         token = self.settings.encoder_token.get_secret_value()
         head = (
-            f"POST /encode HTTP/1.1\r\nHost: encoder\r\nX-Model-Path: models/a\r\nX-Layer: backbone\r\n"
+            f"POST /encode HTTP/1.1\r\nHost: encoder\r\nX-Owner: {OWNER}\r\n"
+            f"X-Model-Path: models/a\r\nX-Layer: backbone\r\n"
             f"Authorization: Bearer {token}\r\nX-Sizes: {sizes}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         connection = self.connect()

@@ -122,6 +122,36 @@ def test_images_beyond_the_queue_limit_are_refused_until_there_is_room() -> None
     run(test, max_images=4)
 
 
+def test_one_owner_cannot_fill_the_queue() -> None:
+    async def test(batcher: Batcher) -> None:
+        with batcher.admit(4, "a"):
+            with pytest.raises(EncoderBusy), batcher.admit(1, "a"):
+                pass
+            with batcher.admit(1, "b"), batcher.admit(1, "b"), pytest.raises(EncoderBusy), batcher.admit(1, "b"):
+                pass
+        assert batcher.admitted == 0
+
+    run(test, max_images=4)
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 10])
+def test_an_image_of_one_owner_waits_for_one_batch_of_another(wait_seconds: float) -> None:
+    many, one = SumForward(), SumForward()
+    many.batches = one.batches
+    many.may_run.clear()
+
+    async def test(batcher: Batcher) -> None:
+        work = [asyncio.create_task(batcher.encode(many, [image(1)] * images, "a")) for images in (24, 16)]
+        await run_pending_tasks()  # the first batch is in the executor, which is blocked
+        work += [asyncio.create_task(batcher.encode(one, [image(1)], owner)) for owner in ("b", "c")]
+        await run_pending_tasks()
+        many.may_run.set()
+        await asyncio.gather(*work)
+
+    run(test, wait_seconds=wait_seconds)
+    assert one.batches == [8, 1, 1, 8, 8, 8, 8]
+
+
 def test_a_request_cancelled_before_its_batch_is_not_computed() -> None:
     forward = SumForward()
     forward.may_run.clear()

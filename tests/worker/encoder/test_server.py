@@ -90,6 +90,21 @@ def test_an_image_with_too_many_pixels_is_refused(encoder: Server) -> None:
     assert problem(encoder.encode([bomb])) == (422, "not_an_image", ["/images/0"])
 
 
+def test_an_image_of_one_owner_does_not_wait_for_the_large_images_of_another(encoder: Server) -> None:
+    bomb = pictures.encoded(pictures.Image.new("1", (6000, 6000)), "PNG")
+    features(encoder.encode([pictures.png(0)]))
+    before = encoder.memory()
+    with ThreadPoolExecutor(1) as clients:
+        large = clients.submit(encoder.encode, [bomb] * 6)
+        encoder.until(waiting=6)
+        for _ in range(2):
+            features(encoder.encode([pictures.png(1)], **{"X-Owner": "ten_b"}))
+        assert not large.done()
+        assert len(features(large.result())) == 6
+    assert encoder.memory("VmHWM") - before < 150 * 2**20  # 36 million pixels, one byte each, and their strips
+    assert encoder.memory() - before < 60 * 2**20
+
+
 def test_bad_requests_do_not_affect_other_clients(encoder: Server, model_folder: Path) -> None:
     blobs = [pictures.png(seed) for seed in range(40)]
     ended = threading.Event()

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from api.encoder_client import EncoderClient
-from service.errors import EncoderAway, EncoderBusy, Error, LayerNotFound, NotAnImage
+from service.errors import EncoderAway, EncoderBusy, Error, LayerNotFound, NotAnImage, TooManyPixels
 from tests.worker.encoder import pictures
-from tests.worker.encoder.server import Server, features, problem
+from tests.worker.encoder.server import OWNER, Server, features, problem
 
 
 def test_a_full_queue_refuses_until_there_is_room(small_encoder: Server) -> None:
@@ -65,16 +65,19 @@ def test_sigterm_answers_the_admitted_requests_first(small_encoder: Server) -> N
 def test_the_api_client_maps_the_servers_errors_to_classes(small_encoder: Server) -> None:
     async def raised(client: EncoderClient, layer: str, images: list[bytes]) -> Error:
         with pytest.raises(Error) as error:
-            await client.encode("models/a", layer, images)
+            await client.encode("models/a", layer, images, owner=OWNER)
         return error.value
 
     async def check() -> None:
         async with EncoderClient(small_encoder.settings) as client:
-            found = await client.encode("models/a", "projection", [pictures.png(0)] * 4)
+            found = await client.encode("models/a", "projection", [pictures.png(0)] * 4, owner=OWNER)
             assert (found.dim, len(found.data)) == (32, 4 * 128)
             bad = await raised(client, "backbone", [pictures.png(0), b"rubbish"])
             assert isinstance(bad, NotAnImage)
             assert [fault["pointer"] for fault in bad.errors] == ["/images/1"]
+            many = await raised(client, "backbone", [pictures.png(0, 90, 100)] * 3)
+            assert isinstance(many, TooManyPixels)
+            assert [fault["pointer"] for fault in many.errors] == ["/images/2"]
             assert isinstance(await raised(client, "nowhere", [pictures.png(0)]), LayerNotFound)
             with small_encoder.begin([pictures.png(0)] * 4, sent=10):
                 small_encoder.until(waiting=4)
@@ -84,7 +87,7 @@ def test_the_api_client_maps_the_servers_errors_to_classes(small_encoder: Server
             assert isinstance(busy, EncoderBusy)
             assert busy.retry_after == 1
             small_encoder.until(waiting=0)
-            assert (await client.encode("models/a", "backbone", [pictures.png(0)] * 4)).dim == 128
+            assert (await client.encode("models/a", "backbone", [pictures.png(0)] * 4, owner=OWNER)).dim == 128
         wrong = small_encoder.settings.model_copy(
             update={"encoder_token": type(small_encoder.settings.encoder_token)("x")}
         )
@@ -101,7 +104,7 @@ def test_kill_9_during_requests_raises_encoder_away_and_a_restart_recovers(encod
         """Send requests until EncoderAway is raised; any other exception fails the test."""
         while not seen["away"]:
             try:
-                await client.encode("models/a", "backbone", [blob])
+                await client.encode("models/a", "backbone", [blob], owner=OWNER)
                 seen["good"] += 1
             except EncoderAway:
                 seen["away"] += 1
@@ -117,6 +120,6 @@ def test_kill_9_during_requests_raises_encoder_away_and_a_restart_recovers(encod
             await asyncio.wait_for(asyncio.gather(*callers), 60)
             encoder.process.wait()
             await asyncio.to_thread(encoder.restart)
-            assert (await client.encode("models/a", "backbone", [blob])).dim == 128
+            assert (await client.encode("models/a", "backbone", [blob], owner=OWNER)).dim == 128
 
     asyncio.run(kill_and_restart())
