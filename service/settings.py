@@ -52,7 +52,9 @@ class Settings(BaseSettings):
     max_weights_bytes: int = Field(4 * 2**30, gt=0, description="Of an uploaded file of weights.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0)
     max_unpack_ratio: float = Field(
-        200, gt=1, description="Maximum ratio of unpacked to packed size; beyond it the archive is rejected as a bomb."
+        200,
+        gt=1,
+        description="Maximum ratio of unpacked bytes, and of pixels, to packed bytes; beyond it an upload is refused.",
     )
     max_images: int = Field(10_000_000, gt=0)
     max_image_bytes: int = Field(64 * 2**20, gt=0)

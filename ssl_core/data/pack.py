@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
+from ssl_core.data.decode import CountPixels
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.errors import Fault, json_pointer
@@ -98,12 +99,22 @@ def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reje
 class Packer:
     """Builds a packed dataset: `add` every image, then `finish`."""
 
-    def __init__(self, directory: Path, *, on_bad_file: OnBadFile, max_images: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        on_bad_file: OnBadFile,
+        max_images: int,
+        max_pixels: int,
+        count_pixels: CountPixels | None = None,
+    ) -> None:
+        """count_pixels: called with the size of each image before it is decoded; what it raises ends `add`."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._on_bad_file = on_bad_file
         self._max_images = max_images
         self._max_pixels = max_pixels
+        self._count_pixels = count_pixels
         self._spool = ImageSpool(directory)
         self._faults: list[BadFile] = []
         self._fault_count = 0
@@ -124,7 +135,7 @@ class Packer:
             self._record_bad_file(item)
             return
         try:
-            facts = inspect_image(item.data, self._max_pixels)
+            facts = inspect_image(item.data, self._max_pixels, self._count_pixels)
         except decode.BadImage as error:
             self._record_bad_file(BadFile(item.name, error.code, error.detail))
             return
