@@ -57,7 +57,10 @@ class NewJob(_RequestBody):
     )
     name: str | None = Field(None, max_length=text.MAX_LINE)
     priority: int = Field(
-        0, ge=-1000, le=1000, description="Higher priorities run first; equal ones in order of submission."
+        0,
+        ge=-1000,
+        le=1000,
+        description="Among the owner's jobs, higher priorities run first; equal ones in order of submission.",
     )
     metadata: dict[str, str] = Field(
         default_factory=dict,

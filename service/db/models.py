@@ -90,7 +90,10 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_queue_status_priority_id", "queue", "status", text("priority DESC"), "id"),
+        Index(
+            "ix_jobs_queue_status_tenant_id_priority_id", "queue", "status", "tenant_id", text("priority DESC"), "id"
+        ),
+        Index("ix_jobs_tenant_id_queue_claimed_at", "tenant_id", "queue", "claimed_at"),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
     )
@@ -122,7 +125,8 @@ class Job(Base):
     last_event: Mapped[int] = mapped_column(default=0)
     last_point: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
-    started_at: Mapped[float | None]
+    claimed_at: Mapped[float | None]  # the last attempt
+    started_at: Mapped[float | None]  # the first attempt
     finished_at: Mapped[float | None]
 
 
