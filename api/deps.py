@@ -14,7 +14,7 @@ from service import keys
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.errors import MissingKey
-from service.keys import Identity
+from service.keys import Identity, Role
 from service.settings import Settings
 from service.storage import Storage
 
@@ -29,6 +29,7 @@ class UnitOfWork:
     session: Session
     tenant_id: str
     key_id: str
+    role: Role
     queues: set[str] = field(default_factory=set)
 
 
@@ -49,7 +50,7 @@ class Caller:
         """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
             identity = keys.authenticate(session, self.secret)
-            yield UnitOfWork(session, identity.tenant_id, identity.key_id)
+            yield UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
 
     async def read(self, work: Callable[[UnitOfWork], T]) -> T:
         """Return `work(unit)`, for work that reads a few rows.
@@ -68,7 +69,7 @@ class Caller:
         with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
             identity = keys.authenticate(session, self.secret)
         with self.database.writing() as session:
-            unit = UnitOfWork(session, identity.tenant_id, identity.key_id)
+            unit = UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
@@ -84,7 +85,7 @@ async def _get_caller(
 
 
 async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:
-    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id))
+    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id, unit.role))
 
 
 async def _get_settings(request: Request) -> Settings:

@@ -264,6 +264,7 @@ class Key(_ResponseBody):
     id: str
     object: Literal["key"]
     name: str
+    role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
     created_at: Time
     revoked_at: Time | None
 
@@ -274,6 +275,7 @@ class MadeKey(_ResponseBody):
     id: str
     object: Literal["key"]
     name: str
+    role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
     key: str = Field(description="The secret, for `Authorization: Bearer`.", examples=["tv_…"])
     created_at: Time
 

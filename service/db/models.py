@@ -35,12 +35,13 @@ class Tenant(Base):
 
 
 class Key(Base):
-    """A bearer key, stored as its SHA-256."""
+    """A bearer key, stored as its SHA-256. That of an operator also reads the metrics of the whole service."""
 
     __tablename__ = "keys"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(server_default="owner")  # owner | operator
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
