@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI
 from api import problems, schemas
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
-from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models
+from api.request_rate import RequestRate
+from api.routes import catalog, datasets, embed, health, jobs, keys, metrics, models, usage
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.settings import Settings
@@ -22,6 +23,7 @@ ROUTERS: Sequence[APIRouter] = (
     models.router,
     embed.router,
     keys.router,
+    usage.router,
     catalog.router,
     health.router,
 )
@@ -47,6 +49,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.request_metrics = request_metrics
     app.state.database = Database(settings.database)
+    app.state.request_rate = RequestRate(settings.quota_requests_per_minute)
     app.state.storage = Storage(settings.data_dir)
     app.state.doorbell = Doorbell(settings.broker_url)
     app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.request_rate import RequestRate
 from service import keys
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -33,23 +34,26 @@ class UnitOfWork:
     queues: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
     """The sender of a request with a key. All database access requires an authenticated key, so sessions open here.
 
     The key is authenticated in the thread of the work, which saves a switch of threads; errors that need no database
-    are raised before. Every method raises WrongKey.
+    are raised before. Every method raises WrongKey, and RequestQuotaExceeded for the first use of a request above the
+    quota.
     """
 
     database: Database
     doorbell: Doorbell
+    rate: RequestRate
     secret: str
+    _is_counted: bool = field(default=False, init=False)
 
     @contextmanager
     def reading(self) -> Iterator[UnitOfWork]:
         """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
-            identity = keys.authenticate(session, self.secret)
+            identity = self._authenticate(session)
             yield UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
 
     async def read(self, work: Callable[[UnitOfWork], T]) -> T:
@@ -67,12 +71,19 @@ class Caller:
     def writing(self) -> Iterator[UnitOfWork]:
         """Open a unit of work that is committed when the block ends, rolled back when it raises."""
         with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
-            identity = keys.authenticate(session, self.secret)
+            identity = self._authenticate(session)
         with self.database.writing() as session:
             unit = UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
+
+    def _authenticate(self, session: Session) -> Identity:
+        identity = keys.authenticate(session, self.secret)
+        if not self._is_counted:
+            self._is_counted = True
+            self.rate.add(identity.tenant_id)
+        return identity
 
 
 async def _get_caller(
@@ -81,7 +92,7 @@ async def _get_caller(
     if credentials is None:
         raise MissingKey
     state = request.app.state
-    return Caller(state.database, state.doorbell, credentials.credentials)
+    return Caller(state.database, state.doorbell, state.request_rate, credentials.credentials)
 
 
 async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:

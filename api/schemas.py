@@ -280,6 +280,40 @@ class MadeKey(_ResponseBody):
     created_at: Time
 
 
+class Amount(_ResponseBody):
+    """What is used, and the quota."""
+
+    used: int
+    allowed: int | None = Field(description="Null without a limit.")
+
+
+class JobAmounts(_ResponseBody):
+    queued: Amount
+    running: Amount
+
+
+class StoredBytes(_ResponseBody):
+    uploads: int = Field(description="Received files that wait for a worker.")
+    datasets: int
+    models: int
+    checkpoints: int
+    artifacts: int
+
+
+class ByteAmount(Amount):
+    of: StoredBytes
+
+
+class Usage(_ResponseBody):
+    """What an owner uses, and what it may use."""
+
+    object: Literal["usage"]
+    jobs: JobAmounts = Field(description="Training and evaluation.")
+    uploads: JobAmounts = Field(description="Ingestions and imports.")
+    bytes: ByteAmount
+    requests_per_minute: Amount = Field(description="Of the API process that responds, with this request.")
+
+
 class Method(_ResponseBody):
     """A self-supervised method."""
 

@@ -3,8 +3,8 @@
 The class name in snake case is the `code`; its docstring is the default `detail`.
 
     Error ─┬─ BadRequest 400      ├─ Conflict 409            ├─ Unprocessable 422
-           ├─ Unauthorized 401    ├─ TooLarge 413            └─ Unavailable 503
-           └─ NotFound 404        └─ UnsupportedMedia 415
+           ├─ Unauthorized 401    ├─ TooLarge 413            ├─ TooManyRequests 429
+           └─ NotFound 404        └─ UnsupportedMedia 415    └─ Unavailable 503
 """
 
 import re
@@ -70,6 +70,12 @@ class Unprocessable(Error):
     """The request is well-formed but cannot be processed."""
 
     status, title = 422, "Unprocessable"
+
+
+class TooManyRequests(Error):
+    """Too many requests were sent; try again later."""
+
+    status, title = 429, "Too many requests"
 
 
 class Unavailable(Error):
@@ -183,6 +189,21 @@ class IdempotencyInFlight(Conflict):
 
 class DatabaseFull(Unavailable):
     """The disk of the database is full; nothing was written. Try again in a moment."""
+
+
+# --- quotas ------------------------------------------------------------------------------------------------------
+
+
+class JobQuotaExceeded(Conflict):
+    """As many jobs are queued as are allowed."""
+
+
+class StorageQuotaExceeded(Conflict):
+    """As many bytes are stored as are allowed."""
+
+
+class RequestQuotaExceeded(TooManyRequests):
+    """As many requests were sent in this minute as are allowed."""
 
 
 # --- embed -------------------------------------------------------------------------------------------------------

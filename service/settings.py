@@ -80,6 +80,22 @@ class Settings(BaseSettings):
         2**30, gt=0, description="Of the bodies of all concurrent requests to /embed; beyond it the response is 503."
     )
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
+    quota_queued_jobs: int = Field(
+        0, ge=0, description="Jobs of an owner that wait in a queue (training, or uploads and imports); 0: no limit."
+    )
+    quota_running_jobs: int = Field(
+        0,
+        ge=0,
+        description="Jobs of an owner that run at a time, of each queue; others stay queued. 0: no limit.",
+    )
+    quota_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of an owner's uploads, datasets, models, checkpoints and artifacts; 0: no limit.",
+    )
+    quota_requests_per_minute: int = Field(
+        0, ge=0, description="Requests of an owner to one API process, in a minute; 0: no limit."
+    )
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
     long_poll_seconds: float = Field(30, gt=0, description="The maximum of `wait=`.")
 

@@ -47,7 +47,8 @@ class JobRunner:
     def _claim(self, queue: str) -> Claim | None:
         with self._database.writing() as session:
             workers.record_heartbeat(session, self._name, queue)
-            return leases.claim(session, queue, self._name, self._settings.lease_seconds)
+            settings = self._settings
+            return leases.claim(session, queue, self._name, settings.lease_seconds, settings.quota_running_jobs)
 
     def _supervise(self, claim: Claim, queue: str) -> None:
         def mark_seen(session: Session) -> None:

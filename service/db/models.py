@@ -60,6 +60,7 @@ class Dataset(Base):
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     path: Mapped[str | None] = mapped_column(String(400))
+    stored_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the files at `path`
     report: Mapped[Json | None]
     error: Mapped[Json | None]
     created_at: Mapped[float]

@@ -155,6 +155,8 @@ class Packer:
         report = self._report(rows)
         if report["pixels"]:
             _write_pixels(self._directory / report["pixels"]["file"], self._spool, rows)
+        files = ["images.arrow", *([report["pixels"]["file"]] if report["pixels"] else [])]
+        report["size_bytes"] = sum((self._directory / file).stat().st_size for file in files)
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         write_atomic(self._directory / "dataset.json", text.encode())
         return report

@@ -59,6 +59,8 @@ def test_every_format_gives_the_same_dataset(tmp_path, kind):
     assert event.summary["classes"] == ["cat", "dog"]
     assert [split["images"] for split in event.summary["splits"].values()] == [3, 0, 1]
     assert event.summary["ignored"] == 2
+    files = [file for file in (tmp_path / "out").iterdir() if file.name != "dataset.json"]
+    assert event.summary["size_bytes"] == sum(file.stat().st_size for file in files)
 
 
 def test_npz_gives_a_labelled_dataset(tmp_path):
