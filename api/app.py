@@ -10,7 +10,8 @@ from api import openapi, problems
 from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
-from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models
+from api.request_rate import RequestRate
+from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -24,6 +25,7 @@ ROUTERS: Sequence[APIRouter] = (
     models.router,
     embed.router,
     keys.router,
+    usage.router,
     catalog.router,
     health.router,
     docs.router,
@@ -52,6 +54,7 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.request_metrics = request_metrics
     app.state.database = Database(settings.database)
+    app.state.request_rate = RequestRate(settings.quota_requests_per_minute)
     app.state.storage = Storage(settings.data_dir)
     app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key)
     app.state.probes = {}

@@ -10,12 +10,13 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session
 
+from api.request_rate import RequestRate
 from api.wrong_keys import WrongKeyBrake
 from service import keys
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.errors import MissingKey, WrongKey
-from service.keys import Identity
+from service.keys import Identity, Role
 from service.settings import Settings
 from service.storage import Storage
 
@@ -30,30 +31,34 @@ class UnitOfWork:
     session: Session
     tenant_id: str
     key_id: str
+    role: Role
     queues: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
     """The sender of a request with a key. All database access requires an authenticated key, so sessions open here.
 
     The key is authenticated in the thread of the work, which saves a switch of threads; errors that need no database
-    are raised before. Every method raises WrongKey, which is counted for the address.
+    are raised before. Every method raises WrongKey, which is counted for the address, and RequestQuotaExceeded for the
+    first use of a request above the quota.
     """
 
     database: Database
     doorbell: Doorbell
+    rate: RequestRate
     wrong_keys: WrongKeyBrake
     secret: str
     address: str
-    identity: Identity | None = None  # of `check_key`
+    identity: Identity | None = None  # authenticated and counted by `check_key`
+    _is_counted: bool = field(default=False, init=False)
 
     @contextmanager
     def reading(self) -> Iterator[UnitOfWork]:
         """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
             identity = self._authenticate(session)
-            yield UnitOfWork(session, identity.tenant_id, identity.key_id)
+            yield UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
 
     async def read(self, work: Callable[[UnitOfWork], T]) -> T:
         """Return `work(unit)`, for work that reads a few rows.
@@ -72,7 +77,7 @@ class Caller:
         with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
             identity = self._authenticate(session)
         with self.database.writing() as session:
-            unit = UnitOfWork(session, identity.tenant_id, identity.key_id)
+            unit = UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
@@ -86,6 +91,9 @@ class Caller:
             self.wrong_keys.add_wrong(self.address)
             raise
         self.wrong_keys.add_valid(self.secret)
+        if not self._is_counted:
+            self._is_counted = True
+            self.rate.add(identity.tenant_id)
         return identity
 
 
@@ -102,16 +110,16 @@ def _build_caller(request: Request, credentials: HTTPAuthorizationCredentials | 
     address = request.client.host if request.client else ""
     state.wrong_keys.check(address, secret)
     identity = getattr(request.state, "identity", None)
-    return Caller(state.database, state.doorbell, state.wrong_keys, secret, address, identity)
+    return Caller(state.database, state.doorbell, state.request_rate, state.wrong_keys, secret, address, identity)
 
 
 async def check_key(request: Request) -> None:
-    """Raise MissingKey, WrongKey or TooManyWrongKeys before the body of the request is read."""
+    """Raise MissingKey, WrongKey, TooManyWrongKeys or RequestQuotaExceeded before the body of the request is read."""
     request.state.identity = await _get_identity(_build_caller(request, await _bearer(request)))
 
 
 async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:
-    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id))
+    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id, unit.role))
 
 
 async def _get_settings(request: Request) -> Settings:

@@ -10,7 +10,7 @@ Sample = tuple[tuple[str, ...], float]  # label values, value
 
 
 class RequestMetrics:
-    """Counts and durations of requests; gauges are computed at each scrape."""
+    """Counts and durations of requests."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -26,14 +26,19 @@ class RequestMetrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(method, route).observe(seconds)
 
-    def render(self, gauges: Sequence["GaugeFamily"]) -> bytes:
-        """Return the metrics and the gauges in Prometheus' text format."""
-        registry = CollectorRegistry()
-        for name, documentation, labels, samples in gauges:
-            gauge = Gauge(f"twoviews_{name}", documentation, labels, registry=registry)
-            for label_values, value in samples:
-                (gauge.labels(*label_values) if labels else gauge).set(value)
-        return generate_latest(self._registry) + generate_latest(registry)
+    def render(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+def render_gauges(gauges: Sequence["GaugeFamily"]) -> bytes:
+    """Return gauges, which are computed at each scrape, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    for name, documentation, labels, samples in gauges:
+        gauge = Gauge(f"twoviews_{name}", documentation, labels, registry=registry)
+        for label_values, value in samples:
+            (gauge.labels(*label_values) if labels else gauge).set(value)
+    return generate_latest(registry)
 
 
 GaugeFamily = tuple[str, str, tuple[str, ...], Sequence[Sample]]  # name, documentation, labels, samples

@@ -57,7 +57,10 @@ class NewJob(_RequestBody):
     )
     name: str | None = Field(None, max_length=text.MAX_LINE)
     priority: int = Field(
-        0, ge=-1000, le=1000, description="Higher priorities run first; equal ones in order of submission."
+        0,
+        ge=-1000,
+        le=1000,
+        description="Among the owner's jobs, higher priorities run first; equal ones in order of submission.",
     )
     metadata: dict[str, str] = Field(
         default_factory=dict,
@@ -261,6 +264,7 @@ class Key(_ResponseBody):
     id: str
     object: Literal["key"]
     name: str
+    role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
     created_at: Time
     revoked_at: Time | None
 
@@ -271,8 +275,43 @@ class MadeKey(_ResponseBody):
     id: str
     object: Literal["key"]
     name: str
+    role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
     key: str = Field(description="The secret, for `Authorization: Bearer`.", examples=["tv_…"])
     created_at: Time
+
+
+class Amount(_ResponseBody):
+    """What is used, and the quota."""
+
+    used: int
+    allowed: int | None = Field(description="Null without a limit.")
+
+
+class JobAmounts(_ResponseBody):
+    queued: Amount
+    running: Amount
+
+
+class StoredBytes(_ResponseBody):
+    uploads: int = Field(description="Received files that wait for a worker.")
+    datasets: int
+    models: int
+    checkpoints: int
+    artifacts: int
+
+
+class ByteAmount(Amount):
+    of: StoredBytes
+
+
+class Usage(_ResponseBody):
+    """What an owner uses, and what it may use."""
+
+    object: Literal["usage"]
+    jobs: JobAmounts = Field(description="Training and evaluation.")
+    uploads: JobAmounts = Field(description="Ingestions and imports.")
+    bytes: ByteAmount
+    requests_per_minute: Amount = Field(description="Of the API process that responds, with this request.")
 
 
 class Method(_ResponseBody):

@@ -117,6 +117,7 @@ def key(row: Key) -> Json:
         "id": row.id,
         "object": "key",
         "name": row.name,
+        "role": row.role,
         "created_at": rfc3339(row.created_at),
         "revoked_at": rfc3339(row.revoked_at),
     }

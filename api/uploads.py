@@ -14,11 +14,12 @@ from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from api.deps import IdentityDep, SettingsDep, StorageDep
+from api.deps import Caller, CallerDep, IdentityDep, SettingsDep, StorageDep
 from api.multipart import MultipartForm, duplicate_field, invalid_field, parse_content_type
 from api.problems import describe_unknown
 from service import text
 from service.errors import EmptyUpload, StorageAway, TooLarge, UnsupportedMedia
+from service.quotas import checks, usage
 from service.settings import Settings
 from service.storage import Storage, make_durable
 from ssl_core.errors import Fault
@@ -44,10 +45,25 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
     """Return a dependency that receives the form of this schema, with a file of at most `limit(settings)` bytes."""
     fields = [name for name in form_schema["properties"] if name != FILE]
 
-    async def receive_form(request: Request, caller: IdentityDep, settings: SettingsDep, storage: StorageDep) -> Upload:
-        return await receive(request, storage, caller.tenant_id, fields, limit(settings))
+    async def receive_form(
+        request: Request, caller: CallerDep, identity: IdentityDep, settings: SettingsDep, storage: StorageDep
+    ) -> Upload:
+        most = limit(settings)
+        used = await run_sync(_measure_bytes, caller) if settings.quota_bytes else 0
+        room = max(0, settings.quota_bytes - used) if settings.quota_bytes else most
+        try:
+            return await receive(request, storage, identity.tenant_id, fields, min(most, room))
+        except TooLarge:
+            if room < most:
+                checks.raise_storage_quota(used, settings.quota_bytes)
+            raise
 
     return receive_form
+
+
+def _measure_bytes(caller: Caller) -> int:
+    with caller.reading() as unit:
+        return usage.measure_bytes(unit.session, unit.tenant_id).total
 
 
 async def receive(request: Request, storage: Storage, tenant_id: str, fields: list[str], limit: int) -> Upload:

@@ -57,7 +57,7 @@ def _bootstrap(options: argparse.Namespace) -> int:
             key = _read_valid_key(session, path)
             if key is None:
                 _check_folder(session, settings, adopt=options.adopt)
-                key = keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first")[1]
+                key = keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first", "operator")[1]
                 _keep_old(path)
         _write_private(path, {"url": options.url, "key": key})
     return 0
@@ -65,7 +65,8 @@ def _bootstrap(options: argparse.Namespace) -> int:
 
 def _create_key(options: argparse.Namespace) -> int:
     with _open_database(load_settings()) as database, database.writing() as session:
-        _, secret = keys.create(session, keys.get_or_create_tenant(session, options.owner).id, options.name)
+        tenant = keys.get_or_create_tenant(session, options.owner)
+        _, secret = keys.create(session, tenant.id, options.name, options.role)
     print(secret)  # noqa: T201
     return 0
 
@@ -114,6 +115,14 @@ def _parser() -> argparse.ArgumentParser:
     create = key_commands.add_parser("create", help="print a new key of that owner")
     create.add_argument("owner")
     create.add_argument("--name", default="key")
+    create.add_argument(
+        "--operator",
+        dest="role",
+        action="store_const",
+        const="operator",
+        default="owner",
+        help="let it read the metrics of all owners",
+    )
     create.set_defaults(run=_create_key)
     return parser
 

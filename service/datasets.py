@@ -38,7 +38,7 @@ def create(
     duplicate = lifecycle.find_ready_duplicate(session, dataset)
     if duplicate is not None:
         dataset.status, dataset.path, dataset.report = DatasetStatus.READY, duplicate.path, duplicate.report
-        dataset.ready_at = dataset.created_at
+        dataset.ready_at, dataset.stored_bytes = dataset.created_at, duplicate.stored_bytes
     session.add(dataset)
     session.flush()
     if duplicate is None:

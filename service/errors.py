@@ -73,7 +73,7 @@ class Unprocessable(Error):
 
 
 class TooManyRequests(Error):
-    """Too many requests; wait before the next one."""
+    """Too many requests were sent; try again later."""
 
     status, title = 429, "Too many requests"
 
@@ -204,6 +204,21 @@ class IdempotencyInFlight(Conflict):
 
 class DatabaseFull(Unavailable):
     """The disk of the database is full; nothing was written. Try again in a moment."""
+
+
+# --- quotas ------------------------------------------------------------------------------------------------------
+
+
+class JobQuotaExceeded(Conflict):
+    """As many jobs are queued as are allowed."""
+
+
+class StorageQuotaExceeded(Conflict):
+    """As many bytes are stored as are allowed."""
+
+
+class RequestQuotaExceeded(TooManyRequests):
+    """As many requests were sent in this minute as are allowed."""
 
 
 # --- embed -------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,6 +16,8 @@ from service.db.models import Key, Tenant
 from service.db.session import now
 from service.errors import NoSuchKey, WrongKey
 
+Role = Literal["owner", "operator"]  # an operator also reads the metrics of the whole service
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -22,6 +25,7 @@ class Identity:
 
     tenant_id: str
     key_id: str
+    role: Role = "owner"
 
 
 def get_or_create_tenant(session: Session, name: str) -> Tenant:
@@ -32,13 +36,14 @@ def get_or_create_tenant(session: Session, name: str) -> Tenant:
     return session.execute(select(Tenant).where(Tenant.name == name)).scalar_one()
 
 
-def create(session: Session, tenant_id: str, name: str) -> tuple[Key, str]:
+def create(session: Session, tenant_id: str, name: str, role: Role = "owner") -> tuple[Key, str]:
     """Create a key; return it and its secret, which is not stored."""
     secret = "tv_" + secrets.token_urlsafe(32)
     key = Key(
         id=ids.new("key"),
         tenant_id=tenant_id,
         name=text.check_line(name, "/name"),
+        role=role,
         sha256=_digest(secret),
         created_at=now(),
     )
@@ -53,11 +58,13 @@ def authenticate(session: Session, secret: str) -> Identity:
     row = session.execute(_SELECT_IDENTITY, {"sha256": _digest(secret)}).one_or_none()
     if row is None:
         raise WrongKey
-    return Identity(row[0], row[1])
+    return Identity(row.tenant_id, row.id, cast(Role, row.role))
 
 
 # Built once: executed for every request.
-_SELECT_IDENTITY = select(Key.tenant_id, Key.id).where(Key.sha256 == bindparam("sha256"), Key.revoked_at.is_(None))
+_SELECT_IDENTITY = select(Key.tenant_id, Key.id, Key.role).where(
+    Key.sha256 == bindparam("sha256"), Key.revoked_at.is_(None)
+)
 
 
 def list_(session: Session, tenant_id: str) -> Sequence[Key]:

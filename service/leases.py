@@ -5,12 +5,15 @@ claimed before the lease expires: it is retried with a delay after an attempt wi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import Double, String, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from service import event_handlers, lifecycle
+from service.db import turns
 from service.db.kinds import IMPORT, INGEST
 from service.db.models import Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
@@ -63,30 +66,14 @@ class Claim:
     provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
 
 
-def claim(session: Session, queue: str, worker: str, lease_seconds: float) -> Claim | None:
-    """Claim the first queued job (by priority, then age) of the queue, or return None. It is one conditional UPDATE."""
-    first = (
-        select(Job.id)
-        .where(Job.queue == queue, _is_claimable())
-        .order_by(Job.priority.desc(), Job.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    )
-    statement = (
-        update(Job)
-        .where(Job.id == first.scalar_subquery(), _is_claimable())
-        .values(
-            status=JobStatus.RUNNING,
-            attempt=Job.attempt + 1,
-            attempt_progress=False,
-            lease_until=now() + lease_seconds,
-            worker=worker,
-            started_at=func.coalesce(Job.started_at, now()),
-        )
-        .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    )
-    job = session.scalars(statement).one_or_none()
+def claim(session: Session, queue: str, worker: str, lease_seconds: float, max_running: int = 0) -> Claim | None:
+    """Claim the queue's next job (`service.db.turns`), or return None. It is one conditional UPDATE.
+
+    max_running: owners who run so many jobs of the queue are left out; 0: none is.
+    """
+    turns.wait_for_turn(session, queue)
+    values = {"of_queue": queue, "max_running": max_running or 2**31 - 1, "by": worker, "seconds": lease_seconds}
+    job = session.scalars(_build_claim_statement(session.get_bind().dialect.name), values).one_or_none()
     if job is None:
         return None
     lifecycle.set_status(session, job, JobStatus.RUNNING, f"Attempt {job.attempt} runs on {worker}.", worker=worker)
@@ -178,15 +165,30 @@ def reap(session: Session, policy: RetryPolicy = RetryPolicy()) -> list[str]:
 
 def count_pending(session: Session) -> dict[str, int]:
     """Return the number of jobs that can be claimed, by queue; a queue without any is left out."""
-    query = select(Job.queue, func.count()).where(_is_claimable()).group_by(Job.queue)
+    query = select(Job.queue, func.count()).where(turns.is_claimable()).group_by(Job.queue)
     return {row[0]: row[1] for row in session.execute(query)}
 
 
 _WORDS = {JobStatus.SUCCEEDED: "succeeded", JobStatus.FAILED: "failed", JobStatus.CANCELLED: "was cancelled"}
 
 
-def _is_claimable() -> ColumnElement[bool]:
-    return and_(Job.status == JobStatus.QUEUED, or_(Job.lease_until.is_(None), Job.lease_until <= now()))
+@cache  # building it takes longer than running it
+def _build_claim_statement(dialect: str) -> ReturningUpdate[Job]:
+    return (
+        update(Job)
+        .where(Job.id == turns.select_next(dialect).scalar_subquery(), turns.is_claimable())
+        .values(
+            status=JobStatus.RUNNING,
+            attempt=Job.attempt + 1,
+            attempt_progress=False,
+            lease_until=now() + bindparam("seconds", type_=Double),
+            worker=bindparam("by", type_=String),
+            claimed_at=now(),
+            started_at=func.coalesce(Job.started_at, now()),
+        )
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
 
 
 def _renew(session: Session, job_id: str, attempt: int, lease_seconds: float) -> Job:

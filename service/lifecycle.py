@@ -171,6 +171,7 @@ def _update_dataset(session: Session, job: Job, status: Ending, error: Json | No
         )  # of a concurrent upload: garbage collection removes one copy
         dataset.status, dataset.report, dataset.ready_at = DatasetStatus.READY, job.summary or {}, job.finished_at
         dataset.path = duplicate.path if duplicate is not None else dataset_path(dataset.id, job.attempt)
+        dataset.stored_bytes = dataset.report.get("size_bytes")
     else:
         fallback = {"code": status, "detail": f"The ingestion was {status}."}
         dataset.status, dataset.error = (

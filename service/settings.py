@@ -78,7 +78,9 @@ class Settings(BaseSettings):
     max_weights_bytes: int = Field(4 * 2**30, gt=0, description="Of an uploaded file of weights.")
     max_unpacked_bytes: int = Field(256 * 2**30, gt=0)
     max_unpack_ratio: float = Field(
-        200, gt=1, description="Maximum ratio of unpacked to packed size; beyond it the archive is rejected as a bomb."
+        200,
+        gt=1,
+        description="Maximum ratio of unpacked bytes, and of pixels, to packed bytes; beyond it an upload is refused.",
     )
     max_images: int = Field(10_000_000, gt=0)
     max_image_bytes: int = Field(64 * 2**20, gt=0)
@@ -115,6 +117,22 @@ class Settings(BaseSettings):
         "response is 503.",
     )
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
+    quota_queued_jobs: int = Field(
+        0, ge=0, description="Jobs of an owner that wait in a queue (training, or uploads and imports); 0: no limit."
+    )
+    quota_running_jobs: int = Field(
+        0,
+        ge=0,
+        description="Jobs of an owner that run at a time, of each queue; others stay queued. 0: no limit.",
+    )
+    quota_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes of an owner's uploads, datasets, models, checkpoints and artifacts; 0: no limit.",
+    )
+    quota_requests_per_minute: int = Field(
+        0, ge=0, description="Requests of an owner to one API process, in a minute; 0: no limit."
+    )
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
     long_poll_seconds: float = Field(30, gt=0, description="The maximum of `wait=`.")
     long_polls_per_key: int = Field(

@@ -16,6 +16,7 @@ import typer
 from pydantic import BaseModel
 
 from api import app as api
+from api.schemas import Usage
 from service import keys
 from service.settings import Settings
 from ssl_core import config
@@ -60,7 +61,7 @@ def routes():
 
 
 def test_every_block_has_a_known_language():
-    known = {"", "sh", "python", "json config", "json request", "json problem"} | {
+    known = {"", "sh", "python", "json config", "json request", "json problem", "json usage"} | {
         f"json {kind}" for kind in config.KINDS
     }
     assert {block.kind for block in BLOCKS} <= known
@@ -159,8 +160,8 @@ def test_a_page_sets_the_address_and_the_key_before_it_uses_them(name):
 
 @blocks("json")
 def test_configs_are_valid(block):
-    if block.kind in ("json request", "json problem"):
-        return  # test_the_example_of_a_problem_is_the_response_of_the_service
+    if block.kind in ("json request", "json problem", "json usage"):
+        return  # test_the_example_of_a_problem_is_the_response_of_the_service, test_the_example_of_usage_is_complete
     kind = block.kind.split(" ")[1].replace("config", "pretrain")
     config.parse(json.loads(block.text), kind)
 
@@ -233,6 +234,18 @@ def test_the_example_of_a_problem_is_the_response_of_the_service(settings, datab
     with TestClient(api.create(settings), headers=headers) as client:
         answer = client.post("/jobs", json=request)
     assert answer.json() == problem
+
+
+def test_the_example_of_usage_is_complete():
+    (example,) = (block.text for block in BLOCKS if block.kind == "json usage")
+    found = Usage.model_validate_json(example).model_dump()
+    assert found == json.loads(example)
+    assert found["bytes"]["used"] == sum(found["bytes"]["of"].values())
+
+
+def test_every_quota_is_in_the_table():
+    documented = [setting.strip("`").removeprefix("TWOVIEWS_").lower() for _, _, setting in rows("api.md", "quota")]
+    assert documented == [name for name in Settings.model_fields if name.startswith("quota_")]
 
 
 def rows(page, heading):

@@ -70,6 +70,10 @@ class Client:
         """Return the recipes: complete configs by name."""
         return tuple(self._transport.pages("/recipes"))
 
+    def usage(self) -> Json:
+        """Return what the key's owner uses and may use: `jobs`, `uploads`, `bytes`, `requests_per_minute`."""
+        return dict(self._transport.get("/usage"))
+
     def close(self) -> None:
         """Close the connection; later calls raise."""
         self._transport.close()

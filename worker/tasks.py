@@ -26,7 +26,7 @@ class JobRunner:
         self._opened: Database | None = None
 
     def run_queued_jobs(self, queue: str) -> None:
-        """Run the queue's jobs by priority, then age, until none is queued or the worker stops."""
+        """Run the queue's jobs in turn (`service.db.turns`), until none is queued or the worker stops."""
         try:
             while not self._is_stopping() and (claim := self._claim(queue)) is not None:
                 _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
@@ -47,7 +47,8 @@ class JobRunner:
     def _claim(self, queue: str) -> Claim | None:
         with self._database.writing() as session:
             workers.record_heartbeat(session, self._name, queue)
-            return leases.claim(session, queue, self._name, self._settings.lease_seconds)
+            settings = self._settings
+            return leases.claim(session, queue, self._name, settings.lease_seconds, settings.quota_running_jobs)
 
     def _supervise(self, claim: Claim, queue: str) -> None:
         def mark_seen(session: Session) -> None:

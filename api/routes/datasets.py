@@ -5,13 +5,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from api import responses, schemas, serializers, uploads
-from api.deps import CallerDep, UnitOfWork
+from api.deps import CallerDep, SettingsDep, UnitOfWork
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import datasets
 from service.errors import InvalidRequest
+from service.quotas import checks
 from ssl_core.errors import Fault
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
@@ -49,12 +50,14 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
     summary="Upload images",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload an archive and queue its validation. An archive that was validated before is ready at once."""
     name = upload.fields.get("name") or upload.filename or "dataset"
     policy, sha256, size = _parse_policy(upload), upload.sha256, upload.size_bytes
 
     def create_dataset(unit: UnitOfWork) -> Created:
+        checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
+        checks.check_bytes(unit.session, unit.tenant_id, settings, size)
         dataset = datasets.create(
             unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
         )

@@ -9,11 +9,11 @@ from typing import Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from api import embed_request
-from api.body_memory import BodyMemory
 from api.deps import IdentityDep, SettingsDep
-from api.embed_request import EmbedRequest
-from api.encoder_client import EncoderClient, Features
+from api.encoder import request as embed_request
+from api.encoder.body_memory import BodyMemory
+from api.encoder.client import EncoderClient, Features
+from api.encoder.request import EmbedRequest
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse
 from service import models
 from service.db.session import Database

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import schemas
+from api import prometheus, schemas
 from api.deps import CallerDep
 from api.prometheus import GaugeFamily
 from api.responses import JSONResponse
@@ -68,12 +68,15 @@ async def _probe(name: str, check: Callable[[], list[Fault]], probes: dict[str, 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
 def figures(request: Request, caller: CallerDep) -> Response:
-    """Counts over all owners, and the requests of this process."""
+    """The owner's jobs and datasets. For an operator's key those of all, workers, and the requests of this process."""
+    state = request.app.state
     with caller.reading() as unit:
-        service_counts = counts.count_all(unit.session, request.app.state.settings.worker_seen_seconds)
-    return Response(
-        request.app.state.request_metrics.render(_build_gauges(service_counts)), media_type=CONTENT_TYPE_LATEST
-    )
+        if unit.role == "operator":
+            found = counts.count_all(unit.session, state.settings.worker_seen_seconds)
+            text = state.request_metrics.render() + prometheus.render_gauges(_build_gauges(found))
+        else:
+            text = prometheus.render_gauges(_build_gauges(counts.count_of(unit.session, unit.tenant_id)))
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def _check_database(database: Database, settings: Settings) -> list[Fault]:

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import downloads, responses, schemas, serializers
-from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.deps import CallerDep, SettingsDep, StorageDep, UnitOfWork
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from service import jobs
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
+from service.quotas import checks
 from ssl_core import config as run_config
 from ssl_core.config import KINDS, RunConfig
 from ssl_core.errors import Fault
@@ -25,11 +26,13 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Submit a job")
-def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Queue a job, or let it wait for the job that makes its model. `urls` in the response are its metrics and more."""
     config = _parse_config(body.kind, body.config)
 
     def submit_job(unit: UnitOfWork) -> Created:
+        checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
+        checks.check_bytes(unit.session, unit.tenant_id, settings)
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
         job = jobs.submit(unit.session, unit.tenant_id, body.dataset, config, **fields)
         unit.queues.add(job.queue)

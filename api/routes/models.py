@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import downloads, responses, schemas, serializers, uploads
-from api.deps import CallerDep, StorageDep, UnitOfWork
+from api.deps import CallerDep, SettingsDep, StorageDep, UnitOfWork
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
@@ -15,6 +15,7 @@ from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models
 from service.errors import Corrupt, InvalidConfig
+from service.quotas import checks
 from ssl_core import config as run_config
 from ssl_core.checksums import document
 from ssl_core.config import Import
@@ -64,12 +65,14 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
     summary="Import weights",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: CallerDep, respond: Idempotent) -> JSONResponse:
+def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload weights that were trained elsewhere. The response is the job that makes a model of them."""
     name = upload.fields.get("name") or upload.filename or "weights"
     config, sha256, size = _parse_config(upload), upload.sha256, upload.size_bytes
 
     def submit_import(unit: UnitOfWork) -> Created:
+        checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
+        checks.check_bytes(unit.session, unit.tenant_id, settings, size)
         job = models.submit_import(
             unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config
         )

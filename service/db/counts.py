@@ -1,8 +1,8 @@
-"""Counts of jobs, datasets and workers over all tenants, for Prometheus."""
+"""Counts of jobs, datasets and workers, of one tenant or of all, for Prometheus."""
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select, true
 from sqlalchemy.orm import Session
 
 from service.db.models import Dataset, Job, Worker
@@ -23,20 +23,36 @@ class Counts:
 
 
 def count_all(session: Session, worker_seen_seconds: float) -> Counts:
-    """Return the counts; of workers, those seen within `worker_seen_seconds`."""
-    jobs = session.execute(select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status))
-    datasets = select(Dataset.status, func.count()).where(Dataset.deleted_at.is_(None)).group_by(Dataset.status)
+    """Return the counts over all tenants; of workers, those seen within `worker_seen_seconds`."""
+    seen = select(Worker.queue, func.count()).where(Worker.seen_at > now() - worker_seen_seconds).group_by(Worker.queue)
+    workers = {**_ZEROS, **{row[0]: row[1] for row in session.execute(seen)}}
+    return _count(session, true(), true(), workers)
+
+
+def count_of(session: Session, tenant_id: str) -> Counts:
+    """Return the counts of the tenant, which has no workers."""
+    return _count(session, Job.tenant_id == tenant_id, Dataset.tenant_id == tenant_id, {})
+
+
+_ZEROS = dict.fromkeys(QUEUES, 0)
+
+
+def _count(
+    session: Session, of_jobs: ColumnElement[bool], of_datasets: ColumnElement[bool], workers: dict[str, int]
+) -> Counts:
+    jobs = session.execute(select(Job.kind, Job.status, func.count()).where(of_jobs).group_by(Job.kind, Job.status))
+    datasets = (
+        select(Dataset.status, func.count()).where(Dataset.deleted_at.is_(None), of_datasets).group_by(Dataset.status)
+    )
     queued = session.execute(
         select(Job.queue, func.count(), now() - func.min(Job.created_at))
-        .where(Job.queue.in_(QUEUES), Job.status == JobStatus.QUEUED)
+        .where(Job.queue.in_(QUEUES), Job.status == JobStatus.QUEUED, of_jobs)
         .group_by(Job.queue)
     ).all()
-    seen = select(Worker.queue, func.count()).where(Worker.seen_at > now() - worker_seen_seconds).group_by(Worker.queue)
-    zeros = dict.fromkeys(QUEUES, 0)
     return Counts(
         jobs={(row[0], row[1]): row[2] for row in jobs},
         datasets={row[0]: row[1] for row in session.execute(datasets)},
-        queue_depths={**zeros, **{queue: number for queue, number, _ in queued}},
-        queue_ages={**zeros, **{queue: max(0.0, float(age)) for queue, _, age in queued}},
-        workers={**zeros, **{row[0]: row[1] for row in session.execute(seen)}},
+        queue_depths={**_ZEROS, **{queue: number for queue, number, _ in queued}},
+        queue_ages={**_ZEROS, **{queue: max(0.0, float(age)) for queue, _, age in queued}},
+        workers=workers,
     )

@@ -35,12 +35,13 @@ class Tenant(Base):
 
 
 class Key(Base):
-    """A bearer key, stored as its SHA-256."""
+    """A bearer key, stored as its SHA-256. That of an operator also reads the metrics of the whole service."""
 
     __tablename__ = "keys"
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(server_default="owner")  # owner | operator
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
@@ -59,6 +60,7 @@ class Dataset(Base):
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     path: Mapped[str | None] = mapped_column(String(400))
+    stored_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of the files at `path`
     report: Mapped[Json | None]
     error: Mapped[Json | None]
     created_at: Mapped[float]
@@ -90,7 +92,10 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_queue_status_priority_id", "queue", "status", text("priority DESC"), "id"),
+        Index(
+            "ix_jobs_queue_status_tenant_id_priority_id", "queue", "status", "tenant_id", text("priority DESC"), "id"
+        ),
+        Index("ix_jobs_tenant_id_queue_claimed_at", "tenant_id", "queue", "claimed_at"),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
     )
@@ -122,7 +127,8 @@ class Job(Base):
     last_event: Mapped[int] = mapped_column(default=0)
     last_point: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
-    started_at: Mapped[float | None]
+    claimed_at: Mapped[float | None]  # the last attempt
+    started_at: Mapped[float | None]  # the first attempt
     finished_at: Mapped[float | None]
 
 

@@ -6,12 +6,15 @@ Only the encoder server reads images of more than LARGE_PIXELS at a reduced size
 """
 
 import io
+import re
+from collections.abc import Callable
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+CountPixels = Callable[[int], None]
 MAX_PIXELS = 100_000_000
 LARGE_PIXELS = 2**24  # beyond the photographs of most cameras, whose pixels are always those of training
 SPARE = 4  # a reduced image has this many times the pixels, per side, of the size that it is resized to
@@ -32,6 +35,10 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# A JPEG decoder passes over all pixels for each scan, of a few bytes; encoders write up to 20.
+_MAX_SCANS = 100
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", "I", *_GREY16)
 
@@ -50,9 +57,16 @@ def decode(data: bytes, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
     return decode_with_notes(data, max_pixels)[0]
 
 
-def decode_with_notes(data: bytes, max_pixels: float = MAX_PIXELS) -> tuple[NDArray[np.uint8], set[str]]:
-    """Return the image as RGB, uint8 H×W×3, and the NOTES that apply to the file. Raises BadImage."""
+def decode_with_notes(
+    data: bytes, max_pixels: float = MAX_PIXELS, count_pixels: CountPixels | None = None
+) -> tuple[NDArray[np.uint8], set[str]]:
+    """Return the image as RGB, uint8 H×W×3, and the NOTES that apply to the file. Raises BadImage.
+
+    count_pixels: called with the number of pixels that the header declares, before any is decoded.
+    """
     image = _open(data, max_pixels)
+    if count_pixels is not None:
+        count_pixels(image.width * image.height)
     try:
         image, notes = _load_upright(image)
         return _convert_to_rgb(image, notes), notes
@@ -120,7 +134,20 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
         raise BadImage(
             "too_many_pixels", f"The image has {width:,}×{height:,} pixels; at most {max_pixels:,} are read."
         )
+    if image.format in ("JPEG", "MPO") and _has_too_many_scans(data):
+        raise BadImage("too_many_scans", f"The image has more than {_MAX_SCANS} scans.")
     return image
+
+
+def _has_too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG file has more than `_MAX_SCANS` scans; bytes within segments or after its end do not count."""
+    if data.count(bytes((0xFF, _START_OF_SCAN))) <= _MAX_SCANS:
+        return False
+    scans, position = 0, 2
+    while (marker := _JPEG_MARKER.search(data, position)) and marker[1][0] != _END_OF_IMAGE:
+        scans += marker[1][0] == _START_OF_SCAN
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans > _MAX_SCANS
 
 
 def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:

@@ -32,9 +32,9 @@ class ImageFacts:
     pixels: bytes | None  # H×W×3 when small
 
 
-def inspect_image(data: bytes, max_pixels: int) -> ImageFacts:
-    """Decode an image and return its facts. Raises BadImage."""
-    pixels, notes = decode.decode_with_notes(data, max_pixels)
+def inspect_image(data: bytes, max_pixels: int, count_pixels: decode.CountPixels | None = None) -> ImageFacts:
+    """Decode an image and return its facts. Raises BadImage, and what `count_pixels` raises."""
+    pixels, notes = decode.decode_with_notes(data, max_pixels, count_pixels)
     height, width, _ = pixels.shape
     small = height <= SMALL_SIDE and width <= SMALL_SIDE
     return ImageFacts(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ssl_core.checksums import blocks, document
 from ssl_core.checksums.blocks import BlockWriter
 from ssl_core.data import decode, folder_layout
+from ssl_core.data.decode import CountPixels
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.errors import Fault, json_pointer
@@ -101,12 +102,22 @@ def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reje
 class Packer:
     """Builds a packed dataset: `add` every image, then `finish`."""
 
-    def __init__(self, directory: Path, *, on_bad_file: OnBadFile, max_images: int, max_pixels: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        on_bad_file: OnBadFile,
+        max_images: int,
+        max_pixels: int,
+        count_pixels: CountPixels | None = None,
+    ) -> None:
+        """count_pixels: called with the size of each image before it is decoded; what it raises ends `add`."""
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._on_bad_file = on_bad_file
         self._max_images = max_images
         self._max_pixels = max_pixels
+        self._count_pixels = count_pixels
         self._spool = ImageSpool(directory)
         self._faults: list[BadFile] = []
         self._fault_count = 0
@@ -127,7 +138,7 @@ class Packer:
             self._record_bad_file(item)
             return
         try:
-            facts = inspect_image(item.data, self._max_pixels)
+            facts = inspect_image(item.data, self._max_pixels, self._count_pixels)
         except decode.BadImage as error:
             self._record_bad_file(BadFile(item.name, error.code, error.detail))
             return
@@ -146,7 +157,9 @@ class Packer:
         written = {"images.arrow": _write_arrow(self._directory / "images.arrow", self._spool, rows)}
         report = self._report(rows)
         if report["pixels"]:
-            written["pixels.npy"] = _write_pixels(self._directory / "pixels.npy", self._spool, rows)
+            file = report["pixels"]["file"]
+            written[file] = _write_pixels(self._directory / file, self._spool, rows)
+        report["size_bytes"] = sum((self._directory / file).stat().st_size for file in written)
         report = document.seal(report | {"blocks": blocks.write_digests(self._directory, written)})
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         write_atomic(self._directory / "dataset.json", text.encode())

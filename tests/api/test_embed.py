@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from api.app import create
-from api.body_memory import BodyMemory
-from api.embed_request import EmbedRequest
+from api.encoder.body_memory import BodyMemory
+from api.encoder.request import EmbedRequest
 from service import keys
 from service.db import ids
 from service.db.models import Dataset, Job, Model

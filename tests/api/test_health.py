@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.app import create
 from api.routes import health
-from service import workers
+from service import keys, workers
 from service.db.session import is_disk_full
 from tests.api.responses import check_problem, get_pointers
 from tests.service import given
@@ -107,7 +107,29 @@ def test_full_disk_is_not_ready(client, storage, monkeypatch):
     assert not full.is_symlink()
 
 
-def test_prometheus_metrics(client, database, tenant):
+@pytest.fixture
+def operator(app, anonymous, database, tenant):
+    """A client with an operator's key of the tenant."""
+    with database.writing() as session:
+        _, secret = keys.create(session, tenant, "operator", "operator")
+    return type(anonymous)(app, headers={"Authorization": f"Bearer {secret}"})
+
+
+def test_an_owner_reads_metrics_of_their_own_and_an_operator_those_of_all(client, other, operator, database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    given.submit_job(database, tenant, dataset)
+    with database.writing() as session:
+        workers.record_heartbeat(session, "worker-1", "train")
+    mine, others, all_ = figures(client), figures(other), figures(operator)
+    assert mine["twoviews_jobs", "pretrain", "queued"] == all_["twoviews_jobs", "pretrain", "queued"] == 1
+    assert mine["twoviews_queue_depth", "train"] == all_["twoviews_queue_depth", "train"] == 1
+    assert {name: value for name, value in others.items() if value} == {}
+    assert all_["twoviews_workers", "train"] == 1
+    for seen in (mine, others):
+        assert not any(name[0].startswith(("twoviews_request", "twoviews_workers")) for name in seen)
+
+
+def test_prometheus_metrics(operator, client, database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
     given.submit_job(database, tenant, dataset)
     given.submit_job(database, tenant, dataset)
@@ -118,7 +140,7 @@ def test_prometheus_metrics(client, database, tenant):
         client.get("/jobs/job_none")
     client.get("/nowhere")
     client.request("BREW", "/jobs")
-    seen = figures(client)
+    seen = figures(operator)
     assert seen["twoviews_jobs", "pretrain", "queued"] == seen["twoviews_jobs", "pretrain", "running"] == 1
     assert seen["twoviews_datasets", "ready"] == 1
     assert (seen["twoviews_queue_depth", "train"], seen["twoviews_queue_depth", "data"]) == (1, 0)

@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import select, update
 
-from service import jobs, leases, lifecycle
+from service import jobs, keys, leases, lifecycle
 from service.db.models import Job
 from service.db.session import now
 from service.db.statuses import HELD, TERMINAL
@@ -57,6 +57,93 @@ def test_claims_are_ordered_by_priority_then_age(database, tenant, dataset):
     low, old, new, high = (given.submit_job(database, tenant, dataset, priority=n).id for n in (-1, 0, 0, 5))
     first, second = sorted([old, new])
     assert [given.claim_job(database).job_id for _ in range(4)] == [high, first, second, low]
+
+
+def submit_for(database, owner, count, **fields):
+    """Submit jobs of another owner's on a ready dataset of theirs; return their ids."""
+    with database.writing() as session:
+        tenant = keys.get_or_create_tenant(session, owner).id
+    dataset = given.create_ready_dataset(database, tenant)
+    return [given.submit_job(database, tenant, dataset, **fields).id for _ in range(count)]
+
+
+def test_owners_take_turns_whatever_their_priority_and_number_of_jobs(database):
+    many = submit_for(database, "many", 4, priority=1000)
+    few = submit_for(database, "few", 2, priority=-1000)
+    claims = [given.claim_job(database) for _ in range(6)]
+    assert [claim.job_id for claim in claims] == [many[0], few[0], many[1], few[1], many[2], many[3]]
+
+
+def test_the_owner_of_the_fewest_running_jobs_is_served_then_the_one_who_has_waited_longest(database):
+    first = submit_for(database, "first", 3)
+    claims = [given.claim_job(database) for _ in range(2)]
+    second = submit_for(database, "second", 3)
+    assert [given.claim_job(database).job_id for _ in range(2)] == second[:2]
+    for claim in claims:
+        given.finish_job(database, claim)
+    assert given.claim_job(database).job_id == first[2]  # runs none, and the other two
+
+
+def test_an_ended_job_counts_as_a_turn(database):
+    first = submit_for(database, "first", 2)
+    second = submit_for(database, "second", 2)
+    claimed = []
+    for _ in range(4):
+        claim = given.claim_job(database)
+        claimed.append(claim.job_id)
+        given.finish_job(database, claim)
+    assert claimed == [first[0], second[0], first[1], second[1]]
+
+
+def test_two_data_workers_are_never_both_of_one_owner_while_another_waits(database, tenant, stranger):
+    for sha in ("aa" * 32, "bb" * 32):
+        given.create_dataset(database, tenant, sha)
+    given.create_dataset(database, stranger)
+    claims = [given.claim_job(database, "data") for _ in range(2)]
+    assert {claim.tenant_id for claim in claims} == {tenant, stranger}
+    assert given.claim_job(database, "data").tenant_id == tenant  # no other owner waits
+
+
+def test_concurrent_claims_serve_every_owner(database):
+    owners = 4
+    for owner in range(owners):
+        submit_for(database, f"owner {owner}", owners)
+
+    def claim():
+        with database.writing() as session:
+            return leases.claim(session, "train", "thread", 60).tenant_id
+
+    assert len(set(run_concurrently(*[claim] * owners))) == owners
+
+
+def test_owners_at_their_running_quota_are_skipped(database):
+    first = submit_for(database, "first", 3)
+    second = submit_for(database, "second", 1)
+
+    def claim():
+        with database.writing() as session:
+            found = leases.claim(session, "train", "worker-1", 60, max_running=1)
+        return found and found.job_id
+
+    assert [claim() for _ in range(3)] == [first[0], second[0], None]
+    assert given.get_job(database, first[1]).status == "queued"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer
+def test_a_locked_row_is_skipped_for_the_next_owner(database):
+    (locked,) = submit_for(database, "first", 1)
+    (other,) = submit_for(database, "second", 1)
+    with database.writing() as session:
+        session.execute(select(Job).where(Job.id == locked).with_for_update())
+        assert given.claim_job(database).job_id == other
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_frozen_claim_stops_no_other(database):
+    first, second = submit_for(database, "first", 2)
+    with database.writing() as frozen:
+        assert leases.claim(frozen, "train", "frozen", 60).job_id == first
+        assert given.claim_job(database).job_id == second
 
 
 def test_claim_is_limited_to_its_queue(database, tenant, dataset):

@@ -37,7 +37,14 @@ def test_bootstrap_writes_a_valid_key(data, database):
     assert found["url"] == "http://127.0.0.1:1234"
     assert stat.S_IMODE(os.stat(data / "credentials.json").st_mode) == 0o600
     with database.reading() as session:
-        keys.authenticate(session, found["key"])
+        assert keys.authenticate(session, found["key"]).role == "operator"
+
+
+@pytest.mark.parametrize(("options", "role"), [([], "owner"), (["--operator"], "operator")])
+def test_new_keys_have_the_role(data, database, capsys, options, role):
+    assert main(["keys", "create", "acme", *options]) == 0
+    with database.reading() as session:
+        assert keys.authenticate(session, capsys.readouterr().out.strip()).role == role
 
 
 def test_second_bootstrap_keeps_the_key_and_updates_the_url(data, database):

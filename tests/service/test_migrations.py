@@ -45,7 +45,7 @@ def test_upgrade_is_idempotent(database):
 
 def test_missing_expression_index_is_found(database):
     with database.engine.begin() as connection:
-        connection.exec_driver_sql("DROP INDEX ix_jobs_queue_status_priority_id")
+        connection.exec_driver_sql("DROP INDEX ix_jobs_queue_status_tenant_id_priority_id")
     assert [operation for operation, *_ in migrate.find_differences(database)] == ["add_index"]
 
 

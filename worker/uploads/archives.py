@@ -19,13 +19,14 @@ import zstandard
 from ssl_core.data import folder_layout
 from ssl_core.data.pack import BadFile, Item, PackError
 from worker.uploads import npz, parquet, tar
-from worker.uploads.limits import Limits, Meter
+from worker.uploads.limits import Meter
 
 Reader = Callable[[IO[bytes], Meter], Iterator[Item | BadFile]]
 
 _SUPPORTED = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet"
 _CHUNK = 2**20
 _MAX_WINDOW = 2**27  # of zstd: 128 MiB, as `zstd --long` needs
+_ZIP_HEADER_BYTES = 30  # of a file, without its name
 _ZIP_ENCRYPTED = 0x1 | 0x40 | 0x2000
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile does not bound the output of other methods
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
@@ -38,9 +39,8 @@ _ZIP_TYPES = {
 }
 
 
-def read(file: IO[bytes], limits: Limits) -> Iterator[Item | BadFile]:
+def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     """Yield the upload's files in archive order. Raises PackError."""
-    meter = Meter(limits, os.fstat(file.fileno()).st_size)
     head = file.read(512)
     file.seek(0)
     for magic, reader in READERS.items():
@@ -124,9 +124,14 @@ def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
 
 def _list_zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
     size = os.fstat(file.fileno()).st_size
-    if all(0 <= entry.header_offset < size for entry in archive.infolist()):
-        return archive.infolist()
-    raise PackError("corrupt_archive", "The zip archive is damaged: it lists files outside of itself.")
+    end = 0
+    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+        if not 0 <= entry.header_offset < size:
+            raise PackError("corrupt_archive", "The zip archive is damaged: it lists files outside of itself.")
+        if entry.header_offset < end:  # one file's data, read many times
+            raise PackError("corrupt_archive", "The zip archive is damaged: its files overlap.")
+        end = entry.header_offset + _ZIP_HEADER_BYTES + entry.compress_size
+    return archive.infolist()
 
 
 def _read_zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | BadFile:

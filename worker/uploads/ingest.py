@@ -16,7 +16,7 @@ from service.settings import Settings
 from ssl_core.data.pack import OnBadFile, Packer, PackError
 from ssl_core.events import Event, Progress, Result
 from worker.uploads import archives, process, sandbox
-from worker.uploads.limits import Limits
+from worker.uploads.limits import Limits, Meter
 
 _PROGRESS_SECONDS = 0.5
 
@@ -54,13 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
 def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None) -> Iterator[Event]:
     process.check_sha256(upload, sha256)
     out.mkdir(parents=True, exist_ok=True)
+    size = upload.stat().st_size
+    meter = Meter(limits, size)
     with (
         upload.open("rb") as file,
-        Packer(out, on_bad_file=on_bad_file, max_images=limits.images, max_pixels=limits.image_pixels) as packer,
+        Packer(
+            out,
+            on_bad_file=on_bad_file,
+            max_images=limits.images,
+            max_pixels=limits.image_pixels,
+            count_pixels=meter.add_pixels,
+        ) as packer,
     ):
         started = reported = time.monotonic()
-        size = upload.stat().st_size
-        for count, item in enumerate(archives.read(file, limits), 1):
+        for count, item in enumerate(archives.read(file, meter), 1):
             packer.add(item)
             if time.monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = time.monotonic()

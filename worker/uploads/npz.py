@@ -103,8 +103,7 @@ def _check_images(header: _Header, meter: Meter) -> None:
         raise PackError("wrong_dtype", f"images must be uint8, and are {header.dtype}.")
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape[1:3]:
         raise PackError("wrong_shape", f"images must be {_SHAPES}, and are {'×'.join(map(str, shape))}.")
-    if shape[0] > limits.images:
-        raise PackError("too_many_images", f"There are more than {limits.images:,} images.")
+    meter.check_images(shape[0])
     if shape[1] * shape[2] > limits.image_pixels:
         raise PackError("too_many_pixels", f"An image may have at most {limits.image_pixels:,} pixels.")
 

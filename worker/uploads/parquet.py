@@ -36,8 +36,7 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
 def _read_rows(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     table = pq.ParquetFile(file, pre_buffer=False)
     schema = table.schema_arrow
-    if table.metadata.num_rows > meter.limits.images:
-        raise PackError("too_many_images", f"There are more than {meter.limits.images:,} images.")
+    meter.check_images(table.metadata.num_rows)
     image = _find_image_column(schema)
     label = next((name for name in _LABEL_NAMES if name in schema.names), None)
     split = "split" if "split" in schema.names else None

@@ -145,6 +145,16 @@ def test_too_many_pixels_are_refused_before_any_is_decoded():
         decode(bytes(bomb))
 
 
+def test_a_jpeg_of_many_scans_is_refused_and_bytes_after_its_end_do_not_count():
+    data = encoded(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
+    *_, last = data[:-2].split(b"\xff\xda")
+    scan = b"\xff\xda" + last
+    assert decode(data[:-2] + 20 * scan + data[-2:] + 200 * scan).shape == (64, 64, 3)
+    with pytest.raises(BadImage) as caught:
+        decode(data[:-2] + 200 * scan + data[-2:])
+    assert caught.value.code == "too_many_scans"
+
+
 def test_pillows_own_limit_raises_the_same_code():
     with pytest.raises(BadImage) as caught:
         decode(b"P6 100000 100000 255 ")

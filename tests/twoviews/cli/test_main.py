@@ -61,6 +61,14 @@ def test_weights_are_imported_with_the_given_fields(run, tmp_path):
     assert (refused.exit_code, "image_size" in refused.stderr) == (2, True)
 
 
+def test_usage_shows_what_is_used_and_allowed(run):
+    found = json.loads(run("usage", "--json").stdout)
+    assert found["bytes"]["used"] == found["jobs"]["queued"]["used"] == 0
+    shown = run("usage").stdout
+    assert "bytes stored" in shown
+    assert "no limit" in shown
+
+
 def test_a_key_is_made_listed_and_revoked(run):
     made = json.loads(run("keys", "create", "laptop", "--json").stdout)
     assert made["key"].startswith("tv_")

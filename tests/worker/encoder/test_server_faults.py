@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.encoder_client import EncoderClient
+from api.encoder.client import EncoderClient
 from service.errors import EncoderAway, EncoderBusy, Error, LayerNotFound, NotAnImage, TooManyPixels
 from tests.worker.encoder import pictures
 from tests.worker.encoder.server import OWNER, Server, features, problem

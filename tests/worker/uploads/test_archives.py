@@ -1,5 +1,6 @@
 """Archive readers: every supported format, and damaged, oversized or unsafe archives."""
 
+import copy
 import io
 import json
 import struct
@@ -15,7 +16,7 @@ from ssl_core.data.pack import BadFile, Item, PackError
 from tests import sample_archives
 from tests.pictures import jpeg, pixels, png
 from worker.uploads import archives
-from worker.uploads.limits import Limits
+from worker.uploads.limits import Limits, Meter
 
 LIMITS = Limits(unpacked_bytes=2**30, ratio=200, images=1000, image_bytes=2**20, image_pixels=10**6)
 
@@ -24,7 +25,7 @@ def read(path, data, limits=LIMITS):
     path = path / "upload"
     path.write_bytes(data)
     with path.open("rb") as file:
-        return list(archives.read(file, limits))
+        return list(archives.read(file, Meter(limits, len(data))))
 
 
 def read_error(path, data, limits=LIMITS):
@@ -304,6 +305,54 @@ def test_npz_and_parquet_bombs_are_refused(tmp_path):
         == "too_much_data"
     )
     assert read_error(tmp_path, sample_archives.make_parquet({"image": [bytes(2**19)] * 3}), limits) == "too_much_data"
+
+
+WIDE = Limits(2**40, 200, 10**7, 2**20, 10**9)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        sample_archives.make_parquet({"image": pa.array([png()] * 30_000)}),
+        sample_archives.make_npz(images=np.zeros((30_000, 1, 1), np.uint8)),
+        sample_archives.compress_zstd(
+            sample_archives.make_tar({}, *[sample_archives.make_tar_entry(f"{n}") for n in range(51_000)])
+        ),
+        sample_archives.compress_zstd(
+            sample_archives.make_tar(
+                {}, *[sample_archives.make_tar_entry(f"{n}", type=tarfile.DIRTYPE) for n in range(51_000)]
+            )
+        ),
+    ],
+    ids=("rows of one image", "pixels of one value", "empty files", "folders"),
+)
+def test_too_many_images_and_entries_for_the_bytes_of_the_upload_are_refused(tmp_path, data):
+    assert read_error(tmp_path, data, WIDE) == "bomb"
+
+
+@pytest.mark.parametrize("count", [1, 20_000])
+def test_images_that_pack_to_nothing_are_read_while_they_are_few(tmp_path, count):
+    repeated = sample_archives.make_parquet({"image": pa.array([png()] * count)})
+    assert len(repeated) < count or count == 1
+    assert len(read(tmp_path, repeated, WIDE)) == count
+    blank = sample_archives.make_npz(images=np.zeros((count, 2, 2), np.uint8))
+    assert len(read(tmp_path, blank, WIDE)) == count
+
+
+def test_many_images_need_sixteen_bytes_each():
+    Meter(WIDE, 32 * 737_280).check_images(737_280)  # fewer bytes than dSprites has
+    with pytest.raises(PackError, match="at most 62,500 images"):
+        Meter(WIDE, 10**6).check_images(62_501)
+
+
+def test_zip_entries_that_share_their_data_are_refused(tmp_path):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("0.png", png())
+        for n in range(1, 4):
+            archive.filelist.append(copy.copy(archive.filelist[0]))
+            archive.filelist[n].filename = f"{n}.png"
+    assert read_error(tmp_path, target.getvalue()) == "corrupt_archive"
 
 
 def test_the_ratio_counts_all_files_together(tmp_path):

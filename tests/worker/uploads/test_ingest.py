@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,8 @@ def test_every_format_gives_the_same_dataset(tmp_path, kind):
     assert event.summary["classes"] == ["cat", "dog"]
     assert [split["images"] for split in event.summary["splits"].values()] == [3, 0, 1]
     assert event.summary["ignored"] == 2
+    files = [file for file in (tmp_path / "out").iterdir() if file.name != "dataset.json"]
+    assert event.summary["size_bytes"] == sum(file.stat().st_size for file in files)
 
 
 def test_npz_gives_a_labelled_dataset(tmp_path):
@@ -108,6 +111,16 @@ def test_a_corrupt_image_is_skipped_with_the_option(tmp_path):
         "a/empty.png": "empty",
         "a/none.jpg": "not_an_image",
     }
+
+
+def test_too_many_pixels_for_the_bytes_of_the_upload_are_refused_before_they_are_decoded(tmp_path):
+    header = encoded(Image.new("1", (10_000, 10_000)))[:50]
+    limits = replace(LIMITS, image_pixels=10**8)
+    event = ingest_last(tmp_path, sample_archives.make_parquet({"image": [header] * 3}), "skip", limits)
+    assert (event.code, event.retry) == ("bomb", False)
+    assert "pixels for each byte" in event.message
+    event = ingest_last(tmp_path, sample_archives.make_parquet({"image": [header] * 2 + [png()]}), "skip", limits)
+    assert event.summary["skipped_count"] == 2
 
 
 LINK = {"a/odd.png": b"/etc/passwd"}

@@ -31,7 +31,7 @@ def submit(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Id of a model, or of the job that will make it.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
-    priority: Annotated[int, typer.Option(help="Jobs of a higher priority run first.")] = 0,
+    priority: Annotated[int, typer.Option(help="Of your jobs, those of a higher priority run first.")] = 0,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
     json: Json = False,
 ) -> None:

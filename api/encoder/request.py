@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from api import json_body
-from api.body_memory import Allocation
+from api.encoder.body_memory import Allocation
 from api.multipart import MultipartForm, duplicate_field, parse_content_type
 from service.errors import (
     BadRequest,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from api.encoder_connection import Connection, Reply
+from api.encoder.connection import Connection, Reply
 from service.errors import (
     Corrupt,
     EncoderAway,
