@@ -159,8 +159,10 @@ class Packer:
         if report["pixels"]:
             file = report["pixels"]["file"]
             written[file] = _write_pixels(self._directory / file, self._spool, rows)
-        report["size_bytes"] = sum((self._directory / file).stat().st_size for file in written)
-        report = document.seal(report | {"blocks": blocks.write_digests(self._directory, written)})
+        report["blocks"] = blocks.write_digests(self._directory, written)
+        files = (*written, report["blocks"]["file"])
+        report["size_bytes"] = sum((self._directory / file).stat().st_size for file in files)
+        report = document.seal(report)
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         write_atomic(self._directory / "dataset.json", text.encode())
         return report
