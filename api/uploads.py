@@ -17,7 +17,7 @@ from fastapi import Request
 from api.deps import Caller, CallerDep, IdentityDep, SettingsDep, StorageDep
 from api.multipart import MultipartForm, duplicate_field, invalid_field, parse_content_type
 from api.problems import describe_unknown
-from service import text
+from service import idempotency, text
 from service.errors import EmptyUpload, StorageAway, TooLarge, UnsupportedMedia
 from service.quotas import checks, usage
 from service.settings import Settings
@@ -49,7 +49,8 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
         request: Request, caller: CallerDep, identity: IdentityDep, settings: SettingsDep, storage: StorageDep
     ) -> Upload:
         most = limit(settings)
-        used = await run_sync(_measure_bytes, caller) if settings.quota_bytes else 0
+        key = request.headers.get("idempotency-key")
+        used = await run_sync(_measure_bytes, caller, key) if settings.quota_bytes else 0
         room = max(0, settings.quota_bytes - used) if settings.quota_bytes else most
         try:
             return await receive(request, storage, identity.tenant_id, fields, min(most, room))
@@ -61,8 +62,11 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
     return receive_form
 
 
-def _measure_bytes(caller: Caller) -> int:
+def _measure_bytes(caller: Caller, key: str | None) -> int:
+    """Return the bytes that the caller stores; 0 for a repeated request, which stores nothing more."""
     with caller.reading() as unit:
+        if key is not None and idempotency.is_known(unit.session, unit.tenant_id, key):
+            return 0
         return usage.measure_bytes(unit.session, unit.tenant_id).total
 
 

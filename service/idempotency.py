@@ -35,6 +35,11 @@ _SELECT_RESPONSE = select(Idempotency, _IS_EXPIRED).where(
 _INSERT_RESPONSE = insert(Idempotency).values(created_at=now())
 
 
+def is_known(session: Session, tenant_id: str, key: str) -> bool:
+    """Whether a response is stored for the key, whatever the request."""
+    return session.get(Idempotency, (tenant_id, key)) is not None
+
+
 def find_response(
     session: Session, tenant_id: str, key: str, fingerprint: str, hours: float = HOURS
 ) -> StoredResponse | None:

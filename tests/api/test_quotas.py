@@ -31,8 +31,8 @@ def submit(client, dataset, **options):
     return client.post("/jobs", json={"dataset": dataset, "config": given.PRETRAIN}, **options)
 
 
-def upload(client, size, content=b"x"):
-    return client.post("/datasets", files={"file": ("a.zip", content * size)})
+def upload(client, size, content=b"x", **options):
+    return client.post("/datasets", files={"file": ("a.zip", content * size)}, **options)
 
 
 def test_jobs_above_the_quota_are_refused_until_others_have_ended(client, other, database, tenant, stranger):
@@ -58,7 +58,9 @@ def test_uploads_above_the_quota_of_queued_jobs_are_refused(client):
 
 def test_uploads_and_jobs_above_the_quota_of_bytes_are_refused(client, storage, tenant, database):
     dataset = given.create_ready_dataset(database, tenant)  # of 1,000 bytes
-    assert upload(client, 4000).status_code == 202
+    idempotent = {"headers": {"Idempotency-Key": "one"}}
+    first = upload(client, 4000, **idempotent).json()
+    assert upload(client, 4000, **idempotent).json()["id"] == first["id"]
     for sent in (upload(client, 1, b"y"), submit(client, dataset), upload(client, 100_000, b"z")):
         body = check_problem(sent, 409, "storage_quota_exceeded")
         assert body["detail"] == "5,000 bytes are stored, and this does not fit: at most 5,000 are allowed."
