@@ -81,7 +81,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    settings = Settings()
+    settings = load_settings()
     with _open_database(settings) as database:
         return command.run(database, Storage(settings.data_dir), restart=options.restart)
 

@@ -6,6 +6,7 @@ IMMEDIATE` for writing transactions, so that they wait for the lock at their sta
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import GenericFunction
 
 BUSY_SECONDS = 30  # how long a writer waits for the lock
+_BUSY_POLL_SECONDS = 0.01
 _DISK_FULL = "53100"  # PostgreSQL's error code
 
 
@@ -126,8 +128,22 @@ def _set_idle_timeout(connection: Any, record: object, *, milliseconds: int) -> 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
     connection.isolation_level = None  # the `begin` listener begins transactions, not the driver
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+    _enter_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _enter_wal(connection: Any) -> None:
+    """Set the journal mode, for which SQLite does not wait while another connection begins to write a new database."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_BUSY_POLL_SECONDS)
 
 
 class _WriteLock:

@@ -1,5 +1,6 @@
 """Sessions: concurrent writers and readers on both databases."""
 
+import sqlite3
 import threading
 
 import pytest
@@ -54,3 +55,16 @@ def test_reader_does_not_wait_for_writers(database):
         keys.get_or_create_tenant(writer, "a")
         with database.reading() as reader:
             assert reader.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0
+
+
+def test_a_new_sqlite_database_is_opened_while_another_connection_writes_it(tmp_path):
+    first = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    release = threading.Timer(0.3, first.execute, ("COMMIT",))
+    release.start()
+    with database.reading() as session:
+        assert session.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    release.join()
+    first.close()
+    database.close()
