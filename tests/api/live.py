@@ -1,6 +1,7 @@
 """A live server: the API in its own process, started by `python -m api`."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from service import keys
+from service.db.session import Database
 from service.settings import Settings
 from tests.servers import free_port
 
@@ -85,3 +88,16 @@ def serving(settings: Settings, key: str) -> Iterator[Live]:
         server.client.close()
         if server.process.poll() is None:
             server.kill()
+
+
+@contextmanager
+def serving_fresh(data: Path, template: Path, broker: str, **settings: object) -> Iterator[Live]:
+    """Serve a new SQLite database in the folder, a copy of `template`, with a key."""
+    shutil.copy(template, data / "twoviews.db")
+    found = Settings(data_dir=data, broker_url=broker, **settings)  # type: ignore[arg-type]
+    database = Database(found.database)
+    with database.writing() as session:
+        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
+    database.close()
+    with serving(found, secret) as server:
+        yield server

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,9 +17,8 @@ from service import jobs, keys
 from service.db import ids
 from service.db.models import Artifact, Dataset, Job, JobEvent
 from service.db.session import Database
-from service.settings import Settings
 from service.storage import Storage
-from tests.api.live import serving
+from tests.api.live import serving, serving_fresh
 from tests.api.responses import check_problem
 from tests.processes import soon
 from tests.service import given
@@ -62,13 +60,7 @@ def server(settings, key):
 def shared(tmp_path_factory, _sqlite_template, _broker):
     """A server on SQLite, shared by several tests; its storage is `shared.storage`."""
     data = tmp_path_factory.mktemp("live")
-    shutil.copy(_sqlite_template, data / "twoviews.db")
-    database = Database(f"sqlite:///{data / 'twoviews.db'}")
-    with database.writing() as session:
-        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
-    database.close()
-    settings = Settings(data_dir=data, database_url=f"sqlite:///{data / 'twoviews.db'}", broker_url=_broker)
-    with serving(settings, secret) as server:
+    with serving_fresh(data, _sqlite_template, _broker) as server:
         server.storage = Storage(data)
         yield server
 

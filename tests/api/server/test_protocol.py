@@ -2,16 +2,12 @@
 
 import contextlib
 import itertools
-import shutil
 import socket
 import time
 
 import pytest
 
-from service import keys
-from service.db.session import Database
-from service.settings import Settings
-from tests.api.live import read_response, serving
+from tests.api.live import read_response, serving_fresh
 from tests.api.responses import check_problem
 from tests.processes import soon
 
@@ -32,13 +28,7 @@ ENDLESS = {  # what a client sends first, and then again and again
 def server(tmp_path_factory, _sqlite_template, _broker):
     """A server on SQLite with short deadlines and few connections."""
     data = tmp_path_factory.mktemp("live")
-    shutil.copy(_sqlite_template, data / "twoviews.db")
-    database = Database(f"sqlite:///{data / 'twoviews.db'}")
-    with database.writing() as session:
-        _, secret = keys.create(session, keys.get_or_create_tenant(session, "acme").id, "test")
-    database.close()
-    settings = Settings(data_dir=data, broker_url=_broker, **SHORT, **FEW)
-    with serving(settings, secret) as server:
+    with serving_fresh(data, _sqlite_template, _broker, **SHORT, **FEW) as server:
         yield server
 
 
