@@ -2,8 +2,10 @@
 
 from importlib import resources
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+
+from service.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
 _SCRIPT, _STYLE, _ICON = "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"
@@ -27,6 +29,6 @@ async def page(request: Request) -> Response:
 @router.get("/docs/{name}")
 def file(name: str) -> Response:
     if name not in _MEDIA_TYPES:
-        raise HTTPException(404)
+        raise NotFound
     content = resources.files("fastapi_swagger.resources").joinpath(name).read_bytes()
     return Response(content, headers=_CACHED, media_type=_MEDIA_TYPES[name])
