@@ -1,0 +1,36 @@
+"""Settings of the encoder."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class EmbedSettings(BaseModel):
+    """The encoder and requests to /embed."""
+
+    embed_max_images: int = Field(256, ge=1)
+    embed_queue_images: int = Field(
+        1024, ge=1, description="Maximum length of the encoder's queue, in images; beyond it the response is 503."
+    )
+    embed_max_pixels: int = Field(
+        2_000_000_000, gt=0, description="Of all images of a request to /embed, by their headers."
+    )
+    embed_decode_pixels: int = Field(
+        100_000_000,
+        gt=0,
+        description="Of the images above 16 megapixels that the encoder decodes at a time; one alone may have more.",
+    )
+    embed_max_batch: int = Field(64, ge=1)
+    embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for more images.")
+    embed_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the encoder's forward passes.")
+    embed_threads: int = Field(0, ge=0, description="Threads of a forward pass on the CPU; 0: by the number of cores.")
+    embed_models: int = Field(4, ge=1, description="Models kept loaded; the least recently used is evicted.")
+    embed_idle_seconds: float = Field(600, gt=0, description="A model unused for this time is unloaded.")
+    embed_max_body_bytes: int = Field(2**28, gt=0, description="Of the body of a request to /embed.")
+    embed_held_bytes: int = Field(
+        2**30,
+        gt=0,
+        description="Held by all concurrent requests to /embed, three quarters of it by one owner's; beyond it the "
+        "response is 503.",
+    )
+    embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")
