@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from ssl_core.config.fields import Auto, Fraction, Row
-from ssl_core.config.methods import Recommendation
+from ssl_core.config.methods import DEFAULT_OPTIMIZERS, Recommendation
 from ssl_core.config.network import Backbone
 from ssl_core.config.requirements import Requirements
 from ssl_core.config.training import TrainingRun
@@ -17,7 +17,7 @@ class Labelled(TrainingRun):
     """What runs that train a classifier share. Learning rates are peaks before scaling."""
 
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "lars": 2.0, "adamw": 8e-3, "muon": 0.1}
-    cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
+    optimizers: ClassVar[dict[str, str]] = DEFAULT_OPTIMIZERS
     decays_all: ClassVar[bool] = False
     zero_init_residual: ClassVar[bool] = False
     learns_labels: ClassVar = True

@@ -8,12 +8,15 @@ from ssl_core.config.fields import Auto, Closed, Fraction, Share, Width, Widths
 
 Temperature = Annotated[float, Field(ge=0.001, le=10)]
 
+# By device. In the short runs of a CPU Muon is the better one: benchmarks/README.md.
+DEFAULT_OPTIMIZERS = {"cpu": "muon", "cuda": "sgd"}
+
 
 class Recommendation(Protocol):
     """What the optimizer and the network become where the config leaves them open; peak rates are before scaling."""
 
     learning_rates: ClassVar[dict[str, float]]  # by the optimizer's name
-    cpu_optimizer: ClassVar[Literal["sgd", "muon"]]
+    optimizers: ClassVar[dict[str, str]]  # the name of the default one, by device
     decays_all: ClassVar[bool]  # whether batch norm and biases decay too
     zero_init_residual: ClassVar[bool]  # whether every residual block starts as the identity
 
@@ -24,8 +27,7 @@ class MethodConfig(Closed):
     name: str
     title: ClassVar[str]  # as its authors write it
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.12, "lars": 1.0, "adamw": 1e-3, "muon": 0.1}
-    # The better one in the short runs of a CPU: benchmarks/README.md.
-    cpu_optimizer: ClassVar[Literal["sgd", "muon"]] = "muon"
+    optimizers: ClassVar[dict[str, str]] = DEFAULT_OPTIMIZERS
     decays_all: ClassVar[bool] = False  # whether the paper decays batch norm and biases too
     zero_init_residual: ClassVar[bool] = False  # whether every residual block starts as the identity
     most_views: ClassVar[int] = 2  # of an image in a step; at least two
@@ -140,6 +142,9 @@ class MoCoV3(_Predicting):
 
 
 class _Decorrelating(MethodConfig):
+    """Losses over pairs of dimensions, whose gradients outgrow SGD's rates: LARS on a GPU, as in the papers."""
+
+    optimizers = DEFAULT_OPTIMIZERS | {"cuda": "lars"}
     zero_init_residual = True
 
     projector: Widths | Auto = Field(

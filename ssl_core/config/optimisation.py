@@ -68,6 +68,7 @@ class Muon(_Optimizer):
 
 
 Optimizer = Annotated[SGD | AdamW | LARS | Muon, Field(discriminator="name")]
+OPTIMIZERS: dict[str, type[SGD | AdamW | LARS | Muon]] = {"sgd": SGD, "adamw": AdamW, "lars": LARS, "muon": Muon}
 
 
 class Schedule(Closed):

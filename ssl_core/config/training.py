@@ -97,7 +97,9 @@ class TrainingRun(Run):
     )
     batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
     optimizer: Optimizer | Auto = Field(
-        "auto", description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU, else sgd."
+        "auto",
+        description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU; on a GPU lars for Barlow Twins and VICReg,"
+        " else sgd.",
     )
     schedule: Schedule = Field(Schedule(), description="The learning rate at each step.")
     evaluation: OnlineAccuracy = Field(OnlineAccuracy(), description="The evaluation during training.")

@@ -3,6 +3,7 @@
 SAME pads at the end only when it pads by one: a window of 2, or of 3 at stride 2 on an even side.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,4 +31,6 @@ class AveragePool(nn.Module):
             # Padded explicitly: ONNX has no divisor_override, and its exporter ignores it silently.
             beyond = (0, x.shape[3] % 2, 0, x.shape[2] % 2)
             return F.avg_pool2d(F.pad(x, beyond) if any(beyond) else x, 2)
-        return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)  # padding excluded from the mean
+        # The edges are repeated by slices, as the gradient of replication padding is not deterministic on CUDA.
+        x = torch.cat([x, x[:, :, -1:]], 2)
+        return F.avg_pool2d(torch.cat([x, x[:, :, :, -1:]], 3), 2, 1)  # padding excluded from the mean

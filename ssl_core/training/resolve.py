@@ -12,10 +12,9 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from ssl_core.config import (
-    SGD,
+    OPTIMIZERS,
     TORCHVISIONS_OWN,
     Backbone,
-    Muon,
     Optimizer,
     Phase,
     TrainingRun,
@@ -171,7 +170,7 @@ def _views(config: TrainingRun) -> Views | tuple[Views, ...]:
 def _optimizer(config: TrainingRun) -> Optimizer:
     optimizer, method = config.optimizer, config.recommendation
     if optimizer == "auto":
-        optimizer = Muon() if method.cpu_optimizer == "muon" and config.device == "cpu" else SGD()
+        optimizer = OPTIMIZERS[method.optimizers[config.device]]()
     lr = method.learning_rates[optimizer.name] if optimizer.lr == "auto" else optimizer.lr
     decays_all = optimizer.decay_norm_and_bias
     if decays_all == "auto":

@@ -15,6 +15,9 @@ from ssl_core.errors import WeightsUnavailable
 from ssl_core.models import backbones
 from tests import servers
 
+# Gradients that `torch.use_deterministic_algorithms` lists as not deterministic on CUDA.
+NOT_DETERMINISTIC = ("AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool3", "FractionalMaxPool", "GridSampler", "MaxPool3")
+NOT_DETERMINISTIC += ("MaxUnpool", "ReflectionPad", "ReplicationPad", "Upsample")
 OURS = [name for name in config.BACKBONES if not name.startswith("torchvision_")]
 
 
@@ -262,3 +265,26 @@ def test_every_network_but_the_smallest_has_imagenet_weights():
             assert ("IMAGENET1K_V1" in known.__members__) == (
                 name.removeprefix("torchvision_") not in architectures.LATER_WEIGHTS
             )
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "resnet10"},
+        {"name": "resnet10", "layout": "google"},
+        {"name": "resnet50", "layout": "google", "selective_kernel": True},
+    ],
+    ids=["torchvision", "google", "selective kernels"],
+)
+def test_gradients_are_deterministic_on_cuda(fields, stem):
+    network = backbones.build(resolved(stem=stem, **fields | {"width": 0.0625}))
+    nodes, seen = [network(torch.rand(2, 3, 32, 32)).grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    names = {node.name() for node in seen}
+    assert any(name.startswith("Convolution") for name in names)
+    assert not [name for name in names if name.startswith(NOT_DETERMINISTIC)]

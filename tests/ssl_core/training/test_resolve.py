@@ -50,10 +50,11 @@ def test_every_recipe_resolves(name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_learn_by_muon_on_a_cpu_and_by_sgd_on_a_gpu(method):
+def test_the_default_optimizer_is_muon_on_a_cpu_and_the_papers_on_a_gpu(method):
     asked = {"name": method}
     assert resolved_from(CPU, method=asked).optimizer.name == resolved_from(BF16, method=asked).optimizer.name == "muon"
-    assert resolved_from(GPU, method=asked).optimizer.name == "sgd"
+    papers = "lars" if method in ("barlow_twins", "vicreg") else "sgd"
+    assert resolved_from(GPU, method=asked).optimizer.name == papers
     assert resolved_from(CPU, method=asked, optimizer={"name": "sgd"}).optimizer.name == "sgd"
 
 
