@@ -1,4 +1,4 @@
-"""The administration command: `python -m service migrate | bootstrap | check | verify | keys | revision`."""
+"""The administration command: `python -m service migrate | bootstrap | check | verify | backup | restore | keys`."""
 
 import argparse
 import fcntl
@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from alembic.util import CommandError
@@ -18,6 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from service import garbage, keys
+from service.backup import command as backup
+from service.backup.restore import MARK
 from service.db import migrate
 from service.db.session import Database
 from service.errors import Conflict, Error, StorageAway
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DBAPIError, CommandError) as error:
         where = make_url(load_settings().database).render_as_string(hide_password=True)
         print(f"{where} cannot be used: {getattr(error, 'orig', error)}", file=sys.stderr)  # noqa: T201
+    except KeyboardInterrupt:
+        return 130  # as a shell reports SIGINT
     return 1
 
 
@@ -50,6 +55,8 @@ def _migrate(options: argparse.Namespace) -> int:
 def _bootstrap(options: argparse.Namespace) -> int:
     """Migrate, create the first tenant and its key, and write the URL of the API and the key to credentials.json."""
     settings = load_settings()
+    if (settings.data_dir / MARK).exists():
+        raise Conflict(f"A restoration into {settings.data_dir} was interrupted. Repeat it, or empty the folder.")
     with _locked(settings.data_dir), _open_database(settings) as database:
         migrate.upgrade(database)
         path = settings.data_dir / "credentials.json"
@@ -81,9 +88,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    settings = load_settings()
+    settings = _load_existing()
     with _open_database(settings) as database:
         return command.run(database, Storage(settings.data_dir), restart=options.restart)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    settings = _load_existing()
+    with _open_database(settings) as database:
+        return backup.run_backup(database, Storage(settings.data_dir), options.out, options.since)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    return backup.run_restore(options.backup, load_settings(), keep_damaged=options.keep_damaged)
 
 
 def _revision(options: argparse.Namespace) -> int:
@@ -108,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="compare every stored file with its recorded SHA-256")
     verify.add_argument("--restart", action="store_true", help="check again what an interrupted verification checked")
     verify.set_defaults(run=_verify)
+    _add_backup_parsers(commands)
     revision = commands.add_parser("revision", help="write a migration for the changes of the models")
     revision.add_argument("message")
     revision.set_defaults(run=_revision)
@@ -125,6 +143,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     create.set_defaults(run=_create_key)
     return parser
+
+
+def _load_existing() -> Settings:
+    """Return the settings. Raises Conflict when their data folder is missing: it is probably another one."""
+    settings = load_settings()
+    if not settings.data_dir.is_dir():
+        raise Conflict(f"There is no data folder {settings.data_dir.absolute()}.")
+    return settings
+
+
+def _add_backup_parsers(commands: Any) -> None:
+    create = commands.add_parser("backup", help="write a backup of the database and the files to a new folder")
+    create.add_argument("out", type=Path)
+    create.add_argument("--since", type=Path, help="earlier backup, to whose unchanged files hard links are made")
+    create.set_defaults(run=_backup)
+    restore = commands.add_parser("restore", help="restore a backup into an empty data folder and database")
+    restore.add_argument("backup", type=Path)
+    restore.add_argument("--keep-damaged", action="store_true", help="restore a backup with damaged files")
+    restore.set_defaults(run=_restore)
 
 
 @contextmanager

@@ -130,6 +130,10 @@ class StorageAway(Unavailable):
     """The storage cannot be written: it is full or unavailable."""
 
 
+class BackupUnusable(Conflict):
+    """The folder is not a backup that can be restored."""
+
+
 # --- jobs --------------------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,14 @@ def reap(session: Session, policy: RetryPolicy = RetryPolicy()) -> list[str]:
     return [job.id for job in jobs]
 
 
+def requeue_held(session: Session, reason: str) -> list[str]:
+    """Release every job that has a worker in a restored database, without counting the attempt; return their ids."""
+    jobs = session.scalars(select(Job).where(Job.status.in_(HELD)).order_by(Job.id)).all()
+    for job in jobs:
+        _release(session, job, reason, False, RetryPolicy())
+    return [job.id for job in jobs]
+
+
 def count_pending(session: Session) -> dict[str, int]:
     """Return the number of jobs that can be claimed, by queue; a queue without any is left out."""
     query = select(Job.queue, func.count()).where(turns.is_claimable()).group_by(Job.queue)

@@ -27,3 +27,8 @@ def list_recent(session: Session, seconds: float) -> Sequence[Worker]:
 def delete_old(session: Session, seconds: float = KEPT_SECONDS) -> None:
     """Delete the workers not seen in the last `seconds`."""
     session.execute(delete(Worker).where(Worker.seen_at < now() - seconds))
+
+
+def delete_all(session: Session) -> None:
+    """Delete all workers, those of the machine that a restored database was backed up on."""
+    session.execute(delete(Worker))

@@ -100,7 +100,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         shutil.copy(request.getfixturevalue("_sqlite_template"), tmp_path / "twoviews.db")
         yield f"sqlite:///{tmp_path / 'twoviews.db'}"
         return
-    with _copied(request.getfixturevalue("_postgresql_template")) as url:
+    with _created(request.getfixturevalue("_postgresql_template"), "template_twoviews") as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an SQLite file that does not exist, and of a PostgreSQL database without tables."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'elsewhere' / 'twoviews.db'}"
+        return
+    with _created(request.getfixturevalue("postgresql_server")) as url:
         yield url
 
 
@@ -155,9 +165,9 @@ def stranger(database: Database) -> str:
 
 
 @contextmanager
-def _copied(server: str) -> Iterator[str]:
+def _created(server: str, template: str = "template0") -> Iterator[str]:
     name = ids.new("ten")
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE template_twoviews")
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield _named(server, name)
     finally:

@@ -111,9 +111,12 @@ class Keeper:
         with self._database.writing() as session:
             idempotency.delete_expired(session, self._settings.idempotency_hours)
             workers.delete_old(session)
-        with self._database.reading() as session:
-            live, known = garbage.live_paths(session), garbage.known_folders(session)
-        removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
+        with self._storage.without_sweep(wait=False) as is_held:
+            if not is_held:  # a backup takes its snapshot, or another keeper sweeps
+                return
+            with self._database.reading() as session:
+                live, known = garbage.live_paths(session), garbage.known_folders(session)
+            removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
         if removed:
             _log.info("Removed %d unused files: %s", len(removed), ", ".join(removed[:20]))
 

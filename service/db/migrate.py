@@ -21,6 +21,7 @@ from service.db.models import Base
 from service.db.session import Database
 
 _LOCK = 7_483_920_115  # an arbitrary constant
+_SCRIPTS = str(Path(migrations.__path__[0])).replace("%", "%%")
 
 
 def upgrade(database: Database, revision: str = "head") -> None:
@@ -40,6 +41,21 @@ def find_differences(database: Database) -> list[Any]:
             warnings.filterwarnings("ignore", "autogenerate skipping metadata-specified expression-based index")
             found = list(compare_metadata(context, Base.metadata))
         return found + _find_missing_indexes(connection)
+
+
+def read_revision(connection: Connection) -> str | None:
+    """Return the revision of the database's schema; None for a database without one."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def newest_revision() -> str:
+    """Return the revision of the schema of this version."""
+    return str(_scripts().get_current_head())
+
+
+def is_known(revision: str) -> bool:
+    """Whether the schema of that revision can be upgraded to that of this version."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
 
 
 def revise(database: Database, message: str) -> None:
@@ -70,9 +86,15 @@ def _migrating(database: Database) -> Iterator[Connection]:
             driver.execute("PRAGMA foreign_keys=ON")
 
 
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return ScriptDirectory.from_config(config)
+
+
 def _build_config(connection: Connection) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__path__[0])).replace("%", "%%"))
+    config.set_main_option("script_location", _SCRIPTS)
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
     config.attributes["connection"] = connection
     return config

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from service.db.kinds import IMPORT
@@ -30,12 +30,13 @@ class Item:
         return self.kind, self.path
 
 
-def list_items(session: Session) -> list[Item]:
+def list_items(session: Session, *, running: bool = False) -> list[Item]:
     """Return every item once, by kind and path.
 
-    The checkpoints of a job that a worker runs are left out: its trainer replaces them, and resuming checks them.
+    running: whether to include the checkpoints of jobs that a worker runs, whose trainer replaces them.
     """
-    found = {item.key: item for lister in _LISTERS for item in lister(session)}
+    listers = (*_LISTERS, _running_checkpoints) if running else _LISTERS
+    found = {item.key: item for lister in listers for item in lister(session)}
     return [found[key] for key in sorted(found)]
 
 
@@ -51,8 +52,17 @@ def _models(session: Session) -> Iterator[Item]:
 
 
 def _checkpoints(session: Session) -> Iterator[Item]:
+    """The checkpoints of jobs that no worker runs; resuming checks those of the others."""
+    return _checkpoints_of(session, Job.status.not_in(HELD))
+
+
+def _running_checkpoints(session: Session) -> Iterator[Item]:
+    return _checkpoints_of(session, Job.status.in_(HELD))
+
+
+def _checkpoints_of(session: Session, jobs: ColumnElement[bool]) -> Iterator[Item]:
     query = select(Checkpoint.path, Checkpoint.sha256, Checkpoint.size_bytes).join(Job, Job.id == Checkpoint.job_id)
-    for row in session.execute(query.where(Job.status.not_in(HELD))):
+    for row in session.execute(query.where(jobs)):
         yield Item("checkpoint", row.path, row.sha256, row.size_bytes)
 
 

@@ -22,11 +22,11 @@ from tests.service import given
 
 
 class Workload:
-    """Jobs of one tenant on one dataset of 64 tiny images."""
+    """Jobs of one tenant on one dataset of 64 tiny images, which is created unless it is given."""
 
-    def __init__(self, database: Database, storage: Storage, tenant: str) -> None:
+    def __init__(self, database: Database, storage: Storage, tenant: str, dataset: str | None = None) -> None:
         self.database, self.storage, self.tenant = database, storage, tenant
-        self.dataset = given.create_ready_dataset(database, tenant, images=baseline.IMAGES, classes=2)
+        self.dataset = dataset or given.create_ready_dataset(database, tenant, images=baseline.IMAGES, classes=2)
 
     def prepare_real(self) -> None:
         """Write the dataset's files, for jobs of `ssl_core`."""
