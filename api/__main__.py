@@ -1,6 +1,7 @@
 """The API server: `python -m api`, one process; any number of them can share a database behind a proxy."""
 
 import argparse
+import logging
 import math
 from functools import partial
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import uvicorn
 
 from api.app import create
+from api.server import access_log
 from api.server.connections import Connections, Limits
 from api.server.protocol import HttpProtocol
-from service.settings import load_settings
+from service import logs
 
 GRACE_SECONDS = 5
 
@@ -21,12 +23,15 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--uds", help="Unix socket, instead of host and port")
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="instead of the setting's")
     parser.add_argument(
         "--grace-seconds", type=int, default=GRACE_SECONDS, help="time for requests in progress at shutdown"
     )
     options = parser.parse_args()
-    settings = load_settings()
+    settings = logs.start()
+    if options.log_level:
+        logging.getLogger().setLevel(options.log_level.upper())
+    access_log.set_enabled(settings.access_log)
     protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
     uvicorn.run(
         partial(create, settings),
@@ -37,8 +42,8 @@ def main() -> None:
         http=protocol,
         timeout_keep_alive=math.ceil(settings.http_idle_seconds),
         forwarded_allow_ips=settings.trusted_proxies,
-        access_log=False,
-        log_level=options.log_level,
+        access_log=False,  # api.server.access_log
+        log_config=None,  # service.logs
         timeout_graceful_shutdown=options.grace_seconds,
     )
 

@@ -17,6 +17,7 @@ from service.db.session import Database
 from service.doorbell import Doorbell
 from service.errors import MissingKey, WrongKey
 from service.keys import Identity, Role
+from service.logs import context
 from service.settings import Settings
 from service.storage import Storage
 
@@ -91,6 +92,7 @@ class Caller:
             self.wrong_keys.add_wrong(self.address)
             raise
         self.wrong_keys.add_valid(self.secret)
+        context.add("owner", identity.tenant_id)
         if not self._is_counted:
             self._is_counted = True
             self.rate.add(identity.tenant_id)

@@ -1,4 +1,4 @@
-"""ASGI middleware: request ids, request metrics, and a problem for every unhandled error."""
+"""ASGI middleware: request ids, request metrics, the access log, and a problem for every unhandled error."""
 
 import asyncio
 import logging
@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
 from api.prometheus import RequestMetrics
+from api.server import access_log
 from service.db import ids
 from service.errors import BadRequest, Unavailable
+from service.logs import context
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _STOPPING = "The service is stopping; try again in a moment."
@@ -20,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class RequestMiddleware:
-    """Gives each request an id, counts and times it, and turns unhandled exceptions into problems."""
+    """Gives each request an id, counts, times and logs it, and turns unhandled exceptions into problems."""
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
         self._app = app
@@ -32,11 +34,14 @@ class RequestMiddleware:
             return
         started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send)
         scope.setdefault("state", {})["request_id"] = responder.request_id
-        try:
-            await self._handle(scope, receive, responder)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            self._metrics.observe(scope["method"], route, responder.status, time.perf_counter() - started)
+        with context.bound(request=responder.request_id):
+            try:
+                await self._handle(scope, receive, responder)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", "none")
+                self._metrics.observe(scope["method"], route, responder.status, seconds)
+                access_log.write(scope, responder.status, seconds, responder.body_bytes)
 
     async def _handle(self, scope: Scope, receive: Receive, responder: "_Responder") -> None:
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # databases cannot store it in a text
@@ -54,7 +59,7 @@ class RequestMiddleware:
                 problems.from_error(Unavailable(_STOPPING), responder.request_id), scope, receive
             )
         except Exception:
-            _log.exception("%s %s failed (%s)", scope["method"], scope["path"], responder.request_id)
+            _log.exception("%s %s failed", scope["method"], scope["path"])
             if responder.status:
                 raise  # the response has started: only closing the connection signals the error
             await responder.send_response(problems.from_status(500, "", responder.request_id), scope, receive)
@@ -66,6 +71,7 @@ class _Responder:
     def __init__(self, request_id: str, send: Send) -> None:
         self.request_id = request_id
         self.status = 0
+        self.body_bytes = 0
         self._send = send
         self._replaced = False
 
@@ -80,6 +86,7 @@ class _Responder:
                 return
         if not self._replaced:
             await self._send(message)
+            self.body_bytes += len(message.get("body", b""))
 
     async def refuse(self, detail: str, scope: Scope, receive: Receive) -> None:
         await self.send_response(problems.from_error(BadRequest(detail), self.request_id), scope, receive)
@@ -94,6 +101,7 @@ class _Responder:
         response = problems.from_status(self.status, "", self.request_id, headers_kept)
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})
+        self.body_bytes = len(response.body)
 
 
 def _get_request_id(scope: Scope) -> str:

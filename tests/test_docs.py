@@ -19,6 +19,7 @@ from api import app as api
 from api.schemas import Usage
 from service import keys
 from service.settings import Settings
+from service.settings.logs import LogSettings
 from ssl_core import config
 from tests.api.conftest import TestClient
 from twoviews.cli import main
@@ -246,6 +247,11 @@ def test_the_example_of_usage_is_complete():
 def test_every_quota_is_in_the_table():
     documented = [setting.strip("`").removeprefix("TWOVIEWS_").lower() for _, _, setting in rows("api.md", "quota")]
     assert documented == [name for name in Settings.model_fields if name.startswith("quota_")]
+
+
+def test_every_setting_of_logs_is_in_the_page():
+    page = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+    assert [name for name in LogSettings.model_fields if f"`TWOVIEWS_{name.upper()}`" not in page] == []
 
 
 def rows(page, heading):

@@ -2,15 +2,16 @@
 
 import argparse
 
+from service import logs
 from service.doorbell import QUEUES
-from service.settings import load_settings
 from worker import app
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Run the jobs of one queue.")
     parser.add_argument("--queue", choices=QUEUES, default=QUEUES[0], help="train: runs and evaluations; data: uploads")
-    app.run(load_settings(), parser.parse_args().queue)
+    queue = parser.parse_args().queue
+    app.run(logs.start(), queue)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,8 @@ def run(settings: Settings, queue: str) -> None:
     for name in ("celery.worker.strategy", "celery.app.trace"):  # they log two lines for each ring
         logging.getLogger(name).setLevel(logging.WARNING)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    app.worker_main(["worker", "--queues", queue, "--hostname", f"{queue}-{pid}@{host}", "--loglevel", "INFO", *quiet])
+    names = ["--queues", queue, "--hostname", f"{queue}-{pid}@{host}"]
+    app.worker_main(["--quiet", "worker", *names, *quiet])
 
 
 def _defer_sigterm(task: Callable[[str], None], stop: StopFlag) -> Callable[[str], None]:
@@ -101,6 +102,10 @@ def _connect_signals(stop: StopFlag, main_pid: int) -> None:
 
         signal.signal(signal.SIGQUIT, stop_before_cold_shutdown)
 
+    def keep_logging(**_: Any) -> None:
+        """Keep the logging of `service.logs`: Celery configures its own only if nothing receives the signal."""
+
+    signals.setup_logging.connect(keep_logging, weak=False)
     signals.worker_process_init.connect(on_child_start, weak=False)
     signals.worker_shutting_down.connect(on_shutdown, weak=False)
     signals.worker_ready.connect(on_ready, weak=False)

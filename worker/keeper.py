@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service import garbage, idempotency, leases, lifecycle, workers
+from service import garbage, idempotency, leases, lifecycle, logs, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
-from service.settings import Settings, load_settings
+from service.settings import Settings
 from service.storage import Storage
 
 _STOP_SECONDS = 10  # for a sweep in progress
@@ -90,8 +90,9 @@ class Keeper:
         with self._database.writing() as session:
             reaped = leases.reap(session, leases.RetryPolicy.of(self._settings))
             lifecycle.resolve_waiting(session)
+        for job_id in reaped:
+            _log.warning("The lease of the job has expired; it is queued again or has failed", extra={"job": job_id})
         if reaped:
-            _log.warning("Requeued, for their lease has expired: %s", ", ".join(reaped))
             self._ring()
 
     def _beat(self) -> None:
@@ -122,11 +123,13 @@ class Keeper:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = logs.start()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Keeper(load_settings()).run(stop)
+    _log.info("The keeper starts")
+    Keeper(settings).run(stop)
+    _log.info("The keeper has stopped")
 
 
 if __name__ == "__main__":

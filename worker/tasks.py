@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from service import leases, workers
 from service.db.session import Database, is_unreachable
 from service.leases import Claim
+from service.logs import context
 from service.settings import Settings
 from service.storage import Storage
 from worker.trainer.supervisor import supervise
@@ -29,8 +30,9 @@ class JobRunner:
         """Run the queue's jobs in turn (`service.db.turns`), until none is queued or the worker stops."""
         try:
             while not self._is_stopping() and (claim := self._claim(queue)) is not None:
-                _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
-                self._supervise(claim, queue)
+                with context.bound(job=claim.job_id, attempt=claim.attempt, owner=claim.tenant_id):
+                    _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
+                    self._supervise(claim, queue)
         except SQLAlchemyError as error:
             if not is_unreachable(error):
                 raise

@@ -21,6 +21,7 @@ from service.errors import (
     NotAnImage,
     TooManyPixels,
 )
+from service.logs import context
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
@@ -74,7 +75,7 @@ class EncoderClient:
         """
         sizes = [len(image) for image in images]
         head = (
-            f"POST /encode HTTP/1.1\r\n{self._common}X-Owner: {owner}\r\n"
+            f"POST /encode HTTP/1.1\r\n{self._common}X-Owner: {owner}\r\n{_request_id_header()}"
             f"X-Model-Path: {model_path}\r\nX-Layer: {layer}\r\n"
             f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n\r\n"
         )
@@ -122,6 +123,12 @@ class EncoderClient:
             else:
                 _, connection = await loop.create_unix_connection(Connection, self._socket)
         return connection
+
+
+def _request_id_header() -> str:
+    """Return the header line with the id of the API's request (`api.middleware` checks its characters)."""
+    request_id = context.get().get("request")
+    return f"X-Request-ID: {request_id}\r\n" if request_id else ""
 
 
 def _to_error(reply: Reply) -> Error:

@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api import problems
+from api.server import access_log
 from api.server.connections import Connections
 from service.db import ids
 
@@ -137,5 +138,6 @@ class HttpProtocol(HttpToolsProtocol):
         response = problems.from_status(status, detail, request_id, headers)
         lines = [b"%b: %b" % header for header in response.raw_headers]
         head = b"\r\n".join([f"HTTP/1.1 {status.value} {status.phrase}".encode(), *lines, b"", b""])
+        access_log.write_refused(status.value, self.address, request_id)
         self.transport.write(head + bytes(response.body))
         self.transport.close()

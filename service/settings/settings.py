@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import sys
+from collections.abc import Callable
 from functools import cached_property
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.settings.embed import EmbedSettings
 from service.settings.http import HttpSettings
 from service.settings.jobs import JobSettings
+from service.settings.logs import LogSettings
 from service.settings.quotas import QuotaSettings
 from service.settings.uploads import UploadSettings
 
@@ -25,7 +27,7 @@ _OTHERS = ("URL", "KEY", "HUNG_SECONDS", "PORT", "POSTGRES_PASSWORD", "TORCH_OPT
 _log = logging.getLogger(__name__)
 
 
-class Settings(JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSettings, BaseSettings):
+class Settings(JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSettings, LogSettings, BaseSettings):
     """Settings of every process of the service. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
@@ -70,24 +72,32 @@ class Settings(JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSe
         return self.database_url or f"sqlite:///{quote(str(self.data_dir.absolute() / 'twoviews.db'))}"
 
 
-def load_settings() -> Settings:
+def load_settings(configure_logs: Callable[[Settings], None] | None = None) -> Settings:
     """Return the settings of the environment at the start of a process.
 
-    Logs a warning for each unknown variable. Exits with a sentence for each invalid one.
+    Logs a warning for each unknown variable, after `configure_logs`. Exits with a sentence for each invalid one.
     """
-    for name in os.environ:
-        _warn_if_unknown(name)
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
+        _warn_of_unknown()
         sentences = (
             f"{_to_variable(item['loc'])}{item['msg'].removeprefix('Value error, ')}." for item in error.errors()
         )
         sys.exit("\n".join(sentences))
+    if configure_logs is not None:
+        configure_logs(settings)
+    _warn_of_unknown()
+    return settings
 
 
 def _to_variable(location: tuple[int | str, ...]) -> str:
     return f"{PREFIX}{str(location[0]).upper()}: " if location else ""
+
+
+def _warn_of_unknown() -> None:
+    for name in os.environ:
+        _warn_if_unknown(name)
 
 
 def _warn_if_unknown(name: str) -> None:

@@ -20,6 +20,7 @@ from service.db.session import Database, now
 from service.errors import EncoderBusy
 from service.settings import Settings
 from ssl_core.serialization import saved_model
+from tests import logs
 from tests.api.conftest import TestClient
 from tests.api.responses import check_problem, get_pointers
 from tests.worker.encoder import models, pictures, server
@@ -39,7 +40,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(model_folder: Path) -> Iterator[Server]:
-    with server.running(Settings(data_dir=model_folder)) as running:
+    with server.running(Settings(data_dir=model_folder, log_file=model_folder / "encoder.log")) as running:
         yield running
 
 
@@ -95,6 +96,19 @@ def multipart(images: list[bytes]) -> list:
 
 def as_text(images: list[bytes]) -> list[str]:
     return [base64.b64encode(image).decode() for image in images]
+
+
+def test_the_log_of_the_encoder_has_the_id_and_the_owner_of_the_request(
+    client: TestClient, model: str, encoder: Server, tenant: str
+) -> None:
+    order = {"model": model, "images": [base64.b64encode(b"no image").decode()]}
+    answer = client.post("/embed", json=order)
+    check_problem(answer, 422, "not_an_image")
+    assert encoder.settings.log_file is not None
+    request_id = answer.headers["x-request-id"]
+    record = next(record for record in logs.read(encoder.settings.log_file) if record.get("request") == request_id)
+    assert (record["logger"], record["owner"]) == ("worker.encoder.server", tenant)
+    assert record["message"].startswith("not_an_image: ")
 
 
 def test_json_and_multipart_give_the_same_features_in_every_encoding(

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from sqlalchemy import event, text
 
 from service import jobs
+from tests import logs
 from tests.api.responses import check_problem, get_pointers
 from tests.service import given
 
@@ -114,7 +115,7 @@ def test_unknown_parameter_is_refused_with_a_suggestion(client):
     assert client.get("/methods?limit=100").is_success
 
 
-def test_unhandled_exception_is_a_problem_with_request_id(app, anonymous, caplog):
+def test_unhandled_exception_is_a_problem_with_request_id(app, anonymous):
     router = APIRouter()
 
     @router.get("/broken")
@@ -122,11 +123,13 @@ def test_unhandled_exception_is_a_problem_with_request_id(app, anonymous, caplog
         raise RuntimeError("secret detail")
 
     app.include_router(router)
-    body = check_problem(anonymous.get("/broken"), 500, "internal_error")
+    with logs.captured() as records:
+        body = check_problem(anonymous.get("/broken"), 500, "internal_error")
     assert "secret" not in json.dumps(body)
-    (record,) = [record for record in caplog.records if record.name == "api.middleware"]
-    assert body["request_id"] in record.getMessage()
-    assert "secret detail" in record.exc_text
+    error, access = (record for record in records if record["logger"].startswith("api."))
+    assert (error["message"], error["request"]) == ("GET /broken failed", body["request_id"])
+    assert "secret detail" in error["traceback"]
+    assert (access["route"], access["status"], access["request"]) == ("/broken", 500, body["request_id"])
 
 
 def test_locked_database_is_503(app, client, database, tenant):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from ssl_core import events as ev
@@ -32,6 +33,17 @@ def exits_without_result(out: Path) -> None:
 def exits_with_traceback(out: Path) -> None:
     sys.stderr.write("Traceback: somewhere\nRuntimeError: out of luck\n")
     sys.exit(3)
+
+
+def logs_and_raises(out: Path) -> None:
+    write(ev.Log("warning", "The loss is high.", "high"))
+    sys.stderr.write("careful\n")
+    try:
+        raise RuntimeError("out of luck")
+    except RuntimeError:
+        traceback.print_exc()
+    sys.stderr.write("the last words")
+    write(ev.Failed("crashed", "It broke."))
 
 
 def kills_itself(out: Path) -> None:

@@ -3,6 +3,7 @@
     POST /encode   X-Model-Path: the model's folder, relative to the storage     → N×D little-endian float32, X-Dim: D
                    X-Layer: "backbone", "projection" or a block
                    X-Owner: the tenant's id; owners take turns
+                   X-Request-ID: the id of the API's request, for logs
                    X-Sizes: "n1,n2,…", the lengths in bytes of the images, which are concatenated in the body
     GET /health    answers once models can be served, with counts of images and batches
 
@@ -22,9 +23,11 @@ from typing import Any, TypeAlias
 
 import uvicorn
 
+from service import logs
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import Error, InvalidRequest, NotFound, WrongKey
-from service.settings import Settings, load_settings
+from service.logs import context
+from service.settings import Settings
 from service.storage import Storage
 from worker.encoder import socket
 from worker.encoder.batcher import Features
@@ -40,14 +43,14 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Serve until SIGTERM, then answer the admitted requests and end."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    settings = load_settings()
+    settings = logs.start()
     config = uvicorn.Config(
         Encoder(settings),
         loop="uvloop",
         http="httptools",
         ws="none",
         lifespan="on",
+        log_config=None,  # service.logs
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -85,13 +88,15 @@ class Encoder:
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
             return
-        try:
-            headers, body = await self._route(scope, receive)
-            await _send(send, 200, headers, body)
-        except ClientDisconnected:
-            return
-        except Error as error:
-            await _send_problem(send, error)
+        with context.bound(**_log_ids(scope)):
+            try:
+                headers, body = await self._route(scope, receive)
+                await _send(send, 200, headers, body)
+            except ClientDisconnected:
+                return
+            except Error as error:
+                log.log(logging.WARNING if error.status >= 500 else logging.INFO, "%s: %s", error.code, error.detail)
+                await _send_problem(send, error)
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -143,6 +148,13 @@ class Encoder:
         except ValueError as error:
             raise InvalidRequest("X-Model-Path: must be a path inside the storage.") from error
         return _EncodeRequest(path, layer or "backbone", owner, [int(size) for size in sizes.split(",")])
+
+
+def _log_ids(scope: Message) -> dict[str, str | int]:
+    """Return the ids of the API's request."""
+    headers = dict(scope["headers"])
+    found = {"request": headers.get(b"x-request-id"), "owner": headers.get(b"x-owner")}
+    return {name: value.decode("latin-1") for name, value in found.items() if value}
 
 
 async def _read_images(receive: Receive, sizes: list[int]) -> list[bytes]:

@@ -10,7 +10,7 @@ import os
 import selectors
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -25,9 +25,12 @@ _SECRETS = frozenset({"TWOVIEWS_DATABASE_URL", "TWOVIEWS_BROKER_URL", "TWOVIEWS_
 
 
 class TrainerProcess:
-    """A running trainer. Raises OSError when the command cannot be started."""
+    """A running trainer. Raises OSError when the command cannot be started.
 
-    def __init__(self, command: Sequence[str | Path]) -> None:
+    on_stderr: called with each piece of its stderr.
+    """
+
+    def __init__(self, command: Sequence[str | Path], on_stderr: Callable[[bytes], object] = len) -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -47,6 +50,7 @@ class TrainerProcess:
             self._selector.register(pipe, selectors.EVENT_READ)
         self._lines = LineSplitter()
         self._tail = b""
+        self._on_stderr = on_stderr
         self.stdout_closed = False
 
     @property
@@ -133,6 +137,7 @@ class TrainerProcess:
         chunk = _read(self._stderr)
         if chunk:
             self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+            self._on_stderr(chunk)
         elif chunk == b"" and self._stderr in self._selector.get_map():
             self._selector.unregister(self._stderr)
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -25,11 +25,13 @@ from ssl_core.files import FULL
 from worker.trainer import command, temporaries
 from worker.trainer.event_writer import EventWriter
 from worker.trainer.process import TrainerProcess
+from worker.trainer.trainer_log import TrainerLog
 
 _POLL_SECONDS = 0.1  # latency of a stop or a cancel
 _MAX_INVALID_LINES = 20  # logged per attempt
 _MAX_STDERR_CHARS = 300  # of the last line, in the reason of a failure
 _log = logging.getLogger(__name__)
+Outcome: TypeAlias = "partial[object]"  # the write of `service.leases` that ends the attempt; takes the session
 
 
 def supervise(
@@ -52,10 +54,13 @@ def supervise(
         try:
             attempt.run(partial(command.build, claim, storage, settings, events))
             temporaries.remove(folder)  # before the outcome: after it no other attempt would remove them
-            events.close(attempt.choose_outcome())
+            outcome = attempt.choose_outcome()
+            events.close(outcome)
         except BadEvent as error:
             temporaries.remove(folder)
-            events.close(attempt.reject_event(error))
+            outcome = attempt.reject_event(error)
+            events.close(outcome)
+        _log.info("Attempt %d at %s has ended: %s", claim.attempt, claim.job_id, _describe(outcome))
     except LeaseLost as lost:
         _log.warning("Attempt %d at %s has lost its lease: %s", claim.attempt, claim.job_id, lost)
         temporaries.remove(folder)
@@ -69,6 +74,7 @@ class _Attempt:
         self._storage_full = False
         self._stderr = ""
         self._events = events
+        self._trainer_log = TrainerLog()
         self._grace_seconds = settings.grace_seconds
         row: dict[str, Any] = {"job_id": claim.job_id, "attempt": claim.attempt}
         self._finish: Callable[..., object] = partial(leases.finish, **row)
@@ -82,14 +88,14 @@ class _Attempt:
     def run(self, build: Callable[[], list[str]]) -> None:
         """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
         try:
-            process = TrainerProcess(build())
+            process = TrainerProcess(build(), self._trainer_log.add_stderr)
         except (OSError, ValueError) as error:
             self._exit_reason = f"the trainer could not be started: {error}"
             self._storage_full = isinstance(error, OSError) and error.errno in FULL
             return
         self._read_until_exit(process)
 
-    def choose_outcome(self) -> Callable[[Session], object]:
+    def choose_outcome(self) -> Outcome:
         """Return the write that finishes or releases the job."""
         if self._events.signal == "cancel":
             return partial(self._finish, status=JobStatus.CANCELLED, error=None)
@@ -108,7 +114,7 @@ class _Attempt:
         self._events.add(Log("error", f"The attempt failed: {reason}", "attempt_failed", {"stderr": self._stderr}))
         return partial(self._release, reason=reason, counts=True)
 
-    def reject_event(self, error: BadEvent) -> Callable[[Session], object]:
+    def reject_event(self, error: BadEvent) -> Outcome:
         """Return the write that fails the job for an invalid event, which another attempt would repeat."""
         return partial(self._finish, status=JobStatus.FAILED, error={"code": "bad_event", "detail": str(error)})
 
@@ -123,6 +129,7 @@ class _Attempt:
         finally:
             rest = process.kill_and_reap()
         self._add_events(rest)
+        self._trainer_log.close()
         self._exit_reason = process.describe_exit()
         self._stderr = process.stderr_tail
 
@@ -134,6 +141,8 @@ class _Attempt:
                 self._log_invalid(line)
                 continue
             self._events.add(event)
+            if isinstance(event, Log):
+                self._trainer_log.add_event(event)
             if isinstance(event, Result | Failed | Stopped):
                 self._final_event = event
                 self._storage_full = isinstance(event, Failed) and event.code == StorageFull.code
@@ -168,3 +177,8 @@ class _Attempt:
             return "the trainer was stopped by another process"
         last_line = self._stderr.rpartition("\n")[2][:_MAX_STDERR_CHARS]
         return f"{self._exit_reason}: {last_line}" if last_line else self._exit_reason
+
+
+def _describe(outcome: Outcome) -> str:
+    """Return the new status of a job that has ended, or why it was released."""
+    return str(outcome.keywords.get("status") or outcome.keywords["reason"])

@@ -14,10 +14,12 @@ from sqlalchemy import update
 from service import jobs, leases
 from service.db.models import Job
 from service.db.session import now
+from tests import logs
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
 from tests.worker.conftest import FAULTY_TRAINER, TRAINER, Run
+from worker.tasks import JobRunner
 from worker.trainer import command
 from worker.trainer.process import TrainerProcess
 from worker.trainer.supervisor import supervise
@@ -86,6 +88,27 @@ def test_the_last_line_of_stderr_is_the_reason_and_its_tail_is_logged(run: Run) 
     assert [event.data["stderr"] for event in run.events if event.code == "attempt_failed"] == [
         "Traceback: somewhere\nRuntimeError: out of luck"
     ]
+
+
+def test_the_log_has_the_trainers_lines_and_its_traceback_as_one_record_with_the_ids_of_the_attempt(
+    run: Run, database_url: str
+) -> None:
+    settings = run.settings(faulty("logs_and_raises")).model_copy(update={"database_url": database_url})
+    with logs.captured() as records:
+        JobRunner("worker", settings, lambda: False).run_queued_jobs("train")
+    ids = {"job": run.job_id, "attempt": 1, "owner": run.tenant}
+    assert [record for record in records if not record.items() >= ids.items()] == []
+    by_message = {record["message"]: record for record in records}
+    assert by_message["The loss is high."].items() >= {"level": "WARNING", "logger": "trainer", "code": "high"}.items()
+    assert by_message["careful"].items() >= {"level": "INFO", "logger": "trainer"}.items()
+    traceback = by_message["RuntimeError: out of luck"]
+    assert traceback["level"] == "ERROR"
+    assert traceback["traceback"].startswith("Traceback (most recent call last):\n  File ")
+    assert traceback["traceback"].endswith("\nRuntimeError: out of luck")
+    assert by_message["the last words"]["logger"] == "trainer"
+    assert records[0]["message"] == f"Attempt 1 at {run.job_id} (pretrain)"
+    assert records[-1]["message"] == f"Attempt 1 at {run.job_id} has ended: failed"
+    assert len(records) == 6
 
 
 def test_three_fruitless_attempts_in_a_row_fail_the_job_with_the_reason(run: Run) -> None:
