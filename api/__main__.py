@@ -3,7 +3,9 @@
 import argparse
 import logging
 import math
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -11,30 +13,32 @@ import uvicorn
 from api.app import create
 from api.server import access_log
 from api.server.connections import Connections, Limits
+from api.server.drain import Drain
 from api.server.protocol import HttpProtocol
+from api.server.server import Server
 from service import logs
 
-GRACE_SECONDS = 5
+STARTUP_FAILURE = 3  # the exit code; uvicorn's
 
 
-def main() -> None:
-    """Serve until SIGINT or SIGTERM."""
+def main() -> int:
+    """Serve until SIGINT or SIGTERM; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--uds", help="Unix socket, instead of host and port")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], help="instead of the setting's")
-    parser.add_argument(
-        "--grace-seconds", type=int, default=GRACE_SECONDS, help="time for requests in progress at shutdown"
-    )
+    parser.add_argument("--grace-seconds", type=float, help="instead of the setting's, for requests in progress")
     options = parser.parse_args()
     settings = logs.start()
     if options.log_level:
         logging.getLogger().setLevel(options.log_level.upper())
     access_log.set_enabled(settings.access_log)
     protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
-    uvicorn.run(
-        partial(create, settings),
+    grace_seconds = settings.http_grace_seconds if options.grace_seconds is None else options.grace_seconds
+    drain = Drain()
+    config = uvicorn.Config(
+        partial(create, settings, drain),
         factory=True,
         host=options.host,
         port=options.port,
@@ -44,9 +48,14 @@ def main() -> None:
         forwarded_allow_ips=settings.trusted_proxies,
         access_log=False,  # api.server.access_log
         log_config=None,  # service.logs
-        timeout_graceful_shutdown=options.grace_seconds,
+        timeout_graceful_shutdown=grace_seconds,  # type: ignore[arg-type]  # passed to asyncio.wait_for
     )
+    server = Server(config, drain, settings.http_drain_seconds)
+    server.run()
+    if options.uds:
+        Path(options.uds).unlink(missing_ok=True)
+    return 0 if server.started else STARTUP_FAILURE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

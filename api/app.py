@@ -12,6 +12,7 @@ from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
 from api.request_rate import RequestRate
 from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
+from api.server.drain import Drain
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -37,9 +38,12 @@ Every route but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every e
 (RFC 9457) with a `code` for programs. A POST that creates a resource accepts an `Idempotency-Key`."""
 
 
-def create(settings: Settings | None = None) -> FastAPI:
-    """Create the application. It connects on first use, so it starts while the database is unreachable."""
-    settings = settings or Settings()
+def create(settings: Settings | None = None, drain: Drain | None = None) -> FastAPI:
+    """Create the application. It connects on first use, so it starts while the database is unreachable.
+
+    drain: that of the server, if it has one.
+    """
+    settings, drain = settings or Settings(), drain or Drain()
     request_metrics = RequestMetrics()
     app = FastAPI(
         title="Twoviews",
@@ -56,7 +60,8 @@ def create(settings: Settings | None = None) -> FastAPI:
     app.state.database = Database(settings.database)
     app.state.request_rate = RequestRate(settings.quota_requests_per_minute)
     app.state.storage = Storage(settings.data_dir)
-    app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key)
+    app.state.drain = drain
+    app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key, drain)
     app.state.probes = {}
     app.state.doorbell = Doorbell(settings.broker_url)
     app.state.wrong_keys = WrongKeyBrake(settings.wrong_keys_per_minute)
@@ -65,7 +70,7 @@ def create(settings: Settings | None = None) -> FastAPI:
         app.include_router(router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(RequestMiddleware, metrics=request_metrics)
+    app.add_middleware(RequestMiddleware, metrics=request_metrics, drain=drain)
     return app
 
 

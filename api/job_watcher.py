@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 
 from anyio.to_thread import run_sync
 
+from api.server.drain import Drain
 from service import jobs
 from service.db.session import Database
 from service.errors import TooManyPolls
 
 POLL_SECONDS = 0.3
+DRAIN_POLL_SECONDS = 1.0
 State = tuple[int, str]  # the `seq` of the last metric point, and the status
 
 
@@ -20,15 +23,19 @@ State = tuple[int, str]  # the `seq` of the last metric point, and the status
 class _Waiter:
     job_id: str
     known: State
-    changed: asyncio.Future[None]
+    changed: asyncio.Future[bool]  # False: it is answered without a change
 
 
 class JobWatcher:
     """Wakes waiting requests when their job has changed. A request that waits holds no thread and no connection."""
 
-    def __init__(self, database: Database, per_key: int) -> None:
-        """per_key: the maximum number of requests of one key that wait at a time."""
+    def __init__(self, database: Database, per_key: int, drain: Drain) -> None:
+        """per_key: the maximum number of requests of one key that wait at a time.
+
+        When `drain` begins, those that wait are answered, and later ones wait for at most a second.
+        """
         self._database = database
+        self._drain, self._has_released = drain, False
         self._per_key = per_key
         self._by_key: Counter[str] = Counter()
         self._waiters: dict[_Waiter, None] = {}
@@ -55,14 +62,14 @@ class JobWatcher:
         waiter = _Waiter(job_id, known, asyncio.get_running_loop().create_future())
         self._waiters[waiter] = None
         if self._task is None:
-            self._task = asyncio.create_task(self._watch())
+            self._task = asyncio.create_task(self._watch(), context=Context())  # of no request
         try:
-            await asyncio.wait_for(waiter.changed, seconds)
+            most = min(seconds, DRAIN_POLL_SECONDS) if self._drain.has_begun else seconds
+            return await asyncio.wait_for(waiter.changed, most)
         except TimeoutError:
             return False
         finally:
             self._remove(waiter)
-        return True
 
     def _remove(self, waiter: _Waiter) -> None:
         self._waiters.pop(waiter)
@@ -73,14 +80,21 @@ class JobWatcher:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            if self._drain.has_begun and not self._has_released:
+                self._has_released = True
+                self._resolve(self._waiters, changed=False)
             try:
                 states = await self._read({waiter.job_id for waiter in self._waiters})
             except Exception as error:  # noqa: BLE001 - of the database: each request answers with it
                 self._fail(error)
                 continue
-            for waiter in list(self._waiters):
-                if states.get(waiter.job_id, waiter.known) != waiter.known and not waiter.changed.done():
-                    waiter.changed.set_result(None)
+            changed = [one for one in self._waiters if states.get(one.job_id, one.known) != one.known]
+            self._resolve(changed, changed=True)
+
+    def _resolve(self, waiters: Iterable[_Waiter], *, changed: bool) -> None:
+        for waiter in waiters:
+            if not waiter.changed.done():
+                waiter.changed.set_result(changed)
 
     async def _read(self, job_ids: Set[str]) -> Mapping[str, State]:
         return self._query(job_ids) if self._database.is_local else await run_sync(self._query, job_ids)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import problems
 from api.prometheus import RequestMetrics
 from api.server import access_log
+from api.server.drain import Drain
 from service.db import ids
 from service.errors import BadRequest, Unavailable
 from service.logs import context
@@ -24,15 +25,16 @@ _log = logging.getLogger(__name__)
 class RequestMiddleware:
     """Gives each request an id, counts, times and logs it, and turns unhandled exceptions into problems."""
 
-    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics, drain: Drain) -> None:
         self._app = app
         self._metrics = metrics
+        self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send)
+        started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send, self._drain)
         scope.setdefault("state", {})["request_id"] = responder.request_id
         with context.bound(request=responder.request_id):
             try:
@@ -68,8 +70,9 @@ class RequestMiddleware:
 class _Responder:
     """Sends the response: adds the request id, and replaces an error in plain text with a problem."""
 
-    def __init__(self, request_id: str, send: Send) -> None:
+    def __init__(self, request_id: str, send: Send, drain: Drain) -> None:
         self.request_id = request_id
+        self._drain = drain
         self.status = 0
         self.body_bytes = 0
         self._send = send
@@ -81,6 +84,8 @@ class _Responder:
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
             headers["X-Content-Type-Options"] = "nosniff"
+            if self._drain.has_begun:
+                headers["Connection"] = "close"
             if self.status >= 400 and not headers.get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
@@ -97,7 +102,9 @@ class _Responder:
     async def _replace(self, headers: Headers) -> None:
         """Send a problem instead of the response whose headers these are; its body is dropped."""
         self._replaced = True
-        headers_kept = {name: headers[name] for name in ("allow", "content-range", "x-request-id") if name in headers}
+        headers_kept = {
+            name: headers[name] for name in ("allow", "connection", "content-range", "x-request-id") if name in headers
+        }
         response = problems.from_status(self.status, "", self.request_id, headers_kept)
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})

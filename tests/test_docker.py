@@ -20,7 +20,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import api.__main__
 import api.app
 from service import workers
 from service.db import migrate
@@ -329,11 +328,13 @@ def test_training_and_encoder_of_the_profile_gpu_reserve_a_gpu():
 
 def test_services_stop_before_docker_kills_them():
     assert "--grace-seconds" not in command(OURS["api"])
-    assert api.__main__.GRACE_SECONDS < DOCKER_STOP_SECONDS
-    grace_seconds = Settings(_env_file=None).grace_seconds
+    defaults = Settings(_env_file=None)
     for name, service in OURS.items():
+        stop_seconds = int(service.get("stop_grace_period", f"{DOCKER_STOP_SECONDS}s").removesuffix("s"))
         if dockerfile(service).suffix == ".worker":
-            assert int(service["stop_grace_period"].removesuffix("s")) > grace_seconds + DOCKER_STOP_SECONDS, name
+            assert stop_seconds > defaults.grace_seconds + DOCKER_STOP_SECONDS, name
+        elif name == "api":
+            assert stop_seconds > defaults.http_drain_seconds + defaults.http_grace_seconds + DOCKER_STOP_SECONDS
 
 
 def test_every_secret_is_set_by_a_variable():

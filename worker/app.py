@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from celery import signals
+from celery.apps.worker import install_worker_term_handler
 
 from service.doorbell import LOOK, create_celery_app
 from service.settings import Settings
@@ -21,7 +22,9 @@ from ssl_core.distributed import parent_death
 from worker import redis_transport
 from worker.tasks import JobRunner
 
+DRAIN = signal.SIGUSR2  # billiard takes SIGUSR1 for its soft time limits
 _SHUTDOWN_SLACK_SECONDS = 2.0
+_log = logging.getLogger(__name__)
 
 
 class StopFlag:
@@ -46,15 +49,18 @@ class StopFlag:
 
 
 def run(settings: Settings, queue: str) -> None:
-    """Run the jobs of the queue until SIGTERM; does not return."""
+    """Run the jobs of the queue until a signal; does not return.
+
+    SIGTERM stops the present job at a checkpoint, SIGUSR2 (`DRAIN`) lets it end.
+    """
     host, pid = socket.gethostname(), os.getpid()
-    stop = StopFlag()
-    runner = JobRunner(f"{queue}@{host}:{pid}", settings, stop.is_set)
+    stop, drain = StopFlag(), StopFlag()
+    runner = JobRunner(f"{queue}@{host}:{pid}", settings, stop.is_set, drain.is_set)
     redis_transport.register()
     app = create_celery_app(settings.broker_url)
     app.conf.worker_soft_shutdown_timeout = settings.grace_seconds + _SHUTDOWN_SLACK_SECONDS
     app.task(_defer_sigterm(runner.run_queued_jobs, stop), name=LOOK)
-    _connect_signals(stop, pid)
+    _connect_signals(stop, drain, pid)
     for name in ("celery.worker.strategy", "celery.app.trace"):  # they log two lines for each ring
         logging.getLogger(name).setLevel(logging.WARNING)
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
@@ -83,16 +89,24 @@ def _defer_sigterm(task: Callable[[str], None], stop: StopFlag) -> Callable[[str
     return run_task
 
 
-def _connect_signals(stop: StopFlag, main_pid: int) -> None:
-    """Connect Celery's signals: a shutdown sets the stop flag, and the child dies with its parent."""
+def _connect_signals(stop: StopFlag, drain: StopFlag, main_pid: int) -> None:
+    """Connect Celery's signals: a shutdown sets one of the flags, and the child dies with its parent."""
 
     def on_child_start(**_: Any) -> None:
         parent_death.die_with_parent(main_pid)
+        signal.signal(DRAIN, signal.SIG_IGN)  # a service manager may signal all processes; the trainer inherits it
 
-    def on_shutdown(**_: Any) -> None:
-        stop.set()
+    def on_shutdown(sig: str, **_: Any) -> None:
+        if sig == DRAIN.name:
+            drain.set()
+            _log.info("The worker drains: it takes no job and ends after the present one; SIGTERM stops that too")
+        else:
+            stop.set()
+            _log.info("The worker stops: the present job writes a checkpoint and is queued again")
 
-    def on_ready(**_: Any) -> None:
+    def on_ready(sender: Any, **_: Any) -> None:
+        for name in (DRAIN.name, "SIGTERM"):  # both end Celery's worker when its task has ended
+            install_worker_term_handler(sender.controller, sig=name, verbose=False)
         cold = signal.getsignal(signal.SIGQUIT)
 
         def stop_before_cold_shutdown(number: int, frame: FrameType | None) -> None:

@@ -20,16 +20,20 @@ _log = logging.getLogger(__name__)
 class JobRunner:
     """Runs jobs in one worker. The database is opened at the first run: a connection must not cross a fork."""
 
-    def __init__(self, name: str, settings: Settings, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, name: str, settings: Settings, is_stopping: Callable[[], bool], is_draining: Callable[[], bool]
+    ) -> None:
+        """is_stopping: whether the present job is to stop. is_draining: whether it is the last one."""
         self._name = name
+        self._is_draining = is_draining
         self._settings = settings
         self._is_stopping = is_stopping
         self._opened: Database | None = None
 
     def run_queued_jobs(self, queue: str) -> None:
-        """Run the queue's jobs in turn (`service.db.turns`), until none is queued or the worker stops."""
+        """Run the queue's jobs in turn (`service.db.turns`), until none is queued or the worker stops or drains."""
         try:
-            while not self._is_stopping() and (claim := self._claim(queue)) is not None:
+            while not self._is_ending() and (claim := self._claim(queue)) is not None:
                 with context.bound(job=claim.job_id, attempt=claim.attempt, owner=claim.tenant_id):
                     _log.info("Attempt %d at %s (%s)", claim.attempt, claim.job_id, claim.kind)
                     self._supervise(claim, queue)
@@ -37,6 +41,9 @@ class JobRunner:
             if not is_unreachable(error):
                 raise
             _log.warning("The database is unreachable; the keeper will ring again: %s", str(error).partition("\n")[0])
+
+    def _is_ending(self) -> bool:
+        return self._is_stopping() or self._is_draining()
 
     @property
     def _database(self) -> Database:

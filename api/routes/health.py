@@ -40,9 +40,12 @@ async def live() -> JSONResponse:
 async def ready(request: Request) -> JSONResponse:
     """503 when the database, the storage or a recently seen worker is missing; `errors` names which.
 
-    A dependency that has not answered within 2 seconds is missing.
+    A dependency that has not answered within 2 seconds is missing. A server that is stopping is not ready either.
     """
     state = request.app.state
+    if state.drain.has_begun:
+        detail = "This server is stopping."
+        raise NotReady(detail, errors=[Fault(pointer="api", code="stopping", detail=detail)], retry_after=5)
     found = await asyncio.gather(
         _probe("database", partial(_check_database, state.database, state.settings), state.probes),
         _probe("storage", partial(_check_storage, state.storage), state.probes),

@@ -33,6 +33,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._since = self.loop.time()  # when the present phase began, or its last progress
         self._blocked_since: float | None = None  # the write buffer is full
         self._is_new = True  # no byte was received
+        self._is_stopping = False  # the server shuts down
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,6 +47,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def close(self) -> None:
         self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Close the connection when no request is in progress on it; one whose head is incomplete is in progress."""
+        self._is_stopping = True
+        if self._requests or not self._in_message:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         self._framing += len(data)
@@ -96,6 +103,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._requests += 1
         self._connections.begin_request(self)
         super().on_headers_complete()
+        if self._is_stopping:
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._framing = max(0, self._framing - _FRAMING * len(body))
@@ -107,6 +116,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_message = False
         self._framing = 0
         super().on_message_complete()
+        if self._is_stopping and not self._requests:
+            self.transport.close()
 
     # Callbacks of the response and the transport
 

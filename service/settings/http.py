@@ -13,6 +13,15 @@ class HttpSettings(BaseModel):
     http_head_seconds: float = Field(20, gt=0, description="From a connection, or a request's first byte, to its head.")
     http_body_seconds: float = Field(30, gt=0, description="Without a byte of a body, or of a response that is read.")
     http_idle_seconds: float = Field(30, gt=0, description="Between two requests of a connection.")
+    http_drain_seconds: float = Field(
+        0,
+        ge=0,
+        description="From SIGTERM to the refusal of new connections, with /health/ready at 503: longer than the "
+        "interval at which a proxy checks it.",
+    )
+    http_grace_seconds: float = Field(
+        30, ge=0, description="For requests in progress after that; those that remain are answered with 503."
+    )
     trusted_proxies: str = Field(
         "127.0.0.1,::1", description="Addresses and networks whose X-Forwarded-For is trusted; `*` for all."
     )

@@ -32,7 +32,8 @@ class Live:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "api", "--port", str(self.port), "--log-level", "warning"]
-        command += ["--grace-seconds", "1"]
+        if "TWOVIEWS_HTTP_GRACE_SECONDS" not in self._environment:
+            command += ["--grace-seconds", "1"]
         self.process = subprocess.Popen(command, env=self._environment, cwd=Path(__file__).parents[2])
         until = time.monotonic() + 60
         while True:

@@ -110,20 +110,6 @@ def test_a_damaged_large_file_is_cut_off_and_then_refused(shared):
     assert shared.client.get(place).content == data
 
 
-def test_long_poll_is_503_at_shutdown(server, database, tenant):
-    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
-    answers = []
-    path = f"/jobs/{job}/metrics"
-    poll = threading.Thread(target=lambda: answers.append(server.client.get(path, params={"wait": 30})))
-    poll.start()
-    time.sleep(1)
-    assert poll.is_alive()
-    server.process.terminate()
-    poll.join(20)
-    check_problem(answers[0], 503, "unavailable")
-    assert server.process.wait(20) in (0, -15)
-
-
 def test_interrupted_upload_leaves_no_file(shared):
     storage, known = shared.storage, shared.client.get("/datasets").json()
     for sent in (b"", b"x" * 3_000_000):

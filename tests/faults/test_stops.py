@@ -14,6 +14,7 @@ from service import jobs
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.storage import Storage
+from tests import logs
 from tests.faults.fleet import Fleet, child_of, trainer_of
 from tests.faults.workload import Workload
 from tests.processes import alive, soon
@@ -47,6 +48,40 @@ def test_a_terminated_worker_writes_a_checkpoint_and_requeues_its_job_uncounted(
     fleet.worker()
     soon(lambda: workload.has_ended([job]))
     assert workload.faults(job) == []
+
+
+@on_sqlite
+def test_a_draining_worker_ends_after_its_job_and_an_idle_one_at_once(fleet: Fleet, workload: Workload) -> None:
+    worker, idle = fleet.worker(), fleet.worker("data")
+    fleet.hold.touch()
+    job, later = workload.submit(seed=1, epochs=3), workload.submit(seed=2, epochs=3)
+    fleet.ring()
+    soon(lambda: len(workload.steps(job)) > 5 and " ready." in (fleet.folder / "worker-data.log").read_text())
+    for pid in (idle.pid, worker.pid, child_of(worker).pid, trainer_of(worker).pid):
+        os.kill(pid, signal.SIGUSR2)
+    assert idle.wait(timeout=20) == 0
+    assert worker.poll() is None
+    fleet.hold.unlink()
+    assert worker.wait(timeout=40) == 0
+    assert (workload.job(job).status, workload.job(job).attempt) == ("succeeded", 1)
+    assert (workload.job(later).status, workload.job(later).attempt) == ("queued", 0)
+    assert fleet.find_leftovers() == []
+    messages = [record["message"] for record in logs.read(fleet.folder / "worker-train.log")]
+    assert any(message.startswith("The worker drains") for message in messages)
+
+
+@on_sqlite
+def test_a_draining_worker_stops_its_job_at_a_checkpoint_on_sigterm(fleet: Fleet, workload: Workload) -> None:
+    worker, job = fleet.worker(), workload.submit(seed=5, epochs=1000)
+    fleet.ring()
+    soon(lambda: len(workload.steps(job)) > 5)
+    worker.send_signal(signal.SIGUSR2)
+    soon(lambda: "The worker drains" in fleet.logs())
+    worker.terminate()
+    assert worker.wait(timeout=40) == 0
+    released = workload.job(job)
+    assert (released.status, released.fruitless, released.attempt) == ("queued", 0, 1)
+    assert_has_last_checkpoint(workload, job)
 
 
 @on_sqlite

@@ -25,7 +25,7 @@ from twoviews.local.processes import PYTHON, Child, stop
 from twoviews.local.watchdog import BeatFile, Watchdog
 
 START_SECONDS = 120.0
-GRACE_SECONDS = 10.0  # added to a trainer's grace time
+GRACE_SECONDS = 10.0  # added to the longest grace time of the children
 HEALTH_SECONDS = 3.0  # for the answer to one health check
 HUNG_SECONDS = 30.0  # without an answer; TWOVIEWS_HUNG_SECONDS replaces it
 MAX_EARLY_EXITS = 3  # of a child before the service is ready
@@ -153,12 +153,16 @@ class LocalService:
     def stop(self, signals: StopSignals) -> None:
         """Stop all children at once, then the broker."""
         self._watchdog.stop()
-        grace_seconds = float(self._environment.get("TWOVIEWS_GRACE_SECONDS") or 30) + GRACE_SECONDS
+        api_seconds = self._read_seconds("HTTP_DRAIN", 0) + self._read_seconds("HTTP_GRACE", 30)
+        grace_seconds = max(self._read_seconds("GRACE", 30), api_seconds) + GRACE_SECONDS
         others = dict(self.children)
         broker = others.pop("valkey")
         stop(others.values(), grace_seconds, signals.is_urgent)
         stop([broker], grace_seconds, signals.is_urgent)
         self._broker_socket.unlink(missing_ok=True)
+
+    def _read_seconds(self, name: str, default: float) -> float:
+        return float(self._environment.get(f"TWOVIEWS_{name}_SECONDS") or default)
 
     def _settings(self) -> dict[str, str]:
         return {

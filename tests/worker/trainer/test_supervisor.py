@@ -95,7 +95,7 @@ def test_the_log_has_the_trainers_lines_and_its_traceback_as_one_record_with_the
 ) -> None:
     settings = run.settings(faulty("logs_and_raises")).model_copy(update={"database_url": database_url})
     with logs.captured() as records:
-        JobRunner("worker", settings, lambda: False).run_queued_jobs("train")
+        JobRunner("worker", settings, lambda: False, lambda: False).run_queued_jobs("train")
     ids = {"job": run.job_id, "attempt": 1, "owner": run.tenant}
     assert [record for record in records if not record.items() >= ids.items()] == []
     by_message = {record["message"]: record for record in records}
