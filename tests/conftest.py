@@ -38,7 +38,7 @@ LONG = (
     "demo/test_run.py",
     "test_end_to_end.py",
     "faults/test_kills.py",
-    "faults/test_harness.py",
+    "faults/test_nemesis.py",
     "training/test_several_devices.py",
     "export/test_formats.py",
     "ssl_core/test_main.py",

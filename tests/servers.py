@@ -24,31 +24,79 @@ from twoviews.local import valkey as private
 _PR_SET_PDEATHSIG = 1
 
 
-@contextmanager
-def postgresql() -> Iterator[str]:
-    """Run a new PostgreSQL server on a Unix socket; yield the URL of its `postgres` database."""
-    folder = Path(tempfile.mkdtemp(prefix="twoviews-pg-"))
-    # PostgreSQL does not run as root: then it runs as the user `nobody`, in a folder of that user.
-    user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
-    if user:
-        shutil.chown(folder, "nobody")
-    try:
-        binaries = _postgres_binaries(folder, user)
-        data = folder / "data"
-        quiet = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
+class PostgreSQL:
+    """A PostgreSQL server on a Unix socket in `folder`, without fsync; it can be killed and restarted."""
+
+    def __init__(self, folder: Path) -> None:
+        """Create the database cluster; `start` starts the server."""
+        self.folder = folder
+        self.url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        self.socket = folder / ".s.PGSQL.5432"
+        self.process: subprocess.Popen | None = None
+        # PostgreSQL does not run as root: then it runs as the user `nobody`, in a folder of that user.
+        root = os.getuid() == 0
+        self._user = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []} if root else {}
+        if root:
+            shutil.chown(folder, "nobody")
+        self._binaries = _postgres_binaries(folder, self._user)
         setup = ["--auth=trust", "-U", "postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        subprocess.run([binaries / "initdb", "-D", data, *setup], check=True, **quiet)
-        options = {"listen_addresses": "", "unix_socket_directories": folder, "fsync": "off", "max_connections": 300}
+        command = [self._binaries / "initdb", "-D", folder / "data", *setup]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **self._user)
+
+    def start(self) -> None:
+        """Start the server; return when it answers. One that was killed leaves processes, for which this waits."""
+        until = time.monotonic() + 30
+        while True:
+            self.process = self._spawn()
+            try:
+                _wait(self.connect_and_close, self.process)
+                return
+            except psycopg.OperationalError:
+                self.stop(signal.SIGKILL)
+                if time.monotonic() > until:
+                    raise
+
+    def stop(self, number: signal.Signals = signal.SIGQUIT) -> None:
+        """Send the signal to the server and wait for its end: SIGQUIT for a shutdown, SIGKILL for a crash."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait(30)
+
+    def connect_and_close(self) -> None:
+        """Raises psycopg.OperationalError while the server does not accept connections."""
+        psycopg.connect(f"host={self.folder} user=postgres dbname=postgres").close()
+
+    def _spawn(self) -> subprocess.Popen:
+        options = {"listen_addresses": "", "unix_socket_directories": self.folder, "fsync": "off"}
+        options |= {"max_connections": 300}
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        url = f"postgresql+psycopg://postgres@/postgres?host={folder}"
-        with (folder / "log").open("wb") as log:
-            command = [binaries / "postgres", "-D", data, *flags]
-            with _child(command, signal.SIGQUIT, stderr=log, **quiet) as server:
-                _wait(lambda: psycopg.connect(f"host={folder} user=postgres dbname=postgres").close(), server)
-                yield url
-                server.send_signal(signal.SIGQUIT)
+        command = [self._binaries / "postgres", "-D", self.folder / "data", *flags]
+        with (self.folder / "log").open("ab") as log:
+            return _spawn(command, signal.SIGQUIT, stderr=log, stdout=subprocess.DEVNULL, cwd=self.folder, **self._user)
+
+
+@contextmanager
+def postgresql_server() -> Iterator[PostgreSQL]:
+    """Run a new PostgreSQL server."""
+    folder = Path(tempfile.mkdtemp(prefix="twoviews-pg-"))
+    try:
+        server = PostgreSQL(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            if server.process is not None:
+                server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Run a new PostgreSQL server; yield the URL of its `postgres` database."""
+    with postgresql_server() as server:
+        yield server.url
 
 
 @contextmanager
@@ -70,9 +118,10 @@ def valkey_url(folder: Path) -> str:
     return f"redis+socket://{addresses.socket_path(folder / 'valkey.sock')}"
 
 
-def broker_client(url: str) -> redis.Redis:
+def broker_client(url: str, timeout_seconds: float | None = None) -> redis.Redis:
     """Return a client of the broker with that Celery URL; redis-py has another scheme for Unix sockets."""
-    return redis.Redis.from_url(url.replace("redis+socket://", "unix://"))
+    address = url.replace("redis+socket://", "unix://")
+    return redis.Redis.from_url(address, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds)
 
 
 def free_port() -> int:
@@ -110,19 +159,24 @@ def _postgres_binaries(folder: Path, user: dict[str, object]) -> Path:
 
 @contextmanager
 def _child(command: list, death_signal: signal.Signals, **options) -> Iterator[subprocess.Popen]:
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-    def die_with_parent() -> None:
-        if libc is not None:
-            libc.prctl(_PR_SET_PDEATHSIG, death_signal)
-
-    server = subprocess.Popen(command, preexec_fn=die_with_parent, start_new_session=True, **options)
+    server = _spawn(command, death_signal, **options)
     try:
         yield server
     finally:
         if server.poll() is None:
             server.send_signal(death_signal)
         server.wait(30)
+
+
+def _spawn(command: list, death_signal: signal.Signals, **options) -> subprocess.Popen:
+    """Start a child in a session of its own, which gets the signal when this process ends."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def die_with_parent() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, death_signal)
+
+    return subprocess.Popen(command, preexec_fn=die_with_parent, start_new_session=True, **options)
 
 
 def _wait(ready: Callable[[], object], server: subprocess.Popen, seconds: float = 30) -> None:

@@ -79,7 +79,8 @@ def test_commands_exist(block):
             targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
             assert set(words[1:]) <= set(targets)
         elif words[:2] == ["python", "-m"]:
-            assert any(ROOT.glob(f"{words[2].replace('.', '/')}.py")) or (ROOT / words[2] / "__main__.py").exists()
+            module = ROOT / words[2].replace(".", "/")
+            assert module.with_suffix(".py").exists() or (module / "__main__.py").exists()
         elif words[0] == "ruff":
             assert words[1] in ("format", "check")
             assert all((ROOT / path).exists() for path in words[2:])

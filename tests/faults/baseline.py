@@ -1,16 +1,13 @@
 """A baseline run: `ssl_core` on tiny images without faults, to compare runs with faults to."""
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ssl_core import events as ev
-from tests.faults.fleet import ROOT
+from tests.faults.fleet import python_output
 from tests.faults.trainer import REAL_SEED
 
 IMAGES = 64
@@ -56,13 +53,13 @@ def _pack_images(folder: Path) -> None:
         f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({IMAGES})];"
         "pack(items, Path(sys.argv[1]))"
     )
-    _python("-c", code, str(folder))
+    python_output("-c", code, str(folder))
 
 
 def _train(data: Path, out: Path) -> BaselineRun:
     out.mkdir()
     (out / "config.json").write_text(json.dumps(CONFIG))
-    lines = _python(
+    lines = python_output(
         "-m", "ssl_core", "run", str(out / "config.json"), "--data", str(data), "--out", str(out), "--events"
     )
     series: dict[str, list[tuple[int, float | None]]] = {}
@@ -74,12 +71,3 @@ def _train(data: Path, out: Path) -> BaselineRun:
         elif isinstance(event, ev.Model):
             sha256 = event.sha256
     return BaselineRun(sha256, series, {path.name: path.read_bytes() for path in data.iterdir()})
-
-
-def _python(*arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    finished = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout

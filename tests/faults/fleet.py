@@ -8,9 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -55,9 +56,9 @@ class Broker:
 
     def answers(self) -> bool:
         try:
-            with self.client() as client:
+            with self.client(0.5) as client:
                 return bool(client.ping())
-        except redis.ConnectionError:
+        except (redis.ConnectionError, redis.TimeoutError):
             return False
 
     def kill(self, data: str = "kept") -> None:
@@ -69,8 +70,13 @@ class Broker:
                 if file.is_file():
                     file.unlink()
 
-    def client(self) -> redis.Redis:
-        return servers.broker_client(self.url)
+    def client(self, timeout_seconds: float | None = None) -> redis.Redis:
+        return servers.broker_client(self.url, timeout_seconds)
+
+    @property
+    def socket(self) -> Path:
+        """The server's Unix socket."""
+        return Path(self.url.removeprefix("redis+socket://"))
 
     def queue_length(self, queue: str = "train") -> int:
         """Return the number of rings in the queue."""
@@ -89,7 +95,9 @@ class Fleet:
     While the file `hold` exists, no toy trainer makes its last step.
     """
 
-    def __init__(self, folder: Path, database_url: str, **extra: str) -> None:
+    def __init__(self, folder: Path, database_url: str, server: servers.PostgreSQL | None = None, **extra: str) -> None:
+        """server: that of the database, for tests that kill it."""
+        self.server = server
         self.name = ids.new("ten")
         self.folder = folder
         self.hold = folder / "hold"
@@ -113,10 +121,14 @@ class Fleet:
         self.settings = Settings(**{name: value for name, value in values.items() if name != "trainer_command"})  # type: ignore[arg-type]
 
     def keeper(self) -> subprocess.Popen:
-        return self._start("keeper", "-m", "worker.keeper")
+        return self.module("keeper", "worker.keeper")
 
     def worker(self, queue: str = "train") -> subprocess.Popen:
-        return self._start(f"worker-{queue}", "-m", "worker", "--queue", queue)
+        return self.module(f"worker-{queue}", "worker", "--queue", queue)
+
+    def module(self, name: str, *arguments: str, environment: Mapping[str, str] = {}) -> subprocess.Popen:
+        """Start a Python module; its log is `<name>.log`."""
+        return self.spawn(name, [sys.executable, "-m", *arguments], environment)
 
     def ring(self, queue: str = "train") -> None:
         """Ring once, as the API does."""
@@ -126,21 +138,29 @@ class Fleet:
 
     def api(self) -> subprocess.Popen:
         """Start the API; return when it accepts connections."""
-        where = ["--uds", str(self.door), "--log-level", "warning"]
-        api = self._start("api", "-m", "api", *where)
-        soon(self._api_listens)
+        api = self.module("api", "api", *self.api_arguments)
+        soon(self.api_listens)
         return api
 
-    def spawn(self, name: str, command: list[str]) -> subprocess.Popen:
+    @property
+    def api_arguments(self) -> list[str]:
+        return ["--uds", str(self.door), "--log-level", "warning"]
+
+    def spawn(
+        self,
+        name: str,
+        command: list[str],
+        environment: Mapping[str, str] = {},
+        **options: Any,
+    ) -> subprocess.Popen:
         """Start the command, which ends with this process; its output goes to `<name>.log`."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
-                env=os.environ | self.environment,
-                stdout=log,
-                stderr=log,
+                env={**os.environ, **self.environment, **environment},
                 start_new_session=True,
                 preexec_fn=partial(parent_death.die_with_parent, os.getpid()),
+                **{"stdout": log, "stderr": log, **options},
             )
         self._processes.append(process)
         return process
@@ -171,12 +191,9 @@ class Fleet:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
 
-    def _api_listens(self) -> bool:
+    def api_listens(self) -> bool:
         with socket.socket(socket.AF_UNIX) as line:
             return line.connect_ex(str(self.door)) == 0
-
-    def _start(self, name: str, *arguments: str) -> subprocess.Popen:
-        return self.spawn(name, [sys.executable, *arguments])
 
 
 def child_of(worker: subprocess.Popen) -> psutil.Process | None:
@@ -191,6 +208,13 @@ def trainer_of(worker: subprocess.Popen) -> psutil.Process | None:
     return next((trainer for trainer in trainers if "--events" in _command(trainer)), None)
 
 
+def reader_of(worker: subprocess.Popen) -> psutil.Process | None:
+    """Return the process that reads an upload for the data worker's child, if there is one and it has called exec."""
+    child = child_of(worker)
+    readers = _children(child.pid) if child is not None else []
+    return next((reader for reader in readers if any("worker.uploads" in word for word in _command(reader))), None)
+
+
 def kill(pid: int) -> None:
     """Kill -9 a living process and wait for its end."""
     assert alive(pid), "the process had ended"
@@ -200,10 +224,18 @@ def kill(pid: int) -> None:
 
 def _children(pid: int) -> list[psutil.Process]:
     try:
-        found = psutil.Process(pid).children()
+        found = [psutil.Process(child) for child in _child_ids(pid)]
         return [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
     except psutil.NoSuchProcess:
         return []
+
+
+def _child_ids(pid: int) -> list[int]:
+    """Return the ids of the process's children; Linux lists them, elsewhere all processes are searched."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return [child.pid for child in psutil.Process(pid).children()]
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -211,3 +243,13 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.NoSuchProcess:
         return []
+
+
+def python_output(*arguments: str) -> str:
+    """Run Python to its end in a child process and return its stdout."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout

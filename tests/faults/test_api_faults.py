@@ -13,9 +13,9 @@ from service import keys
 from service.db.session import Database
 from service.storage import Storage
 from tests import sample_archives
-from tests.faults.experiment import ChaosExperiment
 from tests.faults.fleet import Fleet, kill
-from tests.faults.injector import FaultInjector
+from tests.faults.nemesis.experiment import Experiment
+from tests.faults.nemesis.injector import Injector
 from tests.faults.workload import Workload, toy_config
 from tests.processes import soon
 
@@ -42,14 +42,16 @@ def silent_broker() -> Iterator[socket.socket]:
 def test_an_api_killed_during_post_jobs_creates_each_job_once(
     fleet: Fleet, workload: Workload, rng: random.Random
 ) -> None:
-    experiment = ChaosExperiment(fleet, workload, jobs=7, real=())
-    injector = FaultInjector(experiment, rng)
-    injector.inject_all(["api in POST /jobs"] * 3)
+    experiment = Experiment(fleet, workload, ["pretrain"] * 7, has_network=False)
+    injector = Injector(experiment, rng)
+    injector.inject_all(["kill: api in a POST"] * 3)
     fleet.hold.unlink(missing_ok=True)
-    soon(lambda: not experiment.unfinished)
+    submitted = [entry.id for entry in experiment.acknowledged]
+    soon(lambda: workload.has_ended(submitted))
     assert injector.missed == []
-    assert sorted(map(str, workload.names())) == [f"number {n}" for n in range(len(experiment.submitted))]
-    assert [fault for job in experiment.submitted for fault in workload.faults(job)] == []
+    assert sorted(map(str, workload.names())) == [f"number {n}" for n in range(len(submitted))]
+    assert [fault for job in submitted for fault in workload.faults(job)] == []
+    assert experiment.unexpected == []
     assert experiment.stop() == []
 
 

@@ -12,7 +12,7 @@ from tests.faults.fleet import Fleet, child_of, kill, trainer_of
 from tests.faults.workload import Workload
 from tests.processes import alive, soon
 
-# Each kind of fault on one kind of database; the harness mixes all of them on both.
+# Each kind of fault on one kind of database; the nemesis mixes all of them on both.
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 

@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from service import jobs
 from service.db.models import Checkpoint, Dataset, Job, Model, Point, Series, Worker
-from service.db.session import Database, now
+from service.db.session import Database, clock, now
 from service.db.statuses import TERMINAL
 from service.storage import Storage
 from tests.faults import baseline, trainer
@@ -54,6 +54,16 @@ class Workload:
         """Return whether the job's lease has not expired, by the database's clock."""
         with self.database.reading() as session:
             return session.scalars(select(Job.lease_until > now()).where(Job.id == job_id)).one()
+
+    def count_points(self) -> int:
+        """Return the number of metric points of all jobs."""
+        with self.database.reading() as session:
+            return session.scalars(select(func.count()).select_from(Point)).one()
+
+    def clock(self) -> float:
+        """Return the time of the database's clock, in Unix seconds."""
+        with self.database.reading() as session:
+            return clock(session)
 
     def list_workers(self) -> list[str]:
         """Return the names of all workers that have queried for jobs."""
