@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service import garbage, idempotency, leases, lifecycle, workers
+from service import audit, garbage, idempotency, leases, lifecycle, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings, load_settings
@@ -111,6 +111,7 @@ class Keeper:
         with self._database.writing() as session:
             idempotency.delete_expired(session, self._settings.idempotency_hours)
             workers.delete_old(session)
+            audit.delete_old(session, self._settings.audit_days)
         with self._database.reading() as session:
             live, known = garbage.live_paths(session), garbage.known_folders(session)
         removed = self._storage.sweep(live, known, self._settings.leftover_seconds)

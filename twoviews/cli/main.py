@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from twoviews import __version__, terminal
-from twoviews.cli.commands import datasets, jobs, keys, models, service, usage
+from twoviews.cli.commands import audit, datasets, jobs, keys, models, service, usage
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
@@ -91,3 +91,4 @@ app.command("embed")(models.embed)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.command("usage")(usage.usage)
+app.command("audit")(audit.audit)
