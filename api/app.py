@@ -4,14 +4,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from anyio import create_task_group, move_on_after
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI
 
 from api import openapi, problems
+from api.auth.key_uses import KeyUses
 from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus import RequestMetrics
 from api.request_rate import RequestRate
-from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
+from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
 from api.server.drain import Drain
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
@@ -26,16 +29,19 @@ ROUTERS: Sequence[APIRouter] = (
     models.router,
     embed.router,
     keys.router,
+    audit.router,
     usage.router,
     catalog.router,
     health.router,
     docs.router,
 )
+_STORE_SECONDS = 5  # for the last uses of keys, when the API stops
 DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, submit a job, follow its metrics,
 evaluate the encoder with a few labels, and embed images.
 
-Every route but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every error is `application/problem+json`
-(RFC 9457) with a `code` for programs. A POST that creates a resource accepts an `Idempotency-Key`."""
+Every route but `/health/*` needs a key with the scope that it names: `Authorization: Bearer tv_…`. Every error is
+`application/problem+json` (RFC 9457) with a `code` for programs. A POST that creates a resource accepts an
+`Idempotency-Key`."""
 
 
 def create(settings: Settings | None = None, drain: Drain | None = None) -> FastAPI:
@@ -64,6 +70,7 @@ def create(settings: Settings | None = None, drain: Drain | None = None) -> Fast
     app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key, drain)
     app.state.probes = {}
     app.state.doorbell = Doorbell(settings.broker_url)
+    app.state.key_uses = KeyUses(app.state.database, settings.key_use_seconds)
     app.state.wrong_keys = WrongKeyBrake(settings.wrong_keys_per_minute)
     app.state.routes = [(route.path_regex, route.methods) for router in ROUTERS for route in router.routes]  # type: ignore[attr-defined]
     for router in ROUTERS:
@@ -76,6 +83,11 @@ def create(settings: Settings | None = None, drain: Drain | None = None) -> Fast
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
+    async with create_task_group() as tasks:
+        tasks.start_soon(app.state.key_uses.run)
+        yield
+        tasks.cancel_scope.cancel()
+    with move_on_after(_STORE_SECONDS):  # the database may be away
+        await run_sync(app.state.key_uses.store, abandon_on_cancel=True)
     app.state.doorbell.close()
     app.state.database.close()

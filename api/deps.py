@@ -3,20 +3,22 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from anyio.to_thread import run_sync
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from sqlalchemy.orm import Session
 
+from api.auth.key_uses import KeyUses
 from api.request_rate import RequestRate
 from api.wrong_keys import WrongKeyBrake
-from service import keys
+from service import audit, keys
+from service.audit import Action, Actor
 from service.db.session import Database
 from service.doorbell import Doorbell
-from service.errors import MissingKey, WrongKey
-from service.keys import Identity, Role
+from service.errors import Error, MissingKey, Unauthorized
+from service.keys import Identity, Role, Scope
 from service.logs import context
 from service.settings import Settings
 from service.storage import Storage
@@ -30,10 +32,25 @@ class UnitOfWork:
     """A session of an authenticated tenant, and the queues to ring for after its commit."""
 
     session: Session
-    tenant_id: str
-    key_id: str
-    role: Role
+    identity: Identity
+    actor: Actor
     queues: set[str] = field(default_factory=set)
+
+    @property
+    def tenant_id(self) -> str:
+        return self.identity.tenant_id
+
+    @property
+    def key_id(self) -> str:
+        return self.identity.key_id
+
+    @property
+    def role(self) -> Role:
+        return self.identity.role
+
+    def record(self, action: Action, target: str, **detail: Any) -> None:
+        """Add an entry to the audit trail, in the transaction of what it records."""
+        audit.record(self.session, self.actor, action, target, **detail)
 
 
 @dataclass(slots=True)
@@ -41,16 +58,20 @@ class Caller:
     """The sender of a request with a key. All database access requires an authenticated key, so sessions open here.
 
     The key is authenticated in the thread of the work, which saves a switch of threads; errors that need no database
-    are raised before. Every method raises WrongKey, which is counted for the address, and RequestQuotaExceeded for the
-    first use of a request above the quota.
+    are raised before. Every method raises WrongKey and ExpiredKey, which are counted for the address, the Forbidden of
+    a scope that the key does not have, and RequestQuotaExceeded for the first use of a request above the quota.
     """
 
     database: Database
     doorbell: Doorbell
     rate: RequestRate
     wrong_keys: WrongKeyBrake
+    uses: KeyUses
+    scope: Scope
     secret: str
     address: str
+    request_id: str
+    route: str
     identity: Identity | None = None  # authenticated and counted by `check_key`
     _is_counted: bool = field(default=False, init=False)
 
@@ -59,7 +80,7 @@ class Caller:
         """Open a read-only unit of work, which waits for no writer."""
         with self.database.reading() as session:
             identity = self._authenticate(session)
-            yield UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
+            yield UnitOfWork(session, identity, self._build_actor(identity))
 
     async def read(self, work: Callable[[UnitOfWork], T]) -> T:
         """Return `work(unit)`, for work that reads a few rows.
@@ -78,7 +99,7 @@ class Caller:
         with self.database.reading() as session:  # separate: a wrong key never waits for the write lock
             identity = self._authenticate(session)
         with self.database.writing() as session:
-            unit = UnitOfWork(session, identity.tenant_id, identity.key_id, identity.role)
+            unit = UnitOfWork(session, identity, self._build_actor(identity))
             yield unit
         for queue in unit.queues:
             self.doorbell.ring(queue)
@@ -87,41 +108,67 @@ class Caller:
         if self.identity is not None:
             return self.identity
         try:
-            identity = keys.authenticate(session, self.secret)
-        except WrongKey:
+            identity = keys.identify(session, self.secret)
+            self._check(identity)
+        except Unauthorized:
             self.wrong_keys.add_wrong(self.address)
             raise
         self.wrong_keys.add_valid(self.secret)
         context.add("owner", identity.tenant_id)
+        self.uses.add_use(identity.key_id)
         if not self._is_counted:
             self._is_counted = True
             self.rate.add(identity.tenant_id)
         return identity
 
+    def _check(self, identity: Identity) -> None:
+        try:
+            identity.check(self.scope)
+        except Error as error:
+            self.uses.add_refusal(self._build_actor(identity), error.code, self.route)
+            raise
+
+    def _build_actor(self, identity: Identity) -> Actor:
+        return Actor(identity.tenant_id, identity.key_id, identity.key_name, self.address, self.request_id)
+
 
 async def _get_caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    needed: SecurityScopes,
 ) -> Caller:
-    return _build_caller(request, credentials)
+    (scope,) = needed.scopes
+    return _build_caller(request, credentials, cast(Scope, scope))
 
 
-def _build_caller(request: Request, credentials: HTTPAuthorizationCredentials | None) -> Caller:
+def _build_caller(request: Request, credentials: HTTPAuthorizationCredentials | None, scope: Scope) -> Caller:
     if credentials is None:
         raise MissingKey
     state, secret = request.app.state, credentials.credentials
     address = request.client.host if request.client else ""
     state.wrong_keys.check(address, secret)
-    identity = getattr(request.state, "identity", None)
-    return Caller(state.database, state.doorbell, state.request_rate, state.wrong_keys, secret, address, identity)
+    return Caller(
+        state.database,
+        state.doorbell,
+        state.request_rate,
+        state.wrong_keys,
+        state.key_uses,
+        scope,
+        secret,
+        address,
+        request_id=request.state.request_id,
+        route=f"{request.method} {request.scope['route'].path}",
+        identity=getattr(request.state, "identity", None),
+    )
 
 
-async def check_key(request: Request) -> None:
-    """Raise MissingKey, WrongKey, TooManyWrongKeys or RequestQuotaExceeded before the body of the request is read."""
-    request.state.identity = await _get_identity(_build_caller(request, await _bearer(request)))
+async def check_key(request: Request, scope: Scope) -> None:
+    """Raise what `Caller` does, MissingKey or TooManyWrongKeys, before the body of the request is read."""
+    request.state.identity = await _get_identity(_build_caller(request, await _bearer(request), scope))
 
 
 async def _get_identity(caller: Annotated[Caller, Depends(_get_caller)]) -> Identity:
-    return await caller.read(lambda unit: Identity(unit.tenant_id, unit.key_id, unit.role))
+    return await caller.read(lambda unit: unit.identity)
 
 
 async def _get_settings(request: Request) -> Settings:
@@ -132,7 +179,13 @@ async def _get_storage(request: Request) -> Storage:
     return request.app.state.storage  # type: ignore[no-any-return]
 
 
-CallerDep = Annotated[Caller, Depends(_get_caller)]
-IdentityDep = Annotated[Identity, Depends(_get_identity)]  # authenticates before the route's own work
+# The scope that a route needs is in the type of its caller.
+ReadCaller = Annotated[Caller, Security(_get_caller, scopes=["read"])]
+TrainCaller = Annotated[Caller, Security(_get_caller, scopes=["train"])]
+AdminCaller = Annotated[Caller, Security(_get_caller, scopes=["admin"])]
+# Those below authenticate before the route's own work.
+ReadIdentity = Annotated[Identity, Security(_get_identity, scopes=["read"])]
+EmbedIdentity = Annotated[Identity, Security(_get_identity, scopes=["embed"])]
+TrainIdentity = Annotated[Identity, Security(_get_identity, scopes=["train"])]
 SettingsDep = Annotated[Settings, Depends(_get_settings)]
 StorageDep = Annotated[Storage, Depends(_get_storage)]

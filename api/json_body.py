@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect
 
+from api.auth.scopes import find_scope
 from api.deps import check_key
 from api.problems import describe_unknown
 from service.errors import BadRequest, InvalidRequest, TooLarge, UnsupportedMedia
@@ -32,13 +33,13 @@ class JsonRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         known = [*_PAGING, *(field.alias for field in self.dependant.query_params)]
-        has_body = self.body_field is not None
+        scope = find_scope(self.endpoint) if self.body_field is not None else None
 
         async def handle_json(request: Request) -> Response:
             if request.scope["query_string"]:
                 _refuse_unknown(request.query_params, known)
-            if has_body:
-                await check_key(request)
+            if scope is not None:
+                await check_key(request, scope)
             return await handle(JsonRequest(request.scope, request.receive))
 
         return handle_json

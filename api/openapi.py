@@ -1,4 +1,5 @@
-"""The OpenAPI document: FastAPI's, in which the refusals of all routes refer to one schema of a problem."""
+"""The OpenAPI document: FastAPI's, in which the refusals of all routes refer to one schema of a problem, and each
+operation names the scope that it needs."""
 
 from typing import Any
 
@@ -19,7 +20,20 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        if "Problem" not in document["components"]["schemas"]:
+            document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            _describe_scopes(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe_scopes(document: dict[str, Any]) -> None:
+    """Add the scope to the description of each operation; it also is in `security`, which Swagger UI does not show."""
+    for item in document["paths"].values():
+        for operation in item.values():
+            for scope in (
+                scope for item in operation.get("security", ()) for names in item.values() for scope in names
+            ):
+                sentence = f"Needs a key with the scope `{scope}`."
+                operation["description"] = "\n\n".join(filter(None, (operation.get("description"), sentence)))

@@ -1,13 +1,17 @@
 """Schemas of request bodies, which are validated, and of response bodies, which are documented."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from api.parameters.instants import Instant
 from service import text
+from service.audit import Action
 from service.db.statuses import DatasetStatus, JobStatus
+from service.keys import SCOPES, Scope
+from service.keys.grants import MAX_EXPIRY_DAYS
 from ssl_core.config import KINDS, RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
@@ -72,6 +76,22 @@ class NewKey(_RequestBody):
     """A key to create for the owner of the request's key."""
 
     name: str = Field(max_length=text.MAX_LINE, description="The use of the key.", examples=["laptop"])
+    scopes: list[Scope] | None = Field(
+        None, min_length=1, max_length=len(SCOPES), description="Default: those of the request's key."
+    )
+    expires_in_days: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_EXPIRY_DAYS,
+        description="Default: with the request's key, or never. Not together with `expires_at`.",
+    )
+    expires_at: Instant | None = Field(None, description="RFC 3339. Not together with `expires_in_days`.")
+
+    @model_validator(mode="after")
+    def _check_expiry(self) -> Self:
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("Give `expires_in_days` or `expires_at`, not both")
+        return self
 
 
 # --- responses -------------------------------------------------------------------------------------------------------
@@ -265,8 +285,26 @@ class Key(_ResponseBody):
     object: Literal["key"]
     name: str
     role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
+    scopes: list[Scope]
     created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None = Field(description="To within a minute.")
     revoked_at: Time | None
+
+
+class AuditEntry(_ResponseBody):
+    """What was done with a key, and when."""
+
+    id: str
+    object: Literal["audit_entry"]
+    at: Time
+    action: Action
+    target: str = Field(description="The id of what was made, cancelled, deleted, downloaded, revoked or refused.")
+    key: str | None = Field(description="The id of the key; null for a command on the server.")
+    key_name: str | None
+    address: str | None = Field(description="The client's address.")
+    request_id: str | None
+    detail: dict[str, Any]
 
 
 class MadeKey(_ResponseBody):
@@ -277,7 +315,9 @@ class MadeKey(_ResponseBody):
     name: str
     role: Literal["owner", "operator"] = Field(description="An operator's key also reads the metrics of all owners.")
     key: str = Field(description="The secret, for `Authorization: Bearer`.", examples=["tv_…"])
+    scopes: list[Scope]
     created_at: Time
+    expires_at: Time | None
 
 
 class Amount(_ResponseBody):
@@ -399,6 +439,13 @@ class KeyList(_ResponseBody):
     data: list[Key]
     has_more: bool
     next: str | None
+
+
+class AuditList(_ResponseBody):
+    object: Literal["list"]
+    data: list[AuditEntry]
+    has_more: bool
+    next: str | None = Field(description="The `after` of the next page.")
 
 
 class MethodList(_ResponseBody):

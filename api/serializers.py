@@ -6,9 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 from api.responses import rfc3339
-from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
 from service.jobs import SupervisedBaseline
+from service.keys import scopes
 
 Json = dict[str, Any]
 _FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
@@ -118,8 +119,26 @@ def key(row: Key) -> Json:
         "object": "key",
         "name": row.name,
         "role": row.role,
+        "scopes": scopes.sort(scopes.parse(row.scopes)),
         "created_at": rfc3339(row.created_at),
+        "expires_at": rfc3339(row.expires_at),
+        "last_used_at": rfc3339(row.last_used_at),
         "revoked_at": rfc3339(row.revoked_at),
+    }
+
+
+def audit_entry(row: AuditEntry) -> Json:
+    return {
+        "id": row.id,
+        "object": "audit_entry",
+        "at": rfc3339(row.at),
+        "action": row.action,
+        "target": row.target,
+        "key": row.key_id,
+        "key_name": row.key_name,
+        "address": row.address,
+        "request_id": row.request_id,
+        "detail": row.detail,
     }
 
 

@@ -14,7 +14,7 @@ from anyio import CancelScope
 from anyio.to_thread import run_sync
 from fastapi import Request
 
-from api.deps import Caller, CallerDep, IdentityDep, SettingsDep, StorageDep
+from api.deps import Caller, SettingsDep, StorageDep, TrainCaller, TrainIdentity
 from api.multipart import MultipartForm, duplicate_field, invalid_field, parse_content_type
 from api.problems import describe_unknown
 from service import idempotency, text
@@ -46,7 +46,7 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
     fields = [name for name in form_schema["properties"] if name != FILE]
 
     async def receive_form(
-        request: Request, caller: CallerDep, identity: IdentityDep, settings: SettingsDep, storage: StorageDep
+        request: Request, caller: TrainCaller, identity: TrainIdentity, settings: SettingsDep, storage: StorageDep
     ) -> Upload:
         most = limit(settings)
         key = request.headers.get("idempotency-key")

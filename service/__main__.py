@@ -18,12 +18,15 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from service import garbage, keys
+from service import audit, garbage, keys
+from service.audit import Actor
 from service.backup import command as backup
 from service.backup.restore import MARK
 from service.db import migrate
-from service.db.session import Database
+from service.db.session import Database, clock
 from service.errors import Conflict, Error, StorageAway
+from service.keys import SCOPES
+from service.keys.grants import DAY_SECONDS, MAX_EXPIRY_DAYS
 from service.settings import Settings, load_settings
 from service.storage import Storage
 from service.verify import command
@@ -64,7 +67,9 @@ def _bootstrap(options: argparse.Namespace) -> int:
             key = _read_valid_key(session, path)
             if key is None:
                 _check_folder(session, settings, adopt=options.adopt)
-                key = keys.create(session, keys.get_or_create_tenant(session, OWNER).id, "first", "operator")[1]
+                tenant = keys.get_or_create_tenant(session, OWNER)
+                made, key = keys.create(session, tenant.id, "first", "operator")
+                audit.record(session, Actor(tenant.id), "key.create", made.id, name=made.name, role=made.role)
                 _keep_old(path)
         _write_private(path, {"url": options.url, "key": key})
     return 0
@@ -73,7 +78,10 @@ def _bootstrap(options: argparse.Namespace) -> int:
 def _create_key(options: argparse.Namespace) -> int:
     with _open_database(load_settings()) as database, database.writing() as session:
         tenant = keys.get_or_create_tenant(session, options.owner)
-        _, secret = keys.create(session, tenant.id, options.name, options.role)
+        expires_at = None if options.days is None else clock(session) + options.days * DAY_SECONDS
+        scopes = options.scopes or list(SCOPES)
+        key, secret = keys.create(session, tenant.id, options.name, options.role, scopes=scopes, expires_at=expires_at)
+        audit.record(session, Actor(tenant.id), "key.create", key.id, name=key.name, role=key.role, scopes=scopes)
     print(secret)  # noqa: T201
     return 0
 
@@ -141,6 +149,10 @@ def _parser() -> argparse.ArgumentParser:
         default="owner",
         help="let it read the metrics of all owners",
     )
+    create.add_argument(
+        "--scope", dest="scopes", action="append", choices=list(SCOPES), help="what it may be used for; default: all"
+    )
+    create.add_argument("--expires-in-days", dest="days", type=_parse_days, help="default: it does not expire")
     create.set_defaults(run=_create_key)
     return parser
 
@@ -162,6 +174,13 @@ def _add_backup_parsers(commands: Any) -> None:
     restore.add_argument("backup", type=Path)
     restore.add_argument("--keep-damaged", action="store_true", help="restore a backup with damaged files")
     restore.set_defaults(run=_restore)
+
+
+def _parse_days(value: str) -> int:
+    days = int(value)
+    if not 1 <= days <= MAX_EXPIRY_DAYS:
+        raise ValueError
+    return days
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 The class name in snake case is the `code`; its docstring is the default `detail`.
 
-    Error ─┬─ BadRequest 400      ├─ Conflict 409            ├─ Unprocessable 422
-           ├─ Unauthorized 401    ├─ TooLarge 413            ├─ TooManyRequests 429
-           └─ NotFound 404        └─ UnsupportedMedia 415    └─ Unavailable 503
+    Error ─┬─ BadRequest 400      ├─ NotFound 404            ├─ Unprocessable 422
+           ├─ Unauthorized 401    ├─ Conflict 409            ├─ TooManyRequests 429
+           └─ Forbidden 403       ├─ TooLarge 413            └─ Unavailable 503
+                                  └─ UnsupportedMedia 415
 """
 
 import re
@@ -40,6 +41,12 @@ class Unauthorized(Error):
     """A valid key is required: Authorization: Bearer <key>."""
 
     status, title = 401, "Unauthorized"
+
+
+class Forbidden(Error):
+    """The key does not allow this."""
+
+    status, title = 403, "Forbidden"
 
 
 class NotFound(Error):
@@ -93,6 +100,34 @@ class MissingKey(Unauthorized):
 
 class WrongKey(Unauthorized):
     """This key is unknown or revoked."""
+
+
+class ExpiredKey(Unauthorized):
+    """This key has expired."""
+
+
+class ReadScopeNeeded(Forbidden):
+    """This needs a key with the scope `read`."""
+
+
+class EmbedScopeNeeded(Forbidden):
+    """This needs a key with the scope `embed`."""
+
+
+class TrainScopeNeeded(Forbidden):
+    """This needs a key with the scope `train`."""
+
+
+class AdminScopeNeeded(Forbidden):
+    """This needs a key with the scope `admin`."""
+
+
+class ScopeExceeded(Forbidden):
+    """A key cannot give a scope that it does not have."""
+
+
+class ExpiryExceeded(Forbidden):
+    """A key cannot make one that expires later than itself."""
 
 
 class TooManyWrongKeys(TooManyRequests):

@@ -18,6 +18,8 @@ from pydantic import BaseModel
 from api import app as api
 from api.schemas import Usage
 from service import keys
+from service.audit import ACTIONS
+from service.keys import SCOPES
 from service.settings import Settings
 from service.settings.logs import LogSettings
 from ssl_core import config
@@ -259,6 +261,12 @@ def rows(page, heading):
     """Return the rows of the table with that first heading, as lists of cells."""
     table = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n| {heading} |")[2].partition("\n\n")[0]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_every_scope_and_every_action_is_in_its_table():
+    assert [scope.strip("`") for scope, _ in rows("api.md", "scope")] == list(SCOPES)
+    documented = [name.strip("` ") for names, _ in rows("secure.md", "action") for name in names.split(",")]
+    assert sorted(documented) == sorted(ACTIONS)
 
 
 def test_every_route_is_in_the_table_of_the_http_interface():

@@ -11,6 +11,7 @@ An id may be given as a string or as the value that has it. Every call may raise
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -73,6 +74,17 @@ class Client:
     def usage(self) -> Json:
         """Return what the key's owner uses and may use: `jobs`, `uploads`, `bytes`, `requests_per_minute`."""
         return dict(self._transport.get("/usage"))
+
+    def audit(
+        self, *, action: str | None = None, key: Ref | None = None, since: datetime | str | None = None
+    ) -> Iterator[Json]:
+        """Yield the owner's audit trail, newest first: `{at, action, target, key, key_name, address, …}`.
+
+        `action` is one such as `key.create`, `key` that of one key; `since` is RFC 3339 or a `datetime` with a time
+        zone. Pages are fetched on demand.
+        """
+        start = since.isoformat() if isinstance(since, datetime) else since
+        return self._transport.pages("/audit", action=action, key=id_of(key) if key else None, since=start)
 
     def close(self) -> None:
         """Close the connection; later calls raise."""
@@ -292,9 +304,25 @@ class Keys:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, name: str) -> Key:
-        """Create a key; only this result has the secret, as `key`."""
-        return Key.of(self._transport.create("/keys", json={"name": name}))
+    def create(
+        self,
+        name: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        expires_in_days: int | None = None,
+        expires_at: datetime | str | None = None,
+    ) -> Key:
+        """Create a key; only this result has the secret, as `key`.
+
+        `scopes` are some of `read`, `embed`, `train` and `admin`, by default those of the client's own key. The expiry
+        is that of the client's own key, unless given in days or as a time, RFC 3339 or a `datetime` with a time zone.
+        """
+        body: dict[str, Any] = {"name": name}
+        body |= {"scopes": [*scopes]} if scopes is not None else {}
+        body |= {"expires_in_days": expires_in_days} if expires_in_days is not None else {}
+        if expires_at is not None:
+            body["expires_at"] = expires_at.isoformat() if isinstance(expires_at, datetime) else expires_at
+        return Key.of(self._transport.create("/keys", json=body))
 
     def list(self) -> Iterator[Key]:
         """Yield keys, newest first, with revoked ones and without secrets."""

@@ -38,6 +38,7 @@ STYLES = {
     "validating": "cyan",
     JobStatus.CANCELLING: "yellow",
 }
+UNWRAPPED = frozenset({"id", "created", "expires", "last used", "at", "action", "target"})  # columns of ids and times
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
 
@@ -57,7 +58,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     """Print rows under their columns; statuses are coloured."""
     grid = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        grid.add_column(column, no_wrap=column == "id")
+        grid.add_column(column, no_wrap=column in UNWRAPPED)
     for row in rows:
         grid.add_row(*(_format_cell(value) for value in row))
     out.print(grid if grid.row_count else f"[dim]{empty}[/]")

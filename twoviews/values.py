@@ -103,11 +103,15 @@ class Model(Value):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Value):
-    """An API key; `key` is the secret, which only `keys.create` returns."""
+    """An API key; `key` is the secret, which only `keys.create` returns. Times are RFC 3339."""
 
     name: str = ""
     key: str | None = field(default=None, repr=False)
+    scopes: Sequence[str] = ()  # read | embed | train | admin
     created_at: str = ""
+    expires_at: str | None = None
+    last_used_at: str | None = None
+    revoked_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

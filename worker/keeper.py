@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service import garbage, idempotency, leases, lifecycle, logs, workers
+from service import audit, garbage, idempotency, leases, lifecycle, logs, workers
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
@@ -112,6 +112,7 @@ class Keeper:
         with self._database.writing() as session:
             idempotency.delete_expired(session, self._settings.idempotency_hours)
             workers.delete_old(session)
+            audit.delete_old(session, self._settings.audit_days)
         with self._storage.without_sweep(wait=False) as is_held:
             if not is_held:  # a backup takes its snapshot, or another keeper sweeps
                 return

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from api import responses, schemas
-from api.deps import IdentityDep
+from api.deps import ReadIdentity
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from ssl_core.config import BACKBONES, Backbone
@@ -18,19 +18,19 @@ router = APIRouter(tags=["catalogue"], route_class=JsonRoute)
 
 
 @router.get("/methods", response_model=schemas.MethodList, summary="List methods")
-async def methods(caller: IdentityDep) -> JSONResponse:
+async def methods(caller: ReadIdentity) -> JSONResponse:
     """Each method with its defaults and the JSON schema of `config.method`."""
     return responses.page(_list_methods(), False, None)
 
 
 @router.get("/backbones", response_model=schemas.BackboneList, summary="List backbones")
-async def backbones(caller: IdentityDep) -> JSONResponse:
+async def backbones(caller: ReadIdentity) -> JSONResponse:
     """Each network that `config.backbone.name` may name, with its defaults and the JSON schema of `config.backbone`."""
     return responses.page(_list_backbones(), False, None)
 
 
 @router.get("/recipes", response_model=schemas.RecipeList, summary="List recipes")
-async def recipes(caller: IdentityDep) -> JSONResponse:
+async def recipes(caller: ReadIdentity) -> JSONResponse:
     """Complete configs that can be submitted unchanged, with source, hardware, expected duration and result."""
     return responses.page([asdict(recipe) for recipe in RECIPES.values()], False, None)
 

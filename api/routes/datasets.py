@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from api import responses, schemas, serializers, uploads
-from api.deps import CallerDep, SettingsDep, UnitOfWork
+from api.deps import ReadCaller, SettingsDep, TrainCaller, UnitOfWork
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
@@ -50,7 +50,7 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
     summary="Upload images",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
+def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload an archive and queue its validation. An archive that was validated before is ready at once."""
     name = upload.fields.get("name") or upload.filename or "dataset"
     policy, sha256, size = _parse_policy(upload), upload.sha256, upload.size_bytes
@@ -62,6 +62,7 @@ def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: S
             unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
         )
         unit.queues.add("data")
+        unit.record("dataset.create", dataset.id, name=name, sha256=sha256)
         return Created(serializers.dataset(dataset), f"/datasets/{dataset.id}")
 
     with caller.writing() as unit:
@@ -70,7 +71,7 @@ def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: S
 
 @router.get("/datasets", response_model=schemas.DatasetList, summary="List datasets, newest first")
 def list_(
-    caller: CallerDep,
+    caller: ReadCaller,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
@@ -81,16 +82,17 @@ def list_(
 
 
 @router.get("/datasets/{dataset_id}", response_model=schemas.Dataset, summary="Show a dataset")
-def show(dataset_id: DatasetId, caller: CallerDep) -> JSONResponse:
+def show(dataset_id: DatasetId, caller: ReadCaller) -> JSONResponse:
     with caller.reading() as unit:
         return JSONResponse(serializers.dataset(datasets.get(unit.session, unit.tenant_id, dataset_id)))
 
 
 @router.delete("/datasets/{dataset_id}", status_code=204, response_class=Response, summary="Delete a dataset")
-def delete(dataset_id: DatasetId, caller: CallerDep) -> Response:
+def delete(dataset_id: DatasetId, caller: TrainCaller) -> Response:
     """Its files are removed later. Refused while a job that has not ended uses it."""
     with caller.writing() as unit:
         datasets.delete(unit.session, unit.tenant_id, dataset_id)
+        unit.record("dataset.delete", dataset_id)
     return Response(status_code=204)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from api.deps import IdentityDep, SettingsDep
+from api.deps import EmbedIdentity, SettingsDep
 from api.encoder import request as embed_request
 from api.encoder.body_memory import BodyMemory
 from api.encoder.client import EncoderClient, Features
@@ -44,7 +44,7 @@ def _describe_body() -> dict[str, Any]:
 
 
 @router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _describe_body()})
-async def embed(request: Request, caller: IdentityDep, settings: SettingsDep) -> Response:
+async def embed(request: Request, caller: EmbedIdentity, settings: SettingsDep) -> Response:
     """Return the feature vector of each image, by one of your models."""
     state = request.app.state
     encoder: EncoderClient = state.encoder

@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from api import prometheus, schemas
-from api.deps import CallerDep
+from api.deps import ReadCaller
 from api.prometheus import GaugeFamily
 from api.responses import JSONResponse
 from service import workers
@@ -70,7 +70,7 @@ async def _probe(name: str, check: Callable[[], list[Fault]], probes: dict[str, 
 
 
 @router.get("/metrics", response_class=Response, summary="Prometheus metrics")
-def figures(request: Request, caller: CallerDep) -> Response:
+def figures(request: Request, caller: ReadCaller) -> Response:
     """The owner's jobs and datasets. For an operator's key those of all, workers, and the requests of this process."""
     state = request.app.state
     with caller.reading() as unit:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import downloads, responses, schemas, serializers
-from api.deps import CallerDep, SettingsDep, StorageDep, UnitOfWork
+from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWork
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
@@ -26,7 +26,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Submit a job")
-def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
+def submit(body: schemas.NewJob, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Queue a job, or let it wait for the job that makes its model. `urls` in the response are its metrics and more."""
     config = _parse_config(body.kind, body.config)
 
@@ -36,6 +36,7 @@ def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent, setting
         fields = body.model_dump(include={"model", "name", "priority", "metadata"})
         job = jobs.submit(unit.session, unit.tenant_id, body.dataset, config, **fields)
         unit.queues.add(job.queue)
+        unit.record("job.submit", job.id, kind=job.kind, dataset=job.dataset_id, model=body.model)
         return Created(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
@@ -44,7 +45,7 @@ def submit(body: schemas.NewJob, caller: CallerDep, respond: Idempotent, setting
 
 @router.get("/jobs", response_model=schemas.JobList, summary="List jobs, newest first")
 def list_(
-    caller: CallerDep,
+    caller: ReadCaller,
     after: After = None,
     limit: Limit = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
@@ -60,7 +61,7 @@ def list_(
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-async def show(job_id: JobId, caller: CallerDep) -> JSONResponse:
+async def show(job_id: JobId, caller: ReadCaller) -> JSONResponse:
     def read(unit: UnitOfWork) -> JSONResponse:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         transitions, baselines = jobs.transitions(unit.session, job.id), jobs.supervised_baselines(unit.session, job)
@@ -70,17 +71,18 @@ async def show(job_id: JobId, caller: CallerDep) -> JSONResponse:
 
 
 @router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Cancel a job")
-def cancel(job_id: JobId, caller: CallerDep) -> JSONResponse:
+def cancel(job_id: JobId, caller: TrainCaller) -> JSONResponse:
     """Cancel a job; its checkpoints are kept. Idempotent, and without effect on a job that has ended."""
     with caller.writing() as unit:
         job = jobs.cancel(unit.session, unit.tenant_id, job_id)
+        unit.record("job.cancel", job.id, status=job.status)
         return JSONResponse(serializers.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="List a job's events, oldest first")
 def events(
     job_id: JobId,
-    caller: CallerDep,
+    caller: ReadCaller,
     after: Annotated[int, Query(ge=0, lt=2**31, description="`next` of the previous page.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> JSONResponse:
@@ -91,7 +93,7 @@ def events(
 
 
 @router.get("/jobs/{job_id}/checkpoints", response_model=schemas.CheckpointList, summary="List a job's checkpoints")
-def checkpoints(job_id: JobId, caller: CallerDep) -> JSONResponse:
+def checkpoints(job_id: JobId, caller: ReadCaller) -> JSONResponse:
     """The highest step first."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
@@ -101,7 +103,7 @@ def checkpoints(job_id: JobId, caller: CallerDep) -> JSONResponse:
 
 
 @router.get("/jobs/{job_id}/artifacts", response_model=schemas.ArtifactList, summary="List a job's artifacts")
-def artifacts(job_id: JobId, caller: CallerDep) -> JSONResponse:
+def artifacts(job_id: JobId, caller: ReadCaller) -> JSONResponse:
     """Figures, coordinates and TensorBoard files, sorted by name."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
@@ -109,15 +111,18 @@ def artifacts(job_id: JobId, caller: CallerDep) -> JSONResponse:
 
 
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Download an artifact")
-def artifact(request: Request, job_id: JobId, name: str, caller: CallerDep, storage: StorageDep) -> Response:
+def artifact(request: Request, job_id: JobId, name: str, caller: ReadCaller, storage: StorageDep) -> Response:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.artifact(unit.session, job.id, name)
+        actor = unit.actor
     path = storage.absolute(found.path)
     if not path.is_file():
         raise ArtifactNotFound("The file of the artifact is missing.")
     recorded = Recorded(found.sha256, found.size_bytes)
-    return downloads.file(request, path, found.media_type, found.name, recorded)
+    response = downloads.file(request, path, found.media_type, found.name, recorded)
+    caller.uses.add_download(actor, "artifact.download", job.id, name=found.name)
+    return response
 
 
 def _parse_config(kind: str, config: dict[str, Any]) -> RunConfig:

@@ -7,24 +7,32 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from api import responses, schemas, serializers
-from api.deps import CallerDep, UnitOfWork
+from api.deps import AdminCaller, UnitOfWork
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from service import keys
 
 router = APIRouter(tags=["keys"], route_class=JsonRoute)
+_LATER = ("last_used_at", "revoked_at")  # fields that a new key does not have
 KeyId = Annotated[str, Path(description="A `key_` id.", examples=["key_01k"])]
 
 
 @router.post("/keys", status_code=201, response_model=schemas.MadeKey, summary="Create a key")
-def create(request: Request, body: schemas.NewKey, caller: CallerDep, respond: Idempotent) -> JSONResponse:
-    """Create another key of the same owner. A repeated request with the same key returns the secret again."""
+def create(request: Request, body: schemas.NewKey, caller: AdminCaller, respond: Idempotent) -> JSONResponse:
+    """Create another key of the same owner. A repeated request with the same key returns the secret again.
+
+    A key gives at most its own scopes, and none that expires later than itself; by default it gives both as they are.
+    """
     authorization = request.headers["authorization"]
 
     def create_key(unit: UnitOfWork) -> Created:
-        key, secret = keys.create(unit.session, unit.tenant_id, body.name)
-        fields = {name: value for name, value in serializers.key(key).items() if name != "revoked_at"}
+        granted = keys.grant(unit.session, unit.identity, body.scopes, body.expires_at, body.expires_in_days)
+        key, secret = keys.create(
+            unit.session, unit.tenant_id, body.name, scopes=granted.scopes, expires_at=granted.expires_at
+        )
+        fields = {name: value for name, value in serializers.key(key).items() if name not in _LATER}
+        unit.record("key.create", key.id, **{name: fields[name] for name in ("name", "scopes", "expires_at")})
         return Created({**fields, "sealed": _encrypt(secret, authorization)})
 
     def with_secret(stored: dict[str, Any]) -> dict[str, Any]:
@@ -34,23 +42,24 @@ def create(request: Request, body: schemas.NewKey, caller: CallerDep, respond: I
         }
 
     with caller.writing() as unit:
-        response = respond(unit, [unit.key_id, body.name], create_key, 201, with_secret)
+        response = respond(unit, [unit.key_id, body.model_dump()], create_key, 201, with_secret)
     response.headers["Cache-Control"] = "no-store"
     return response
 
 
 @router.get("/keys", response_model=schemas.KeyList, summary="List keys, newest first")
-def list_(caller: CallerDep) -> JSONResponse:
+def list_(caller: AdminCaller) -> JSONResponse:
     """All keys of the owner, revoked ones included."""
     with caller.reading() as unit:
         return responses.page([serializers.key(key) for key in keys.list_(unit.session, unit.tenant_id)], False, None)
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, summary="Revoke a key")
-def revoke(key_id: KeyId, caller: CallerDep) -> Response:
+def revoke(key_id: KeyId, caller: AdminCaller) -> Response:
     """The key is refused from now on. A key can revoke itself."""
     with caller.writing() as unit:
-        keys.revoke(unit.session, unit.tenant_id, key_id)
+        key = keys.revoke(unit.session, unit.tenant_id, key_id)
+        unit.record("key.revoke", key.id, name=key.name)
     return Response(status_code=204)
 
 

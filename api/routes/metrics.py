@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
 
 from api import schemas
-from api.deps import Caller, CallerDep, SettingsDep
+from api.deps import Caller, ReadCaller, SettingsDep
 from api.job_watcher import JobWatcher, State
 from api.json_body import JsonRoute
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse, has_current_etag
@@ -45,7 +45,7 @@ class _Query:
 async def show(
     request: Request,
     job_id: JobId,
-    caller: CallerDep,
+    caller: ReadCaller,
     config: SettingsDep,
     names: Names = None,
     after: Annotated[int, Query(ge=0, lt=2**63, description="`last` of an earlier response.")] = 0,

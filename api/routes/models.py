@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import ValidationError
 
 from api import downloads, responses, schemas, serializers, uploads
-from api.deps import CallerDep, SettingsDep, StorageDep, UnitOfWork
+from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWork
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
@@ -65,7 +65,7 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
     summary="Import weights",
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
+def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload weights that were trained elsewhere. The response is the job that makes a model of them."""
     name = upload.fields.get("name") or upload.filename or "weights"
     config, sha256, size = _parse_config(upload), upload.sha256, upload.size_bytes
@@ -77,6 +77,7 @@ def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: S
             unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, config=config
         )
         unit.queues.add(job.queue)
+        unit.record("model.import", job.id, name=name, sha256=sha256)
         return Created(serializers.job(job, jobs.transitions(unit.session, job.id)), f"/jobs/{job.id}")
 
     with caller.writing() as unit:
@@ -85,7 +86,7 @@ def create(upload: Received, caller: CallerDep, respond: Idempotent, settings: S
 
 @router.get("/models", response_model=schemas.ModelList, summary="List models, newest first")
 def list_(
-    caller: CallerDep,
+    caller: ReadCaller,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JSONResponse:
@@ -95,7 +96,7 @@ def list_(
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
-def show(model_id: ModelId, caller: CallerDep) -> JSONResponse:
+def show(model_id: ModelId, caller: ReadCaller) -> JSONResponse:
     with caller.reading() as unit:
         return JSONResponse(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
 
@@ -104,7 +105,7 @@ def show(model_id: ModelId, caller: CallerDep) -> JSONResponse:
 def download(
     request: Request,
     model_id: ModelId,
-    caller: CallerDep,
+    caller: ReadCaller,
     storage: StorageDep,
     file: Annotated[Literal["weights", "heads", "card", "readme"], Query(description="The file.")] = "weights",
 ) -> Response:
@@ -114,6 +115,7 @@ def download(
     """
     with caller.reading() as unit:
         model = models.get(unit.session, unit.tenant_id, model_id)
+        actor = unit.actor
     name, media_type = _FILES[file]
     path = storage.absolute(model.path) / name
     if not path.is_file():
@@ -122,7 +124,9 @@ def download(
         _check_card(path)
     recorded = Recorded.of(model.card.get("files", {}).get(name))
     recorded = Recorded(model.sha256, model.size_bytes) if file == "weights" else recorded
-    return downloads.file(request, path, media_type, f"{model.id}.{name}", recorded)
+    response = downloads.file(request, path, media_type, f"{model.id}.{name}", recorded)
+    caller.uses.add_download(actor, "model.download", model.id, file=file)
+    return response
 
 
 def _check_card(path: pathlib.Path) -> None:

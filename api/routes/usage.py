@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from api import schemas
-from api.deps import CallerDep, SettingsDep
+from api.deps import ReadCaller, SettingsDep
 from api.responses import JSONResponse
 from service.quotas import usage
 
@@ -14,7 +14,7 @@ router = APIRouter(tags=["usage"])
 
 
 @router.get("/usage", response_model=schemas.Usage, summary="Show what is used and allowed")
-def show(request: Request, caller: CallerDep, settings: SettingsDep) -> JSONResponse:
+def show(request: Request, caller: ReadCaller, settings: SettingsDep) -> JSONResponse:
     """The owner's jobs, stored bytes and requests, each with its quota."""
     with caller.reading() as unit:
         counts = {queue: usage.count_jobs(unit.session, unit.tenant_id, queue) for queue in ("train", "data")}

@@ -42,8 +42,11 @@ class Key(Base):
     tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(server_default="owner")  # owner | operator
+    scopes: Mapped[str] = mapped_column(server_default="read embed train admin")  # separated by spaces
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]  # to within a minute
     revoked_at: Mapped[float | None]
 
 
@@ -214,6 +217,23 @@ class Idempotency(Base):
     location: Mapped[str | None] = mapped_column(String(200))
     body: Mapped[Json]
     created_at: Mapped[float]
+
+
+class AuditEntry(Base):
+    """What was done with a key, and when. A trigger refuses updates; entries are deleted when they are old."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_tenant_id_id", "tenant_id", "id"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    at: Mapped[float] = mapped_column(index=True)
+    action: Mapped[str]  # an Action (service.audit.actions)
+    target: Mapped[str] = mapped_column(String(300))  # the id of what was made, deleted or downloaded
+    key_id: Mapped[str | None]  # null for a command on the server
+    key_name: Mapped[str | None] = mapped_column(String(200))
+    address: Mapped[str | None]
+    request_id: Mapped[str | None] = mapped_column(String(128))
+    detail: Mapped[Json]
 
 
 class Worker(Base):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.settings.audit import AuditSettings
 from service.settings.embed import EmbedSettings
 from service.settings.http import HttpSettings
 from service.settings.jobs import JobSettings
@@ -27,7 +28,9 @@ _OTHERS = ("URL", "KEY", "HUNG_SECONDS", "PORT", "POSTGRES_PASSWORD", "TORCH_OPT
 _log = logging.getLogger(__name__)
 
 
-class Settings(JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSettings, LogSettings, BaseSettings):
+class Settings(
+    JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSettings, LogSettings, AuditSettings, BaseSettings
+):
     """Settings of every process of the service. Times are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)

@@ -12,7 +12,7 @@ def test_new_key_authenticates_as_its_tenant(database, tenant):
     with database.writing() as session:
         key, secret = keys.create(session, tenant, "laptop")
     with database.reading() as session:
-        assert keys.authenticate(session, secret) == keys.Identity(tenant, key.id)
+        assert keys.authenticate(session, secret) == keys.Identity(tenant, key.id, "laptop")
 
 
 def test_secret_is_not_stored(database, tenant):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import service
-from service import keys
+from service import audit, keys
 from service.__main__ import main
 from service.db import migrate
-from service.db.session import Database
+from service.db.session import Database, clock
 from service.errors import WrongKey
 
 ROOT = Path(service.__path__[0]).parent
@@ -125,3 +125,18 @@ def test_concurrent_migrations_from_any_folder(tmp_path):
             len(keys.list_(session, keys.authenticate(session, credentials(tmp_path / "data")["key"]).tenant_id)) == 1
         )
     database.close()
+
+
+def test_keys_of_the_command_have_scopes_and_an_expiry_and_are_recorded(data, database, capsys):
+    assert main(["keys", "create", "acme", "--scope", "read", "--scope", "embed", "--expires-in-days", "7"]) == 0
+    with database.reading() as session:
+        found = keys.authenticate(session, capsys.readouterr().out.strip())
+        assert (found.scopes, found.expires_at - clock(session)) == (
+            {"read", "embed"},
+            pytest.approx(7 * 86_400, abs=60),
+        )
+        (entry,) = audit.list_(session, found.tenant_id).items
+    assert (entry.action, entry.target, entry.key_id) == ("key.create", found.key_id, None)
+    with pytest.raises(SystemExit):
+        main(["keys", "create", "acme", "--expires-in-days", "0"])
+    assert "--expires-in-days" in capsys.readouterr().err

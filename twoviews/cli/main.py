@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from twoviews import __version__, terminal
-from twoviews.cli.commands import backups, datasets, jobs, keys, models, service, usage
+from twoviews.cli.commands import audit, backups, datasets, jobs, keys, models, service, usage
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
@@ -94,3 +94,4 @@ app.command("usage")(usage.usage)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)
 app.command("verify")(backups.verify)
+app.command("audit")(audit.audit)

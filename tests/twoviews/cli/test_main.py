@@ -76,6 +76,34 @@ def test_a_key_is_made_listed_and_revoked(run):
     assert run("keys", "revoke", made["id"]).exit_code == 0
 
 
+def test_a_key_is_made_with_scopes_and_an_expiry(run):
+    words = ("--scope", "read", "--scope", "embed", "--json")
+    made = json.loads(run("keys", "create", "laptop", "--expires", "2999-01-31", *words).stdout)
+    assert (made["scopes"], made["expires_at"]) == (["read", "embed"], "2999-01-31T00:00:00.000Z")
+    days = json.loads(run("keys", "create", "phone", "--expires", "30d", *words).stdout)
+    assert made["expires_at"] > days["expires_at"] > days["created_at"]
+    assert {made["id"], "embed", "2999-01-31"} <= set(run("keys", "list").stdout.split())
+    refused = run("keys", "create", "x", "--expires", "soon")
+    assert (refused.exit_code, "soon is no number of days" in " ".join(refused.stderr.split())) == (2, True)
+    unknown = run("keys", "create", "x", "--scope", "write")
+    assert (unknown.exit_code, "/scopes/0" in unknown.stderr) == (2, True)
+
+
+def test_the_audit_trail_is_listed_and_filtered(run):
+    made = json.loads(run("keys", "create", "laptop", "--json").stdout)
+    run("keys", "revoke", made["id"])
+    entries = json.loads(run("audit", "--json").stdout)
+    assert [(entry["action"], entry["target"]) for entry in entries] == [
+        ("key.revoke", made["id"]),
+        ("key.create", made["id"]),
+    ]
+    assert json.loads(run("audit", "--limit", "1", "--json").stdout) == entries[:1]
+    assert json.loads(run("audit", "--action", "key.create", "--since", "1d", "--json").stdout) == entries[1:]
+    assert json.loads(run("audit", "--by", entries[0]["key"], "--json").stdout) == entries
+    assert "key.revoke" in run("audit").stdout
+    assert "No entries." in run("audit", "--since", "2999-01-01").stdout
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

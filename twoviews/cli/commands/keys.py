@@ -1,24 +1,38 @@
 """`twoviews keys`: create, list and revoke API keys."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from twoviews import terminal
 from twoviews.cli.context import Json, get_client
+from twoviews.cli.times import parse_expiry
+from twoviews.values import Key
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+_COLUMNS = ("id", "name", "scopes", "created", "expires", "last used")
 
 
 @app.command()
 def create(
-    ctx: typer.Context, name: Annotated[str, typer.Argument(help="Name of the key.")], json: Json = False
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may be used for: read, embed, train, admin; repeatable. Default: as your own key."),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Days such as 30d, a date, or a time. Default: as your own key.")
+    ] = None,
+    json: Json = False,
 ) -> None:
     """Create a key; its secret is shown only now."""
-    key = get_client(ctx).keys.create(name)
+    expiry: dict[str, Any] = parse_expiry(expires) if expires else {}
+    key = get_client(ctx).keys.create(name, scopes=scope or None, **expiry)
     if json:
         return terminal.print_json(dict(key.raw))
-    return terminal.print_fields({"id": key.id, "name": key.name, "key": key.key})
+    fields = {"id": key.id, "name": key.name, "scopes": " ".join(key.scopes)}
+    return terminal.print_fields({**fields, "expires": key.expires_at, "key": key.key})
 
 
 @app.command("list")
@@ -27,9 +41,7 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
     found = list(get_client(ctx).keys.list())
     if json:
         return terminal.print_json([dict(key.raw) for key in found])
-    return terminal.print_table(
-        ("id", "name", "created"), [(key.id, key.name, key.created_at[:19]) for key in found], empty="No keys."
-    )
+    return terminal.print_table(_COLUMNS, [_make_row(key) for key in found], empty="No keys.")
 
 
 @app.command()
@@ -40,3 +52,19 @@ def revoke(ctx: typer.Context, key: Annotated[str, typer.Argument(help="Id of th
         terminal.print_json({"id": key, "revoked": True})
     else:
         terminal.out.print(f"[green]✓[/] {key} is revoked.")
+
+
+def _make_row(key: Key) -> tuple[str, ...]:
+    expires = "revoked" if key.revoked_at else _format_date(key.expires_at)
+    return (
+        key.id,
+        key.name,
+        " ".join(key.scopes),
+        _format_date(key.created_at),
+        expires,
+        _format_date(key.last_used_at),
+    )
+
+
+def _format_date(value: str | None) -> str:
+    return value[:10] if value else ""

@@ -1,0 +1,1 @@
+"""Types of parameters and fields whose schema says what they may be."""

@@ -1,0 +1,1 @@
+"""Tests of keys: scopes, expiry, the record of their uses, and the audit trail."""
