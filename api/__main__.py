@@ -8,6 +8,7 @@ from typing import Any
 import uvicorn
 
 from api.app import create
+from api.prometheus.requests import RequestMetrics
 from api.server.connections import Connections, Limits
 from api.server.protocol import HttpProtocol
 from service.settings import load_settings
@@ -27,9 +28,11 @@ def main() -> None:
     )
     options = parser.parse_args()
     settings = load_settings()
-    protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
+    metrics = RequestMetrics()
+    connections = Connections(Limits.of(settings))
+    protocol: Any = partial(HttpProtocol, connections=connections, metrics=metrics)  # called as the class is
     uvicorn.run(
-        partial(create, settings),
+        partial(create, settings, metrics),
         factory=True,
         host=options.host,
         port=options.port,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from api import openapi, problems
 from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
-from api.prometheus import RequestMetrics
+from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
 from api.routes import catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
 from api.wrong_keys import WrongKeyBrake
@@ -37,10 +37,13 @@ Every route but `/health/*` needs a key: `Authorization: Bearer tv_…`. Every e
 (RFC 9457) with a `code` for programs. A POST that creates a resource accepts an `Idempotency-Key`."""
 
 
-def create(settings: Settings | None = None) -> FastAPI:
-    """Create the application. It connects on first use, so it starts while the database is unreachable."""
+def create(settings: Settings | None = None, request_metrics: RequestMetrics | None = None) -> FastAPI:
+    """Create the application. It connects on first use, so it starts while the database is unreachable.
+
+    request_metrics: those in which the server counts what it refuses itself.
+    """
     settings = settings or Settings()
-    request_metrics = RequestMetrics()
+    request_metrics = request_metrics or RequestMetrics()
     app = FastAPI(
         title="Twoviews",
         version=version("twoviews"),

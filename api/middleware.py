@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
-from api.prometheus import RequestMetrics
+from api.prometheus.requests import RequestMetrics
 from service.db import ids
 from service.errors import BadRequest, Unavailable
 
@@ -31,12 +31,15 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send)
-        scope.setdefault("state", {})["request_id"] = responder.request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = responder.request_id
         try:
             await self._handle(scope, receive, responder)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._metrics.observe(scope["method"], route, responder.status, time.perf_counter() - started)
+            if code := responder.replaced_by or state.get("problem_code"):
+                self._metrics.count_problem(responder.status, code)
 
     async def _handle(self, scope: Scope, receive: Receive, responder: "_Responder") -> None:
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # databases cannot store it in a text
@@ -67,7 +70,7 @@ class _Responder:
         self.request_id = request_id
         self.status = 0
         self._send = send
-        self._replaced = False
+        self.replaced_by = ""  # code of the problem that is sent instead
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -78,7 +81,7 @@ class _Responder:
             if self.status >= 400 and not headers.get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
-        if not self._replaced:
+        if not self.replaced_by:
             await self._send(message)
 
     async def refuse(self, detail: str, scope: Scope, receive: Receive) -> None:
@@ -89,9 +92,9 @@ class _Responder:
 
     async def _replace(self, headers: Headers) -> None:
         """Send a problem instead of the response whose headers these are; its body is dropped."""
-        self._replaced = True
         headers_kept = {name: headers[name] for name in ("allow", "content-range", "x-request-id") if name in headers}
         response = problems.from_status(self.status, "", self.request_id, headers_kept)
+        self.replaced_by = response.code
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})
 
