@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from api.app import create
+from api.prometheus.requests import RequestMetrics
 from api.server import access_log
 from api.server.connections import Connections, Limits
 from api.server.drain import Drain
@@ -34,11 +35,12 @@ def main() -> int:
     if options.log_level:
         logging.getLogger().setLevel(options.log_level.upper())
     access_log.set_enabled(settings.access_log)
-    protocol: Any = partial(HttpProtocol, connections=Connections(Limits.of(settings)))  # called as the class is
+    metrics, drain = RequestMetrics(), Drain()
+    connections = Connections(Limits.of(settings))
+    protocol: Any = partial(HttpProtocol, connections=connections, metrics=metrics)  # called as the class is
     grace_seconds = settings.http_grace_seconds if options.grace_seconds is None else options.grace_seconds
-    drain = Drain()
     config = uvicorn.Config(
-        partial(create, settings, drain),
+        partial(create, settings, metrics, drain),
         factory=True,
         host=options.host,
         port=options.port,

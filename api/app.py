@@ -12,7 +12,7 @@ from api import openapi, problems
 from api.auth.key_uses import KeyUses
 from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
-from api.prometheus import RequestMetrics
+from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
 from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
 from api.server.drain import Drain
@@ -44,13 +44,15 @@ Every route but `/health/*` needs a key with the scope that it names: `Authoriza
 `Idempotency-Key`."""
 
 
-def create(settings: Settings | None = None, drain: Drain | None = None) -> FastAPI:
+def create(
+    settings: Settings | None = None, request_metrics: RequestMetrics | None = None, drain: Drain | None = None
+) -> FastAPI:
     """Create the application. It connects on first use, so it starts while the database is unreachable.
 
-    drain: that of the server, if it has one.
+    request_metrics: those in which the server counts what it refuses itself; drain: that of the server, if it has one.
     """
     settings, drain = settings or Settings(), drain or Drain()
-    request_metrics = RequestMetrics()
+    request_metrics = request_metrics or RequestMetrics()
     app = FastAPI(
         title="Twoviews",
         version=version("twoviews"),

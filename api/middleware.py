@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
-from api.prometheus import RequestMetrics
+from api.prometheus.requests import RequestMetrics
 from api.server import access_log
 from api.server.drain import Drain
 from service.db import ids
@@ -35,7 +35,8 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send, self._drain)
-        scope.setdefault("state", {})["request_id"] = responder.request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = responder.request_id
         with context.bound(request=responder.request_id):
             try:
                 await self._handle(scope, receive, responder)
@@ -43,6 +44,8 @@ class RequestMiddleware:
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", "none")
                 self._metrics.observe(scope["method"], route, responder.status, seconds)
+                if code := responder.replaced_by or state.get("problem_code"):
+                    self._metrics.count_problem(responder.status, code)
                 access_log.write(scope, responder.status, seconds, responder.body_bytes)
 
     async def _handle(self, scope: Scope, receive: Receive, responder: "_Responder") -> None:
@@ -76,7 +79,7 @@ class _Responder:
         self.status = 0
         self.body_bytes = 0
         self._send = send
-        self._replaced = False
+        self.replaced_by = ""  # code of the problem that is sent instead
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -89,7 +92,7 @@ class _Responder:
             if self.status >= 400 and not headers.get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
-        if not self._replaced:
+        if not self.replaced_by:
             await self._send(message)
             self.body_bytes += len(message.get("body", b""))
 
@@ -101,11 +104,11 @@ class _Responder:
 
     async def _replace(self, headers: Headers) -> None:
         """Send a problem instead of the response whose headers these are; its body is dropped."""
-        self._replaced = True
         headers_kept = {
             name: headers[name] for name in ("allow", "connection", "content-range", "x-request-id") if name in headers
         }
         response = problems.from_status(self.status, "", self.request_id, headers_kept)
+        self.replaced_by = response.code
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
         await self._send({"type": "http.response.body", "body": response.body})
         self.body_bytes = len(response.body)

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from service.db.session import is_disk_full, is_unreachable
 from service.errors import BadRequest, DatabaseFull, Error, InvalidRequest, Unavailable
@@ -39,6 +40,16 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _handle_database)
 
 
+class ProblemResponse(Response):
+    """The response of a problem. Its `code` is left in the request's state, for the metrics."""
+
+    code = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["problem_code"] = self.code
+        await super().__call__(scope, receive, send)
+
+
 def build(
     status: int,
     code: str,
@@ -47,7 +58,7 @@ def build(
     request_id: str,
     errors: Sequence[Fault] = (),
     headers: dict[str, str] | None = None,
-) -> Response:
+) -> ProblemResponse:
     """Return the response of a problem."""
     body: dict[str, Any] = {
         "type": "about:blank",
@@ -58,10 +69,12 @@ def build(
         "request_id": request_id,
         "errors": list(errors),
     }
-    return Response(orjson.dumps(body), status, headers, media_type=MEDIA_TYPE)
+    response = ProblemResponse(orjson.dumps(body), status, headers, media_type=MEDIA_TYPE)
+    response.code = code
+    return response
 
 
-def from_error(error: Error, request_id: str) -> Response:
+def from_error(error: Error, request_id: str) -> ProblemResponse:
     """Return the response for an error of the service."""
     headers = {"WWW-Authenticate": 'Bearer realm="twoviews"'} if error.status == HTTPStatus.UNAUTHORIZED else {}
     retry_after = error.retry_after or (1 if isinstance(error, Unavailable) else None)
@@ -70,7 +83,7 @@ def from_error(error: Error, request_id: str) -> Response:
     return build(error.status, error.code, error.title, error.detail, request_id, error.errors, headers)
 
 
-def from_status(status: int, detail: str, request_id: str, headers: dict[str, str] | None = None) -> Response:
+def from_status(status: int, detail: str, request_id: str, headers: dict[str, str] | None = None) -> ProblemResponse:
     """Return the response for a status without further information."""
     title = _TITLES.get(status) or (HTTPStatus(status).phrase.capitalize() if status in _STATUSES else "Not answered")
     code = title.lower().replace(" ", "_").replace("-", "_")

@@ -36,6 +36,7 @@ def append_event(session: Session, job: Job, level: str, code: str, message: str
 def insert(session: Session, job: Job, message: str) -> None:
     """Insert the row of a new job and the first event of its log; `message` is its `status_detail`."""
     job.attempt, job.last_event, job.status_detail = 0, 1, message
+    job.queued_at = job.created_at if job.status == JobStatus.QUEUED else None
     session.add(job)
     session.flush()  # the event has a foreign key to it
     session.add(_build_event(job, job.created_at, "info", "status", message, {"status": job.status}))
@@ -46,6 +47,8 @@ def set_status(session: Session, job: Job, status: str, message: str, level: str
     """Set the job's status and log the change; `message` is the new `status_detail`."""
     assert job.status not in TERMINAL, f"{job.id} has ended"
     job.status = status
+    if status == JobStatus.QUEUED:
+        job.queued_at = clock(session)
     job.status_detail = text.clean(message, MAX_MESSAGE)
     append_event(session, job, level, "status", message, {"status": status, **data})
 

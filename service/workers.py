@@ -1,4 +1,4 @@
-"""Worker heartbeats: the workers that were seen recently, for the health check."""
+"""Heartbeats of workers and keepers: which workers were seen recently, for the health check."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,14 @@ from sqlalchemy.orm import Session
 
 from service.db.models import Worker
 from service.db.session import now
+from service.doorbell import QUEUES
 
 KEPT_SECONDS = 7 * 86_400
+KEEPER = "keeper"  # in place of a queue
 
 
 def record_heartbeat(session: Session, name: str, queue: str) -> None:
-    """Store the current time as that of the worker's last heartbeat."""
+    """Store the current time as that of the last heartbeat of a worker, or of a keeper (`queue` is KEEPER)."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = insert(Worker).values(name=name, queue=queue, seen_at=now())
     session.execute(row.on_conflict_do_update(index_elements=["name"], set_={"queue": queue, "seen_at": now()}))
@@ -21,7 +23,8 @@ def record_heartbeat(session: Session, name: str, queue: str) -> None:
 
 def list_recent(session: Session, seconds: float) -> Sequence[Worker]:
     """Return the workers seen in the last `seconds`, by name."""
-    return session.scalars(select(Worker).where(Worker.seen_at >= now() - seconds).order_by(Worker.name)).all()
+    recent = select(Worker).where(Worker.seen_at >= now() - seconds, Worker.queue.in_(QUEUES))
+    return session.scalars(recent.order_by(Worker.name)).all()
 
 
 def delete_old(session: Session, seconds: float = KEPT_SECONDS) -> None:

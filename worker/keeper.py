@@ -5,7 +5,9 @@
 
 import contextlib
 import logging
+import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -52,6 +54,7 @@ class Keeper:
             PeriodicTask(settings.reap_seconds, self._reap),
             PeriodicTask(settings.ring_seconds, self._ring),
             PeriodicTask(settings.worker_seen_seconds / 3, self._ring_workers),
+            PeriodicTask(settings.worker_seen_seconds / 3, self._record_heartbeat),
             PeriodicTask(settings.sweep_seconds, self._start_sweep),
         ]
         self._sweep_thread: threading.Thread | None = None
@@ -94,6 +97,10 @@ class Keeper:
             _log.warning("The lease of the job has expired; it is queued again or has failed", extra={"job": job_id})
         if reaped:
             self._ring()
+
+    def _record_heartbeat(self) -> None:
+        with self._database.writing() as session:
+            workers.record_heartbeat(session, f"keeper@{socket.gethostname()}:{os.getpid()}", workers.KEEPER)
 
     def _beat(self) -> None:
         if self._settings.beat_file is not None:

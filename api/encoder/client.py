@@ -25,6 +25,7 @@ from service.logs import context
 from service.settings import Settings
 
 CONNECT_SECONDS = 2
+HEALTH_SECONDS = 2
 IDLE_SECONDS = 30  # less than the keep-alive timeout of the encoder
 IDLE_CONNECTIONS = 64
 RETRY_SECONDS = 2
@@ -86,6 +87,18 @@ class EncoderClient:
         if reply.status == 200:
             return Features(int(reply.headers["x-dim"]), reply.body)
         raise _to_error(reply)
+
+    async def read_health(self) -> dict[str, Any]:
+        """Return the encoder's health: its queue, its models and its counters. Raises EncoderAway."""
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                reply = await self._request(f"GET /health HTTP/1.1\r\n{self._common}\r\n".encode("ascii"), [])
+            health = orjson.loads(reply.body)
+        except (OSError, TimeoutError, orjson.JSONDecodeError) as error:
+            raise EncoderAway(retry_after=RETRY_SECONDS) from error
+        if not isinstance(health, dict) or "waiting" not in health:  # the token differs
+            raise EncoderAway(retry_after=RETRY_SECONDS)
+        return health
 
     async def _request(self, head: bytes, body: Sequence[bytes]) -> Reply:
         connection = self._reuse() or await self._connect()

@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api import problems
+from api.prometheus.requests import RequestMetrics
 from api.server import access_log
 from api.server.connections import Connections
 from service.db import ids
@@ -22,10 +23,11 @@ _DRAIN_SECONDS = 5.0  # for the rest of a body that is not read, so that the cli
 class HttpProtocol(HttpToolsProtocol):
     """Responds with a problem to a head that is too long, too slow or invalid, and closes the connection."""
 
-    def __init__(self, *arguments: Any, connections: Connections, **named: Any) -> None:
+    def __init__(self, *arguments: Any, connections: Connections, metrics: RequestMetrics, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.address = ""
         self._connections = connections
+        self._metrics = metrics
         self._limits = connections.limits
         self._requests = 0  # whose heads are complete and whose responses are not
         self._in_message = self._in_head = False
@@ -147,6 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = ids.new("req")
         headers = {"X-Request-ID": request_id, "Connection": "close", "X-Content-Type-Options": "nosniff"}
         response = problems.from_status(status, detail, request_id, headers)
+        self._metrics.count_problem(status, response.code)
         lines = [b"%b: %b" % header for header in response.raw_headers]
         head = b"\r\n".join([f"HTTP/1.1 {status.value} {status.phrase}".encode(), *lines, b"", b""])
         access_log.write_refused(status.value, self.address, request_id)

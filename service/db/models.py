@@ -100,6 +100,8 @@ class Job(Base):
         ),
         Index("ix_jobs_tenant_id_queue_claimed_at", "tenant_id", "queue", "claimed_at"),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
+        # All that `service.monitoring.counts` reads: the rows are wide.
+        Index("ix_jobs_tenant_id_kind_status_attempt_queued_at", "tenant_id", "kind", "status", "attempt", "queued_at"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -130,6 +132,7 @@ class Job(Base):
     last_event: Mapped[int] = mapped_column(default=0)
     last_point: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
+    queued_at: Mapped[float | None]  # the last time; of the current status when that is `queued`
     claimed_at: Mapped[float | None]  # the last attempt
     started_at: Mapped[float | None]  # the first attempt
     finished_at: Mapped[float | None]

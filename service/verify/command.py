@@ -2,9 +2,11 @@
 
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from service.db.session import Database
+from service.monitoring import last_runs
 from service.storage import Storage
 from service.verify.walk import Progress, Walk
 
@@ -22,6 +24,8 @@ def run(database: Database, storage: Storage, *, restart: bool) -> int:
             reported = time.monotonic()
             _write(sys.stderr, _format(progress))
     state = walk.state
+    with suppress(OSError):  # the storage may be read-only
+        last_runs.record(storage.root, "verify", len(state.damaged))
     for kind, path, name, outcome in state.damaged:
         _write(sys.stdout, f"{outcome}\t{kind}\t{path}/{name}".rstrip("/"))
     _write(sys.stderr, _format(Progress(state.items, state.items, state.bytes_read, len(state.damaged))))

@@ -15,6 +15,7 @@ from api.app import create
 from api.routes import health
 from service import keys, workers
 from service.db.session import is_disk_full
+from service.monitoring import last_runs
 from tests.api.responses import check_problem, get_pointers
 from tests.service import given
 
@@ -122,7 +123,7 @@ def test_an_owner_reads_metrics_of_their_own_and_an_operator_those_of_all(client
         workers.record_heartbeat(session, "worker-1", "train")
     mine, others, all_ = figures(client), figures(other), figures(operator)
     assert mine["twoviews_jobs", "pretrain", "queued"] == all_["twoviews_jobs", "pretrain", "queued"] == 1
-    assert mine["twoviews_queue_depth", "train"] == all_["twoviews_queue_depth", "train"] == 1
+    assert mine["twoviews_queue_depth", "pretrain", "train"] == all_["twoviews_queue_depth", "pretrain", "train"] == 1
     assert {name: value for name, value in others.items() if value} == {}
     assert all_["twoviews_workers", "train"] == 1
     for seen in (mine, others):
@@ -143,11 +144,68 @@ def test_prometheus_metrics(operator, client, database, tenant):
     seen = figures(operator)
     assert seen["twoviews_jobs", "pretrain", "queued"] == seen["twoviews_jobs", "pretrain", "running"] == 1
     assert seen["twoviews_datasets", "ready"] == 1
-    assert (seen["twoviews_queue_depth", "train"], seen["twoviews_queue_depth", "data"]) == (1, 0)
-    assert 0 <= seen["twoviews_queue_oldest_seconds", "train"] < 3600
-    assert seen["twoviews_queue_oldest_seconds", "data"] == 0
+    assert (seen["twoviews_queue_depth", "pretrain", "train"], seen["twoviews_queue_depth", "ingest", "data"]) == (1, 0)
+    assert 0 <= seen["twoviews_queue_oldest_seconds", "pretrain", "train"] < 3600
+    assert seen["twoviews_queue_oldest_seconds", "ingest", "data"] == 0
     assert (seen["twoviews_workers", "train"], seen["twoviews_workers", "data"]) == (1, 0)
     assert seen["twoviews_requests_total", "GET", "/jobs/{job_id}", "404"] == 3
     assert seen["twoviews_request_seconds_count", "GET", "/jobs/{job_id}"] == 3
     assert seen["twoviews_requests_total", "GET", "none", "404"] == 1
     assert seen["twoviews_requests_total", "other", "/jobs", "405"] == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_operator_reads_what_is_down_and_what_was_refused(operator, anonymous, settings, database):
+    with database.writing() as session:
+        workers.record_heartbeat(session, "keeper@host:1", workers.KEEPER)
+    before = figures(operator)
+    assert before["twoviews_problems_total", "wrong_key", "401"] == 0
+    assert before["twoviews_problems_total", "encoder_busy", "503"] == 0
+    assert before["twoviews_encoder_up",] == 0
+    assert 0 < before["twoviews_storage_free_bytes",] <= before["twoviews_storage_size_bytes",]
+    assert before["twoviews_keepers",] == 1
+    assert 0 <= before["twoviews_keeper_heartbeat_age_seconds",] < 60
+    assert before["twoviews_database_answer_seconds",] > 0
+    assert ("twoviews_maintenance_age_seconds", "verify") not in before
+    anonymous.get("/jobs", headers={"Authorization": "Bearer tv_wrong"})
+    anonymous.get("/jobs")
+    operator.post("/jobs", content=b"x" * 2**21, headers={"Content-Type": "application/json"})
+    anonymous.get("/nowhere%00")
+    last_runs.record(settings.data_dir, "verify", damaged=3)
+    (settings.data_dir / "last_backup.json").write_text("[]")
+    after = figures(operator)
+    found = {name[1:]: value for name, value in after.items() if name[0] == "twoviews_problems_total" and value}
+    assert found == {
+        ("wrong_key", "401"): 1,
+        ("missing_key", "401"): 1,
+        ("too_large", "413"): 1,
+        ("bad_request", "400"): 1,
+    }
+    assert 0 <= after["twoviews_maintenance_age_seconds", "verify"] < 60
+    assert after["twoviews_verify_damaged_files",] == 3
+    assert after["process_open_fds",] > 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_data_disk_that_hangs_is_shown_as_down(operator, monkeypatch):
+    monkeypatch.setattr(health, "_PROBE_SECONDS", 0.2)
+    answered = threading.Event()
+    monkeypatch.setattr(health.disk, "read", lambda root: answered.wait())
+    seen = figures(operator)
+    assert seen["twoviews_storage_up",] == 0
+    assert ("twoviews_storage_free_bytes",) not in seen
+    answered.set()
+
+
+def test_a_scrape_takes_six_queries(app, operator, database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    for _ in range(3):
+        given.submit_job(database, tenant, dataset)
+    statements = []
+    event.listen(
+        app.state.database.engine,
+        "before_cursor_execute",
+        lambda connection, cursor, statement, *rest: statements.append(statement),
+    )
+    assert operator.get("/metrics").is_success
+    assert len([statement for statement in statements if statement.startswith("SELECT")]) == 6

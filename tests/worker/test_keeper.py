@@ -12,6 +12,7 @@ import pytest
 from service import workers
 from service.db.session import Database
 from service.doorbell import Doorbell
+from service.monitoring import heartbeats
 from service.settings import Settings
 from tests import servers
 from tests.faults.fleet import ROOT
@@ -149,3 +150,14 @@ def test_workers_and_keepers_import_neither_torch_nor_numpy() -> None:
         "sys.exit(str(heavy) if heavy else 0)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@on_sqlite
+def test_it_records_its_heartbeat_and_is_no_worker(database: Database, settings: Settings) -> None:
+    def is_seen() -> bool:
+        with database.reading() as session:
+            assert workers.list_recent(session, 60) == []
+            return heartbeats.read(session, 60)[workers.KEEPER].recent == 1
+
+    with running_keeper(settings):
+        soon(is_seen)

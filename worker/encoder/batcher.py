@@ -68,11 +68,12 @@ class _Part:
 
 @dataclass
 class Counts:
-    """Images, batches and padding images since the start."""
+    """Images, batches, padding images, and requests refused because the queue was full, since the start."""
 
     images: int = 0
     batches: int = 0
     blanks: int = 0
+    refusals: int = 0
 
 
 class Batcher:
@@ -99,6 +100,7 @@ class Batcher:
         modest = self._admitted[owner] + images <= self._max_images // 2
         places = 2 * self._max_images if modest else self._max_images
         if self.admitted and self.admitted + images > places:
+            self.counts.refusals += 1
             raise EncoderBusy(retry_after=1)
         self._count(owner, images)
         try:

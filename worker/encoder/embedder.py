@@ -118,6 +118,10 @@ class Embedder:
         """The number of images without an answer yet."""
         return self._batcher.admitted
 
+    def places(self) -> int:
+        """The number of images that one owner may have waiting."""
+        return self._settings.embed_queue_images
+
     def models(self) -> list[str]:
         """The paths of the loaded models, least recently used first."""
         return self._models.names()

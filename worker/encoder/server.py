@@ -122,7 +122,8 @@ class Encoder:
         if not authorized:
             return {"status": "ok"}
         embedder = self._embedder
-        return {"status": "ok", "models": embedder.models(), "waiting": embedder.waiting(), **asdict(embedder.counts())}
+        queue = {"waiting": embedder.waiting(), "places": embedder.places()}
+        return {"status": "ok", "models": embedder.models(), **queue, **asdict(embedder.counts())}
 
     async def _encode(self, headers: dict[bytes, bytes], receive: Receive) -> Features:
         if not self._is_authorized(headers):

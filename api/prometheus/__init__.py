@@ -1,0 +1,1 @@
+"""What GET /metrics returns, in Prometheus' text format."""
