@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
 from ssl_core.models import resnet
-from tests import shadows
+from tests import logs, shadows
 from tests.processes import soon
 from twoviews import Client, JobFailed, TwoviewsError
 from twoviews.cli import main
@@ -158,6 +158,7 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         assert len(family) >= 6
     assert service.process.returncode == 0
     assert all(gone(pid) for pid in family)
+    check_logs(data / "logs", run.id)
 
     with up(data, cwd, stop=signal.SIGKILL, hung_seconds="8") as service, service.client() as client:
         assert [item.id for item in client.datasets.list()] == [dataset.id]
@@ -178,6 +179,18 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         assert time.monotonic() < deadline, "killing `up` left children behind"
         time.sleep(0.05)
     assert not imported.exists(), f"imported from the working directory: {imported.read_text()}"
+
+
+def check_logs(folder, job):
+    """Assert that every line is a record, and that those of the job in the logs of API and worker have its ids."""
+    records = {path.stem: logs.read(path) for path in folder.glob("*.log") if path.stem != "valkey"}
+    assert {name for name, found in records.items() if found} >= {"api", "keeper", "worker-data", "worker-train"}
+    assert (folder / "valkey.log").stat().st_size > 0
+    (attempt, *rest) = (record for record in records["worker-train"] if record.get("job") == job)
+    assert attempt["message"] == f"Attempt 1 at {job} (pretrain)"
+    assert rest[-1]["message"] == f"Attempt 1 at {job} has ended: succeeded"
+    created = next(record for record in records["api"] if record.get("method") == "POST" and record["path"] == "/jobs")
+    assert (created["route"], created["status"], created["owner"]) == ("/jobs", 202, attempt["owner"])
 
 
 def embeds(client, model, images):

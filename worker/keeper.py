@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.storage import Storage
 
 _STOP_SECONDS = 10  # for a sweep in progress
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("worker.keeper")  # also when it is __main__
 
 
 @dataclass

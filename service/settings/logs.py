@@ -16,4 +16,8 @@ class LogSettings(BaseModel):
     log_file: Path | None = Field(
         None, description="Replaces stderr; opened again when it has been renamed. Each process needs its own."
     )
+    log_bytes: int = Field(
+        20 * 2**20, ge=1024, description="Size at which `twoviews up` begins a new file for a process."
+    )
+    log_files: int = Field(5, ge=1, description="Older files that `twoviews up` keeps for each process.")
     access_log: bool = Field(True, description="Whether the API logs each request.")

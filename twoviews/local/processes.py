@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from twoviews.local import log_files
 from twoviews.local.guard import Guard
 
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0  # a child that ran so long restarts after the first pause
-MAX_LOG_BYTES = 20 * 2**20
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 15
 _guard = Guard()
@@ -33,8 +33,6 @@ class Child:
     def start(self) -> None:
         """Start it in its own session: it gets no Ctrl-C, and its process group can be killed."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
-            os.replace(self.log, self.log.with_suffix(".log.1"))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -91,14 +89,15 @@ class Child:
         _guard.discard(self._process.pid)
 
     def log_line(self, sentence: str) -> None:
-        """Write a line of the parent to its log."""
+        """Write a line of the parent to its log, in the format of its own lines."""
+        as_json = "TWOVIEWS_LOG_FILE" in self._environment and self._environment.get("TWOVIEWS_LOG_FORMAT") != "text"
         with self.log.open("a") as log:
-            log.write(f"[twoviews up] {self.name} {sentence}\n")
+            log.write(log_files.make_line(f"{self.name} {sentence}", as_json=as_json))
 
     def read_tail(self) -> str:
-        """Return the last lines of its log."""
+        """Return the last lines of its log as text."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-TAIL_LINES:])
+        return "\n".join(map(log_files.to_text, lines[-TAIL_LINES:]))
 
 
 def stop(children: Iterable[Child], grace_seconds: float, is_urgent: Callable[[], bool] = lambda: False) -> None:

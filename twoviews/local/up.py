@@ -20,7 +20,7 @@ from rich.panel import Panel
 from twoviews import terminal
 from twoviews.credentials import FILE_NAME
 from twoviews.errors import TwoviewsError
-from twoviews.local import addresses, valkey
+from twoviews.local import addresses, log_files, valkey
 from twoviews.local.processes import PYTHON, Child, stop
 from twoviews.local.watchdog import BeatFile, Watchdog
 
@@ -103,7 +103,7 @@ class LocalService:
         self._encoder = addresses.encoder_settings(options.data_dir)
         environment = dict(os.environ) | self._settings() | self._encoder
         commands = {
-            "valkey": valkey.command(options.data_dir / "valkey", self._broker_socket),
+            "valkey": valkey.command(options.data_dir / "valkey", self._broker_socket, options.logs / "valkey.log"),
             "api": [*PYTHON, "api", "--host", options.host, "--port", str(port)],
             "keeper": [*PYTHON, "worker.keeper"],
             "worker-data": [*PYTHON, "worker", "--queue", "data"],
@@ -111,6 +111,7 @@ class LocalService:
             "encoder": [*PYTHON, "worker.encoder"],
         }
         self._environment = environment
+        self._log_limits = log_files.Limits()
         beat_file = options.data_dir / "keeper.beat"
         self._watchdog = Watchdog(
             {
@@ -121,15 +122,17 @@ class LocalService:
             limit_seconds=float(environment.get("TWOVIEWS_HUNG_SECONDS") or HUNG_SECONDS),
             start_seconds=START_SECONDS,
         )
-        environments = {"keeper": environment | {"TWOVIEWS_BEAT_FILE": str(beat_file)}}
-        self.children = {
-            name: Child(name, command, environments.get(name, environment), options.logs / f"{name}.log")
-            for name, command in commands.items()
-        }
+        self.children = {}
+        for name, command in commands.items():
+            log = options.logs / f"{name}.log"
+            own = {} if name == "valkey" else {"TWOVIEWS_LOG_FILE": str(log)}
+            own |= {"TWOVIEWS_BEAT_FILE": str(beat_file)} if name == "keeper" else {}
+            self.children[name] = Child(name, command, environment | own, log)
 
     def start(self, signals: StopSignals) -> None:
         """Start all children and return when they answer. Raises TwoviewsError and Interrupted."""
-        self._bootstrap()
+        self._bootstrap()  # it checks the settings
+        self._log_limits = log_files.Limits.of(self._environment)
         self._broker_socket.unlink(missing_ok=True)  # a killed broker leaves it
         for child in self.children.values():
             child.start()
@@ -140,8 +143,10 @@ class LocalService:
         self._watchdog.start()
 
     def restart_ended(self) -> None:
-        """Kill the children that hang, and restart those that have ended."""
+        """Kill the children that hang, restart those that have ended, and rotate the logs."""
         for child in self.children.values():
+            with contextlib.suppress(OSError):  # the file grows meanwhile
+                log_files.rotate(child.log, self._log_limits)
             if child.is_running and self._watchdog.is_hung(child.name):
                 child.log_line("does not answer, and is killed")
                 child.kill()

@@ -9,8 +9,11 @@ from pathlib import Path
 from twoviews.errors import TwoviewsError
 
 
-def command(folder: Path, socket_path: Path) -> list[str]:
-    """Return the server's command: a Unix socket for this user only, no TCP, an append-only file."""
+def command(folder: Path, socket_path: Path, log: Path | None = None) -> list[str]:
+    """Return the server's command: a Unix socket for this user only, no TCP, an append-only file.
+
+    log: instead of stdout; the server opens it for each line, so that it may be renamed.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     options = {
         "port": "0",
@@ -22,6 +25,8 @@ def command(folder: Path, socket_path: Path) -> list[str]:
         "save": "",
         "daemonize": "no",
     }
+    if log is not None:
+        options["logfile"] = str(log)
     return [_find_server(), *(word for name, value in options.items() for word in (f"--{name}", value))]
 
 

@@ -62,6 +62,7 @@ def main() -> None:
         listener = socket.listen(settings)
     except (OSError, ValueError) as error:
         sys.exit(f"The encoder cannot listen: {error}")
+    log.info("The encoder starts")
     uvicorn.Server(config).run(sockets=[listener])
 
 
