@@ -151,8 +151,11 @@ class _Exploration:
 
         def look() -> dict[str, Any]:
             answer: dict[str, Any] = {}
-            if not writer.user_folder:
+            if writer.sweep is not None:
+                writer.sweep(folder)
+            elif not writer.user_folder:
                 Storage(folder).sweep(writer.live, frozenset(writer.known), -3600)
+            if not writer.user_folder:
                 answer["left"] = _list_temporary(folder)
             for name in _list_temporary(folder):
                 os.utime(folder / name, (time.time() - _OLD_SECONDS,) * 2)

@@ -23,10 +23,13 @@ class Writer:
     write: writes into the data folder, and returns {} or the error that a user would see, {code, detail}.
     look: loads what is there and returns "old", "new" or "absent"; raises for anything else.
     prepare: what is in the folder before; states: what may be there after a fault, beside "new".
-    live, known: the paths that the database names, as `service.garbage` lists them, for the keeper's sweep.
-    ignored: ends of file names whose calls are left alone. user_folder: whether the folder is the user's own, which
-    no keeper sweeps: then the next write removes what a killed one left. paths_in_errors: whether the error may name a
-    path, as that of a command run by the operator does.
+    live, known: the paths that the database names, as `service.garbage` lists them, for the keeper's sweep; with a
+    database, `sweep` does it.
+    ignored: ends of file names whose calls are left alone.
+    user_folder: whether the folder is the user's own, which no keeper sweeps: then the next write removes what a killed
+    one left.
+    paths_in_errors: whether the error may name a path, as that of a command run by the operator does.
+    is_slow: a case takes seconds, so that `make test` draws none of them.
     """
 
     name: str
@@ -37,9 +40,11 @@ class Writer:
     states: tuple[str, ...] = ("absent",)
     live: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    sweep: Callable[[Path], None] | None = None
     ignored: tuple[str, ...] = ()
     user_folder: bool = False
     paths_in_errors: bool = False
+    is_slow: bool = False
 
 
 def error_of(events: list[Event]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from service.settings import Settings
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.pack import Item, pack
 from tests import pictures
@@ -15,6 +14,7 @@ from worker.uploads.limits import Limits
 
 DATASET = "datasets/ds_1/a1"
 _UPLOAD = "uploads/ten_1/" + "ab" * 32
+LIMITS = Limits(2**30, 200, 1000, 2**20, 10**6)
 _OLD, _NEW = (1, 2, 3), (4, 5, 6, 7)  # seeds of the pictures
 
 
@@ -42,15 +42,7 @@ def _prepare_both(folder: Path) -> None:
 
 
 def _write(folder: Path) -> dict[str, Any]:
-    settings = Settings(data_dir=folder, _env_file=None)  # type: ignore[call-arg]
-    limits = Limits(
-        settings.max_unpacked_bytes,
-        settings.max_unpack_ratio,
-        settings.max_images,
-        settings.max_image_bytes,
-        settings.max_image_pixels,
-    )
-    return error_of(list(ingest(folder / _UPLOAD, folder / DATASET, "reject", limits)))
+    return error_of(list(ingest(folder / _UPLOAD, folder / DATASET, "reject", LIMITS)))
 
 
 def _look(folder: Path) -> str:
