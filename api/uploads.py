@@ -6,6 +6,7 @@ was written, so that a slow disk applies backpressure to the client. An incomple
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -82,21 +83,22 @@ async def receive(request: Request, storage: Storage, tenant_id: str, fields: li
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit + OVERHEAD_BYTES:
         raise _too_large(limit)
-    temporary = await run_sync(storage.new_upload)
     try:
-        form = await run_sync(_Form, temporary, boundary, fields, limit)
+        temporary = await run_sync(storage.new_upload)
         try:
-            async for chunk in _chunks(request):
-                await run_sync(form.feed, chunk)
-            return await run_sync(form.store, storage, tenant_id)
+            form = await run_sync(_Form, temporary, boundary, fields, limit)
+            try:
+                async for chunk in _chunks(request):
+                    await run_sync(form.feed, chunk)
+                return await run_sync(form.store, storage, tenant_id)
+            finally:
+                with CancelScope(shield=True):
+                    await run_sync(form.close)
         finally:
             with CancelScope(shield=True):
-                await run_sync(form.close)
+                await run_sync(_unlink, temporary)
     except OSError as error:  # full or unavailable
         raise StorageAway from error
-    finally:
-        with CancelScope(shield=True):
-            await run_sync(_unlink, temporary)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -184,4 +186,5 @@ def _too_large(limit: int) -> TooLarge:
 
 
 def _unlink(path: Path) -> None:
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # the keeper removes it later
+        path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ import argparse
 import fcntl
 import json
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from service.keys.grants import DAY_SECONDS, MAX_EXPIRY_DAYS
 from service.settings import Settings, load_settings
 from service.storage import Storage
 from service.verify import command
+from ssl_core.files import describe, write_atomic
 
 OWNER = "local"  # tenant of the key that bootstrap creates
 
@@ -44,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DBAPIError, CommandError) as error:
         where = make_url(load_settings().database).render_as_string(hide_password=True)
         print(f"{where} cannot be used: {getattr(error, 'orig', error)}", file=sys.stderr)  # noqa: T201
+    except OSError as error:
+        path = error.filename or load_settings().data_dir
+        print(f"{path} cannot be read or written: {describe(error)}.", file=sys.stderr)  # noqa: T201
     except KeyboardInterrupt:
         return 130  # as a shell reports SIGINT
     return 1
@@ -71,7 +74,8 @@ def _bootstrap(options: argparse.Namespace) -> int:
                 made, key = keys.create(session, tenant.id, "first", "operator")
                 audit.record(session, Actor(tenant.id), "key.create", made.id, name=made.name, role=made.role)
                 _keep_old(path)
-        _write_private(path, {"url": options.url, "key": key})
+        content = json.dumps({"url": options.url, "key": key})
+        write_atomic(path, content.encode(), mode=0o600)
     return 0
 
 
@@ -245,17 +249,6 @@ def _keep_old(path: Path) -> None:
     """Keep a file with a key that is replaced."""
     if path.exists():
         path.replace(path.with_name(f"{path.name}.old"))
-
-
-def _write_private(path: Path, content: dict[str, str]) -> None:
-    """Write the file atomically, readable by its owner only."""
-    tmp = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(tmp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    tmp.replace(path)
 
 
 if __name__ == "__main__":

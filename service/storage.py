@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from ssl_core.files import TEMPORARY, make_folder, sync_folder
+
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -30,7 +32,7 @@ class Storage:
     @property
     def tmp_dir(self) -> Path:
         """The folder of request bodies being received; on the filesystem of the rest, so that a rename moves them."""
-        return _make_folder(self.root / "tmp")
+        return make_folder(self.root / "tmp")
 
     def new_upload(self) -> Path:
         """Return a new path in `tmp_dir`."""
@@ -39,7 +41,7 @@ class Storage:
     def upload_path(self, tenant_id: str, sha256: str) -> Path:
         """Return the path of a received upload; its folder is created."""
         path = self.root / upload_path(tenant_id, sha256)
-        _make_folder(path.parent)
+        make_folder(path.parent)
         return path
 
     def dataset_dir(self, dataset_id: str, attempt: int) -> Path:
@@ -67,7 +69,8 @@ class Storage:
     def sweep(self, live: Iterable[str], known: Set[str], leftover_seconds: float) -> list[str]:
         """Remove unused files and folders that were last written `leftover_seconds` ago or more; return their paths.
 
-        live: relative paths to keep (`service.garbage.live_paths`), with their contents and their parents.
+        live: relative paths to keep (`service.garbage.live_paths`), with their contents and their parents. Temporary
+        files (`ssl_core.files`), which killed processes leave, are removed from these too.
         known: relative folders (`service.garbage.known_folders`); only their contents and request bodies are removed.
         """
         keep = frozenset(live)
@@ -81,6 +84,7 @@ class Storage:
             if is_known and keep.isdisjoint(with_parents) and path not in parents and _last_written(candidate) < before:
                 _remove(candidate)
                 removed.append(path)
+        removed += self._remove_temporary_files(known, before)
         self._remove_empty_folders(before)
         return removed
 
@@ -90,7 +94,7 @@ class Storage:
 
         wait: whether to wait for it; if not, yields False when another process holds it. Raises OSError.
         """
-        descriptor = os.open(_make_folder(self.root) / "sweep.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(make_folder(self.root) / "sweep.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             yield _try_lock(descriptor, wait=wait)
         finally:
@@ -107,6 +111,18 @@ class Storage:
         yield from self.root.glob("uploads/*/*")
         yield from self.root.glob("datasets/*/*")
         yield from self.root.glob("jobs/*/*")
+
+    def _remove_temporary_files(self, known: Set[str], before: float) -> list[str]:
+        """Remove the temporary files of killed processes; return their paths."""
+        removed: list[str] = []
+        for pattern in ("", "datasets/*/*/", "jobs/*/*/", "jobs/*/*/*/"):
+            for file in self.root.glob(pattern + TEMPORARY):
+                path = self.relative(file)
+                is_known = not pattern or "/".join(path.split("/")[:2]) in known
+                if is_known and _last_written(file) < before:
+                    file.unlink(missing_ok=True)
+                    removed.append(path)
+        return removed
 
     def _remove_empty_folders(self, before: float) -> None:
         """Remove empty folders of datasets and jobs that were last written before `before`."""
@@ -154,15 +170,7 @@ def make_durable(tmp: Path, final: Path) -> None:
     with tmp.open("rb") as file:
         os.fsync(file.fileno())
     tmp.replace(final)
-    _sync_folder(final.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(final.parent)
 
 
 def _try_lock(descriptor: int, *, wait: bool) -> bool:
@@ -171,11 +179,6 @@ def _try_lock(descriptor: int, *, wait: bool) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _make_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _check_name(name: str) -> str:

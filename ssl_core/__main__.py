@@ -29,6 +29,7 @@ from ssl_core.distributed import process_group
 from ssl_core.distributed.parent_death import die_with_parent
 from ssl_core.errors import BadWeights, RunFailure
 from ssl_core.events import Event, Failed, Stopped, to_line
+from ssl_core.files import make_folder
 from ssl_core.inputs import Inputs
 from ssl_core.pretrained.simclr_tensorflow import import_simclr
 from ssl_core.pretrained.weights import import_weights
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(asked: argparse.Namespace) -> int:
     try:
         run_config = _read_config(asked.config)
-        asked.out.mkdir(parents=True, exist_ok=True)
+        make_folder(asked.out)
         inputs = _inputs(asked, asked.out / run_config.checkpoint_folder)
         if isinstance(run_config, TrainingRun):
             process_group.launch(run_config.devices, run_config.device)

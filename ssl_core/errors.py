@@ -127,3 +127,10 @@ class StorageFull(RunFailure):
 
     code = "storage_full"
     retry = True
+
+
+class StorageFailed(RunFailure):
+    """The storage cannot be read or written, for another reason than a lack of room."""
+
+    code = "storage"
+    retry = True

@@ -1,16 +1,32 @@
-"""Atomic file writes: a file appears under its name only when complete, also after a power failure."""
+"""Durable file writes: a file appears under its name only when complete, also after a power failure.
+
+A temporary file is `.<name>.<random>.tmp` beside its final path. A killed writer leaves it; `Storage.sweep` removes it.
+"""
 
 import errno
 import hashlib
 import mimetypes
 import os
+import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from ssl_core.events import Artifact
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # `errno` of an OSError on a full disk or quota
+# `errno` of an OSError by which a disk or a mount fails, whatever the program does.
+AWAY = (
+    errno.EIO,
+    errno.EROFS,
+    errno.ESTALE,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+)
+TEMPORARY = ".*.tmp"  # a pattern for Path.glob
 
 
 @dataclass(frozen=True)
@@ -20,24 +36,56 @@ class WrittenFile:
     size_bytes: int
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> WrittenFile:
-    """Write `data` under a temporary name beside `path`, fsync it, and rename it. Raises OSError."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o644) -> WrittenFile:
+    """Write `data` under a temporary name beside `path`, fsync it, rename it, and fsync the folder.
+
+    mode: permissions of the file, which no one else can read before. Raises OSError; `path` then has what it had
+    before, or all of `data` when the folder could not be synced.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb", opener=_open_private) as file:
             file.write(data)
+            os.chmod(temporary, mode)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # of a disk that has failed
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
     return WrittenFile(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: those of new and renamed files, and the absence of removed ones."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create the folder and its missing parents durably, and return it. Raises OSError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+    return folder
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file, if it is there, so that it does not come back after a power failure. Raises OSError."""
+    if path.exists():
+        path.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def describe(error: OSError) -> str:
+    """Return the reason of the error without the path, such as "No space left on device"."""
+    return type(error).__name__ if error.errno is None else os.strerror(error.errno)
 
 
 def write_artifact(directory: Path, name: str, data: bytes) -> Artifact:
@@ -45,3 +93,7 @@ def write_artifact(directory: Path, name: str, data: bytes) -> Artifact:
     file = write_atomic(directory / name, data)
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Artifact(name, name, media_type, file.sha256, file.size_bytes)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -11,11 +11,11 @@ from ssl_core.config.base import Seeded
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.distributed import collectives, process_group
-from ssl_core.errors import BadDataset, OutOfMemory, RunFailure, StorageFull, is_out_of_memory
+from ssl_core.errors import BadDataset, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.evaluation.knn_eval import run_knn_eval
 from ssl_core.evaluation.linear_eval import run_linear_eval
 from ssl_core.events import Event, Failed, Resolved
-from ssl_core.files import FULL
+from ssl_core.files import AWAY, FULL, describe
 from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, provenance, saved_model
 from ssl_core.training import duration
@@ -32,8 +32,13 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
 
     An error that the user or another attempt can resolve ends in Failed; anything else is a bug and is raised.
     """
+    yield from catch_failures(RUNS[run_config.kind](run_config, inputs, directory))
+
+
+def catch_failures(events: Iterator[Event]) -> Iterator[Event]:
+    """Yield the events, and a Failed event for an error that the user or another attempt can resolve."""
     try:
-        yield from RUNS[run_config.kind](run_config, inputs, directory)
+        yield from events
     except (MemoryError, RuntimeError) as error:
         if not _too_large(error):
             raise
@@ -41,9 +46,12 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
             OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less.")
         )
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            yield _failed_event(StorageFull("The storage is full."))
+        elif error.errno in AWAY:
+            yield _failed_event(StorageFailed(f"The storage cannot be read or written: {describe(error)}."))
+        else:
             raise
-        yield _failed_event(StorageFull("The storage is full."))
     except RunFailure as failure:
         yield _failed_event(failure)
 

@@ -6,6 +6,7 @@ from twoviews.client import Client
 from twoviews.errors import (
     ApiError,
     CannotReach,
+    CannotWrite,
     Corrupt,
     DatasetFailed,
     JobFailed,
@@ -18,6 +19,7 @@ from twoviews.values import Dataset, Job, JobStatus, Key, Metrics, Model, Series
 __all__ = [
     "ApiError",
     "CannotReach",
+    "CannotWrite",
     "Client",
     "Corrupt",
     "Dataset",

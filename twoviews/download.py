@@ -1,13 +1,15 @@
 """Downloads: write a response body to a file atomically, and check its SHA-256."""
 
+import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
+import time
 from pathlib import Path
 
 import httpx
 
-from twoviews.errors import Corrupt
+from twoviews.errors import CannotWrite, Corrupt
 from twoviews.upload import Progress
 
 FILE_NAMES = {
@@ -16,6 +18,8 @@ FILE_NAMES = {
     "card": "model.json",
     "readme": "README.md",
 }
+_PART = ".part"  # end of the name of an unfinished download, `.<name>.<random>.part`
+_LEFTOVER_SECONDS = 3600.0
 
 
 def target_path(target: str | Path, model_id: str, file: str) -> Path:
@@ -37,10 +41,16 @@ def check_file_name(name: str) -> str:
 
 
 def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progress | None) -> Path:
-    """Write the body to `path` and return it. Raises Corrupt when its SHA-256 is not `sha256`."""
+    """Write the body to `path` atomically and return it.
+
+    Raises Corrupt when its SHA-256 is not `sha256`, and CannotWrite. What downloads of the same file left here when
+    they were killed, an hour ago or more, is removed.
+    """
     total, received, digest = int(answer.headers.get("Content-Length", 0)), 0, hashlib.sha256()
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PART}")
+    try:
+        _remove_leftovers(path)
+        with temporary.open("xb") as file:
             for chunk in answer.iter_bytes(2**20):
                 file.write(chunk)
                 digest.update(chunk)
@@ -51,10 +61,30 @@ def save(answer: httpx.Response, path: Path, sha256: str | None, progress: Progr
                 raise Corrupt(f"{path.name} has SHA-256 {digest.hexdigest()} instead of {sha256}.")
             file.flush()
             os.fsync(file.fileno())
-            file.close()  # Windows does not rename an open file
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
+        os.replace(temporary, path)  # closed: Windows does not rename an open file
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CannotWrite(path, error) from error
+        raise
     return path
+
+
+def _remove_leftovers(path: Path) -> None:
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.") and left.name.endswith(_PART):
+            with contextlib.suppress(OSError):  # another download has removed it
+                if left.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+                    left.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,10 +6,13 @@ TwoviewsError ─┬─ ApiError           the service rejected the request
                ├─ JobFailed          a job failed or was cancelled
                ├─ DatasetFailed      an upload could not be read
                ├─ WaitTimeout        a wait exceeded its timeout
+               ├─ CannotWrite        a download cannot be written (also an OSError)
                └─ Corrupt            a download does not have the expected SHA-256
 """
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -68,3 +71,12 @@ class WaitTimeout(TwoviewsError):
 
 class Corrupt(TwoviewsError):
     """A download does not have the expected SHA-256; no file was written."""
+
+
+class CannotWrite(TwoviewsError, OSError):
+    """A file cannot be written; `errno` has the system's reason."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        reason = os.strerror(error.errno) if error.errno is not None else str(error)
+        super().__init__(f"{path} cannot be written: {reason}.")
+        self.errno = error.errno

@@ -25,10 +25,11 @@ from ssl_core.data.decode import CountPixels
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.errors import Fault, json_pointer
-from ssl_core.files import write_atomic
+from ssl_core.files import make_folder, remove_durably, write_atomic
 
 OnBadFile = Literal["reject", "skip"]
 FORMAT = 1
+DOCUMENT = "dataset.json"
 MAX_CLASSES = 100_000
 SCHEMA = pa.schema(
     [
@@ -112,7 +113,7 @@ class Packer:
         count_pixels: CountPixels | None = None,
     ) -> None:
         """count_pixels: called with the size of each image before it is decoded; what it raises ends `add`."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         self._directory = directory
         self._on_bad_file = on_bad_file
         self._max_images = max_images
@@ -154,6 +155,7 @@ class Packer:
         if not np.any(rows.splits == 0):
             raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
         self._spool.flush()
+        remove_durably(self._directory / DOCUMENT)  # of an earlier dataset, whose files are replaced
         written = {"images.arrow": _write_arrow(self._directory / "images.arrow", self._spool, rows)}
         report = self._report(rows)
         if report["pixels"]:
@@ -164,7 +166,7 @@ class Packer:
         report["size_bytes"] = sum((self._directory / file).stat().st_size for file in files)
         report = document.seal(report)
         text = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        write_atomic(self._directory / "dataset.json", text.encode())
+        write_atomic(self._directory / DOCUMENT, text.encode())
         return report
 
     def _append(self, item: Item, facts: ImageFacts) -> None:

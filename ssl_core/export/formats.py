@@ -88,7 +88,7 @@ class _ExportedModel:
 
     def load_into(self, network: nn.Module, path: Path) -> FeatureFunction:
         """Return the features of another library's network with the file's weights, after our preprocessing."""
-        network.load_state_dict(safetensors.torch.load_file(path))
+        network.load_state_dict(safetensors.torch.load(path.read_bytes()))
         network.eval()
         normalise_ = self.encoder.preprocessing.normalise_
 

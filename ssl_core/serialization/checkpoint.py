@@ -3,6 +3,7 @@
 import io
 import pickle
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -11,7 +12,7 @@ import torch
 
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
-from ssl_core.files import FULL, WrittenFile, write_atomic
+from ssl_core.files import FULL, WrittenFile, make_folder, write_atomic
 
 FORMAT = 1
 _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
@@ -19,7 +20,7 @@ _NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 
 def save(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile:
     """Write `state` (tensors and plain values) as the checkpoint of `step`; the folder need not exist."""
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, **state}, buffer)
     return write_atomic(directory / file_name(step), buffer.getbuffer())
@@ -33,7 +34,8 @@ def save_and_prune(directory: Path, step: int, state: dict[str, Any], keep: int)
         if error.errno not in FULL:
             raise
         return None
-    prune(directory, keep)
+    with suppress(OSError):  # the next save tries again
+        prune(directory, keep)
     return written
 
 

@@ -22,7 +22,7 @@ from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
 from ssl_core.device import to_device
 from ssl_core.errors import BadModel, Corrupt
-from ssl_core.files import WrittenFile, write_atomic
+from ssl_core.files import WrittenFile, make_folder, remove_durably, write_atomic
 from ssl_core.models import backbones
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.encoder import Encoder, Preprocessing
@@ -47,12 +47,13 @@ def save(
     heads: Mapping[str, nn.Module],
     metadata: Mapping[str, Any],
 ) -> tuple[WrittenFile, dict[str, Any]]:
-    """Write the model into `directory`; return its weights file and its card.
+    """Write the model into `directory`, in place of another one; return its weights file and its card. Raises OSError.
 
     backbone: the resolved config of the encoder's backbone; heads: all heads to save, the projector as `projector` and
     the classifier as `classifier`; metadata: further fields of the card, with the classifier's classes.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
+    remove_durably(directory / CARD)  # of an earlier model: without its card it is none while its files are replaced
     projector, preprocessing = encoder.projector, encoder.preprocessing
     card = {
         "format": FORMAT,

@@ -161,3 +161,22 @@ def test_sweep_keeps_models_and_artifacts(database, tenant, storage, put):
     assert sweep(database, storage) == []
     assert weights.exists()
     assert picture.exists()
+
+
+def test_sweep_removes_temporary_files_of_killed_processes_where_all_else_is_kept(database, tenant, storage, put):
+    dataset = given.create_ready_dataset(database, tenant)
+    job = given.submit_job(database, tenant, dataset).id
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.model())
+    given.finish_job(database, claim)
+    left = [
+        ".verify.json.0011aabb.tmp",
+        f"datasets/{dataset}/a1/.dataset.json.0011aabb.tmp",
+        f"jobs/{job}/a1/model/.weights.safetensors.0011aabb.tmp",
+    ]
+    kept = [put(f"jobs/{job}/a1/model/weights.safetensors"), put("jobs/unknown/a1/.curves.svg.0011aabb.tmp")]
+    kept += [put(f"jobs/{job}/a1/model/.model.json.0011aabb.tmp", age=DAY / 2), put("credentials.json")]
+    for path in left:
+        put(path)
+    assert sweep(database, storage) == left
+    assert all(path.exists() for path in kept)

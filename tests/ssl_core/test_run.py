@@ -226,13 +226,20 @@ def test_a_run_that_is_stopped_while_its_model_waits_goes_on_from_its_end(digits
     assert kinds(go(digits, tmp_path / "rest", {"checkpoint": saved}), Model)[0].sha256 == whole.sha256
 
 
-def test_no_room_for_anything_else_is_for_another_attempt(digits, tmp_path, monkeypatch):
-    def no_room(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [
+        (errno.ENOSPC, "storage_full", "The storage is full."),
+        (errno.EIO, "storage", "The storage cannot be read or written: Input/output error."),
+    ],
+)
+def test_a_storage_that_fails_is_for_another_attempt(digits, tmp_path, monkeypatch, number, code, message):
+    def fail(*_):
+        raise OSError(number, "reason", "/a/path/of/the/server")
 
-    monkeypatch.setattr(saving, "fingerprint", no_room)
+    monkeypatch.setattr(saving, "fingerprint", fail)
     failed = go(digits, tmp_path, checkpoints={"every_steps": 1})[-1]
-    assert (failed.code, failed.retry) == ("storage_full", True)
+    assert (failed.code, failed.message, failed.retry) == (code, message, True)
 
 
 def test_dropout_is_counted_too(digits, tmp_path):

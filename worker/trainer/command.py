@@ -11,6 +11,7 @@ from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config import Import
 from ssl_core.events import Log
+from ssl_core.files import make_folder, write_atomic
 from worker.trainer.event_writer import EventWriter
 
 _CHUNK_BYTES = 16 * 2**20
@@ -28,7 +29,7 @@ def output_folder(claim: Claim, storage: Storage) -> Path:
 def build(claim: Claim, storage: Storage, settings: Settings, events: EventWriter) -> list[str]:
     """Create the attempt's folder and return the trainer's command. Raises OSError, ValueError and LeaseLost."""
     out = output_folder(claim, storage)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     if claim.upload is not None:
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
         reader = [*_PYTHON, *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
@@ -36,11 +37,11 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
     config = out / "config.json"
-    config.write_text(json.dumps(claim.config, indent=2, allow_nan=False))
+    write_atomic(config, json.dumps(claim.config, indent=2, allow_nan=False).encode())
     trainer = settings.trainer_command or [*_PYTHON, "ssl_core", "run"]
     command = [*trainer, str(config), "--data", str(storage.absolute(claim.dataset_path)), "--out", str(out)]
     provenance = out / "provenance.json"
-    provenance.write_text(json.dumps(claim.provenance, allow_nan=False))
+    write_atomic(provenance, json.dumps(claim.provenance, allow_nan=False).encode())
     command += ["--provenance", str(provenance)]
     if claim.model_path is not None:
         command += ["--model", str(storage.absolute(claim.model_path))]

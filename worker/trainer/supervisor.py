@@ -21,7 +21,7 @@ from service.settings import Settings
 from service.storage import Storage
 from ssl_core.errors import StorageFull
 from ssl_core.events import Failed, Log, Result, Stopped, from_line
-from ssl_core.files import FULL
+from ssl_core.files import FULL, describe
 from worker.trainer import command, temporaries
 from worker.trainer.event_writer import EventWriter
 from worker.trainer.process import TrainerProcess
@@ -90,7 +90,8 @@ class _Attempt:
         try:
             process = TrainerProcess(build(), self._trainer_log.add_stderr)
         except (OSError, ValueError) as error:
-            self._exit_reason = f"the trainer could not be started: {error}"
+            reason = describe(error) if isinstance(error, OSError) else error
+            self._exit_reason = f"the trainer could not be started: {reason}"
             self._storage_full = isinstance(error, OSError) and error.errno in FULL
             return
         self._read_until_exit(process)

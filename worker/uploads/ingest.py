@@ -53,7 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None) -> Iterator[Event]:
     process.check_sha256(upload, sha256)
-    out.mkdir(parents=True, exist_ok=True)
     size = upload.stat().st_size
     meter = Meter(limits, size)
     with (

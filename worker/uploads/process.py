@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any
 
 from ssl_core.data.pack import PackError
-from ssl_core.errors import BadWeights, Corrupt, StorageFull, is_out_of_memory
+from ssl_core.errors import BadWeights, Corrupt, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.events import Event, Failed, Stopped, to_line
-from ssl_core.files import FULL
+from ssl_core.files import FULL, describe
 from worker.uploads import sandbox
 
 UPLOAD = "upload"  # its own name is its SHA-256
@@ -76,7 +76,7 @@ def _storage_failure(error: OSError) -> Failed:
         return Failed("too_much_data", "The result is larger than the service allows.")
     if error.errno in FULL:
         return Failed(StorageFull.code, "The storage is full.", retry=True)
-    return Failed("storage", f"Reading the upload failed: {error.strerror or error}.", retry=True)
+    return Failed(StorageFailed.code, f"Reading the upload failed: {describe(error)}.", retry=True)
 
 
 def _write_event(event: Event, format_event: Callable[[Any], str] | None) -> int:

@@ -146,6 +146,17 @@ def test_a_full_storage_at_the_start_requeues_the_job_uncounted(run: Run, monkey
     assert "storage is full" in job.status_detail
 
 
+def test_the_reason_of_a_trainer_that_cannot_be_started_has_no_path(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[str]:
+        raise OSError(errno.EIO, "Input/output error", "/a/path/of/the/server")
+
+    monkeypatch.setattr(command, "build", fail)
+    job = run.attempt(faulty("exits_without_result"))
+    assert (job.status, job.fruitless) == ("queued", 1)
+    assert "the trainer could not be started: Input/output error" in job.status_detail
+    assert "server" not in job.status_detail
+
+
 def test_invalid_lines_are_logged_at_most_twenty_times_and_ignored(run: Run) -> None:
     job = run.attempt(faulty("writes_garbage"))
     assert (job.status, job.summary) == ("succeeded", {"after": "garbage"})
