@@ -83,6 +83,9 @@ class _Attempt:
         """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
         try:
             process = TrainerProcess(build())
+        except command.ModelMissing as error:
+            self._final_event = Failed("model_missing", str(error))
+            return
         except (OSError, ValueError) as error:
             self._exit_reason = f"the trainer could not be started: {error}"
             self._storage_full = isinstance(error, OSError) and error.errno in FULL
