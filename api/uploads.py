@@ -29,6 +29,7 @@ FILE = "file"
 CHUNK_BYTES = 1 << 20
 MAX_FIELD_BYTES = 4096
 OVERHEAD_BYTES = 64 << 10  # of a multipart body, in addition to its file
+CheckFields = Callable[[dict[str, str], str], object]  # of the text fields and the file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,13 @@ class Upload:
     fields: dict[str, str]
 
 
-def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> Callable[..., Awaitable[Upload]]:
-    """Return a dependency that receives the form of this schema, with a file of at most `limit(settings)` bytes."""
+def receiver(
+    form_schema: dict[str, Any], limit: Callable[[Settings], int], check: CheckFields
+) -> Callable[..., Awaitable[Upload]]:
+    """Return a dependency that receives the form of this schema, with a file of at most `limit(settings)` bytes.
+
+    check: raises InvalidRequest for text fields that are invalid. Nothing is stored of a form that is refused.
+    """
     fields = [name for name in form_schema["properties"] if name != FILE]
 
     async def receive_form(
@@ -51,10 +57,10 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
     ) -> Upload:
         most = limit(settings)
         key = request.headers.get("idempotency-key")
-        used = await run_sync(_measure_bytes, caller, key) if settings.quota_bytes else 0
+        used = await run_sync(_check_quotas, caller, key, settings)
         room = max(0, settings.quota_bytes - used) if settings.quota_bytes else most
         try:
-            return await receive(request, storage, identity.tenant_id, fields, min(most, room))
+            return await receive(request, storage, identity.tenant_id, fields, min(most, room), check)
         except TooLarge:
             if room < most:
                 checks.raise_storage_quota(used, settings.quota_bytes)
@@ -63,15 +69,23 @@ def receiver(form_schema: dict[str, Any], limit: Callable[[Settings], int]) -> C
     return receive_form
 
 
-def _measure_bytes(caller: Caller, key: str | None) -> int:
-    """Return the bytes that the caller stores; 0 for a repeated request, which stores nothing more."""
+def _check_quotas(caller: Caller, key: str | None, settings: Settings) -> int:
+    """Return the bytes that the caller stores; 0 without a quota and for a repeated request, which stores nothing more.
+
+    Raises JobQuotaExceeded: the body is not received. The quotas are checked again when it has been.
+    """
+    if not settings.quota_bytes and not settings.quota_queued_jobs:
+        return 0
     with caller.reading() as unit:
         if key is not None and idempotency.is_known(unit.session, unit.tenant_id, key):
             return 0
-        return usage.measure_bytes(unit.session, unit.tenant_id).total
+        checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
+        return usage.measure_bytes(unit.session, unit.tenant_id).total if settings.quota_bytes else 0
 
 
-async def receive(request: Request, storage: Storage, tenant_id: str, fields: list[str], limit: int) -> Upload:
+async def receive(
+    request: Request, storage: Storage, tenant_id: str, fields: list[str], limit: int, check: CheckFields
+) -> Upload:
     """Receive a multipart body: one part `file` of at most `limit` bytes, and text parts named in `fields`.
 
     Raises UnsupportedMedia, BadRequest (not valid multipart, or incomplete), TooLarge, InvalidRequest (a part is
@@ -90,7 +104,7 @@ async def receive(request: Request, storage: Storage, tenant_id: str, fields: li
             try:
                 async for chunk in _chunks(request):
                     await run_sync(form.feed, chunk)
-                return await run_sync(form.store, storage, tenant_id)
+                return await run_sync(form.store, storage, tenant_id, check)
             finally:
                 with CancelScope(shield=True):
                     await run_sync(form.close)
@@ -125,14 +139,15 @@ class _Form(MultipartForm):
         self._values: dict[str, bytearray] = {}
         self._name = ""
 
-    def store(self, storage: Storage, tenant_id: str) -> Upload:
-        """Check that the form is complete, and move the file durably to its path in the storage."""
+    def store(self, storage: Storage, tenant_id: str, check: CheckFields) -> Upload:
+        """Check that the form is complete and valid, and move the file durably to its path in the storage."""
         self.check_ended()
         if FILE not in self._values:
             raise invalid_field(FILE, "missing", "The form needs a part called `file`.")
         if self._size == 0:
             raise EmptyUpload(errors=[Fault(pointer=f"/{FILE}", code="empty", detail="The file is empty.")])
         fields = {name: _decode(name, value) for name, value in self._values.items() if name != FILE}
+        check(fields, self._filename)
         self._file.close()
         sha256 = self._hash.hexdigest()
         final = storage.upload_path(tenant_id, sha256)

@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    with _open_database(load_settings()) as database:
+    settings = load_settings()
+    Storage(settings.data_dir).check_writable()
+    with _open_database(settings) as database:
         migrate.upgrade(database)
     return 0
 
@@ -63,6 +65,7 @@ def _bootstrap(options: argparse.Namespace) -> int:
     settings = load_settings()
     if (settings.data_dir / MARK).exists():
         raise Conflict(f"A restoration into {settings.data_dir} was interrupted. Repeat it, or empty the folder.")
+    Storage(settings.data_dir).check_writable()
     with _locked(settings.data_dir), _open_database(settings) as database:
         migrate.upgrade(database)
         path = settings.data_dir / "credentials.json"

@@ -68,7 +68,7 @@ def list_(
 
 
 def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
-    """Delete the dataset; its files are removed by the next sweep. A running ingestion is cancelled.
+    """Delete the dataset; the keeper removes its files. A running ingestion is cancelled.
 
     Raises DatasetNotFound, DatasetInUse.
     """

@@ -19,12 +19,18 @@ def live_paths(session: Session) -> frozenset[str]:
     )
 
 
-def known_folders(session: Session) -> frozenset[str]:
+def live_uploads(session: Session) -> frozenset[str]:
+    """Return those of `live_paths` that are uploads or datasets, by fewer and shorter queries."""
+    return frozenset().union(_paths_of_datasets(session), _paths_of_imports(session), _paths_of_running_jobs(session))
+
+
+def known_folders(session: Session, *, with_jobs: bool = True) -> frozenset[str]:
     """Return the relative folders of every tenant, dataset and job in this database, ended and deleted ones included.
 
     Other folders are not swept: the database may be new, restored from an older backup, or the wrong one.
     """
-    folder_functions = ((Tenant.id, upload_folder), (Dataset.id, dataset_folder), (Job.id, job_folder))
+    folder_functions = [(Tenant.id, upload_folder), (Dataset.id, dataset_folder)]
+    folder_functions += [(Job.id, job_folder)] if with_jobs else []
     return frozenset(
         folder(row_id) for column, folder in folder_functions for row_id in session.scalars(select(column))
     )

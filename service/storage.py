@@ -1,6 +1,7 @@
 """Storage: the layout of the data folder, atomic writes, and the removal of unused files.
 
     tmp/<random>.upload              request bodies being received
+    pins/backup-<random>/            hard links to the files that are being backed up
     uploads/<tenant>/<sha256>        received uploads that wait for ingestion or import
     datasets/<dataset>/a<attempt>/   packed datasets
     jobs/<job>/a<attempt>/           the files of one attempt at a job
@@ -15,12 +16,16 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
+from service.errors import StorageAway
 from ssl_core.files import TEMPORARY, make_folder, sync_folder
 
+_PROBE_BYTES = 4096
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
+UPLOADS = ("tmp/*", "uploads/*/*", "datasets/*/*")  # request bodies, uploads, attempts at packing a dataset
+SWEPT = (*UPLOADS, "pins/*", "jobs/*/*")  # every path that may be unused
 
 
 class Storage:
@@ -34,9 +39,28 @@ class Storage:
         """The folder of request bodies being received; on the filesystem of the rest, so that a rename moves them."""
         return make_folder(self.root / "tmp")
 
+    @property
+    def pins_dir(self) -> Path:
+        """The folder of hard links to files that are being backed up."""
+        return self.root / "pins"
+
     def new_upload(self) -> Path:
         """Return a new path in `tmp_dir`."""
         return self.tmp_dir / f"{secrets.token_hex(16)}.upload"
+
+    def check_writable(self) -> None:
+        """Raise StorageAway, with the reason, unless a file can be written and made durable in the data folder."""
+        probe = self.root / f".probe.{secrets.token_hex(8)}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with probe.open("xb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageAway(f"The data folder {self.root} cannot be written: {error.strerror}.") from error
+        finally:
+            with suppress(OSError):
+                probe.unlink()
 
     def upload_path(self, tenant_id: str, sha256: str) -> Path:
         """Return the path of a received upload; its folder is created."""
@@ -66,25 +90,28 @@ class Storage:
         """Return the path relative to the root, with `/`. Raises ValueError when it is outside the root."""
         return path.absolute().relative_to(self.root).as_posix()
 
-    def sweep(self, live: Iterable[str], known: Set[str], leftover_seconds: float) -> list[str]:
-        """Remove unused files and folders that were last written `leftover_seconds` ago or more; return their paths.
+    def sweep(self, live: Iterable[str], known: Set[str], before: float, patterns: Iterable[str] = SWEPT) -> list[str]:
+        """Remove unused files and folders that were last written before `before`; return their paths.
 
         live: relative paths to keep (`service.garbage.live_paths`), with their contents and their parents. Temporary
-        files (`ssl_core.files`), which killed processes leave, are removed from these too.
+        files (`ssl_core.files`), which killed processes leave, are removed from these too if all of SWEPT is looked at.
         known: relative folders (`service.garbage.known_folders`); only their contents and request bodies are removed.
+        before: Unix seconds, of a time before `live` was read: what was written since may be in use, however long this
+        process was suspended in between.
+        patterns: those of SWEPT to look at.
         """
         keep = frozenset(live)
         parents = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
-        before = time.time() - leftover_seconds
         removed: list[str] = []
-        for candidate in self._candidates():
+        for candidate in (found for pattern in patterns for found in self.root.glob(pattern)):
             path = self.relative(candidate)
             with_parents = {path, *map(str, PurePosixPath(path).parents)}
-            is_known = candidate.parent == self.tmp_dir or self.relative(candidate.parent) in known
+            is_known = candidate.parent in (self.tmp_dir, self.pins_dir) or self.relative(candidate.parent) in known
             if is_known and keep.isdisjoint(with_parents) and path not in parents and _last_written(candidate) < before:
                 _remove(candidate)
                 removed.append(path)
-        removed += self._remove_temporary_files(known, before)
+        if patterns is SWEPT:
+            removed += self._remove_temporary_files(known, before)
         self._remove_empty_folders(before)
         return removed
 
@@ -104,13 +131,6 @@ class Storage:
         """Yield the relative folder of each dataset and job that has one."""
         for pattern in ("datasets/*", "jobs/*"):
             yield from map(self.relative, self.root.glob(pattern))
-
-    def _candidates(self) -> Iterator[Path]:
-        """Yield every path that may be unused: request bodies, uploads, and the folders of attempts."""
-        yield from self.root.glob("tmp/*")
-        yield from self.root.glob("uploads/*/*")
-        yield from self.root.glob("datasets/*/*")
-        yield from self.root.glob("jobs/*/*")
 
     def _remove_temporary_files(self, known: Set[str], before: float) -> list[str]:
         """Remove the temporary files of killed processes; return their paths."""

@@ -44,6 +44,11 @@ PACKED_FOLDER = "packed"
 class Unusable(Exception):
     """The request cannot be run; the text is the reason."""
 
+    def __init__(self, message: str, event: str = "") -> None:
+        """event: the reason without paths of this machine, for an event."""
+        super().__init__(message)
+        self.event = event or message
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit status."""
@@ -60,8 +65,10 @@ def _run(asked: argparse.Namespace) -> int:
         inputs = _inputs(asked, asked.out / run_config.checkpoint_folder)
         if isinstance(run_config, TrainingRun):
             process_group.launch(run_config.devices, run_config.device)
-    except (Unusable, OSError) as error:
-        return _refuse(str(error), as_event=asked.events)
+    except Unusable as error:
+        return _refuse(error.event if asked.events else str(error), as_event=asked.events)
+    except OSError as error:
+        return _refuse(error.strerror or "" if asked.events else str(error), as_event=asked.events)
     if process_group.is_launched():
         _join_processes()
     with closing(_catch_errors(run(run_config, inputs, asked.out))) as events:
@@ -190,7 +197,7 @@ def _packed(data: Path, packed: Path) -> Path:
     if (data / "dataset.json").is_file():
         return data
     if not data.is_dir():
-        raise Unusable(f"There is no folder {data}.")
+        raise Unusable(f"There is no folder {data}.", event="The folder of the dataset is missing.")
     if not (packed / "dataset.json").is_file():
         try:
             pack_folder(data, packed)

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
@@ -232,7 +233,7 @@ def test_downloaded_weights_are_in_the_volume_and_survive_the_sweep(tmp_path):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"x")
         os.utime(path, (1, 1))
-    Storage(tmp_path).sweep([], frozenset(), leftover_seconds=60)
+    Storage(tmp_path).sweep([], frozenset(), time.time() - 60)
     assert weights.exists()
     assert not leftover.exists()
 

@@ -18,7 +18,7 @@ from service import audit, garbage, idempotency, leases, lifecycle, logs, worker
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
-from service.storage import Storage
+from service.storage import UPLOADS, Storage
 
 _STOP_SECONDS = 10  # for a sweep in progress
 _log = logging.getLogger("worker.keeper")  # also when it is __main__
@@ -43,7 +43,7 @@ class PeriodicTask:
 
 
 class Keeper:
-    """Runs the periodic tasks in one thread, and the sweep, which may take long, in another."""
+    """Runs the periodic tasks in one thread, and those that remove files, which may take long, in others."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,8 +56,9 @@ class Keeper:
             PeriodicTask(settings.worker_seen_seconds / 3, self._ring_workers),
             PeriodicTask(settings.worker_seen_seconds / 3, self._record_heartbeat),
             PeriodicTask(settings.sweep_seconds, self._start_sweep),
+            PeriodicTask(settings.cleanup_seconds, self._start_cleanup),
         ]
-        self._sweep_thread: threading.Thread | None = None
+        self._threads: dict[str, threading.Thread] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Run each task when it is due, until `stop` is set."""
@@ -67,8 +68,8 @@ class Keeper:
                     task.run(now)
                     self._beat()
             stop.wait(max(0.0, min(task.due_at for task in self._tasks) - time.monotonic()))
-        if self._sweep_thread is not None:
-            self._sweep_thread.join(_STOP_SECONDS)
+        for thread in self._threads.values():
+            thread.join(_STOP_SECONDS)
         self._doorbell.close()
         self._database.close()
 
@@ -108,11 +109,18 @@ class Keeper:
                 self._settings.beat_file.write_text(str(time.monotonic()))
 
     def _start_sweep(self) -> None:
-        """Sweep in a thread, unless the last sweep still runs."""
-        if self._sweep_thread is None or not self._sweep_thread.is_alive():
-            task = PeriodicTask(0, self._sweep)
-            self._sweep_thread = threading.Thread(target=task.run, args=(0,), name="sweep", daemon=True)
-            self._sweep_thread.start()
+        self._run_in_thread(self._sweep)
+
+    def _start_cleanup(self) -> None:
+        self._run_in_thread(self._clean_up)
+
+    def _run_in_thread(self, call: Callable[[], None]) -> None:
+        """Call the function in its thread, unless the last call still runs."""
+        last = self._threads.get(call.__name__)
+        if last is None or not last.is_alive():
+            thread = threading.Thread(target=PeriodicTask(0, call).run, args=(0,), name=call.__name__, daemon=True)
+            self._threads[call.__name__] = thread
+            thread.start()
 
     def _sweep(self) -> None:
         """Remove files without a reference, and expired rows."""
@@ -120,14 +128,26 @@ class Keeper:
             idempotency.delete_expired(session, self._settings.idempotency_hours)
             workers.delete_old(session)
             audit.delete_old(session, self._settings.audit_days)
-        with self._storage.without_sweep(wait=False) as is_held:
-            if not is_held:  # a backup takes its snapshot, or another keeper sweeps
-                return
+        before = time.time() - self._settings.leftover_seconds
+        with self._storage.without_sweep():
             with self._database.reading() as session:
                 live, known = garbage.live_paths(session), garbage.known_folders(session)
-            removed = self._storage.sweep(live, known, self._settings.leftover_seconds)
-        if removed:
-            _log.info("Removed %d unused files: %s", len(removed), ", ".join(removed[:20]))
+            _log_removed(self._storage.sweep(live, known, before))
+
+    def _clean_up(self) -> None:
+        """Remove the files of deleted and failed datasets and of refused and ingested uploads."""
+        before = time.time() - self._settings.cleanup_age_seconds
+        with self._storage.without_sweep(wait=False) as is_held:
+            if not is_held:  # a backup takes its snapshot, or a sweep runs
+                return
+            with self._database.reading() as session:
+                live, known = garbage.live_uploads(session), garbage.known_folders(session, with_jobs=False)
+            _log_removed(self._storage.sweep(live, known, before, UPLOADS))
+
+
+def _log_removed(removed: list[str]) -> None:
+    if removed:
+        _log.info("Removed %d unused files: %s", len(removed), ", ".join(removed[:20]))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
-from service import datasets
+from service import datasets, text
 from service.errors import InvalidRequest
 from service.quotas import checks
 from ssl_core.errors import Fault
@@ -40,7 +40,12 @@ _FORM: dict[str, Any] = {
 }
 
 
-Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_upload_bytes))]
+def _parse(fields: dict[str, str], filename: str) -> tuple[str, datasets.OnBadFile]:
+    """Return the dataset's name and policy. Raises InvalidRequest."""
+    return text.check_line(fields.get("name") or filename or "dataset", "/name"), _parse_policy(fields)
+
+
+Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_upload_bytes, _parse))]
 
 
 @router.post(
@@ -52,8 +57,8 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
 )
 def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload an archive and queue its validation. An archive that was validated before is ready at once."""
-    name = upload.fields.get("name") or upload.filename or "dataset"
-    policy, sha256, size = _parse_policy(upload), upload.sha256, upload.size_bytes
+    name, policy = _parse(upload.fields, upload.filename)
+    sha256, size = upload.sha256, upload.size_bytes
 
     def create_dataset(unit: UnitOfWork) -> Created:
         checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
@@ -89,15 +94,15 @@ def show(dataset_id: DatasetId, caller: ReadCaller) -> JSONResponse:
 
 @router.delete("/datasets/{dataset_id}", status_code=204, response_class=Response, summary="Delete a dataset")
 def delete(dataset_id: DatasetId, caller: TrainCaller) -> Response:
-    """Its files are removed later. Refused while a job that has not ended uses it."""
+    """Its files are removed within minutes. Refused while a job that has not ended uses it."""
     with caller.writing() as unit:
         datasets.delete(unit.session, unit.tenant_id, dataset_id)
         unit.record("dataset.delete", dataset_id)
     return Response(status_code=204)
 
 
-def _parse_policy(upload: Upload) -> datasets.OnBadFile:
-    requested = upload.fields.get("on_bad_file", POLICIES[0])
+def _parse_policy(fields: dict[str, str]) -> datasets.OnBadFile:
+    requested = fields.get("on_bad_file", POLICIES[0])
     for policy in POLICIES:
         if policy == requested:
             return policy

@@ -13,7 +13,7 @@ from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
 from api.responses import JSONResponse
 from api.uploads import Upload
-from service import jobs, models
+from service import jobs, models, text
 from service.errors import Corrupt, InvalidConfig
 from service.quotas import checks
 from ssl_core import config as run_config
@@ -55,7 +55,12 @@ _FORM: dict[str, Any] = {
 }
 
 
-Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_weights_bytes))]
+def _parse(fields: dict[str, str], filename: str) -> tuple[str, Import]:
+    """Return the model's name and the import config. Raises InvalidRequest and InvalidConfig."""
+    return text.check_line(fields.get("name") or filename or "weights", "/name"), _parse_config(fields)
+
+
+Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_weights_bytes, _parse))]
 
 
 @router.post(
@@ -67,8 +72,8 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
 )
 def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload weights that were trained elsewhere. The response is the job that makes a model of them."""
-    name = upload.fields.get("name") or upload.filename or "weights"
-    config, sha256, size = _parse_config(upload), upload.sha256, upload.size_bytes
+    name, config = _parse(upload.fields, upload.filename)
+    sha256, size = upload.sha256, upload.size_bytes
 
     def submit_import(unit: UnitOfWork) -> Created:
         checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
@@ -137,10 +142,10 @@ def _check_card(path: pathlib.Path) -> None:
         raise Corrupt(str(error)) from error
 
 
-def _parse_config(upload: Upload) -> Import:
+def _parse_config(fields: dict[str, str]) -> Import:
     """Return the validated import config. Raises InvalidConfig."""
     try:
-        return Import.model_validate_json(upload.fields.get("config") or "{}")
+        return Import.model_validate_json(fields.get("config") or "{}")
     except ValidationError as error:
         faults = [
             Fault(pointer="/config" + fault["pointer"], code=fault["code"], detail=fault["detail"])

@@ -19,7 +19,7 @@ class Pins:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self.root = storage.tmp_dir / f"backup-{secrets.token_hex(8)}"
+        self.root = storage.pins_dir / f"backup-{secrets.token_hex(8)}"
 
     def add(self, item: Item) -> None:
         """Pin the files of an item that are there. Raises OSError when the disk is full."""

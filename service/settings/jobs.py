@@ -17,6 +17,12 @@ class JobSettings(BaseModel):
     sweep_seconds: float = Field(3600, gt=0, description="How often the keeper removes unused files.")
     beat_file: Path | None = Field(None, description="The keeper writes it at each round, to show that it runs.")
     leftover_seconds: float = Field(86_400, gt=0, description="Age at which an unused file is removed.")
+    cleanup_seconds: float = Field(
+        60, gt=0, description="How often the keeper removes files of deleted and failed datasets, and unused uploads."
+    )
+    cleanup_age_seconds: float = Field(
+        300, gt=0, description="Time since the last write to such a file before it is removed."
+    )
     max_fruitless_attempts: int = Field(
         3, ge=1, description="This many attempts in a row without progress fail the job."
     )

@@ -134,7 +134,7 @@ def test_upload_of_a_killed_server_is_swept(server, storage, database):
     connection.close()
     with database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Dataset)) == 0
-    assert len(storage.sweep([], frozenset(), leftover_seconds=-1)) == 1
+    assert len(storage.sweep([], frozenset(), before=time.time() + 1)) == 1
     server.start()
     assert server.client.post("/datasets", files={"file": ("a.zip", b"bytes")}).status_code == 202
 

@@ -49,11 +49,12 @@ def test_jobs_above_the_quota_are_refused_until_others_have_ended(client, other,
     assert submit(client, dataset).status_code == 202
 
 
-def test_uploads_above_the_quota_of_queued_jobs_are_refused(client):
+def test_uploads_above_the_quota_of_queued_jobs_are_refused(client, storage):
     assert [upload(client, 1, content).status_code for content in (b"a", b"b")] == [202, 202]
     check_problem(upload(client, 1, b"c"), 409, "job_quota_exceeded")
     weights = client.post("/models", files={"file": ("a.pt", b"weights")})
     check_problem(weights, 409, "job_quota_exceeded")
+    assert sorted(path.read_bytes() for path in storage.root.rglob("*") if path.is_file()) == [b"a", b"b"]
 
 
 def test_uploads_and_jobs_above_the_quota_of_bytes_are_refused(client, storage, tenant, database):

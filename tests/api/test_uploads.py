@@ -95,7 +95,7 @@ def test_invalid_form_is_refused(client, storage, case):
     parts, status, code, places = BAD[case]
     body = check_problem(post(client, *parts), status, code)
     assert get_pointers(body) == places
-    assert list(storage.tmp_dir.iterdir()) == []
+    assert list_files(storage) == []
     assert client.get("/datasets").json()["data"] == []
 
 

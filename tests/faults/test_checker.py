@@ -1,6 +1,7 @@
 """The checker of the nemesis: it accepts a sound history, and objects to each that was doctored."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, _sqlite_template: Path) -
             idempotency.store_response(session, tenant, f"number-{number}", "f" * 64, stored)
     with database.reading() as session:
         live, known = garbage.live_paths(session), garbage.known_folders(session)
-    storage.sweep(live, known, leftover_seconds=-1)
+    storage.sweep(live, known, time.time() + 1)
     database.close()
     return folder, promises
 

@@ -175,7 +175,7 @@ def test_files_that_are_deleted_while_they_are_copied_are_in_the_backup(stored, 
     assert expected.items() <= {path.name: path.read_bytes() for path in (tmp_path / "backup").rglob("*.*")}.items() | {
         (stored["upload"].name, stored["upload"].read_bytes())
     }
-    assert list(storage.tmp_dir.iterdir()) == []
+    assert list(storage.pins_dir.iterdir()) == []
 
 
 @on_sqlite

@@ -107,6 +107,19 @@ def test_unusable_database_prints_an_error(data, database, capsys, damage):
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("command", [["migrate"], ["bootstrap", "--url", "http://127.0.0.1:1"]])
+def test_a_data_folder_that_cannot_be_written_is_a_sentence(tmp_path, command):
+    """A process that may write no byte to a file stands for a full or read-only disk."""
+    environment = {**os.environ, "TWOVIEWS_DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    code = "import resource as r, sys, service.__main__ as m; r.setrlimit(r.RLIMIT_FSIZE, (0, 0)); sys.exit(m.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"The data folder {tmp_path} cannot be written: File too large.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check_finds_no_differences():
     assert main(["check"]) == 0
 

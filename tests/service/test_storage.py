@@ -31,7 +31,7 @@ def put(storage):
 def sweep(database, storage):
     with database.reading() as session:
         live, known = garbage.live_paths(session), garbage.known_folders(session)
-    return sorted(storage.sweep(live, known, DAY))
+    return sorted(storage.sweep(live, known, time.time() - DAY))
 
 
 def test_make_durable_renames_the_file(storage):

@@ -194,6 +194,9 @@ class TestAlone:
         event = from_line(capsys.readouterr().out)
         assert isinstance(event, Failed)
         assert not event.retry
+        config, nowhere = write_config(tmp_path), tmp_path / "nowhere"
+        assert main(["run", str(config), "--data", str(nowhere), "--out", str(tmp_path / "out"), "--events"]) == 1
+        assert from_line(capsys.readouterr().out).message == "The folder of the dataset is missing."  # without its path
 
     def test_a_run_that_cannot_be_done_fails_with_its_sentence(self, digits, tmp_path, capsys):
         settings = write_config(tmp_path, batch_size=500)

@@ -1,19 +1,22 @@
 """The keeper: rings, requeues, removes unused files, and survives an unreachable database or broker."""
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from service import workers
+from service import datasets, workers
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.monitoring import heartbeats
 from service.settings import Settings
+from service.storage import Storage
 from tests import servers
 from tests.faults.fleet import ROOT
 from tests.processes import soon
@@ -96,6 +99,63 @@ def test_unreferenced_files_are_removed_and_referenced_ones_kept(
     with running_keeper(settings):
         soon(lambda: not stray.exists())
     assert archive.exists()
+
+
+@on_sqlite
+def test_files_of_deleted_and_failed_datasets_and_unused_uploads_are_removed_long_before_other_leftovers(
+    database: Database, settings: Settings, tenant: str
+) -> None:
+    def put(path: str, seconds: float = 600) -> Path:
+        """Write a file that was last written so long ago, and its folders with it."""
+        file = settings.data_dir / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"bytes")
+        for touched in (file, *file.parents):
+            if touched.is_relative_to(settings.data_dir):
+                os.utime(touched, (time.time() - seconds,) * 2)
+        return file
+
+    kept, deleted = (given.create_ready_dataset(database, tenant, f"{number:064x}") for number in range(2))
+    failed = given.create_dataset(database, tenant, f"{2:064x}").id
+    given.finish_job(database, given.claim_job(database, "data"), "failed")
+    with database.writing() as session:
+        datasets.delete(session, tenant, deleted)
+    job = given.submit_job(database, tenant, kept)
+    removed = [
+        *(put(f"datasets/{dataset}/a1/images.arrow") for dataset in (deleted, failed)),
+        put(f"datasets/{kept}/a7/images.arrow"),  # of an attempt that was killed
+        *(put(f"uploads/{tenant}/{number:064x}") for number in range(4)),  # ingested, failed, refused
+        put("tmp/abandoned.upload"),
+    ]
+    files = [
+        put(f"datasets/{kept}/a1/images.arrow"),
+        put(f"jobs/{job.id}/a7/checkpoint.pt"),  # swept after a day
+        put("pins/backup-1/images.arrow"),
+        put(f"uploads/{tenant}/{5:064x}", seconds=10),  # about to get its row
+        put("tmp/receiving.upload", seconds=10),
+    ]
+    with running_keeper(settings, sweep_seconds=1000, leftover_seconds=86_400, cleanup_seconds=0.05):
+        soon(lambda: not any(path.exists() for path in removed))
+    assert [path for path in files if not path.exists()] == []
+
+
+@on_sqlite
+def test_nothing_is_removed_while_a_backup_takes_its_snapshot(
+    database: Database, settings: Settings, tenant: str
+) -> None:
+    stray = settings.data_dir / "uploads" / tenant / given.SHA
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"zip")
+    os.utime(stray, (0, 0))
+    keeper = Keeper(settings)
+    with Storage(settings.data_dir).without_sweep():
+        keeper._clean_up()
+        assert stray.exists()
+    keeper._clean_up()
+    assert not stray.exists()
+    stop = threading.Event()
+    stop.set()
+    keeper.run(stop)  # closes its connections
 
 
 @on_sqlite

@@ -242,14 +242,25 @@ def _print_address(service: LocalService, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _lock(data_dir: Path) -> Iterator[None]:
-    """Hold the data folder's lock. Raises TwoviewsError when another `up` holds it."""
-    with (data_dir / "up.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise TwoviewsError(f"Another `twoviews up` (process {file.read().strip()}) serves {data_dir}.") from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    """Hold the data folder's lock. Raises TwoviewsError when another `up` holds it, or it cannot be written."""
+    try:
+        descriptor = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise TwoviewsError(f"{data_dir} cannot be written: {error.strerror}.") from error
+    try:
+        _lock_file(descriptor, data_dir)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_file(descriptor: int, data_dir: Path) -> None:
+    """Lock the file and write the id of this process to it. Raises TwoviewsError."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(descriptor, f"{os.getpid():<10}\n".encode(), 0)
+    except BlockingIOError as error:
+        pid = os.pread(descriptor, 10, 0).decode("ascii", "replace").strip()
+        raise TwoviewsError(f"Another `twoviews up` (process {pid}) serves {data_dir}.") from error
+    except OSError as error:
+        raise TwoviewsError(f"{data_dir} cannot be written: {error.strerror}.") from error

@@ -18,6 +18,10 @@ _CHUNK_BYTES = 16 * 2**20
 _PYTHON = (sys.executable, "-P", "-m")  # -P: modules are not imported from the working directory
 
 
+class ModelMissing(Exception):
+    """The files of the job's model are missing from the storage: no other attempt would find them."""
+
+
 def output_folder(claim: Claim, storage: Storage) -> Path:
     """Return the folder that only this attempt writes."""
     if claim.kind == INGEST:
@@ -27,7 +31,10 @@ def output_folder(claim: Claim, storage: Storage) -> Path:
 
 
 def build(claim: Claim, storage: Storage, settings: Settings, events: EventWriter) -> list[str]:
-    """Create the attempt's folder and return the trainer's command. Raises OSError, ValueError and LeaseLost."""
+    """Create the attempt's folder and return the trainer's command.
+
+    Raises ModelMissing, OSError, ValueError and LeaseLost.
+    """
     out = output_folder(claim, storage)
     make_folder(out)
     if claim.upload is not None:
@@ -44,6 +51,11 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
     write_atomic(provenance, json.dumps(claim.provenance, allow_nan=False).encode())
     command += ["--provenance", str(provenance)]
     if claim.model_path is not None:
+        is_mounted = storage.absolute(claim.dataset_path).is_dir()  # else the storage may be away for a minute
+        if is_mounted and not storage.absolute(claim.model_path).is_dir():
+            raise ModelMissing(
+                f"The files of the model {claim.provenance['model']['id']} are missing from the storage."
+            )
         command += ["--model", str(storage.absolute(claim.model_path))]
     if (checkpoint := _find_checkpoint(claim, storage, events)) is not None:
         command += ["--resume", str(checkpoint)]

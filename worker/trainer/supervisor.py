@@ -89,6 +89,9 @@ class _Attempt:
         """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
         try:
             process = TrainerProcess(build(), self._trainer_log.add_stderr)
+        except command.ModelMissing as error:
+            self._final_event = Failed("model_missing", str(error))
+            return
         except (OSError, ValueError) as error:
             reason = describe(error) if isinstance(error, OSError) else error
             self._exit_reason = f"the trainer could not be started: {reason}"

@@ -154,7 +154,7 @@ class _Exploration:
             if writer.sweep is not None:
                 writer.sweep(folder)
             elif not writer.user_folder:
-                Storage(folder).sweep(writer.live, frozenset(writer.known), -3600)
+                Storage(folder).sweep(writer.live, frozenset(writer.known), time.time() + 3600)
             if not writer.user_folder:
                 answer["left"] = _list_temporary(folder)
             for name in _list_temporary(folder):

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from sqlalchemy import update
 
 from service import jobs, leases
 from service.db.models import Job
-from service.db.session import now
+from service.db.session import Database, now
 from tests import logs
 from tests.faults import trainer
 from tests.processes import alive, soon
@@ -50,6 +51,23 @@ def test_a_result_ends_the_job_with_metrics_and_model(make_run: Callable[..., Ru
     assert weights.read_bytes() == trainer.weights(5, 30)
     assert job.made_model_id is not None
     assert not psutil.pid_exists(run.read_pid("pid"))  # and it was reaped
+
+
+def test_a_job_whose_model_is_missing_is_not_retried_and_says_so(
+    make_run: Callable[..., Run], database: Database, tenant: str
+) -> None:
+    made = make_run(epochs=1)
+    model = made.attempt(str(TRAINER)).made_model_id
+    job = given.submit_job(database, tenant, str(made.job.dataset_id), "knn_eval", model=model)
+    shutil.rmtree(made.storage.attempt_dir(made.job_id, 1))
+    made.storage.dataset_dir(str(made.job.dataset_id), 1).mkdir(parents=True)
+    made.job_id = job.id
+    ended = made.attempt(str(TRAINER))
+    assert (ended.status, ended.attempt) == ("failed", 1)
+    assert ended.error == {
+        "code": "model_missing",
+        "detail": f"The files of the model {model} are missing from the storage.",
+    }
 
 
 def test_a_trainer_gets_no_credentials(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ becomes ready, or it is not there and the keeper removes the file.
 """
 
 import hashlib
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _sweep(folder: Path) -> None:
     with database.reading() as session:
         live, known = garbage.live_paths(session), garbage.known_folders(session)
     database.close()
-    Storage(folder).sweep(live, known, -3600)
+    Storage(folder).sweep(live, known, time.time() + 3600)
 
 
 WRITERS = (

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -157,7 +158,7 @@ def _prepare_garbage(folder: Path) -> None:
 def _sweep(folder: Path) -> dict[str, Any]:
     """As the keeper does, which logs an error and sweeps again an hour later."""
     with suppress(OSError):
-        Storage(folder).sweep({_LIVE}, frozenset(_KNOWN), -3600)
+        Storage(folder).sweep({_LIVE}, frozenset(_KNOWN), time.time() + 3600)
     return {}
 
 
