@@ -226,7 +226,7 @@ class Experiment:
         ):
             self.try_to_submit()
         trained = [kind for kind in self.unfinished.values() if kind not in checker.DATA_KINDS]
-        if share < 1 and len(trained) < FEW and len(self.acknowledged) >= due:
+        if share < 1 and len(trained) < FEW - 1 and len(self.acknowledged) >= due:
             self.add_job("pretrain")  # a fault needs jobs
         if share < 1 and len(trained) <= 2:
             self.fleet.hold.touch()
