@@ -13,6 +13,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.timeout(600)  # on a busy machine
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_faults_lose_nothing_and_double_nothing(kind: str, tmp_path: Path) -> None:
     with fresh_database(kind, tmp_path) as (url, server):
