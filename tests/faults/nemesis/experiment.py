@@ -215,23 +215,23 @@ class Experiment:
 
     def keep_busy(self, share: float) -> None:
         """Submit a job if few have not ended and more are due at that share of the faults; block the last steps of the
-        running ones when few are left."""
-        due = len(self.kinds)
-        if share < 1:
-            due = min(due - self.reserved_jobs, int(share * due) + FEW)
-        if (
-            (len(self.unfinished) < FEW or self._pending is not None)
-            and len(self.acknowledged) < due
-            and "api" not in self.locked
-        ):
-            self.try_to_submit()
+        running ones when few are left. A fault needs jobs, so that more are added when the due ones have ended."""
         trained = [kind for kind in self.unfinished.values() if kind not in checker.DATA_KINDS]
-        if share < 1 and len(trained) < FEW and len(self.acknowledged) >= due:
-            self.add_job("pretrain")  # a fault needs jobs
         if share < 1 and len(trained) <= 2:
             self.fleet.hold.touch()
         else:
             self.fleet.hold.unlink(missing_ok=True)
+        if "api" in self.locked:
+            return
+        due = len(self.kinds)
+        if share < 1:
+            due = min(due - self.reserved_jobs, int(share * due) + FEW)
+        is_due = len(self.unfinished) < FEW and len(self.acknowledged) < due
+        if share < 1 and len(trained) < FEW - 1 and not is_due and self._pending is None:
+            self.add_job("pretrain")
+            is_due = True
+        if is_due or self._pending is not None:
+            self.try_to_submit()
 
     def stop(self) -> list[str]:
         """Terminate all processes; return the command lines of those that still run."""

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.nemesis.experiment import Experiment
@@ -35,9 +35,15 @@ class Record:
         return self.effect is not None and self.healed_at is not None
 
 
-def plan_faults(faults: int, rng: random.Random, available: Sequence[str]) -> list[str]:
-    """Return kinds of fault in random order by weight, each available kind at least once if there are so many."""
+def plan_faults(
+    faults: int, rng: random.Random, available: Collection[str], without: Collection[str] = ()
+) -> list[str]:
+    """Return kinds of fault in random order by weight, each available kind at least once if there are so many.
+
+    available: the needs that are met (`Kind.needs`); without: kinds that are left out.
+    """
     kinds = [kind for kind, entry in KINDS.items() if not entry.needs or entry.needs in available]
+    kinds = [kind for kind in kinds if kind not in without]
     plan = kinds + rng.choices(kinds, [KINDS[kind].weight for kind in kinds], k=max(0, faults - len(kinds)))
     rng.shuffle(plan)
     return plan[:faults]

@@ -13,7 +13,7 @@ from tests.faults.fleet import python_output
 from tests.faults.trainer import REAL_SEED
 from tests.service import given
 
-EPOCHS = {"pretrain": 12, "supervised": 6, "finetune": 5, "distill": 5, "linear_eval": 3}  # of ten toy steps each
+EPOCHS = {"pretrain": 8, "supervised": 6, "finetune": 5, "distill": 5, "linear_eval": 3}  # of ten toy steps each
 SHARES = {
     "pretrain": 34,
     "supervised": 14,

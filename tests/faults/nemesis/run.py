@@ -2,12 +2,12 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service import keys
+from service import garbage, keys
 from service.db import migrate
 from service.db.session import Database
 from service.storage import Storage
@@ -22,7 +22,6 @@ from tests.faults.workload import Workload
 from tests.processes import soon
 
 END_SECONDS = 60.0  # without a new point or an ended job, after the last fault
-SWEEP_SECONDS = 30.0
 LEFTOVER_SECONDS = "20"  # longer than an upload waits for its row while the database does not answer
 
 
@@ -62,21 +61,22 @@ def run(
     gap: float = 0.5,
     server: servers.PostgreSQL | None = None,
     has_encoder: bool = False,
+    without: Collection[str] = (),
     on_end: Callable[[Record], object] = lambda record: None,
 ) -> Report:
     """Inject the faults into a fleet in `folder` while it runs the jobs, of which `real` train with `ssl_core`.
 
-    server: that of `database_url`, if it is PostgreSQL, to be killed. The mean time between faults is `gap` seconds, or
-    as long as their preconditions take; `on_end` is called after each. After the last, jobs are lost if nothing happens
-    in `END_SECONDS`.
+    server: that of `database_url`, if it is PostgreSQL, to be killed. gap: the mean number of seconds between faults,
+    which may be more because of their preconditions. without: kinds that are left out. on_end is called after each
+    fault. After the last, jobs are lost if nothing happens in `END_SECONDS`.
     """
     rng = random.Random(seed)
     kind = "sqlite" if server is None else "postgresql"
     database = Database(database_url)
-    plan = plan_faults(faults, rng, [kind, "encoder"] if has_encoder else [kind])
+    plan = plan_faults(faults, rng, [kind, "encoder"] if has_encoder else [kind], without)
     kinds = plan_kinds(jobs, rng)
     extra = {"max_fruitless_attempts": "1000", "leftover_seconds": LEFTOVER_SECONDS}
-    extra |= {"lease_seconds": "2", "heartbeat_seconds": "0.4"}
+    extra |= {"lease_seconds": "2", "heartbeat_seconds": "0.4", "ring_seconds": "0.5", "reap_seconds": "0.7"}
     fleet = Fleet(folder, database_url, server, **extra)
     try:
         audit.install(database)
@@ -119,14 +119,14 @@ def _finish_jobs(injector: Injector) -> None:
 
 
 def _check(report: Report, injector: Injector) -> None:
-    """Stop the fleet, let a keeper sweep, read the history and check it."""
+    """Stop the fleet, sweep, read the history and check it."""
     experiment, workload = injector.experiment, injector.experiment.workload
     left = experiment.stop()
     promises = [
         Promise(entry.request.name, entry.request.key, entry.request.kind, entry.id)
         for entry in experiment.acknowledged
     ]
-    _sweep(experiment, promises)
+    _sweep(workload)
     seen = history.read(workload.database, workload.storage, promises, frozenset(experiment.cancelled))
     seen.processes = left
     found = checker.check(seen)
@@ -138,19 +138,11 @@ def _check(report: Report, injector: Injector) -> None:
     report.wrong += experiment.unexpected + [sentence for sentences in found.values() for sentence in sentences]
 
 
-def _sweep(experiment: Experiment, promises: list[Promise]) -> None:
-    """Run a keeper until no file is left that no row names, at most for SWEEP_SECONDS."""
-    fleet, workload = experiment.fleet, experiment.workload
-    environment = {"TWOVIEWS_LEFTOVER_SECONDS": "0.5", "TWOVIEWS_SWEEP_SECONDS": "0.5"}
-    keeper = fleet.module("sweeper", "worker.keeper", environment=environment)
-    until = time.monotonic() + SWEEP_SECONDS
-    while time.monotonic() < until:
-        seen = history.read(workload.database, workload.storage, promises)
-        if not any(checker.find_unnamed(seen)):
-            break
-        time.sleep(0.3)
-    keeper.terminate()
-    keeper.wait(30)
+def _sweep(workload: Workload) -> None:
+    """Remove the files that no row names, as a keeper does, however young they are."""
+    with workload.database.reading() as session:
+        live, known = garbage.live_paths(session), garbage.known_folders(session)
+    workload.storage.sweep(live, known, leftover_seconds=-1)
 
 
 @contextmanager

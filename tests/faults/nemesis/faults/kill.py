@@ -126,7 +126,7 @@ class KillApi(_Kill):
 
     def inject(self) -> bool:
         api = self.experiment.api
-        if not self.lock(api.name):
+        if not self.lock(api.name) or not self.experiment.fleet.api_listens():
             return False
         delay = self.rng.random() * KillApi.answer_seconds
         with self.experiment.begin_to_submit() as request:

@@ -32,13 +32,16 @@ class ResetLink(Fault):
 
 
 class RefuseBroker(Fault):
-    """The broker cannot be reached by one worker: its connection is reset, and new ones are too."""
+    """The broker cannot be reached by one keeper: its connection is reset, and new ones are too.
+
+    A worker would notice it only once it has run all queued jobs.
+    """
 
     seconds = 1.0
     effect_seconds = 30.0
 
     def inject(self) -> bool:
-        slot = self.lock_one(self.experiment.workers)
+        slot = self.lock_one(self.experiment.keepers)
         if slot is None or self.experiment.network is None or "broker" in self.experiment.locked:
             return False
         self.slot, counts = slot.name, self.experiment.network.counts(slot.name, "broker")
@@ -59,7 +62,7 @@ class RefuseBroker(Fault):
         self.experiment.network.set_mode(self.slot, "broker", "pass")
 
     def is_healed(self) -> bool:
-        """Whether the worker has connected again."""
+        """Whether the keeper has connected again."""
         return self.experiment.network.counts(self.slot, "broker").open > 0
 
 
