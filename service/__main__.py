@@ -105,7 +105,7 @@ def _check(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     settings = _load_existing()
     with _open_database(settings) as database:
-        return command.run(database, Storage(settings.data_dir), restart=options.restart)
+        return command.run(database, Storage(settings.data_dir), restart=options.restart, recording=options.record)
 
 
 def _backup(options: argparse.Namespace) -> int:
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     verify = commands.add_parser("verify", help="compare every stored file with its recorded SHA-256")
     verify.add_argument("--restart", action="store_true", help="check again what an interrupted verification checked")
+    verify.add_argument("--record", action="store_true", help="record the SHA-256 of models of earlier versions")
     verify.set_defaults(run=_verify)
     _add_backup_parsers(commands)
     revision = commands.add_parser("revision", help="write a migration for the changes of the models")

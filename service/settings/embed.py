@@ -20,11 +20,21 @@ class EmbedSettings(BaseModel):
         gt=0,
         description="Of the images above 16 megapixels that the encoder decodes at a time; one alone may have more.",
     )
+    embed_max_costly_pixels: int = Field(
+        25_000_000,
+        gt=0,
+        description="Of a WebP, AVIF or JPEG 2000 image in /embed, whose decoders need up to 18 bytes for each pixel.",
+    )
     embed_max_batch: int = Field(64, ge=1)
     embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for more images.")
     embed_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the encoder's forward passes.")
     embed_threads: int = Field(0, ge=0, description="Threads of a forward pass on the CPU; 0: by the number of cores.")
-    embed_models: int = Field(4, ge=1, description="Models kept loaded; the least recently used is evicted.")
+    embed_models: int = Field(
+        4, ge=1, description="Models kept loaded; beyond it the owner with the most loses the one used longest ago."
+    )
+    embed_model_bytes: int = Field(
+        4 * 2**30, gt=0, description="Of the parameters of all models kept loaded; one alone may have more."
+    )
     embed_idle_seconds: float = Field(600, gt=0, description="A model unused for this time is unloaded.")
     embed_max_body_bytes: int = Field(2**28, gt=0, description="Of the body of a request to /embed.")
     embed_held_bytes: int = Field(

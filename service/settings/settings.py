@@ -24,7 +24,7 @@ from service.settings.uploads import UploadSettings
 
 PREFIX = "TWOVIEWS_"
 # Variables of this prefix that are no settings of the service: of the client, `twoviews up` and compose.
-_OTHERS = ("URL", "KEY", "HUNG_SECONDS", "PORT", "POSTGRES_PASSWORD", "TORCH_OPTIONS")
+_OTHERS = ("URL", "KEY", "HUNG_SECONDS", "PORT", "POSTGRES_PASSWORD", "GRAFANA_PASSWORD", "TORCH_OPTIONS")
 _log = logging.getLogger(__name__)
 
 

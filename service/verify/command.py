@@ -13,9 +13,9 @@ from service.verify.walk import Progress, Walk
 _REPORT_SECONDS = 2.0
 
 
-def run(database: Database, storage: Storage, *, restart: bool) -> int:
+def run(database: Database, storage: Storage, *, restart: bool, recording: bool = False) -> int:
     """Verify the storage; return 0 when every file is sound and 1 when one is not."""
-    walk = Walk(database, storage, restart=restart)
+    walk = Walk(database, storage, restart=restart, recording=recording)
     if walk.is_resumed:
         _write(sys.stderr, f"Going on after {walk.state.items:,} checked items; --restart checks them again.")
     reported = time.monotonic()
@@ -29,6 +29,8 @@ def run(database: Database, storage: Storage, *, restart: bool) -> int:
     for kind, path, name, outcome in state.damaged:
         _write(sys.stdout, f"{outcome}\t{kind}\t{path}/{name}".rstrip("/"))
     _write(sys.stderr, _format(Progress(state.items, state.items, state.bytes_read, len(state.damaged))))
+    if recording:
+        _write(sys.stderr, f"The SHA-256 of the files of {walk.recorded:,} models was recorded.")
     if state.unchecked:
         _write(sys.stderr, f"{state.unchecked:,} files of earlier versions have no recorded SHA-256: not checked.")
     return 1 if state.damaged else 0

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from service.db.session import Database
 from service.storage import Storage
-from service.verify import checks, state
+from service.verify import checks, record, state
 from service.verify.checks import Checked, Step
 from service.verify.inventory import Item, list_items
 from service.verify.state import State
+from ssl_core.errors import Corrupt
 
 SAVE_SECONDS = 2.0
 
@@ -29,10 +30,15 @@ class Progress:
 class Walk:
     """One verification of a storage. Iterating it checks the next items; `state` has what was found."""
 
-    def __init__(self, database: Database, storage: Storage, *, restart: bool = False) -> None:
-        """restart: whether to ignore what an interrupted verification has checked."""
+    def __init__(self, database: Database, storage: Storage, *, restart: bool = False, recording: bool = False) -> None:
+        """restart: whether to ignore what an interrupted verification has checked.
+
+        recording: whether to record hashes for sound models that were saved without (`service.verify.record`).
+        """
         self._database = database
         self._storage = storage
+        self._recording = recording
+        self.recorded = 0  # models
         self._root: Path = storage.root
         found = None if restart else state.load(self._root)
         self.is_resumed = found is not None
@@ -45,9 +51,12 @@ class Walk:
             left = [item for item in list_items(session) if item.key > tuple(self.state.after)]
         total = self.state.items + len(left)
         for item in left:
+            damaged = len(self.state.damaged)
             for step in self._check(item):
                 self._add(item, step)
                 yield Progress(self.state.items, total, self.state.bytes_read, len(self.state.damaged))
+            if self._recording and item.kind == "model" and len(self.state.damaged) == damaged:
+                self._record_model(item)
             self.state.items += 1
             self.state.after = list(item.key)
             if time.monotonic() - self._saved_at >= SAVE_SECONDS:
@@ -72,6 +81,13 @@ class Walk:
                 self.state.unchecked += 1
             case Checked(name, "corrupt" | "missing" | "unreadable" as outcome):
                 self.state.damaged.append([*item.key, name, outcome])
+
+    def _record_model(self, item: Item) -> None:
+        """Record the model's hashes, unless it has them or the storage cannot be written."""
+        with suppress(OSError, Corrupt):
+            if record.record_model(self._database, self._storage.absolute(item.path), item.path):
+                self.recorded += 1
+                self.state.unchecked -= 1  # its card
 
     def _drop_removed(self) -> None:
         """Forget what was found of items that the database has ceased to name, such as a deleted dataset."""

@@ -20,6 +20,7 @@ LARGE_PIXELS = 2**24  # beyond the photographs of most cameras, whose pixels are
 SPARE = 4  # a reduced image has this many times the pixels, per side, of the size that it is resized to
 STRIP_PIXELS = 2**20  # that are RGB at a time
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+COSTLY_FORMATS = ("WEBP", "AVIF", "JPEG2000")  # whose decoders need up to 18 bytes for each pixel, at full size
 NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey")
 
 # `max_pixels` below is the limit. Pillow's own, which only warns at its default, is set far above it for the sizes
@@ -76,10 +77,15 @@ def decode_with_notes(
         raise _corrupt(error) from error
 
 
-def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS) -> int:
-    """Return the number of pixels by the file's header, without decoding. Raises BadImage."""
-    width, height = _open(data, max_pixels).size
-    return width * height
+def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS, max_costly_pixels: float = MAX_PIXELS) -> int:
+    """Return the number of pixels by the file's header, without decoding. Raises BadImage.
+
+    max_costly_pixels: the limit for COSTLY_FORMATS, if it is less than `max_pixels`.
+    """
+    image = _open(data, max_pixels)
+    if image.format in COSTLY_FORMATS:
+        _check_pixels(image, max_costly_pixels, f" of a {image.format} image")
+    return image.width * image.height
 
 
 def decode_square(data: bytes, side: int, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -130,13 +136,16 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
     width, height = image.size
     if width < 1 or height < 1:
         raise BadImage("no_pixels", "The image has no pixels.")
-    if width * height > max_pixels:
-        raise BadImage(
-            "too_many_pixels", f"The image has {width:,}×{height:,} pixels; at most {max_pixels:,} are read."
-        )
+    _check_pixels(image, max_pixels)
     if image.format in ("JPEG", "MPO") and _has_too_many_scans(data):
         raise BadImage("too_many_scans", f"The image has more than {_MAX_SCANS} scans.")
     return image
+
+
+def _check_pixels(image: Image.Image, most: float, of: str = "") -> None:
+    if image.width * image.height > most:
+        size = f"{image.width:,}×{image.height:,}"
+        raise BadImage("too_many_pixels", f"The image has {size} pixels; at most {most:,}{of} are read.")
 
 
 def _has_too_many_scans(data: bytes) -> bool:

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+from sqlalchemy import select
+
 from service.__main__ import main
-from service.db.models import Dataset
+from service.db.models import Dataset, Model
 from service.verify import state, walk
 from service.verify.walk import Walk
-from tests.service.conftest import FILES
+from tests.service.conftest import FILES, describe
 
 
 def verify(capsys, *options: str) -> tuple[int, list[list[str]]]:
@@ -46,6 +48,30 @@ def test_a_dataset_of_an_earlier_version_is_counted_as_unchecked(stored, capsys)
     flip(stored["pixels.npy"])
     assert main(["verify"]) == 0
     assert "3 files of earlier versions" in capsys.readouterr().err
+
+
+def test_hashes_of_a_model_of_an_earlier_version_are_recorded_once_it_is_known_to_be_sound(stored, database, capsys):
+    card = json.loads(stored["model.json"].read_text())
+    old = {name: value for name, value in card.items() if name not in ("files", "checksum")}
+    stored["model.json"].write_text(json.dumps(old))
+    heads = stored["model.json"].with_name("heads.safetensors")
+    whole = stored["weights.safetensors"].read_bytes()
+    flip(stored["weights.safetensors"])
+    assert main(["verify", "--record"]) == 1
+    assert "of 0 models was recorded" in capsys.readouterr().err
+    assert json.loads(stored["model.json"].read_text()) == old
+    stored["weights.safetensors"].write_bytes(whole)
+    assert main(["verify", "--record"]) == 0
+    assert "of 1 models was recorded" in capsys.readouterr().err
+    sealed = json.loads(stored["model.json"].read_text())
+    assert sealed["files"] == {name: describe(data) for name, data in FILES.items()}
+    with database.reading() as session:
+        assert session.scalars(select(Model.card)).one() == sealed
+    assert main(["verify", "--record"]) == 0
+    assert "of 0 models was recorded" in capsys.readouterr().err
+    flip(heads)
+    assert main(["verify"]) == 1
+    assert "corrupt\tmodel" in capsys.readouterr().out
 
 
 def test_an_interrupted_verification_goes_on_after_the_items_it_checked(stored, storage, database, capsys, monkeypatch):

@@ -30,6 +30,7 @@ class Decoder:
 
     def __init__(self, settings: Settings, threads: int) -> None:
         self._max_pixels = settings.max_image_pixels
+        self._max_costly_pixels = settings.embed_max_costly_pixels
         self._max_sum = settings.embed_max_pixels
         self._executors = [
             ThreadPoolExecutor(threads, name, torch.set_num_threads, (1,)) for name in ("small", "large")
@@ -62,7 +63,8 @@ class Decoder:
         return [result for result in results if not isinstance(result, BadImage)]
 
     def _count_all(self, blobs: Sequence[bytes]) -> list[int | BadImage]:
-        return [_attempt(partial(count_pixels, blob, self._max_pixels)) for blob in blobs]
+        count = partial(count_pixels, max_pixels=self._max_pixels, max_costly_pixels=self._max_costly_pixels)
+        return [_attempt(partial(count, blob)) for blob in blobs]
 
     def _check_sum(self, counts: Sequence[int | BadImage]) -> None:
         sums = accumulate(0 if isinstance(count, BadImage) else count for count in counts)

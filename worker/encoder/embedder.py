@@ -68,6 +68,8 @@ class Embedder:
         self._models = ModelCache(
             self._load,
             capacity=settings.embed_models,
+            max_bytes=settings.embed_model_bytes,
+            measure=_count_bytes,
             idle_seconds=settings.embed_idle_seconds,
             executor=self._loader,
         )
@@ -105,7 +107,7 @@ class Embedder:
 
         When cancelled, images not yet in a batch are dropped.
         """
-        model = await self._models.get(model_path)
+        model = await self._models.get(model_path, owner)
         if layer not in model.layers:
             raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
         pixels = await self._decoder.decode(model, blobs, owner)
@@ -140,6 +142,11 @@ class Embedder:
         while True:
             await asyncio.sleep(min(self._settings.embed_idle_seconds / 4, 30))
             self._models.drop_idle()
+
+
+def _count_bytes(model: Encoder) -> int:
+    """Return the bytes of the parameters and buffers."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _warm_up(device: torch.device) -> None:

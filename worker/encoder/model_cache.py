@@ -1,8 +1,11 @@
-"""A model cache: loads each model once, evicts the least recently used, and drops idle models."""
+"""A model cache: loads each model once, drops idle models, and evicts in fairness to owners.
+
+When there are too many models, or they have too many bytes, the owner with the most loses the one used longest ago.
+"""
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -14,11 +17,15 @@ M = TypeVar("M")
 @dataclass
 class _Entry(Generic[M]):
     loading: asyncio.Future[M]
+    owner: str
     used_at: float
+    size: int = 0  # in bytes, once it is loaded
 
 
 class ModelCache(Generic[M]):
-    """At most `capacity` models, by name. Belongs to one event loop; only `load` runs on `executor`.
+    """At most `capacity` models of at most `max_bytes`, by name; one alone may have more bytes.
+
+    Belongs to one event loop; only `load` runs on `executor`.
 
     A dropped model stays alive until the requests that hold it are done.
     """
@@ -28,23 +35,27 @@ class ModelCache(Generic[M]):
         load: Callable[[str], M],
         *,
         capacity: int,
+        max_bytes: int,
+        measure: Callable[[M], int],
         idle_seconds: float,
         executor: Executor,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._measure = measure
         self._idle_seconds = idle_seconds
         self._executor = executor
         self._clock = clock
         self._entries: OrderedDict[str, _Entry[M]] = OrderedDict()  # least recently used first
 
-    async def get(self, name: str) -> M:
-        """Return the model, loading it if necessary; concurrent callers share one load.
+    async def get(self, name: str, owner: str = "") -> M:
+        """Return the owner's model, loading it if necessary; concurrent callers share one load.
 
         Raises what `load` raises, to every waiting caller; the next call tries again.
         """
-        entry = self._entries.get(name) or self._start_load(name)
+        entry = self._entries.get(name) or self._start_load(name, owner)
         entry.used_at = self._clock()
         self._entries.move_to_end(name)
         return await asyncio.shield(entry.loading)  # a cancelled caller does not cancel the shared load
@@ -59,15 +70,35 @@ class ModelCache(Generic[M]):
         """The names of the cached models, least recently used first."""
         return list(self._entries)
 
-    def _start_load(self, name: str) -> _Entry[M]:
+    def _start_load(self, name: str, owner: str) -> _Entry[M]:
         loading = asyncio.get_running_loop().run_in_executor(self._executor, self._load, name)
-        entry = self._entries[name] = _Entry(loading, self._clock())
-        loading.add_done_callback(lambda done: self._drop_failed(name, entry))
+        entry = self._entries[name] = _Entry(loading, owner, self._clock())
+        loading.add_done_callback(lambda done: self._end_load(name, entry))
         while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+            self._evict(entry, lambda other: 1)
         return entry
 
-    def _drop_failed(self, name: str, entry: _Entry[M]) -> None:
+    def _evict(self, newest: _Entry[M], weigh: Callable[[_Entry[M]], int]) -> None:
+        """Drop the least recently used model of the owner whose models weigh the most, but not the newest.
+
+        Of several such owners, that of the newest model loses one of its own if it can.
+        """
+        weights: Counter[str] = Counter()
+        for entry in self._entries.values():
+            weights[entry.owner] += weigh(entry)
+        others = [(name, entry) for name, entry in self._entries.items() if entry is not newest and weigh(entry)]
+        most = max(weights[entry.owner] for _, entry in others)
+        heaviest = [(name, entry.owner) for name, entry in others if weights[entry.owner] == most]
+        del self._entries[min(heaviest, key=lambda found: found[1] != newest.owner)[0]]
+
+    def _end_load(self, name: str, entry: _Entry[M]) -> None:
+        """Drop a model that could not be loaded; evict others until the bytes of all fit."""
         failed = entry.loading.cancelled() or entry.loading.exception() is not None
-        if failed and self._entries.get(name) is entry:
+        if self._entries.get(name) is not entry:
+            return
+        if failed:
             del self._entries[name]
+            return
+        entry.size = self._measure(entry.loading.result())
+        while entry.size < (size := sum(other.size for other in self._entries.values())) and size > self._max_bytes:
+            self._evict(entry, lambda other: other.size)

@@ -5,7 +5,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from ssl_core.data.centre_crop import centre_crop
-from ssl_core.data.decode import BadImage, count_pixels, decode, decode_square, decode_with_notes, encode_png
+from ssl_core.data.decode import (
+    COSTLY_FORMATS,
+    BadImage,
+    count_pixels,
+    decode,
+    decode_square,
+    decode_with_notes,
+    encode_png,
+)
 from tests.pictures import encoded, jpeg, pixels, png
 from tests.worker.encoder import pictures
 
@@ -227,9 +235,20 @@ def test_pixels_are_counted_without_decoding():
         with pytest.raises(BadImage) as bad:
             count_pixels(cut)
         assert bad.value.code == code
+    assert count_pixels(file, max_costly_pixels=1) == 350_000
     with pytest.raises(BadImage) as bad:
         decode_square(file[:2000], 16)
     assert bad.value.code == "corrupt"
     with pytest.raises(BadImage) as bad:
         decode_square(file, 16, max_pixels=349_999)
     assert bad.value.code == "too_many_pixels"
+
+
+@pytest.mark.parametrize("kind", COSTLY_FORMATS)
+def test_a_format_with_a_costly_decoder_has_a_limit_of_its_own(kind):
+    file = encoded(Image.new("RGB", (40, 30)), kind)
+    assert count_pixels(file, max_costly_pixels=1200) == 1200
+    with pytest.raises(BadImage) as bad:
+        count_pixels(file, max_costly_pixels=1199)
+    assert bad.value.code == "too_many_pixels"
+    assert bad.value.detail == f"The image has 40×30 pixels; at most 1,199 of a {kind} image are read."

@@ -40,13 +40,17 @@ def encoder(model_folder: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def small_encoder(model_folder: Path) -> Iterator[Server]:
-    """An encoder server on TCP that admits four images, of 20,000 pixels, and waits 20 s for a full batch of four."""
+    """An encoder server on TCP that admits four images, of 20,000 pixels, and waits 20 s for a full batch of four.
+
+    A WebP image may have 1,000 pixels.
+    """
     settings = Settings(
         data_dir=model_folder,
         encoder_url=f"http://127.0.0.1:{free_port()}",
         encoder_token=TOKEN,
         embed_queue_images=4,
         embed_max_pixels=20_000,
+        embed_max_costly_pixels=1_000,
         embed_max_batch=4,
         embed_wait_ms=20_000,
     )

@@ -28,11 +28,21 @@ class Loader:
         return name.upper()
 
 
-def run(loader: Loader, test: Callable[[ModelCache[str]], Coroutine], capacity: int = 2) -> None:
+def run(
+    loader: Loader, test: Callable[[ModelCache[str]], Coroutine], capacity: int = 2, max_bytes: int = 10**9
+) -> None:
     async def with_cache() -> None:
         with ThreadPoolExecutor(1) as executor:
             clock = lambda: loader.time  # noqa: E731
-            cache = ModelCache(loader.load, capacity=capacity, idle_seconds=10, executor=executor, clock=clock)
+            cache = ModelCache(
+                loader.load,
+                capacity=capacity,
+                max_bytes=max_bytes,
+                measure=len,
+                idle_seconds=10,
+                executor=executor,
+                clock=clock,
+            )
             await asyncio.wait_for(test(cache), 20)
 
     asyncio.run(with_cache())
@@ -104,3 +114,38 @@ def test_a_cancelled_caller_does_not_cancel_the_load_of_others() -> None:
 
     run(loader, test)
     assert loader.loads == ["a"]
+
+
+def test_an_owner_with_many_models_loses_its_own() -> None:
+    loader = Loader()
+
+    async def test(cache: ModelCache[str]) -> None:
+        await cache.get("b1", "b")
+        for number in range(1, 6):
+            await cache.get(f"a{number}", "a")
+        assert cache.names() == ["b1", "a3", "a4", "a5"]
+        await cache.get("b2", "b")  # a holds more than b
+        assert cache.names() == ["b1", "a4", "a5", "b2"]
+        await cache.get("b3", "b")  # b holds more than a
+        assert cache.names() == ["a4", "a5", "b2", "b3"]
+        await cache.get("c1", "c")  # a and b hold as many: the one used longest ago
+        assert cache.names() == ["a5", "b2", "b3", "c1"]
+
+    run(loader, test, capacity=4)
+    assert loader.loads.count("b1") == 1
+
+
+def test_bytes_are_bounded_in_fairness_to_owners() -> None:
+    loader = Loader()
+
+    async def test(cache: ModelCache[str]) -> None:
+        await cache.get("b" * 3, "b")
+        await cache.get("a" * 4, "a")
+        await cache.get("aa", "a")
+        assert cache.names() == ["bbb", "aaaa", "aa"]
+        await cache.get("aaaaa", "a")  # 14 bytes, 11 of them of a
+        assert cache.names() == ["bbb", "aa", "aaaaa"]
+        await cache.get("c" * 20, "c")  # more than all
+        assert cache.names() == ["c" * 20]
+
+    run(loader, test, capacity=9, max_bytes=10)

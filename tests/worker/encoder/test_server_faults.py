@@ -14,6 +14,13 @@ from tests.worker.encoder import pictures
 from tests.worker.encoder.server import OWNER, Server, features, problem
 
 
+def test_a_format_with_a_costly_decoder_has_a_limit_of_its_own(small_encoder: Server) -> None:
+    webp = pictures.encoded(pictures.Image.new("RGB", (40, 30)), "WEBP")
+    answer = small_encoder.encode([webp])
+    assert problem(answer) == (422, "not_an_image", ["/images/0"])
+    assert "at most 1,000 of a WEBP image" in answer.json()["detail"]
+
+
 def test_a_full_queue_refuses_until_there_is_room(small_encoder: Server) -> None:
     held = small_encoder.begin([pictures.png(0)] * 3, sent=10)  # three places are reserved before the body is read
     small_encoder.until(waiting=3)
