@@ -9,6 +9,7 @@ from service.backup import create, restore
 from service.backup.manifest import Manifest
 from service.db.session import Database
 from service.errors import StorageAway
+from service.monitoring import last_runs
 from service.settings import Settings
 from service.storage import Storage
 
@@ -20,6 +21,7 @@ def run_backup(database: Database, storage: Storage, out: Path, since: Path | No
     out = out.absolute()
     try:
         written = create.create(database, storage, out, since, _Reporter("copied"))
+        last_runs.record(storage.root, "backup", len(written.damaged))
     except OSError as error:
         raise _describe(error, f"{out} cannot be written") from error
     _write(sys.stderr, f"Backed up {_format(written)} to {out}.")
