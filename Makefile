@@ -9,7 +9,7 @@ READY := .venv/.ready
 # Write bytecode whatever is exported: the tests start hundreds of processes, each of which would compile every module.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart up test nemesis syscalls check bench migrate
+.PHONY: quickstart up test nemesis syscalls fuzz check bench migrate
 
 quickstart: $(READY)  ## train two encoders on real digits, evaluate them, and write three pictures to quickstart/
 	@$(BIN)/twoviews demo --out quickstart
@@ -28,6 +28,9 @@ syscalls: $(READY)  ## every write killed, or failed, at each of its system call
 
 check: $(READY)  ## format, lint, types, architecture, documentation, a generated client, migrations
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/pytest tests/test_architecture.py tests/test_docs.py tests/test_openapi.py && $(BIN)/python -m service check
+
+fuzz: $(READY)  ## 5,000 requests of Schemathesis to an API on SQLite, and 5,000 on PostgreSQL
+	@for name in sqlite postgresql; do $(BIN)/python -m tests.api.fuzz --cases 5000 --database $$name || exit 1; done
 
 bench: $(READY)  ## the benchmarks of benchmarks/README.md that need no dataset
 	@for name in views metrics api embed first_metric; do echo "== $$name" && $(BIN)/python -m benchmarks.$$name || exit 1; done

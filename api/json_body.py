@@ -21,6 +21,7 @@ from ssl_core.errors import Fault
 MAX_DEPTH = 32
 MAX_STRUCTURE_BYTES = 2**24  # of the values of a body in memory, in addition to the characters of its strings
 _PAGING = ("after", "limit")  # accepted everywhere: clients page through every list alike
+_MAX_EXACT = 2**53  # beyond it, floats do not have every integer
 _MAX_PARAMETERS = 100  # that are checked
 
 
@@ -63,7 +64,7 @@ class JsonRequest(Request):
         value = parse(body)
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH or b"\\u0000" in body:
             _check_value(value)
-        return value
+        return _to_integers(value) if b"." in body or b"e" in body or b"E" in body else value
 
     async def _read(self, limit: int) -> bytes:
         declared = self.headers.get("content-length", "")
@@ -100,6 +101,17 @@ def parse(body: bytes | bytearray) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is not JSON: {error.msg} (byte {error.pos}).") from error
+
+
+def _to_integers(value: Any) -> Any:
+    """Return the value with whole numbers as integers: 1.0 and 1e2 are integers in a JSON schema."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT:
+        return int(value)
+    if isinstance(value, list):
+        return [_to_integers(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _to_integers(item) for name, item in value.items()}
+    return value
 
 
 def _refuse_unknown(parameters: Mapping[str, str], known: list[str]) -> None:

@@ -5,12 +5,16 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from api.parameters.patterns import WITHOUT_NUL
 from api.problems import MEDIA_TYPE
 from api.schemas import Problem
+from ssl_core.config import Import
 
+_SCHEMAS = "#/components/schemas/"
 _REFERENCE = {"$ref": "#/components/schemas/Problem"}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"description": "The request is refused.", "content": {MEDIA_TYPE: {"schema": _REFERENCE}}}
+    "4XX": {"description": "The request is refused.", "content": {MEDIA_TYPE: {"schema": _REFERENCE}}},
+    "503": {"description": "The service is unavailable.", "content": {MEDIA_TYPE: {"schema": _REFERENCE}}},
 }
 
 
@@ -21,8 +25,11 @@ def install(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = generate()
         if "Problem" not in document["components"]["schemas"]:
-            document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            for model in (Problem, Import):  # which FastAPI does not see
+                schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
+                document["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
             _describe_scopes(document)
+            _forbid_nul(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -37,3 +44,22 @@ def _describe_scopes(document: dict[str, Any]) -> None:
             ):
                 sentence = f"Needs a key with the scope `{scope}`."
                 operation["description"] = "\n\n".join(filter(None, (operation.get("description"), sentence)))
+
+
+def _forbid_nul(document: dict[str, Any]) -> None:
+    """Add a pattern to every text of a request that has none: NUL characters are refused everywhere."""
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    todo: list[Any] = [[part.get("parameters", []), part.get("requestBody", {})] for part in operations]
+    seen: set[str] = set()
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            todo += node
+        elif isinstance(node, dict):
+            if node.get("type") == "string" and node.keys().isdisjoint({"pattern", "enum", "const", "format"}):
+                node["pattern"] = WITHOUT_NUL
+            reference = node.get("$ref", "")
+            if isinstance(reference, str) and reference.startswith(_SCHEMAS) and reference not in seen:
+                seen.add(reference)
+                todo.append(document["components"]["schemas"][reference.removeprefix(_SCHEMAS)])
+            todo += node.values()

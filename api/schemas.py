@@ -1,12 +1,13 @@
 """Schemas of request bodies, which are validated, and of response bodies, which are documented."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from api.parameters.instants import Instant
+from api.parameters.patterns import LINE, PRINTABLE
 from service import text
 from service.audit import Action
 from service.db.statuses import DatasetStatus, JobStatus
@@ -15,6 +16,8 @@ from service.keys.grants import MAX_EXPIRY_DAYS
 from ssl_core.config import KINDS, RunConfig
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
+DEFAULT_KIND = "pretrain"
+Name = Annotated[str, Field(max_length=text.MAX_LINE, json_schema_extra={"pattern": LINE})]
 ProblemError = dict[Literal["pointer", "code", "detail"], str]
 
 
@@ -44,11 +47,16 @@ class NewJob(_RequestBody):
             "examples": [
                 {"kind": "pretrain", "dataset": "ds_01k", "config": {"method": {"name": "simclr"}, "epochs": 100}},
                 {"kind": "linear_eval", "dataset": "ds_01k", "model": "job_01k", "config": {"label_fractions": [0.01]}},
-            ]
+            ],
         }
     )
 
-    kind: str = Field("pretrain", max_length=64, description=f"One of {', '.join(KINDS)}.")
+    kind: str = Field(
+        DEFAULT_KIND,
+        max_length=64,
+        description=f"One of {', '.join(KINDS)}.",
+        json_schema_extra={"enum": list(KINDS)},
+    )
     dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
     config: Annotated[dict[str, Any], _AnyConfig()] = Field(
         default_factory=dict,
@@ -59,7 +67,7 @@ class NewJob(_RequestBody):
         max_length=64,
         description="A `mdl_` id, or the `job_` id of the job that makes the model; the new job waits for it.",
     )
-    name: str | None = Field(None, max_length=text.MAX_LINE)
+    name: Name | None = None
     priority: int = Field(
         0,
         ge=-1000,
@@ -69,13 +77,18 @@ class NewJob(_RequestBody):
     metadata: dict[str, str] = Field(
         default_factory=dict,
         description="Free text by key; `licence`, that of the data, is copied to the model's README.md.",
+        json_schema_extra={
+            "maxProperties": text.MAX_METADATA,
+            "propertyNames": {"maxLength": text.MAX_METADATA_KEY, "pattern": PRINTABLE},
+            "additionalProperties": {"type": "string", "maxLength": text.MAX_METADATA_VALUE, "pattern": PRINTABLE},
+        },
     )
 
 
 class NewKey(_RequestBody):
     """A key to create for the owner of the request's key."""
 
-    name: str = Field(max_length=text.MAX_LINE, description="The use of the key.", examples=["laptop"])
+    name: Name = Field(description="The use of the key.", examples=["laptop"])
     scopes: list[Scope] | None = Field(
         None, min_length=1, max_length=len(SCOPES), description="Default: those of the request's key."
     )
@@ -83,15 +96,11 @@ class NewKey(_RequestBody):
         None,
         ge=1,
         le=MAX_EXPIRY_DAYS,
-        description="Default: with the request's key, or never. Not together with `expires_at`.",
+        description="Default: with the request's key, or never.",
     )
-    expires_at: Instant | None = Field(None, description="RFC 3339. Not together with `expires_in_days`.")
-
-    @model_validator(mode="after")
-    def _check_expiry(self) -> Self:
-        if self.expires_in_days is not None and self.expires_at is not None:
-            raise ValueError("Give `expires_in_days` or `expires_at`, not both")
-        return self
+    expires_at: Instant | None = Field(
+        None, description="RFC 3339; with `expires_in_days`, the sooner of both applies."
+    )
 
 
 # --- responses -------------------------------------------------------------------------------------------------------

@@ -126,6 +126,10 @@ class ScopeExceeded(Forbidden):
     """A key cannot give a scope that it does not have."""
 
 
+class ExpiryPast(Conflict):
+    """The expiry of the new key is past, by the database's clock."""
+
+
 class ExpiryExceeded(Forbidden):
     """A key cannot make one that expires later than itself."""
 

@@ -1,6 +1,8 @@
 """Text validation: checks strings from clients and cleans those from trainers, so that databases can store them."""
 
 import math
+import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +16,8 @@ MAX_METADATA = 50
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 500
 
-# Unicode categories: control, surrogate, unassigned, line separator, paragraph separator.
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Cn", "Zl", "Zp"})
+# Unicode categories: control, surrogate, line separator, paragraph separator. `api.parameters.patterns` has them too.
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def check_line(value: str, pointer: str, max_length: int = MAX_LINE) -> str:
@@ -43,13 +45,30 @@ def check_metadata(value: Mapping[str, str], pointer: str = "/metadata") -> dict
 
 
 def is_printable(value: str) -> bool:
-    """Whether `value` has no control character, lone surrogate, unassigned character or line separator."""
+    """Whether `value` has no control character, lone surrogate or line separator."""
     return not any(unicodedata.category(letter) in _UNPRINTABLE for letter in value)
 
 
+def hide_paths(value: str) -> str:
+    """Return `value` with each absolute path of this machine replaced by its last part: users see no server path.
+
+    A path begins with the name of a folder that exists at the root, so JSON pointers such as `/config/method` are kept.
+    """
+    if "/" not in value:
+        return value
+    unquoted = _QUOTED_PATH.sub(lambda found: found[1] + found[2].rstrip("/").rpartition("/")[2] + found[1], value)
+    return _PATH.sub(lambda found: found[0].rpartition("/")[2], unquoted)
+
+
+_ROOTS = "|".join(sorted((re.escape(entry.name) for entry in os.scandir("/") if entry.is_dir()), key=len, reverse=True))
+_PATH = re.compile(rf"(?<![\w.:/~-])/(?:{_ROOTS})(?:/[^\s/'\"`:;,()<>\[\]{{}}|]+)+")
+_QUOTED_PATH = re.compile(rf"(['\"])(/(?:{_ROOTS})/[^'\"\n]*)\1")  # may have spaces
+
+
 def clean(value: str, max_length: int) -> str:
-    """Return `value` with what no database can store replaced, cut to `max_length` characters: for log messages."""
-    text = value.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    """Return `value` without server paths, with what no database can store replaced, cut to `max_length` characters:
+    for log messages."""
+    text = hide_paths(value).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= max_length else text[: max_length - 1] + "…"
 
 

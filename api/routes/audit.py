@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 from api import responses, schemas, serializers
 from api.deps import AdminCaller
 from api.json_body import JsonRoute
+from api.parameters.cursor import After
 from api.parameters.instants import Instant
 from api.responses import JSONResponse
 from service import audit
@@ -18,7 +19,7 @@ router = APIRouter(tags=["audit"], route_class=JsonRoute)
 @router.get("/audit", response_model=schemas.AuditList, summary="List the audit trail, newest first")
 def list_(
     caller: AdminCaller,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     action: Action | None = None,
     key: Annotated[str | None, Query(max_length=64, description="The id of a key.")] = None,

@@ -8,6 +8,8 @@ from api import responses, schemas, serializers, uploads
 from api.deps import ReadCaller, SettingsDep, TrainCaller, UnitOfWork
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
+from api.parameters.cursor import After
+from api.parameters.patterns import LINE_OR_EMPTY
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import datasets, text
@@ -27,9 +29,15 @@ _FORM: dict[str, Any] = {
         "file": {
             "type": "string",
             "format": "binary",
+            "minLength": 1,
             "description": "zip, tar (.gz, .xz, .zst), npz or Parquet; folders `<class>/…` or `<split>/<class>/…`.",
         },
-        "name": {"type": "string", "maxLength": 200, "description": "Default: the name of the file."},
+        "name": {
+            "type": "string",
+            "maxLength": 200,
+            "pattern": LINE_OR_EMPTY,
+            "description": "Default: the name of the file.",
+        },
         "on_bad_file": {
             "type": "string",
             "enum": list(POLICIES),
@@ -77,7 +85,7 @@ def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings:
 @router.get("/datasets", response_model=schemas.DatasetList, summary="List datasets, newest first")
 def list_(
     caller: ReadCaller,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:

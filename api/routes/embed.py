@@ -14,6 +14,7 @@ from api.encoder import request as embed_request
 from api.encoder.body_memory import BodyMemory
 from api.encoder.client import EncoderClient, Features
 from api.encoder.request import EmbedRequest
+from api.parameters.patterns import BASE64
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse
 from service import models
 from service.db.session import Database
@@ -38,7 +39,7 @@ def _describe_body() -> dict[str, Any]:
     """Return the body's schemas, whose titles differ: generated clients name a class after each."""
     form, order = EmbedRequest.model_json_schema(), EmbedRequest.model_json_schema()
     form["title"] = "EmbedForm"
-    order["properties"]["images"]["items"] = {"type": "string", "contentEncoding": "base64"}
+    order["properties"]["images"]["items"] = {"type": "string", "contentEncoding": "base64", "pattern": BASE64}
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": order}}
     return {"required": True, "content": content}
 

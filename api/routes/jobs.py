@@ -11,6 +11,7 @@ from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWor
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
+from api.parameters.cursor import After
 from api.responses import JSONResponse
 from service import jobs
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
@@ -21,7 +22,6 @@ from ssl_core.errors import Fault
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 JobId = Annotated[str, Path(description="A `job_` id.", examples=["job_01k"])]
-After = Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=100)]
 
 

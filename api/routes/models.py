@@ -11,6 +11,8 @@ from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWor
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
+from api.parameters.cursor import After
+from api.parameters.patterns import LINE_OR_EMPTY
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models, text
@@ -42,15 +44,16 @@ _FORM: dict[str, Any] = {
         "file": {
             "type": "string",
             "format": "binary",
+            "minLength": 1,
             "description": "A state dict as safetensors, or as written by torch.save, with tensors only.",
         },
-        "name": {"type": "string", "maxLength": 200, "description": "Default: the name of the file."},
-        "config": {
+        "name": {
             "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": Import.model_json_schema(),
-            "description": "How to load the weights, as JSON.",
+            "maxLength": 200,
+            "pattern": LINE_OR_EMPTY,
+            "description": "Default: the name of the file.",
         },
+        "config": {"$ref": "#/components/schemas/Import"},  # as JSON; api.openapi adds it
     },
 }
 
@@ -60,6 +63,7 @@ def _parse(fields: dict[str, str], filename: str) -> tuple[str, Import]:
     return text.check_line(fields.get("name") or filename or "weights", "/name"), _parse_config(fields)
 
 
+_CONTENT = {"schema": _FORM, "encoding": {"config": {"contentType": _JSON}}}
 Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_weights_bytes, _parse))]
 
 
@@ -68,7 +72,7 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
     status_code=202,
     response_model=schemas.Job,
     summary="Import weights",
-    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": _CONTENT}}},
 )
 def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload weights that were trained elsewhere. The response is the job that makes a model of them."""
@@ -92,7 +96,7 @@ def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings:
 @router.get("/models", response_model=schemas.ModelList, summary="List models, newest first")
 def list_(
     caller: ReadCaller,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the previous page.")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> JSONResponse:
     with caller.reading() as unit:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from service.db.session import clock
-from service.errors import ExpiryExceeded, InvalidRequest, ScopeExceeded
+from service.errors import ExpiryExceeded, ExpiryPast, ScopeExceeded
 from service.keys.scopes import Scope, sort
 from service.keys.store import Identity
 from ssl_core.errors import Fault
@@ -32,7 +32,7 @@ def grant(
 ) -> Grant:
     """Return what `maker` gives a new key: by default its own scopes and its own expiry.
 
-    Raises ScopeExceeded, ExpiryExceeded, and InvalidRequest for an expiry that is past by the database's clock.
+    Of two expiries the sooner applies. Raises ScopeExceeded, ExpiryExceeded, and ExpiryPast by the database's clock.
     """
     chosen = sort(maker.scopes if scopes is None else scopes)
     missing = [scope for scope in chosen if scope not in maker.scopes]
@@ -47,11 +47,12 @@ def grant(
 def _choose_expiry(session: Session, maker: Identity, at: float | None, days: int | None) -> float | None:
     if at is None and days is None:
         return maker.expires_at
-    now, pointer = clock(session), "/expires_at" if days is None else "/expires_in_days"
-    expiry = at if at is not None else now + DAY_SECONDS * (days or 0)
+    now = clock(session)
+    expiries = {"/expires_at": at, "/expires_in_days": None if days is None else now + DAY_SECONDS * days}
+    expiry, pointer = min((time, name) for name, time in expiries.items() if time is not None)
     if expiry <= now:
         detail = "The expiry must be in the future."
-        raise InvalidRequest(f"{pointer}: {detail}", errors=[Fault(pointer=pointer, code="in_the_past", detail=detail)])
+        raise ExpiryPast(detail, errors=[Fault(pointer=pointer, code="expiry_past", detail=detail)])
     if maker.expires_at is not None and expiry > maker.expires_at:
         detail = "This key cannot make one that expires later than itself."
         raise ExpiryExceeded(detail, errors=[Fault(pointer=pointer, code="expiry_exceeded", detail=detail)])

@@ -1,0 +1,13 @@
+"""The cursor of lists whose rows have ids, newest first."""
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import WithJsonSchema
+
+from api.parameters.patterns import ID
+
+_ID_OR_NULL = {"anyOf": [{"type": "string", "pattern": ID}, {"type": "null"}], "title": "After"}
+After = Annotated[
+    str | None, Query(max_length=64, description="`next` of the previous page."), WithJsonSchema(_ID_OR_NULL)
+]

@@ -1,0 +1,9 @@
+"""Patterns of texts for the OpenAPI document; `service.text` and `service.db.ids` check the same and name the fault."""
+
+_CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
+ID = r"^[a-z]{2,4}_[0-9a-z]{26}$"
+WITHOUT_NUL = r"^[^\u0000]*$"  # databases cannot store it in a text
+PRINTABLE = rf"^[^{_CONTROL}]*$"
+LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"  # printable, and not blank
+LINE_OR_EMPTY = rf"^([^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*)?$"
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$"

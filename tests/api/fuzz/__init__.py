@@ -1,0 +1,1 @@
+"""Fuzzing of the API: every request gives the documented response."""
