@@ -42,4 +42,4 @@ def test_a_data_folder_that_cannot_be_made_ends_the_process_with_a_sentence(tmp_
     done = start(TWOVIEWS_DATA_DIR=str(tmp_path / "file" / "data"))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "cannot be the data folder: Not a directory." in done.stderr
+    assert "cannot be written: Not a directory." in done.stderr
