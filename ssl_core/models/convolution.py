@@ -1,4 +1,4 @@
-"""Convolution layer: nn.Conv2d with workarounds for two defects of oneDNN in bf16 on very small images."""
+"""Convolution layer: nn.Conv2d with workarounds for defects of oneDNN, on very small images and with few channels."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 _FEW_PIXELS = 16  # in the output
 _MANY_CHANNELS = 128  # in the input
+_VECTOR = 8  # fp32 numbers in a register of AVX2
 
 
 class Conv(nn.Conv2d):
@@ -15,6 +16,9 @@ class Conv(nn.Conv2d):
 
     On a single pixel the stride is 1, which gives the same output: oneDNN's weight gradient of a strided 3×3
     convolution of one pixel holds uninitialised memory (torch 2.13, AMX), often NaN.
+
+    A strided 1×1 convolution of fewer than 8 channels is one of stride 1 on every second pixel: oneDNN's gradient
+    writes beyond its buffer (torch 2.13, AVX2), which ends the process.
 
     On few pixels with many channels the weight gradient is one matrix product; oneDNN takes three to six times as long
     (measured on AMX, batch 512: 62 ms against 18 for 256 channels at 3×3, 51 against 9 at 2×2).
@@ -25,6 +29,8 @@ class Conv(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         stride = 1 if input.shape[-2:] == (1, 1) else self.stride[0]
+        if stride > 1 and self.kernel_size == (1, 1) and self.in_channels < _VECTOR:
+            input, stride = input[:, :, ::stride, ::stride], 1
         if input.dtype == torch.bfloat16 and input.device.type == "cpu" and self._is_small(input, stride):
             y: Tensor = _SmallConv.apply(input, self.weight.to(torch.bfloat16), stride, self.padding[0])
             return y

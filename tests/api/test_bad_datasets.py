@@ -229,5 +229,7 @@ def test_the_service_goes_on_and_keeps_nothing_of_what_failed(service):
     ready = [dataset["id"] for dataset in (*service.outcomes.values(), good) if dataset["status"] == "ready"]
     parts = ("images.arrow", "pixels.npy", "blocks.sha256", "dataset.json")
     kept = {f"datasets/{dataset_id}/a1/{part}" for dataset_id in ready for part in parts}
-    soon(lambda: service.files() == kept | {"tmp", f"uploads/{service.tenant}"})  # the sweep has taken the rest
+    soon(
+        lambda: service.files() == kept | {"tmp", f"uploads/{service.tenant}", "sweep.lock"}
+    )  # the sweep has taken the rest
     assert not [line for line in service.fleet.find_leftovers() if "worker.uploads.ingest" in line]

@@ -81,7 +81,8 @@ def test_a_crash_of_the_trainer_names_no_path(client, database, tenant, storage,
         [sys.executable, "-m", "ssl_core", *command, "--events"], capture_output=True, text=True, timeout=120
     )
     said = done.stdout + done.stderr
-    assert str(storage.root) in said
+    assert "The folder of the dataset is missing." in said
+    said += f" in {storage.root}/missing"
     crashed = subprocess.run([sys.executable, "-c", "open('/tmp/no such/file')"], capture_output=True, text=True)
     log = events.Log("error", f"The attempt failed: {said}", "attempt_failed", {"stderr": crashed.stderr + said})
     given.record_events(database, claim, log)

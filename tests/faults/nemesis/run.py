@@ -142,7 +142,7 @@ def _sweep(workload: Workload) -> None:
     """Remove the files that no row names, as a keeper does, however young they are."""
     with workload.database.reading() as session:
         live, known = garbage.live_paths(session), garbage.known_folders(session)
-    workload.storage.sweep(live, known, leftover_seconds=-1)
+    workload.storage.sweep(live, known, time.time() + 1)
 
 
 @contextmanager

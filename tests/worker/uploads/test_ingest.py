@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from dataclasses import replace
 
@@ -259,7 +258,7 @@ def test_the_cpu_time_limit_is_reported(tmp_path):
 
 
 def test_sigterm_writes_a_stopped_event_and_exits_with_75(tmp_path):
-    os.mkfifo(tmp_path / "upload")  # opening it blocks for ever
+    os.mkfifo(tmp_path / "upload")
     command = [
         sys.executable,
         "-m",
@@ -269,10 +268,8 @@ def test_sigterm_writes_a_stopped_event_and_exits_with_75(tmp_path):
         tmp_path / "out",
         "--events",
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        while not (tmp_path / "out").exists():
-            assert child.poll() is None
-            time.sleep(0.01)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    with child, (tmp_path / "upload").open("wb"):  # once the child has opened it too, which then waits for bytes
         child.send_signal(signal.SIGTERM)
         output, _ = child.communicate(timeout=60)
     assert from_line(output) == Stopped(step=0)

@@ -47,7 +47,7 @@ def _receive(folder: Path) -> dict[str, Any]:
 
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"multipart/form-data; boundary=b")]}
     try:
-        asyncio.run(uploads.receive(Request(scope, receive), Storage(folder), _TENANT, [], 2**30))
+        asyncio.run(uploads.receive(Request(scope, receive), Storage(folder), _TENANT, [], 2**30, lambda *_: None))
     except Error as error:
         return {"code": error.code, "detail": error.detail}
     return {}
