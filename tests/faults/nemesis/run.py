@@ -23,6 +23,7 @@ from tests.processes import soon
 
 END_SECONDS = 60.0  # without a new point or an ended job, after the last fault
 LEFTOVER_SECONDS = "20"  # longer than an upload waits for its row while the database does not answer
+MISSED = "planned, and did not happen: "
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _check(report: Report, injector: Injector) -> None:
         JobRecord(job.id, job.kind, job.name, job.status, job.attempt, job.last_point, found.get(job.id, []))
         for job in seen.jobs.values()
     ]
-    report.wrong = [f"planned, and did not happen: {fault}" for fault in injector.missed]
+    report.wrong = [f"{MISSED}{fault}" for fault in injector.missed]
     report.wrong += experiment.unexpected + [sentence for sentences in found.values() for sentence in sentences]
 
 
