@@ -100,8 +100,8 @@ def _take_snapshot(database: Database, storage: Storage, pins: Pins, folder: Pat
     with storage.without_sweep():
         for left in reversed(range(_TRIES)):
             with open_snapshot(database) as snapshot:
-                contents, settled = _pin(snapshot, pins)
-                if settled or not left:
+                contents, complete = _pin(snapshot, pins)
+                if complete or not left:
                     snapshot.write(folder / manifest.DATABASE)
                     break
             pins.remove()  # a later version may have the same path

@@ -105,10 +105,10 @@ def _check_log(history: History, job: Job) -> Iterator[str]:
     attempts = [event.attempt for event in events]
     if attempts != sorted(attempts):
         yield f"{job.id}: an earlier attempt has written to the log: {attempts}"
-    told = [event.data["status"] for event in events if event.code == "status"]
+    logged = [event.data["status"] for event in events if event.code == "status"]
     happened = [change.status for change in history.changes.get(job.id, [])]
-    if told[1:] != happened:
-        yield f"{job.id}: the log tells of {told[1:]}, and the row has become {happened}"
+    if logged[1:] != happened:
+        yield f"{job.id}: the log has {logged[1:]}, and the row has become {happened}"
 
 
 def _check_end(history: History, job: Job) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The history of an experiment: all that the database and the storage hold after it, and what the clients were told."""
+"""The history of an experiment: all that the database and the storage hold after it, and the responses to clients."""
 
 from collections import defaultdict
 from collections.abc import Sequence

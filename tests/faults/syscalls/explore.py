@@ -111,7 +111,7 @@ class _Exploration:
         shutil.rmtree(folder)
 
     def _check_answer(self, fault: str, run: tracer.Run, folder: Path) -> Iterator[str]:
-        """What is wrong with what the user is told."""
+        """What is wrong with the error that a user sees."""
         if fault in tracer.KILLING:
             if run.answer is not None:
                 yield f"it was not killed: {run.answer}"

@@ -53,7 +53,7 @@ def test_every_file_that_writes_has_a_writer():
         "worker/encoder/socket.py": "a socket",
         "service/monitoring/last_runs.py": "by write_atomic",
         "service/verify/record.py": "by write_atomic",
-        "service/backup/copying.py": "the tests of backups kill it",
+        "service/backup/copying.py": "the tests of backups interrupt it in the middle",
         "service/backup/manifest.py": "by write_atomic",
         "service/backup/restore.py": "a mark; the tests of backups interrupt it",
         "twoviews/upload.py": "a tar in the system's temporary folder",
