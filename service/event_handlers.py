@@ -3,7 +3,7 @@
 Metrics are stored first and together, because a checkpoint guarantees that the metrics up to its step are stored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -85,12 +85,17 @@ def _store_checkpoint(session: Session, job: Job, event: ev.Checkpoint, attempt_
 
 
 def _delete_old_checkpoints(session: Session, job: Job) -> None:
-    """Keep as many rows as the trainer keeps files, of the latest attempts: these resumed from readable checkpoints."""
-    keep = int(job.config.get("checkpoints", {}).get("keep", 2))
+    """Keep the newest rows, of the latest attempts: these resumed from readable checkpoints."""
+    keep = count_kept_checkpoints(job.config)
     ids_of_job = select(Checkpoint.id).where(Checkpoint.job_id == job.id)
     old = session.scalars(ids_of_job.order_by(Checkpoint.attempt.desc(), Checkpoint.step.desc()).offset(keep)).all()
     if old:
         session.execute(delete(Checkpoint).where(Checkpoint.id.in_(old)))
+
+
+def count_kept_checkpoints(config: Mapping[str, Any]) -> int:
+    """Return how many of a job's checkpoints are kept."""
+    return int(config.get("checkpoints", {}).get("keep", 2))
 
 
 def _store_artifact(session: Session, job: Job, event: ev.Artifact, attempt_path: str) -> None:

@@ -1,8 +1,9 @@
 """The command line of a run: `python -m ssl_core run CONFIG.json --data DIR --out DIR`.
 
-With --events it is the service's training process: events as JSON lines on stdout and nothing else there. Without, it
-shows a progress bar and a final table. Exit status: 0 success; 1 the run failed; 2 the command or the config is
-invalid; 70 an internal error, and another attempt may succeed; 75 stopped at a checkpoint.
+With --events it is the service's training process: events as JSON lines on stdout and nothing else there, and old
+checkpoints are left to the service. Without, it shows a progress bar and a final table. Exit status: 0 success; 1 the
+run failed; 2 the command or the config is invalid; 70 an internal error, and another attempt may succeed; 75 stopped at
+a checkpoint.
 
 Also: `python -m ssl_core import-simclr CHECKPOINT --out DIR` and `import-weights FILE --out DIR`, with 0, 1 or 2.
 """
@@ -35,7 +36,7 @@ from ssl_core.pretrained.simclr_tensorflow import import_simclr
 from ssl_core.pretrained.weights import import_weights
 from ssl_core.reports.progress_bar import ProgressBar
 from ssl_core.run import run
-from ssl_core.serialization import checkpoint
+from ssl_core.serialization import checkpoint_files
 
 DONE, FAILED, USAGE, RETRY, STOPPED = 0, 1, 2, 70, 75
 PACKED_FOLDER = "packed"
@@ -129,7 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--model", type=Path, help="the model folder to start from, or to evaluate")
     command.add_argument("--resume", type=Path, help="the checkpoint to resume from; the newest in --out by default")
     command.add_argument("--provenance", type=Path, help="where the run comes from, for the model's card, as JSON")
-    command.add_argument("--events", action="store_true", help="events as JSON lines instead of a progress bar")
+    command.add_argument(
+        "--events", action="store_true", help="events as JSON lines instead of a progress bar; all checkpoints are kept"
+    )
     command = commands.add_parser("import-simclr", help="convert a checkpoint of google-research/simclr to a model")
     command.set_defaults(do=_import_simclr)
     command.add_argument("checkpoint", type=Path, help="TensorFlow's (prefix, file or folder), or a .npz of the same")
@@ -174,9 +177,11 @@ def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
-    saved = asked.resume or checkpoint.find_newest(checkpoints)
+    saved = asked.resume or checkpoint_files.find_newest(checkpoints)
     provenance = _read_provenance(asked.provenance) if asked.provenance else {}
-    return Inputs(_packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, provenance)
+    return Inputs(
+        _packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, provenance, asked.events
+    )
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:

@@ -20,3 +20,5 @@ class Inputs:
     stop: Callable[[], bool] = _never  # asked before every step
     # where the run comes from, for the model's card (ssl_core.serialization.provenance)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    # old checkpoints are left for the reader of the events, who deletes them once the newer ones are recorded
+    keeps_checkpoints: bool = False

@@ -14,10 +14,10 @@ from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadDataset, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.evaluation.knn_eval import run_knn_eval
 from ssl_core.evaluation.linear_eval import run_linear_eval
-from ssl_core.events import Event, Failed, Resolved
+from ssl_core.events import Checkpoint, Event, Failed, Resolved
 from ssl_core.files import AWAY, FULL, describe
 from ssl_core.inputs import Inputs
-from ssl_core.serialization import checkpoint, provenance, saved_model
+from ssl_core.serialization import checkpoint, checkpoint_files, provenance, saved_model
 from ssl_core.training import duration
 from ssl_core.training.loop import Training
 from ssl_core.training.resolve import resolve, resolve_device, with_length
@@ -30,9 +30,13 @@ Evaluated = TypeVar("Evaluated", bound=Seeded)
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
     """Yield the run's events: Resolved first, and last Result, Stopped or Failed.
 
-    An error that the user or another attempt can resolve ends in Failed; anything else is a bug and is raised.
+    An error that the user or another attempt can resolve ends in Failed; anything else is a bug and is raised. Of the
+    checkpoints the newest `run_config.kept_checkpoints` are kept; see `Inputs.keeps_checkpoints`.
     """
-    yield from catch_failures(RUNS[run_config.kind](run_config, inputs, directory))
+    for event in catch_failures(RUNS[run_config.kind](run_config, inputs, directory)):
+        if isinstance(event, Checkpoint) and not inputs.keeps_checkpoints:
+            checkpoint_files.prune((directory / event.path).parent, run_config.kept_checkpoints, event.step)
+        yield event
 
 
 def catch_failures(events: Iterator[Event]) -> Iterator[Event]:

@@ -27,6 +27,11 @@ class Kind(Closed):
         """What the dataset and the model have to hold for this run."""
         return Requirements()
 
+    @property
+    def kept_checkpoints(self) -> int:
+        """Number of newest checkpoints kept on disk."""
+        return 2
+
 
 class Seeded(Kind):
     seed: Seed = Field(0, description="Seed of all random draws; the same seed gives the same run.")

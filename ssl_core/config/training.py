@@ -156,6 +156,11 @@ class TrainingRun(Run):
         return self.kind
 
     @property
+    def kept_checkpoints(self) -> int:
+        """Number of newest checkpoints kept on disk."""
+        return self.checkpoints.keep
+
+    @property
     def heading(self) -> str:
         """The title of a run, for its figures."""
         return self.title

@@ -16,11 +16,10 @@ from ssl_core.config import LinearEval
 from ssl_core.errors import BadCheckpoint
 from ssl_core.evaluation.logistic_regression import Setting
 from ssl_core.events import Checkpoint, Log
-from ssl_core.serialization import checkpoint
+from ssl_core.serialization import checkpoint, checkpoint_files
 
 FOLDER = LinearEval.checkpoint_folder
 _EVERY_SECONDS = 120.0
-_KEEP = 2  # checkpoints
 
 State = dict[str, Any]  # tensors and plain values
 
@@ -56,7 +55,7 @@ class LinearEvalCheckpoint:
             if saved.get("about") != self._fingerprint:
                 raise BadCheckpoint(f"{path.name} is of another run.")
         except BadCheckpoint as fault:
-            checkpoint.delete_all(self._folder)  # their steps may be higher than those of this evaluation
+            checkpoint_files.delete_all(self._folder)  # their steps may be higher than those of this evaluation
             yield Log("warning", f"{fault} The evaluation starts anew.", "checkpoint_unfit")
             return
         self._resumed.extend(FitResult(**found | {"setting": Setting(**found["setting"])}) for found in saved["found"])
@@ -92,7 +91,7 @@ class LinearEvalCheckpoint:
             "found": [asdict(result) for result in self._results],
             "under_way": fit_state() if fit_state else None,
         }
-        written = checkpoint.save_and_prune(self._folder, step, state, _KEEP)
+        written = checkpoint.save_if_room(self._folder, step, state)
         self._saved_at = time.monotonic()
         self.has_unsaved = written is None
         if written is None:

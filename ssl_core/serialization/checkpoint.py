@@ -2,8 +2,6 @@
 
 import io
 import pickle
-import re
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -13,9 +11,9 @@ import torch
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
 from ssl_core.files import FULL, WrittenFile, make_folder, write_atomic
+from ssl_core.serialization.checkpoint_files import file_name
 
 FORMAT = 1
-_NAME = re.compile(r"checkpoint-(\d{9,})\.pt")
 
 
 def save(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile:
@@ -26,28 +24,20 @@ def save(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile:
     return write_atomic(directory / file_name(step), buffer.getbuffer())
 
 
-def save_and_prune(directory: Path, step: int, state: dict[str, Any], keep: int) -> WrittenFile | None:
-    """Save, then delete all but the newest `keep`; on a full disk return None and delete nothing."""
+def save_if_room(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile | None:
+    """Save; on a full disk return None."""
     try:
-        written = save(directory, step, state)
+        return save(directory, step, state)
     except OSError as error:
         if error.errno not in FULL:
             raise
         return None
-    with suppress(OSError):  # the next save tries again
-        prune(directory, keep)
-    return written
 
 
 def warn_storage_full(step: int) -> Log:
     """Return the warning that the disk is full and no checkpoint was written."""
     message = "The storage is full: no checkpoint of this step was written; the run continues and tries again."
     return Log("warning", message, "storage_full", {"step": step})
-
-
-def file_name(step: int) -> str:
-    """Return the file name of the checkpoint of a step."""
-    return f"checkpoint-{step:09d}.pt"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -67,27 +57,3 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("step"), int):
         raise BadCheckpoint(f"{path.name} is not a checkpoint of this version.")
     return state
-
-
-def find_newest(directory: Path) -> Path | None:
-    """Return the checkpoint of the highest step in the folder, if any."""
-    found = _list_checkpoints(directory)
-    return found[-1] if found else None
-
-
-def prune(directory: Path, keep: int) -> None:
-    """Delete all but the newest `keep`."""
-    for path in _list_checkpoints(directory)[:-keep]:
-        path.unlink(missing_ok=True)
-
-
-def delete_all(directory: Path) -> None:
-    """Delete all checkpoints in the folder."""
-    for path in _list_checkpoints(directory):
-        path.unlink(missing_ok=True)
-
-
-def _list_checkpoints(directory: Path) -> list[Path]:
-    """The folder's checkpoints, by ascending step."""
-    steps = {path: int(match[1]) for path in directory.glob("*.pt") if (match := _NAME.fullmatch(path.name))}
-    return sorted(steps, key=lambda path: steps[path])

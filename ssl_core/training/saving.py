@@ -13,7 +13,7 @@ from ssl_core.config import TrainingRun
 from ssl_core.errors import Diverged
 from ssl_core.events import Checkpoint, Log, Model
 from ssl_core.files import FULL, WrittenFile
-from ssl_core.serialization import checkpoint, saved_model
+from ssl_core.serialization import checkpoint, checkpoint_files, saved_model
 from ssl_core.training.learner import Learner
 from ssl_core.training.training_data import TrainingData
 
@@ -72,7 +72,7 @@ class Saver:
             "versions": versions(),
             "device": str(learner.device),
         }
-        written = checkpoint.save_and_prune(self._directory, learner.step, state, self._resolved.checkpoints.keep)
+        written = checkpoint.save_if_room(self._directory, learner.step, state)
         self._saved_at = time.monotonic()
         if written is None:
             yield checkpoint.warn_storage_full(learner.step)
@@ -85,7 +85,7 @@ class Saver:
         """Return the error of a run whose numbers are not finite, with the checkpoint to resume from."""
         if not self._saved_step:
             return Diverged(message, **data, checkpoint=None)
-        last = checkpoint.file_name(self._saved_step)
+        last = checkpoint_files.file_name(self._saved_step)
         return Diverged(f"{message} {last} is the last good checkpoint.", **data, checkpoint=last)
 
     def model(

@@ -173,13 +173,6 @@ def test_a_doctored_file_is_found(
     assert objection in doctored.objections()
 
 
-def test_a_checkpoint_that_was_deleted_for_a_newer_one_without_a_row_is_not_missed(doctored: Doctored) -> None:
-    oldest = min(doctored.storage.root.glob(f"jobs/{doctored.made}/a2/checkpoint-*"))
-    oldest.with_name("checkpoint-000000099.pt").write_bytes(b"")
-    oldest.unlink()
-    assert doctored.objections() == ""
-
-
 def test_a_lost_job_is_found(doctored: Doctored) -> None:
     doctored.promises.append(Promise("number 2", "number-2", "pretrain", "job_lost"))
     assert "acknowledged as job_lost, which does not exist" in doctored.objections()

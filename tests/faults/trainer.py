@@ -97,7 +97,6 @@ def _train(config, model: bytes, out: Path, resume: Path | None):
     every = config.get("checkpoints", {}).get("every_steps") or STEPS_PER_EPOCH
     pause = float(os.environ.get("TWOVIEWS_TEST_STEP_SECONDS", "0.02"))
     step, state = _load(resume) if resume is not None else (0, weights(seed, 0, model))
-    saved: list[Path] = []
     while step < total:
         while step >= total - 2 and _is_on_hold() and not _stop_requested:
             time.sleep(pause)
@@ -110,7 +109,7 @@ def _train(config, model: bytes, out: Path, resume: Path | None):
             int(epoch), total // STEPS_PER_EPOCH, step, total, 1 / max(pause, 1e-3), (total - step) * pause
         )
         if step % every == 0 or _stop_requested:
-            yield _save(out, step, state, saved)
+            yield _save(out, step, state)
         if _stop_requested and step < total:
             yield ev.Stopped(step)
             return
@@ -132,7 +131,7 @@ def _load(path: Path) -> tuple[int, bytes]:
     return saved["step"], bytes.fromhex(saved["state"])
 
 
-def _save(out: Path, step: int, state: bytes, saved: list[Path]) -> ev.Checkpoint | ev.Log:
+def _save(out: Path, step: int, state: bytes) -> ev.Checkpoint | ev.Log:
     path = out / f"checkpoint-{step:09d}.pt"
     try:
         file = write_atomic(path, json.dumps({"step": step, "state": state.hex()}).encode())
@@ -140,9 +139,6 @@ def _save(out: Path, step: int, state: bytes, saved: list[Path]) -> ev.Checkpoin
         if error.errno not in FULL:
             raise
         return ev.Log("warning", f"The checkpoint of step {step} was not written: the disk is full.", "storage_full")
-    saved.append(path)
-    while len(saved) > 2:
-        saved.pop(0).unlink()
     return ev.Checkpoint(step, step / STEPS_PER_EPOCH, path.name, file.sha256, file.size_bytes)
 
 

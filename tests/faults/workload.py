@@ -66,7 +66,7 @@ class Workload:
             return clock(session)
 
     def list_workers(self) -> list[str]:
-        """Return the names of all workers that have queried for jobs."""
+        """Return the names of all workers that have queried for jobs, and of the keepers."""
         with self.database.reading() as session:
             return list(session.scalars(select(Worker.name)))
 

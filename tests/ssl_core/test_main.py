@@ -71,6 +71,10 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, t
     assert set(steps) == set(range(1, 81))  # replays there may be, gaps there are none
     assert isinstance(events[-1], Result)
     assert [event.sha256 for event in events if isinstance(event, Model)] == [whole[0].sha256]
+    assert len(list((tmp_path / "whole").glob("*.pt"))) == 2
+    saved = {event.path for event in events if isinstance(event, Checkpoint)}
+    assert saved <= {path.name for path in (tmp_path / "out").glob("*.pt")}  # the reader of the events deletes them
+    assert len(saved) > 2
 
 
 def test_a_network_that_memory_cannot_hold_fails_in_a_sentence_and_is_not_tried_again(digits, tmp_path):

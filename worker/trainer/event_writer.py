@@ -8,16 +8,18 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from service import leases
 from service.db.session import Database, is_unreachable
-from service.event_handlers import BadEvent
+from service.event_handlers import BadEvent, count_kept_checkpoints
 from service.leases import Claim, LeaseLost, Signal
 from service.settings import Settings
 from ssl_core.events import Checkpoint, Event, Log, Progress
+from ssl_core.serialization import checkpoint_files
 
 MAX_BATCH = 2_000  # events in one transaction
 MAX_PENDING = 10_000
@@ -31,6 +33,7 @@ class EventWriter:
     def __init__(
         self,
         claim: Claim,
+        folder: Path,
         attempt_path: str,
         database: Database,
         settings: Settings,
@@ -38,6 +41,7 @@ class EventWriter:
     ) -> None:
         self.signal: Signal = "run"
         self._claim = claim
+        self._folder = folder
         self._attempt_path = attempt_path
         self._database = database
         self._settings = settings
@@ -57,7 +61,7 @@ class EventWriter:
     def add(self, event: Event) -> None:
         if not self._pending:
             self._since = time.monotonic()
-        if isinstance(event, Checkpoint):  # written at once: the trainer deletes an older file with the next one
+        if isinstance(event, Checkpoint):  # written at once: the next attempt resumes from it
             self._since = -math.inf
         self._pending.append(event)
 
@@ -115,10 +119,18 @@ class EventWriter:
                 raise
             return False
         del self._pending[: len(batch)]
+        self._delete_old_checkpoints(batch)
         self._seen_at = started if seen else self._seen_at
         self._since, self._lease_end = time.monotonic(), started + self._settings.lease_seconds
         self._batch = min(MAX_BATCH, self._batch * 2)
         return True
+
+    def _delete_old_checkpoints(self, written: list[Event]) -> None:
+        """Delete the files whose rows are gone since newer ones were written; the trainer deletes none."""
+        saved = [event for event in written if isinstance(event, Checkpoint)]
+        if saved:
+            folder = (self._folder / saved[-1].path).parent
+            checkpoint_files.prune(folder, count_kept_checkpoints(self._claim.config), saved[-1].step)
 
     def _record(self, session: Session, batch: list[Event]) -> Signal:
         claim, lease = self._claim, self._settings.lease_seconds

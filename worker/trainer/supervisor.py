@@ -48,7 +48,7 @@ def supervise(
     attempt. `mark_seen` is called in a transaction at about each heartbeat.
     """
     folder = command.output_folder(claim, storage)
-    events = EventWriter(claim, storage.relative(folder), database, settings, mark_seen)
+    events = EventWriter(claim, folder, storage.relative(folder), database, settings, mark_seen)
     attempt = _Attempt(claim, events, settings, is_stopping)
     try:
         try:

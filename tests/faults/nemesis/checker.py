@@ -158,8 +158,6 @@ def _check_files(history: History, job: Job) -> Iterator[str]:
     named += [(f"{model.path}/weights.safetensors", model.sha256)] if model is not None else []
     for path, sha256 in named:
         if path not in history.files:
-            if _is_replaced(history, path, named):
-                continue
             yield f"{job.id}: {path} is missing"
         elif hashlib.sha256((history.root / path).read_bytes()).hexdigest() != sha256:
             yield f"{job.id}: {path} has another SHA-256"
@@ -167,18 +165,6 @@ def _check_files(history: History, job: Job) -> Iterator[str]:
         dataset = history.datasets[str(job.dataset_id)]
         if dataset.status != "ready" or f"{dataset.path}/dataset.json" not in history.files:
             yield f"{job.id}: its dataset is {dataset.status}, and has no files"
-
-
-def _is_replaced(history: History, path: str, named: list[tuple[str, str]]) -> bool:
-    """Whether the trainer has deleted the checkpoint for a newer one, whose row was never written.
-
-    An attempt that loses its lease may leave this: its trainer cannot know that its last events are not stored.
-    """
-    folder, _, name = path.rpartition("/")
-    if not name.startswith("checkpoint-"):
-        return False
-    newest = max(other for other, _ in named if other.startswith(f"{folder}/checkpoint-"))
-    return any(file.startswith(f"{folder}/checkpoint-") and file > newest for file in history.files)
 
 
 def _check_result(history: History, job: Job) -> Iterator[str]:

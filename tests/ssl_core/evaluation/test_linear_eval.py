@@ -37,7 +37,7 @@ from ssl_core.files import write_atomic
 from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.run import run
-from ssl_core.serialization import checkpoint, saved_model
+from ssl_core.serialization import checkpoint, checkpoint_files, saved_model
 from ssl_core.training.resolve import resolve
 from tests.ssl_core.toys import build_method
 
@@ -416,10 +416,10 @@ def test_an_evaluation_resumes_in_the_folder_of_another_one(dataset, model, tmp_
     folder = tmp_path / linear_checkpoint.FOLDER
     resume(LONG, dataset, model, tmp_path, None)
     other = LONG | {"epochs": 4}
-    assert checkpoints(resume(other, dataset, model, tmp_path, checkpoint.find_newest(folder), until=1))
+    assert checkpoints(resume(other, dataset, model, tmp_path, checkpoint_files.find_newest(folder), until=1))
     (log,) = (
         event
-        for event in resume(other, dataset, model, tmp_path, checkpoint.find_newest(folder))
+        for event in resume(other, dataset, model, tmp_path, checkpoint_files.find_newest(folder))
         if isinstance(event, Log)
     )
     assert log.code == "resumed"

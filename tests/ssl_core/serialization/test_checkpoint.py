@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_core.errors import BadCheckpoint
-from ssl_core.serialization import checkpoint
+from ssl_core.serialization import checkpoint, checkpoint_files
 
 
 def test_the_loaded_state_equals_the_saved_one(tmp_path):
@@ -21,14 +21,14 @@ def test_the_loaded_state_equals_the_saved_one(tmp_path):
 
 
 def test_the_newest_has_the_highest_step_and_pruning_deletes_the_oldest(tmp_path):
-    assert checkpoint.find_newest(tmp_path) is None
-    for step in (3, 2_000_000_000, 40):
+    assert checkpoint_files.find_newest(tmp_path) is None
+    for step in (3, 2_000_000_000, 40, 20):
         checkpoint.save(tmp_path, step, {})
     (tmp_path / "checkpoint-x.pt").touch()
-    assert checkpoint.find_newest(tmp_path).name == "checkpoint-2000000000.pt"
-    checkpoint.prune(tmp_path, keep=2)
+    assert checkpoint_files.find_newest(tmp_path).name == "checkpoint-2000000000.pt"
+    checkpoint_files.prune(tmp_path, keep=2, up_to=40)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"checkpoint-x.pt", "checkpoint-000000040.pt", "checkpoint-2000000000.pt"}
+    assert names == {"checkpoint-x.pt", *map(checkpoint_files.file_name, (20, 40, 2_000_000_000))}
 
 
 class Explosive:

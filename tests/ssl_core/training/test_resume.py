@@ -8,7 +8,7 @@ from ssl_core.events import Metrics, Model
 from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS
 from ssl_core.run import run
-from ssl_core.serialization import checkpoint
+from ssl_core.serialization import checkpoint_files
 from tests.ssl_core.digits import pack_digits
 
 TINY = {
@@ -37,7 +37,7 @@ def digits(tmp_path_factory):
 
 def trained(asked, digits, directory, until=None):
     """The model's sha256; None when the run is left at the first metrics of step `until`, as a kill leaves it."""
-    inputs = Inputs(digits, checkpoint=checkpoint.find_newest(directory))
+    inputs = Inputs(digits, checkpoint=checkpoint_files.find_newest(directory))
     for event in run(asked, inputs, directory):
         if until is not None and isinstance(event, Metrics) and event.step >= until:
             return None

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import make_url, select, update
 from sqlalchemy.exc import DBAPIError
 
 from service import leases
+from service.db.models import Job
 from service.db.session import Database, is_unreachable
+from service.leases import LeaseLost
 from tests.faults import trainer
 from tests.processes import alive, soon
 from tests.service import given
@@ -60,7 +62,9 @@ def test_events_are_stored_when_the_database_is_back_within_the_lease(
 def test_a_checkpoint_is_stored_at_once_with_all_earlier_events(run: Run) -> None:
     claim = given.claim_job(run.database)
     settings = run.settings("").model_copy(update={"flush_seconds": 3600})
-    events = EventWriter(claim, f"jobs/{claim.job_id}/a1", run.database, settings, lambda session: None)
+    events = EventWriter(
+        claim, run.storage.root, f"jobs/{claim.job_id}/a1", run.database, settings, lambda session: None
+    )
     events.add(given.metrics(1))
     events.flush()
     assert run.steps == []
@@ -71,6 +75,29 @@ def test_a_checkpoint_is_stored_at_once_with_all_earlier_events(run: Run) -> Non
     events.add(given.metrics(2))
     events.flush()
     assert run.steps == [1]  # metrics wait for the next flush
+
+
+def test_the_file_of_an_old_checkpoint_is_deleted_only_when_newer_ones_are_stored(run: Run) -> None:
+    claim = given.claim_job(run.database, lease_seconds=60)
+    folder = run.storage.attempt_dir(claim.job_id, claim.attempt)
+    folder.mkdir(parents=True)
+    settings = run.settings("")
+    events = EventWriter(claim, folder, run.storage.relative(folder), run.database, settings, lambda session: None)
+    for step in (1, 2, 3, 4):  # by a trainer that is ahead of the database
+        (folder / given.checkpoint(step).path).touch()
+    for step in (1, 2, 3):
+        events.add(given.checkpoint(step))
+    events.flush()
+    left = [given.checkpoint(step).path for step in (2, 3, 4)]
+    assert sorted(path.name for path in folder.iterdir()) == left
+    with run.database.writing() as session:
+        session.execute(update(Job).values(lease_until=0))
+        leases.reap(session)
+    events.add(given.checkpoint(4))
+    with pytest.raises(LeaseLost):
+        events.flush()
+    assert sorted(path.name for path in folder.iterdir()) == left
+    assert all(run.storage.absolute(row.path).exists() for row in run.checkpoints)
 
 
 def test_the_trainer_is_killed_when_the_database_is_unreachable_for_longer_than_the_lease(

@@ -18,7 +18,7 @@ from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
 from ssl_core.reports.files import write_reports
 from ssl_core.run import catch_failures
-from ssl_core.serialization import checkpoint, saved_model
+from ssl_core.serialization import checkpoint, checkpoint_files, saved_model
 from tests.faults.syscalls.writer import Writer, error_of
 from tests.faults.syscalls.writers import dataset
 
@@ -56,10 +56,11 @@ def _prepare_checkpoints(folder: Path) -> None:
 
 def _write_checkpoint(folder: Path) -> dict[str, Any]:
     def events() -> Iterator[Event]:
-        if (written := checkpoint.save_and_prune(_attempt(folder), 3, _state(3), keep=2)) is None:
+        if (written := checkpoint.save_if_room(_attempt(folder), 3, _state(3))) is None:
             yield checkpoint.warn_storage_full(3)
         else:
             yield Checkpoint(3, 1.0, written.path.name, written.sha256, written.size_bytes)
+            checkpoint_files.prune(_attempt(folder), keep=2, up_to=3)
 
     return as_run(events)
 
@@ -69,12 +70,12 @@ def _look_at_checkpoints(folder: Path) -> str:
     attempt = folder / ATTEMPT
     steps = [int(path.stem.partition("-")[2]) for path in sorted(attempt.glob("checkpoint-*.pt"))]
     for step in {*steps, _RECORDED[-1]}:
-        loaded = checkpoint.load(attempt / checkpoint.file_name(step))
+        loaded = checkpoint.load(attempt / checkpoint_files.file_name(step))
         assert loaded["step"] == step
         assert torch.equal(loaded["weights"], _state(step)["weights"])
-    newest = checkpoint.find_newest(attempt)
+    newest = checkpoint_files.find_newest(attempt)
     assert newest is not None
-    return "new" if newest.name == checkpoint.file_name(3) else "old"
+    return "new" if newest.name == checkpoint_files.file_name(3) else "old"
 
 
 # --- saved models ----------------------------------------------------------------------------------------------------
