@@ -16,13 +16,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from service.errors import StorageAway
 from ssl_core.files import TEMPORARY, make_folder, sync_folder
 
-_PROBE_BYTES = 4096
+_PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 UPLOADS = ("tmp/*", "uploads/*/*", "datasets/*/*")  # request bodies, uploads, attempts at packing a dataset
 SWEPT = (*UPLOADS, "pins/*", "jobs/*/*")  # every path that may be unused
@@ -48,19 +48,25 @@ class Storage:
         """Return a new path in `tmp_dir`."""
         return self.tmp_dir / f"{secrets.token_hex(16)}.upload"
 
-    def check_writable(self) -> None:
-        """Raise StorageAway, with the reason, unless a file can be written and made durable in the data folder."""
-        probe = self.root / f".probe.{secrets.token_hex(8)}"
+    def probe(self) -> None:
+        """Write a block, make it durable and remove it. Raises OSError.
+
+        The sweep removes the file of a process that was killed.
+        """
+        path = self.new_upload()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with probe.open("xb") as file:
+            with path.open("wb") as file:
                 file.write(bytes(_PROBE_BYTES))
                 os.fsync(file.fileno())
+        finally:
+            path.unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Raise StorageAway, with the reason, unless a file can be written and made durable in the data folder."""
+        try:
+            self.probe()
         except OSError as error:
             raise StorageAway(f"The data folder {self.root} cannot be written: {error.strerror}.") from error
-        finally:
-            with suppress(OSError):
-                probe.unlink()
 
     def upload_path(self, tenant_id: str, sha256: str) -> Path:
         """Return the path of a received upload; its folder is created."""

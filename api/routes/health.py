@@ -33,7 +33,6 @@ from ssl_core.errors import Fault
 
 T = TypeVar("T")
 router = APIRouter(tags=["health"])
-_PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
 _PROBE_SECONDS = 2
 _MAX_PROBES = 4  # of one dependency at a time
 _log = logging.getLogger(__name__)
@@ -146,11 +145,7 @@ def _check_database(database: Database, settings: Settings) -> list[Fault]:
 
 def _check_storage(storage: Storage) -> list[Fault]:
     try:
-        probe = storage.new_upload()
-        try:
-            probe.write_bytes(bytes(_PROBE_BYTES))
-        finally:
-            probe.unlink(missing_ok=True)
+        storage.probe()
     except OSError as error:
         return [
             Fault(pointer="storage", code="storage_away", detail=f"The storage cannot be written: {error.strerror}.")

@@ -9,15 +9,20 @@ from tests import logs
 from tests.processes import soon
 
 ROOT = Path(__file__).parents[3]
-LINES, PROCESSES, RENAMINGS = 1500, 2, 12
-WRITER = f"""
-import logging, os, sys
+PROCESSES, RENAMINGS = 2, 12
+WRITER = """
+import itertools, logging, os, sys, time
 from service import logs
 logs.start()
-number, logger = int(sys.argv[1]), logging.getLogger("writer")
-for line in range({LINES}):
-    logger.info("x" * (line % 300), extra={{"line": number * {LINES} + line}})
-os.write(2, b'{{"time": 0, "level": 0, "logger": 0, "message": "stderr", "line": -1}}\\n')
+number, stop = sys.argv[1:]
+for line in itertools.count():
+    if os.path.exists(stop) and line > 0:
+        break
+    logging.getLogger("writer").info("x" * (line % 300), extra={"writer": number, "line": line})
+    time.sleep(0.0002)
+os.write(2, b'{"time": 0, "level": 0, "logger": 0, "message": "stderr"}\\n')
+with open(f"{stop}.{number}", "w") as file:
+    file.write(str(line))
 """
 
 
@@ -25,15 +30,23 @@ def test_files_that_are_renamed_while_two_processes_write_have_every_line_once(t
     log = tmp_path / "worker.log"
     command = [sys.executable, "-c", WRITER]
     environment = os.environ | {"TWOVIEWS_LOG_FILE": str(log)}
-    writers = [subprocess.Popen([*command, str(n)], cwd=ROOT, env=environment) for n in range(PROCESSES)]
-    for number in range(RENAMINGS):
-        soon(lambda: log.exists() and log.stat().st_size > 20_000)
-        log.rename(tmp_path / f"worker.log.{number}")
-    assert [writer.wait() for writer in writers] == [0] * PROCESSES
-    files = list(tmp_path.iterdir())
-    assert len(files) > RENAMINGS
-    found = sorted(record["line"] for file in files for record in logs.read(file))
-    assert found == [*[-1] * PROCESSES, *range(LINES * PROCESSES)]
+    stop = tmp_path / "stop"
+    arguments = [[*command, str(number), str(stop)] for number in range(PROCESSES)]
+    writers = [subprocess.Popen(words, cwd=ROOT, env=environment) for words in arguments]
+    try:
+        for number in range(RENAMINGS):
+            soon(lambda: log.exists() and log.stat().st_size > 20_000)
+            log.rename(tmp_path / f"worker.log.{number}")
+    finally:
+        stop.touch()
+        ended = [writer.wait() for writer in writers]
+    assert ended == [0] * PROCESSES
+    records = [record for file in tmp_path.glob("worker.log*") for record in logs.read(file)]
+    for number in range(PROCESSES):
+        lines = int((tmp_path / f"stop.{number}").read_text())
+        found = sorted(record["line"] for record in records if record.get("writer") == str(number))
+        assert found == list(range(lines))
+    assert [record["message"] for record in records].count("stderr") == PROCESSES
     assert logs.read(log)[-1]["message"] == "stderr"  # stderr itself follows the renaming
 
 

@@ -13,14 +13,17 @@ from twoviews.local import log_files, processes, up
 from twoviews.local.log_files import Limits
 from twoviews.local.processes import Child
 
-LINES = 2000
-WRITER = f"""
-import logging
+WRITER = """
+import itertools, logging, os, time
 from service import logs
 logs.start()
-for line in range({LINES}):
-    logging.getLogger("writer").info("x" * 100, extra={{"line": line}})
-1 / 0
+path = os.environ["TWOVIEWS_LOG_FILE"]
+for line in itertools.count():
+    is_last = os.path.exists(path + ".3") and line > 500
+    logging.getLogger("writer").info("x" * 100, extra={"line": line, "last": is_last})
+    if is_last:
+        1 / 0
+    time.sleep(0.0005)
 """
 
 
@@ -41,7 +44,8 @@ def test_a_childs_log_is_rotated_while_it_writes(tmp_path, files):
     assert 3 < len(found) <= files + 1
     if files == 1000:
         records = [record for path in found for record in logs.read(path)]
-        assert sorted(record["line"] for record in records if record["logger"] == "writer") == list(range(LINES))
+        written = sorted((record["line"], record["last"]) for record in records if record["logger"] == "writer")
+        assert written == [(line, line == len(written) - 1) for line in range(len(written))]
         (crash,) = (record for record in records if record["level"] == "CRITICAL")
         shown = log_files.to_text(json.dumps(crash)).splitlines()
         assert shown[0].endswith("CRITICAL service.process: The process ends: ZeroDivisionError: division by zero")
