@@ -84,6 +84,7 @@ class Experiment:
         self.cancelled: set[str] = set()  # jobs whose cancellation was acknowledged
         self.unexpected: list[str] = []  # responses that no fault explains
         self.reserved_jobs = 0  # submitted during faults of the API only
+        self.is_holding = False  # whether jobs wait before their last steps, for a fault
         self.locked: set[str] = set()  # names of slots and servers under a fault
         self.held: list[Held] = []
         self.unfinished: dict[str, str] = {}  # kinds by id
@@ -214,10 +215,13 @@ class Experiment:
         slot.process = slot.start()
 
     def keep_busy(self, share: float) -> None:
-        """Submit a job if few have not ended and more are due at that share of the faults; block the last steps of the
-        running ones when few are left. A fault needs jobs, so that more are added when the due ones have ended."""
+        """Submit a job if few have not ended and more are due at that share of the faults.
+
+        A fault needs jobs: more are added when the due ones have ended, and the running ones wait before their last
+        steps while they are few or a fault needs it.
+        """
         trained = [kind for kind in self.unfinished.values() if kind not in checker.DATA_KINDS]
-        if share < 1 and len(trained) <= 2:
+        if (share < 1 and len(trained) <= 2) or self.is_holding:
             self.fleet.hold.touch()
         else:
             self.fleet.hold.unlink(missing_ok=True)

@@ -96,6 +96,7 @@ class Injector:
     def tick(self, share: float) -> None:
         """Follow the running faults and keep the fleet busy; `share` of the plan is done."""
         self.experiment.look()
+        self.experiment.is_holding = any(each.fault.holds_jobs and each.healing_since is None for each in self._running)
         self.experiment.keep_busy(share)
         for running in list(self._running):
             self._follow(running)

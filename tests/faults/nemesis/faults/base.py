@@ -17,6 +17,7 @@ class Fault:
 
     effect_seconds = 15.0  # after them it is healed, and tried again
     heal_seconds = 60.0  # after them the healing has failed
+    holds_jobs = False  # jobs wait before their last steps until it is healed: the effect takes longer than a short job
 
     def __init__(self, experiment: Experiment, rng: random.Random) -> None:
         self.experiment, self.rng = experiment, rng

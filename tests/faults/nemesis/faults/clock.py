@@ -9,6 +9,8 @@ SECONDS = 1.0  # for which the clock is wrong, at least: several renewals of the
 
 
 class ShiftClock(OfAttempt):
+    holds_jobs = True
+
     def __init__(self, experiment: Experiment, rng: random.Random, *, seconds: float) -> None:
         super().__init__(experiment, rng)
         self.seconds, self.page = seconds, None
