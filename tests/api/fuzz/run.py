@@ -31,7 +31,7 @@ def fuzz(database: str, cases: int, seed: int = 1, examples: int = 20, *argument
     `schemathesis run`, such as a filter of operations.
     """
     sent, failures, logs = 0, 0, []
-    with tempfile.TemporaryDirectory() as folder, serving_target(database, Path(folder)) as live:
+    with tempfile.TemporaryDirectory() as folder, serving_target(database, Path(folder)) as (live, existing):
         while sent < cases:
             report = Path(folder) / f"report-{seed}.json"
             command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
@@ -39,6 +39,7 @@ def fuzz(database: str, cases: int, seed: int = 1, examples: int = 20, *argument
             command += ["--checks", "all", "--continue-on-failure", "--no-color", "--seed", str(seed)]
             command += ["--max-examples", str(examples), "--report", "json", "--report-json-path", str(report)]
             environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.fuzz.hooks", "PYTHONPATH": str(ROOT)}
+            environment["FUZZ_EXISTING"] = json.dumps(existing.parameters)
             done = subprocess.run(
                 [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
             )
@@ -50,5 +51,6 @@ def fuzz(database: str, cases: int, seed: int = 1, examples: int = 20, *argument
             failures += found["test_cases"]["unique_failures"] + len(found["errors"])
             failures += done.returncode not in (0, 1) or not found["complete"]
             seed += 1
-        assert live.client.get("/jobs").status_code == 200, "the key or the API did not survive"
+        answer = live.client.get("/jobs")
+        assert answer.status_code == 200, f"the key or the API did not survive: {answer.text}\n{logs[-1]}"
     return Outcome(sent, failures, "\n".join(logs))

@@ -1,21 +1,36 @@
-"""The target of fuzzing: a live API with a dataset, a job and a model, on SQLite or PostgreSQL."""
+"""The target of fuzzing: a live API on SQLite or PostgreSQL with an encoder, and a dataset, a job and a model."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from service import keys, workers
 from service.db import migrate
 from service.db.session import Database
 from service.settings import Settings
+from service.storage import Storage
 from ssl_core import events
+from ssl_core.files import write_artifact, write_atomic
+from ssl_core.serialization import checkpoint_files
 from tests import servers
 from tests.api.live import Live, serving
 from tests.service import given
+from tests.worker.encoder import models
+from tests.worker.encoder.server import running
+
+
+@dataclass(frozen=True)
+class Existing:
+    """What exists: ids and names by the parameters that take them, and the secret of their owner's key."""
+
+    secret: str
+    parameters: dict[str, str]
 
 
 @contextmanager
-def serving_target(database: str, folder: Path) -> Iterator[Live]:
+def serving_target(database: str, folder: Path) -> Iterator[tuple[Live, Existing]]:
     """Serve the API in its own process, with its files in `folder`; `database` is sqlite or postgresql."""
     with ExitStack() as stack:
         url = stack.enter_context(servers.postgresql()) if database == "postgresql" else ""
@@ -26,24 +41,40 @@ def serving_target(database: str, folder: Path) -> Iterator[Live]:
             broker_url=broker,
             wrong_keys_per_minute=10**6,
             worker_seen_seconds=86_400,
+            long_poll_seconds=1,
         )
         settings.data_dir.mkdir()
-        yield stack.enter_context(serving(settings, prepare(settings)))
+        existing = prepare(settings)
+        stack.enter_context(running(settings))
+        yield stack.enter_context(serving(settings, existing.secret)), existing
 
 
-def prepare(settings: Settings) -> str:
-    """Create the schema, a dataset, an ended job with a model and an artifact; return the secret of their key."""
-    database = Database(settings.database)
+def prepare(settings: Settings) -> Existing:
+    """Create the schema, a dataset, and an ended job with a checkpoint, an artifact and a model, and their files."""
+    database, storage = Database(settings.database), Storage(settings.data_dir)
     migrate.upgrade(database)
     with database.writing() as session:
         tenant = keys.get_or_create_tenant(session, "acme").id
-        _, secret = keys.create(session, tenant, "fuzzing")
+        key, secret = keys.create(session, tenant, "fuzzing")
+        parameters = {"key_id": key.id}
         workers.record_heartbeat(session, "worker-1", "train")  # no worker runs; `/health/ready` needs one
-    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    dataset = given.create_ready_dataset(database, tenant)
+    job = given.submit_job(database, tenant, dataset).id
     claim = given.claim_job(database)
-    batch = (given.metrics(1), given.checkpoint(1), given.model(), events.Result({}))
+    folder = storage.attempt_dir(job, claim.attempt)
+    card = models.make(folder / "model")
+    weights = (folder / "model" / "weights.safetensors").read_bytes()
+    saved = write_atomic(folder / checkpoint_files.file_name(1), b"not read by the API")
+    batch = (
+        given.metrics(1),
+        events.Checkpoint(1, 0.1, saved.path.name, saved.sha256, saved.size_bytes),
+        write_artifact(folder, "result.txt", b"a result"),
+        events.Model("model", hashlib.sha256(weights).hexdigest(), len(weights), card["dim"], card),
+        events.Result({}),
+    )
     given.record_events(database, claim, *batch)
     given.finish_job(database, claim)
+    model = given.get_job(database, job).made_model_id
     database.close()
-    assert job
-    return secret
+    assert model is not None
+    return Existing(secret, parameters | {"dataset_id": dataset, "job_id": job, "model_id": model})
