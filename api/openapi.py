@@ -29,6 +29,7 @@ def install(app: FastAPI) -> None:
                 schema = model.model_json_schema(ref_template=_SCHEMAS + "{model}")
                 document["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
             _describe_scopes(document)
+            _forbid_null(document)
             _forbid_nul(document)
         return document
 
@@ -44,6 +45,15 @@ def _describe_scopes(document: dict[str, Any]) -> None:
             ):
                 sentence = f"Needs a key with the scope `{scope}`."
                 operation["description"] = "\n\n".join(filter(None, (operation.get("description"), sentence)))
+
+
+def _forbid_null(document: dict[str, Any]) -> None:
+    """Remove null from the schemas of parameters: a header or a query has no null, it is left out."""
+    for operation in (operation for item in document["paths"].values() for operation in item.values()):
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            options = [option for option in schema.pop("anyOf", ()) if option.get("type") != "null"]
+            schema.update(options[0] if len(options) == 1 else {"anyOf": options} if options else {})
 
 
 def _forbid_nul(document: dict[str, Any]) -> None:

@@ -287,6 +287,22 @@ class Model(_ResponseBody):
     urls: dict[str, str]
 
 
+class Embedding(_ResponseBody):
+    """The features of one image of a request."""
+
+    index: int
+    embedding: list[float] | str = Field(description="Numbers, or base64 of little-endian float32.")
+
+
+class Embeddings(_ResponseBody):
+    """Features of images, in the order of the request."""
+
+    object: Literal["list"]
+    model: str
+    dim: int = Field(description="Size of each vector.")
+    data: list[Embedding]
+
+
 class Key(_ResponseBody):
     """A key, without its secret."""
 

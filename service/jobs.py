@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, lifecycle, models, text
@@ -108,10 +108,9 @@ def list_(
     dataset: str | None = None,
 ) -> Page[Job]:
     """Return the tenant's jobs, newest first."""
-    if not all(text.is_printable(value) for value in (status, kind, dataset) if value is not None):
-        return Page([], False, None)
-    filters = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset}
-    conditions = [column == value for column, value in filters.items() if value is not None]
+    given = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset}
+    filters = {column: value for column, value in given.items() if value is not None}
+    conditions = [column == value if text.is_printable(value) else false() for column, value in filters.items()]
     return newest_first(session, select(Job).where(_owned_by(tenant_id), *conditions), Job.id, after, limit)
 
 

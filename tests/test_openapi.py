@@ -50,6 +50,20 @@ def test_a_client_is_generated_without_a_warning(api, tmp_path):
     assert {"job", "job_list", "supervised", "supervised_baseline", "problem", "model", "dataset"} <= models
 
 
+def test_no_parameter_admits_null_which_a_url_or_a_header_cannot_say(api):
+    operations = [operation for item in api.openapi()["paths"].values() for operation in item.values()]
+    schemas = [parameter["schema"] for operation in operations for parameter in operation.get("parameters", ())]
+    assert len(schemas) > 20
+    assert [schema for schema in schemas if "null" in json.dumps(schema.get("anyOf", schema.get("type")))] == []
+    assert [schema for schema in schemas if schema.keys().isdisjoint({"type", "anyOf", "enum", "$ref"})] == []
+
+
+def test_each_format_of_embeddings_is_described(api):
+    content = api.openapi()["paths"]["/embed"]["post"]["responses"]["200"]["content"]
+    assert content.keys() == {"application/json", "application/x-npy"}
+    assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/Embeddings"}
+
+
 def test_the_page_of_the_document_loads_nothing_from_other_hosts(api):
     client = TestClient(api)
     page = client.get("/docs").text

@@ -7,7 +7,5 @@ from pydantic import WithJsonSchema
 
 from api.parameters.patterns import ID
 
-_ID_OR_NULL = {"anyOf": [{"type": "string", "pattern": ID}, {"type": "null"}], "title": "After"}
-After = Annotated[
-    str | None, Query(max_length=64, description="`next` of the previous page."), WithJsonSchema(_ID_OR_NULL)
-]
+_SCHEMA = {"type": "string", "pattern": ID, "title": "After"}
+After = Annotated[str | None, Query(max_length=64, description="`next` of the previous page."), WithJsonSchema(_SCHEMA)]

@@ -9,6 +9,7 @@ from typing import Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from api import schemas
 from api.deps import EmbedIdentity, SettingsDep
 from api.encoder import request as embed_request
 from api.encoder.body_memory import BodyMemory
@@ -44,7 +45,13 @@ def _describe_body() -> dict[str, Any]:
     return {"required": True, "content": content}
 
 
-@router.post("/embed", summary="Embed images", openapi_extra={"requestBody": _describe_body()})
+_NPY = "application/x-npy"
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": schemas.Embeddings, "content": {_NPY: {"schema": {"type": "string", "format": "binary"}}}}
+}
+
+
+@router.post("/embed", summary="Embed images", responses=_RESPONSES, openapi_extra={"requestBody": _describe_body()})
 async def embed(request: Request, caller: EmbedIdentity, settings: SettingsDep) -> Response:
     """Return the feature vector of each image, by one of your models."""
     state = request.app.state
@@ -78,7 +85,7 @@ def _find_model(database: Database, tenant_id: str, body: EmbedRequest) -> _Mode
 
 def _build_response(body: EmbedRequest, model_id: str, features: Features) -> Response:
     if body.encoding_format == "npy":
-        return Response(_to_npy(features), media_type="application/x-npy")
+        return Response(_to_npy(features), media_type=_NPY)
     rows: list[Any]
     size = features.dim * 4
     if body.encoding_format == "base64":

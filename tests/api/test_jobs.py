@@ -99,6 +99,9 @@ def test_lists_are_filtered_and_paged(client, database, tenant, dataset):
         assert [job["id"] for job in client.get("/jobs", params=filters).json()["data"]] == [created[0]]
     assert client.get("/jobs", params={"kind": "knn_eval"}).json()["data"] == []
     assert client.get("/jobs", params={"kind": "ingest"}).json()["data"] == []
+    assert client.get("/jobs", params={"kind": "\x11"}).json()["data"] == []
+    refused = client.get("/jobs", params={"kind": "\x11", "after": "x"})
+    assert get_pointers(check_problem(refused, 422, "invalid_request")) == ["after"]
 
 
 def test_cancel_is_idempotent(client, database, tenant, dataset):

@@ -6,7 +6,6 @@ none deletes the key that all use.
 """
 
 import base64
-import io
 import itertools
 import json
 import os
@@ -14,14 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import schemathesis
-from PIL import Image
 from schemathesis import Case, HookContext
+
+from tests.worker.encoder import pictures
 
 _EXISTING: dict[str, str] = json.loads(os.environ["FUZZ_EXISTING"])
 _OWN_KEY = _EXISTING.pop("key_id")
 _NUMBERS = itertools.count()
 _HEADER = "idempotency-key"
 _MAX_LENGTH = 255
+_IMAGE = base64.b64encode(pictures.png(1)).decode()
 
 
 @schemathesis.hook
@@ -35,24 +36,16 @@ def before_call(context: HookContext, case: Case, arguments: dict) -> None:
     for name, value in list((case.headers or {}).items()):
         if name.lower() == _HEADER and isinstance(value, str) and value:
             case.headers[name] = f"{number:x}{value}"[:_MAX_LENGTH]
-    is_object = isinstance(case.body, dict)
+    # Schemathesis takes a form that was changed for an invalid one: it cannot validate bytes.
+    is_object = isinstance(case.body, dict) and case.media_type == "application/json"
     if number % 4 and case.method.upper() != "DELETE":
         case.path_parameters = _with_existing(case.path_parameters or {}, _EXISTING)
         if is_object:
             case.body = _with_existing(case.body, {name: _EXISTING[f"{name}_id"] for name in ("dataset", "model")})
     if number % 2 and is_object and "images" in case.body:
-        case.body = {**case.body, "images": _image_like(case.body["images"])}
+        case.body = {**case.body, "images": [_IMAGE]}
 
 
 def _with_existing(values: Mapping[str, Any], existing: Mapping[str, str]) -> dict[str, Any]:
     """Return the values with what exists in place of strings of the same names."""
     return {name: existing.get(name, value) if isinstance(value, str) else value for name, value in values.items()}
-
-
-def _image_like(value: Any) -> Any:
-    """Return a picture in the form of the value: base64 strings in JSON, bytes in a form."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(buffer, "PNG")
-    if isinstance(value, list):
-        return [_image_like(value[0])] if value else value
-    return base64.b64encode(buffer.getvalue()).decode() if isinstance(value, str) else buffer.getvalue()
