@@ -23,8 +23,8 @@ def prune(directory: Path, keep: int, up_to: int) -> None:
 
     A file that cannot be deleted now is left for the next call.
     """
-    found = _list_by_step(directory)
     with suppress(OSError):
+        found = _list_by_step(directory)
         for step in sorted(step for step in found if step <= up_to)[:-keep]:
             found[step].unlink(missing_ok=True)
 
