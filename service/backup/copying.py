@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.backup.manifest import Entry
+from ssl_core.files import sync
 
 _CHUNK_BYTES = 4 * 2**20
 
@@ -75,15 +76,6 @@ def sync_folders(root: Path) -> None:
     """Make the names of all files below `root` durable. Raises OSError."""
     for folder, _, _ in os.walk(root):
         sync(Path(folder))
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_copied(source: os.stat_result, target: Path) -> bool:

@@ -21,6 +21,7 @@ from service.backup.manifest import Manifest
 from service.db import migrate
 from service.db.session import Database
 from service.errors import BackupUnusable, Conflict
+from ssl_core.files import sync
 
 MARK = "restore.partial"  # in a data folder that is being restored
 _IGNORED = (MARK, "lost+found")
@@ -58,7 +59,7 @@ def restore(backup: Path, data: Path, database_url: str, report: Report, *, keep
             if target is not None:
                 target.close()
         (data / MARK).unlink()
-        copying.sync(data)
+        sync(data)
     return wanted
 
 
@@ -156,7 +157,7 @@ def _prepare(work: Path, wanted: Manifest) -> None:
         database.close()
     with closing(sqlite3.connect(work)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")  # one file, which can be renamed
-    copying.sync(work)
+    sync(work)
 
 
 def _put_database(work: Path, url: str, target: Database | None) -> None:
@@ -177,7 +178,7 @@ def _put_database(work: Path, url: str, target: Database | None) -> None:
         work.unlink()
     else:
         work.replace(path)
-    copying.sync(path.parent)
+    sync(path.parent)
 
 
 def _sqlite_path(url: str) -> Path | None:
