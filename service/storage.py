@@ -50,7 +50,7 @@ class Storage:
 
     def check_writable(self) -> None:
         """Raise StorageAway, with the reason, unless a file can be written and made durable in the data folder."""
-        probe = self.root / f".probe.{secrets.token_hex(8)}"
+        probe = self.root / f".probe.{secrets.token_hex(4)}.tmp"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with probe.open("xb") as file:
