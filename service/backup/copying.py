@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.backup.manifest import Entry
-from ssl_core.files import sync
+from ssl_core.files import TEMPORARY, sync
 
 _CHUNK_BYTES = 4 * 2**20
 
@@ -21,7 +21,7 @@ def copy(source: Path, target: Path) -> Entry:
     if _is_copied(found, target):
         return Entry(hash_file(target), found.st_size, found.st_mtime_ns)
     target.parent.mkdir(parents=True, exist_ok=True)
-    tmp = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
+    tmp = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
         with source.open("rb") as file, tmp.open("xb") as copied:
@@ -70,6 +70,12 @@ def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove_temporary(root: Path) -> None:
+    """Remove the temporary files that interrupted copies have left below `root`. Raises OSError."""
+    for file in root.rglob(TEMPORARY):
+        file.unlink()
 
 
 def sync_folders(root: Path) -> None:
