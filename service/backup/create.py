@@ -23,7 +23,7 @@ from service.backup import copying, manifest
 from service.backup.manifest import Manifest
 from service.backup.pins import Pins
 from service.backup.snapshot import Snapshot, open_snapshot
-from service.db import migrate
+from service.db import revisions
 from service.db.models import Job
 from service.db.session import Database, clock
 from service.db.statuses import HELD
@@ -64,7 +64,7 @@ def create(database: Database, storage: Storage, out: Path, since: Path | None, 
         pins = Pins(storage)
         try:
             contents = _take_snapshot(database, storage, pins, folder)
-            written = Manifest(contents.created_at, migrate.newest_revision(), contents.kind)
+            written = Manifest(contents.created_at, revisions.newest(), contents.kind)
             copier = _Copier(folder, pins, written, since, earlier)
             copier.copy_service_files(storage.root)
             for number, item in enumerate(contents.items):

@@ -19,7 +19,7 @@ from service import leases, workers
 from service.backup import copying, manifest, tables
 from service.backup.create import Report
 from service.backup.manifest import Manifest
-from service.db import migrate
+from service.db import migrate, revisions
 from service.db.session import Database
 from service.errors import BackupUnusable, Conflict
 from ssl_core.files import sync
@@ -96,7 +96,7 @@ class _Mark:
 
 
 def _check_revision(wanted: Manifest) -> None:
-    if not migrate.is_known(wanted.revision):
+    if wanted.revision not in revisions.list_known():
         raise BackupUnusable(
             f"The backup is of a newer version of Twoviews: this one does not know revision {wanted.revision}."
         )
