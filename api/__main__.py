@@ -18,6 +18,7 @@ from api.server.drain import Drain
 from api.server.protocol import HttpProtocol
 from api.server.server import Server
 from service import logs
+from service.db import revisions
 
 STARTUP_FAILURE = 3  # the exit code; uvicorn's
 
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--grace-seconds", type=float, help="instead of the setting's, for requests in progress")
     options = parser.parse_args()
     settings = logs.start()
+    revisions.require_newest(settings.database)
     if options.log_level:
         logging.getLogger().setLevel(options.log_level.upper())
     access_log.set_enabled(settings.access_log)

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from service.errors import StorageAway
-from ssl_core.files import TEMPORARY, make_folder, sync_folder
+from ssl_core.files import TEMPORARY, make_folder, sync
 
 _PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
@@ -193,10 +193,9 @@ def upload_folder(tenant_id: str) -> str:
 
 def make_durable(tmp: Path, final: Path) -> None:
     """Rename `tmp` to `final` durably: fsync the file, rename it, fsync the folder."""
-    with tmp.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(tmp)
     tmp.replace(final)
-    sync_folder(final.parent)
+    sync(final.parent)
 
 
 def _try_lock(descriptor: int, *, wait: bool) -> bool:

@@ -66,6 +66,12 @@ class BadModel(RunFailure):
     code = "bad_model"
 
 
+class ModelMissing(BadModel):
+    """The folder of a saved model, or a file in it, is missing."""
+
+    code = "model_missing"
+
+
 class BadWeights(RunFailure):
     """The file holds no weights that fit one of our networks; `errors` are the places."""
 

@@ -54,13 +54,14 @@ def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o644) -> Wri
         with suppress(OSError):  # of a disk that has failed
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
     return WrittenFile(path, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: those of new and renamed files, and the absence of removed ones."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's bytes durable, or the names in a folder: those of new and renamed files, and the absence of
+    removed ones. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -72,7 +73,7 @@ def make_folder(folder: Path) -> Path:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
-        sync_folder(path.parent)
+        sync(path.parent)
     return folder
 
 
@@ -80,7 +81,7 @@ def remove_durably(path: Path) -> None:
     """Remove a file, if it is there, so that it does not come back after a power failure. Raises OSError."""
     if path.exists():
         path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def describe(error: OSError) -> str:

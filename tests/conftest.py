@@ -1,4 +1,4 @@
-"""Fixtures: databases, a broker, settings and tenants, all our own and started when first asked for."""
+"""Fixtures: databases, a broker, settings, tenants and a random generator, all our own, made when first asked for."""
 
 # ruff: noqa: E402 — the environment is resolved before anything could read it
 
@@ -10,6 +10,8 @@ for _name in [name for name in os.environ if name.startswith("TWOVIEWS_")]:
 os.environ["TWOVIEWS_RETRY_SECONDS"] = "0"  # what was in an attempt's way goes by the test's own hand
 os.environ["OMP_NUM_THREADS"] = "1"  # whatever is exported: weights are compared byte by byte, between processes too
 
+import random
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,6 +164,15 @@ def stranger(database: Database) -> str:
     """The id of another tenant, who may see nothing of the first one's."""
     with database.writing() as session:
         return keys.get_or_create_tenant(session, "stranger").id
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """A random generator. The report of a failed test has its seed, for `--seed`."""
+    asked = request.config.getoption("--seed")
+    seed = secrets.randbelow(10**6) if asked is None else asked
+    request.node.add_report_section("setup", "seed", f"--seed {seed}")
+    return random.Random(seed)
 
 
 @contextmanager

@@ -207,3 +207,15 @@ def test_a_method_is_one_file_one_config_class_and_one_line(name):
     assert sources(lambda file: name in strings(file)) == {"ssl_core/config/methods.py", "ssl_core/methods/__init__.py"}
     own = f"ssl_core.methods.{name}."
     assert sources(lambda file: any(used.startswith(own) for used in imports(file))) == {"ssl_core/methods/__init__.py"}
+
+
+def syncs_a_path(node: ast.AST) -> bool:
+    """Whether it is a function that opens a path by `os.open` and calls `os.fsync`."""
+    called = {ast.unparse(part.func) for part in ast.walk(node) if isinstance(part, ast.Call)}
+    return isinstance(node, ast.FunctionDef) and called >= {"os.open", "os.fsync"}
+
+
+def test_a_path_is_made_durable_by_one_function():
+    """The client has its own: it imports nothing of the service and also runs where a folder cannot be opened."""
+    found = sources(lambda file: any(syncs_a_path(node) for node in ast.walk(ast.parse(file.read_text()))))
+    assert found == {"ssl_core/files.py", "twoviews/download.py"}

@@ -82,6 +82,7 @@ def test_its_api_starts(installed, tmp_path):
     environment = installed.environment | {"TWOVIEWS_DATA_DIR": str(tmp_path)}
     transport = httpx.HTTPTransport(uds=str(socket))
     command = [*installed.python, "-m", "api", "--uds", socket]
+    subprocess.run([*installed.python, "-m", "service", "migrate"], env=environment, cwd=tmp_path, check=True)
     with subprocess.Popen(command, env=environment, cwd=tmp_path) as api, httpx.Client(transport=transport) as client:
         try:
             deadline = time.monotonic() + 60

@@ -3,6 +3,7 @@
 import argparse
 
 from service import logs
+from service.db import revisions
 from service.doorbell import QUEUES
 from worker import app
 
@@ -11,7 +12,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker", description="Run the jobs of one queue.")
     parser.add_argument("--queue", choices=QUEUES, default=QUEUES[0], help="train: runs and evaluations; data: uploads")
     queue = parser.parse_args().queue
-    app.run(logs.start(), queue)
+    settings = logs.start()
+    revisions.require_newest(settings.database)
+    app.run(settings, queue)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service import audit, garbage, idempotency, leases, lifecycle, logs, workers
+from service.db import revisions
 from service.db.session import Database
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
@@ -152,6 +153,7 @@ def _log_removed(removed: list[str]) -> None:
 
 def main() -> None:
     settings = logs.start()
+    revisions.require_newest(settings.database)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from service.backup.manifest import Entry
+from ssl_core.files import TEMPORARY, sync
 
 _CHUNK_BYTES = 4 * 2**20
 
@@ -20,7 +21,7 @@ def copy(source: Path, target: Path) -> Entry:
     if _is_copied(found, target):
         return Entry(hash_file(target), found.st_size, found.st_mtime_ns)
     target.parent.mkdir(parents=True, exist_ok=True)
-    tmp = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}")
+    tmp = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
     digest, size = hashlib.sha256(), 0
     try:
         with source.open("rb") as file, tmp.open("xb") as copied:
@@ -71,19 +72,16 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def remove_temporary(root: Path) -> None:
+    """Remove the temporary files that interrupted copies have left below `root`. Raises OSError."""
+    for file in root.rglob(TEMPORARY):
+        file.unlink()
+
+
 def sync_folders(root: Path) -> None:
     """Make the names of all files below `root` durable. Raises OSError."""
     for folder, _, _ in os.walk(root):
         sync(Path(folder))
-
-
-def sync(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_copied(source: os.stat_result, target: Path) -> bool:

@@ -23,7 +23,7 @@ from service.backup import copying, manifest
 from service.backup.manifest import Manifest
 from service.backup.pins import Pins
 from service.backup.snapshot import Snapshot, open_snapshot
-from service.db import migrate
+from service.db import revisions
 from service.db.models import Job
 from service.db.session import Database, clock
 from service.db.statuses import HELD
@@ -31,6 +31,7 @@ from service.errors import Conflict
 from service.storage import Storage
 from service.verify.checks import Checked, check_item
 from service.verify.inventory import Item, list_items
+from ssl_core.files import sync
 
 _TRIES = 6  # for a moment in which no trainer replaces a file
 _PAUSE_SECONDS = 0.3
@@ -63,7 +64,7 @@ def create(database: Database, storage: Storage, out: Path, since: Path | None, 
         pins = Pins(storage)
         try:
             contents = _take_snapshot(database, storage, pins, folder)
-            written = Manifest(contents.created_at, migrate.newest_revision(), contents.kind)
+            written = Manifest(contents.created_at, revisions.newest(), contents.kind)
             copier = _Copier(folder, pins, written, since, earlier)
             copier.copy_service_files(storage.root)
             for number, item in enumerate(contents.items):
@@ -75,7 +76,7 @@ def create(database: Database, storage: Storage, out: Path, since: Path | None, 
         manifest.save(folder, written)
         copying.sync_folders(folder)
         folder.rename(out)  # onto an empty folder too
-        copying.sync(out.parent)
+        sync(out.parent)
     return written
 
 
@@ -107,7 +108,7 @@ def _take_snapshot(database: Database, storage: Storage, pins: Pins, folder: Pat
             pins.remove()  # a later version may have the same path
             time.sleep(_PAUSE_SECONDS)
     _delete_rows(folder / manifest.DATABASE, contents.dropped)
-    copying.sync(folder / manifest.DATABASE)
+    sync(folder / manifest.DATABASE)
     return contents
 
 

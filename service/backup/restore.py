@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from sqlalchemy import make_url
@@ -18,12 +19,14 @@ from service import leases, workers
 from service.backup import copying, manifest, tables
 from service.backup.create import Report
 from service.backup.manifest import Manifest
-from service.db import migrate
+from service.db import migrate, revisions
 from service.db.session import Database
 from service.errors import BackupUnusable, Conflict
+from ssl_core.files import sync
 
 MARK = "restore.partial"  # in a data folder that is being restored
 _IGNORED = (MARK, "lost+found")
+_ALL_FILES = b"\n"  # at the end of a mark
 
 
 def restore(backup: Path, data: Path, database_url: str, report: Report, *, keep_damaged: bool = False) -> Manifest:
@@ -35,77 +38,92 @@ def restore(backup: Path, data: Path, database_url: str, report: Report, *, keep
     wanted = manifest.load(backup)
     _check_revision(wanted)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _marked(data, (backup / manifest.FILE).read_bytes()[-100:]) as is_new:
-        if is_new and [name for name in os.listdir(data) if name not in _IGNORED]:
+    with _marked(data, (backup / manifest.FILE).read_bytes()[-100:]) as mark:
+        if mark.is_new and [name for name in os.listdir(data) if name not in _IGNORED]:
             (data / MARK).unlink()
             raise Conflict(f"{data} is not empty. Restore into an empty folder.")
-        target = _empty_database(database_url)
-        try:
-            damaged = _copy_files(backup, data, wanted, report)
-            if damaged and not keep_damaged:
-                listed = ", ".join(damaged[:10])
-                raise BackupUnusable(
-                    f"{len(damaged):,} files of the backup are damaged or missing: {listed}. Restore another "
-                    "backup, or restore what there is with --keep-damaged."
-                )
-            wanted.damaged += [["backup", path, "", "corrupt"] for path in damaged]
-            work = data / ".restored.db"
-            copying.copy(backup / manifest.DATABASE, work)
-            _prepare(work, wanted)
+        is_placed = not _is_empty(database_url)
+        if is_placed and not mark.has_all_files:
+            where = make_url(database_url).render_as_string(hide_password=True)
+            raise Conflict(f"The database {where} is not empty. Restore into an empty one.")
+        copying.remove_temporary(data)
+        damaged = _copy_files(backup, data, wanted, report)
+        if damaged and not keep_damaged:
+            listed = ", ".join(damaged[:10])
+            raise BackupUnusable(
+                f"{len(damaged):,} files of the backup are damaged or missing: {listed}. Restore another "
+                "backup, or restore what there is with --keep-damaged."
+            )
+        wanted.damaged += [["backup", path, "", "corrupt"] for path in damaged]
+        work = data / ".restored.db"
+        if not is_placed:
+            _copy_database(backup, work)
             copying.sync_folders(data)
-            _put_database(work, database_url, target)
-        finally:
-            if target is not None:
-                target.close()
+            mark.add_all_files()
+            _put_database(work, database_url)
+        work.unlink(missing_ok=True)
         (data / MARK).unlink()
-        copying.sync(data)
+        sync(data)
     return wanted
 
 
+class _Mark:
+    """The mark of a folder that is being restored. `has_all_files`: only the database may be missing."""
+
+    def __init__(self, file: BinaryIO, identity: bytes) -> None:
+        """Raises Conflict when another backup was being restored."""
+        file.seek(0)
+        found = file.read()
+        if found not in (b"", identity, identity + _ALL_FILES):
+            raise Conflict(
+                f"The restoration of another backup into {Path(file.name).parent} was interrupted. "
+                "Empty the folder first."
+            )
+        self._file = file
+        self.is_new = not found
+        self.has_all_files = found.endswith(_ALL_FILES)
+        self._append(b"" if found else identity)
+
+    def add_all_files(self) -> None:
+        """Note, durably, that from now on rows in the database are those of the backup."""
+        if not self.has_all_files:
+            self._append(_ALL_FILES)
+
+    def _append(self, content: bytes) -> None:
+        self._file.write(content)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
 def _check_revision(wanted: Manifest) -> None:
-    if not migrate.is_known(wanted.revision):
+    if wanted.revision not in revisions.list_known():
         raise BackupUnusable(
             f"The backup is of a newer version of Twoviews: this one does not know revision {wanted.revision}."
         )
 
 
 @contextmanager
-def _marked(data: Path, identity: bytes) -> Iterator[bool]:
-    """Mark the folder as being restored, for this process only; yield whether no interrupted call of this backup did.
-
-    Raises Conflict when another backup was being restored into it.
-    """
+def _marked(data: Path, identity: bytes) -> Iterator[_Mark]:
+    """Mark the folder as being restored, for this process only. Raises Conflict."""
     with (data / MARK).open("a+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Conflict(f"Another process restores a backup into {data}.") from error
-        file.seek(0)
-        found = file.read()
-        if found and found != identity:
-            raise Conflict(f"The restoration of another backup into {data} was interrupted. Empty the folder first.")
-        file.write(b"" if found else identity)
-        file.flush()
-        os.fsync(file.fileno())
-        yield not found
+        yield _Mark(file, identity)
 
 
-def _empty_database(url: str) -> Database | None:
-    """Return the open database, or None for an SQLite file that is yet to be made. Raises Conflict when it has rows."""
+def _is_empty(url: str) -> bool:
+    """Whether the database has no row, or is an SQLite file that is yet to be made."""
     path = _sqlite_path(url)
     if path is not None and not path.exists():
-        return None
+        return True
     database = Database(url)
-    with database.engine.connect() as connection:
-        is_empty = tables.are_empty(connection)
-    if not is_empty:
+    try:
+        with database.engine.connect() as connection:
+            return tables.are_empty(connection)
+    finally:
         database.close()
-        where = make_url(url).render_as_string(hide_password=True)
-        raise Conflict(f"The database {where} is not empty. Restore into an empty one.")
-    if path is not None:
-        database.close()
-        return None
-    return database
 
 
 def _copy_files(backup: Path, data: Path, wanted: Manifest, report: Report) -> list[str]:
@@ -144,8 +162,11 @@ def _is_damaged(path: Path, sha256: str) -> bool:
         return True
 
 
-def _prepare(work: Path, wanted: Manifest) -> None:
-    """Migrate the copy of the database, queue running jobs again, and forget the workers."""
+def _copy_database(backup: Path, work: Path) -> None:
+    """Copy the database, migrate the copy, queue running jobs again, and forget the workers."""
+    for name in (f"{work}-wal", f"{work}-shm"):  # of the copy that an interrupted call has changed
+        Path(name).unlink(missing_ok=True)
+    copying.copy(backup / manifest.DATABASE, work)
     database = Database(f"sqlite:///{quote(str(work))}")
     try:
         migrate.upgrade(database)
@@ -156,17 +177,19 @@ def _prepare(work: Path, wanted: Manifest) -> None:
         database.close()
     with closing(sqlite3.connect(work)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")  # one file, which can be renamed
-    copying.sync(work)
+    sync(work)
 
 
-def _put_database(work: Path, url: str, target: Database | None) -> None:
+def _put_database(work: Path, url: str) -> None:
     """Make the database that of the service, in one step."""
     path = _sqlite_path(url)
     if path is None:
-        assert target is not None
-        migrate.upgrade(target)
-        tables.load(work, target)
-        work.unlink()
+        target = Database(url)
+        try:
+            migrate.upgrade(target)
+            tables.load(work, target)
+        finally:
+            target.close()
         return
     for name in (f"{path}-wal", f"{path}-shm"):  # of an empty database
         Path(name).unlink(missing_ok=True)
@@ -174,10 +197,9 @@ def _put_database(work: Path, url: str, target: Database | None) -> None:
     if path.parent != work.parent:  # possibly on another file system
         path.unlink(missing_ok=True)
         copying.copy(work, path)
-        work.unlink()
     else:
         work.replace(path)
-    copying.sync(path.parent)
+    sync(path.parent)
 
 
 def _sqlite_path(url: str) -> Path | None:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from sqlalchemy import JSON, Connection, Table, Text, cast, select
 from sqlalchemy.orm import Session
 
-from service.db import migrate
+from service.db import migrate, revisions
 from service.db.models import Base
 from service.db.session import Database
 from service.errors import Conflict
@@ -81,11 +81,11 @@ def open_snapshot(database: Database) -> Iterator[Snapshot]:
     """Open a snapshot; writers go on. Raises Conflict when the schema is not that of this version."""
     options = {} if database.is_local else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with database.engine.execution_options(reading=True, **options).connect() as connection, connection.begin():
-        revision = migrate.read_revision(connection)  # the first statement fixes the moment
-        if revision != migrate.newest_revision():
+        revision = revisions.read(connection)  # the first statement fixes the moment
+        if revision != revisions.newest():
             raise Conflict(
                 f"The schema of the database is at revision {revision}, and this version of Twoviews backs up revision "
-                f"{migrate.newest_revision()}. Back up with the version that wrote it, or run `python -m service "
+                f"{revisions.newest()}. Back up with the version that wrote it, or run `python -m service "
                 "migrate` first."
             )
         if not database.is_local:

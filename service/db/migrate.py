@@ -13,10 +13,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, Index
 
 import migrations
+from service.db import revisions
 from service.db.models import Base
 from service.db.session import Database
 
@@ -43,26 +43,11 @@ def find_differences(database: Database) -> list[Any]:
         return found + _find_missing_indexes(connection)
 
 
-def read_revision(connection: Connection) -> str | None:
-    """Return the revision of the database's schema; None for a database without one."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def newest_revision() -> str:
-    """Return the revision of the schema of this version."""
-    return str(_scripts().get_current_head())
-
-
-def is_known(revision: str) -> bool:
-    """Whether the schema of that revision can be upgraded to that of this version."""
-    return revision in {script.revision for script in _scripts().walk_revisions()}
-
-
 def revise(database: Database, message: str) -> None:
     """Write a new revision with the differences of the models from the migrated schema."""
     with database.engine.begin() as connection:
         config = _build_config(connection)
-        number = len(list(ScriptDirectory.from_config(config).walk_revisions())) + 1
+        number = int(revisions.newest()) + 1
         config.attributes["include_object"] = _is_comparable
         command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
 
@@ -84,12 +69,6 @@ def _migrating(database: Database) -> Iterator[Connection]:
                 assert not connection.exec_driver_sql("PRAGMA foreign_key_check").all(), "a row violates a foreign key"
         finally:
             driver.execute("PRAGMA foreign_keys=ON")
-
-
-def _scripts() -> ScriptDirectory:
-    config = Config()
-    config.set_main_option("script_location", _SCRIPTS)
-    return ScriptDirectory.from_config(config)
 
 
 def _build_config(connection: Connection) -> Config:

@@ -21,8 +21,8 @@ from ssl_core.checksums import document
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
 from ssl_core.device import to_device
-from ssl_core.errors import BadModel, Corrupt
-from ssl_core.files import WrittenFile, make_folder, remove_durably, write_atomic
+from ssl_core.errors import BadModel, Corrupt, ModelMissing
+from ssl_core.files import WrittenFile, describe, make_folder, remove_durably, write_atomic
 from ssl_core.models import backbones
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.encoder import Encoder, Preprocessing
@@ -86,7 +86,7 @@ def load_card(directory: Path) -> dict[str, Any]:
     try:
         card = document.read(directory / CARD)
     except OSError as error:
-        raise BadModel(f"The model's {CARD} is missing.") from error
+        raise _unreadable(CARD, error) from error
     if card.get("format") not in (1, FORMAT):
         raise BadModel("The model was written by another version.")
     return card
@@ -111,7 +111,7 @@ def count_head_layers(card: Mapping[str, Any]) -> int:
 def load(directory: Path, device: str | torch.device = "cpu", *, precision: str = "fp32") -> Encoder:
     """Return the encoder that `save` wrote.
 
-    Raises BadModel when a file is missing or of another network, and Corrupt when one is damaged.
+    Raises ModelMissing when a file is missing, BadModel when one is of another network, Corrupt when one is damaged.
     """
     encoder = load_untrained(directory, device, seed=0, precision=precision)
     load_backbone(encoder.backbone, directory)
@@ -190,13 +190,19 @@ def _read(directory: Path, name: str) -> dict[str, Tensor]:
     try:
         data = (directory / name).read_bytes()
     except OSError as error:
-        raise BadModel(f"The model's {name} is missing.") from error
+        raise _unreadable(name, error) from error
     if recorded is not None and hashlib.sha256(data).hexdigest() != recorded["sha256"]:
         raise Corrupt(name)
     try:
         return safetensors.torch.load(data)
     except (SafetensorError, ValueError) as error:
         raise Corrupt(name) from error
+
+
+def _unreadable(name: str, error: OSError) -> BadModel:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ModelMissing(f"The model's {name} is missing.")
+    return BadModel(f"The model's {name} cannot be read: {describe(error)}.")
 
 
 def _load_state_dict(module: nn.Module, weights: dict[str, Tensor], name: str) -> None:

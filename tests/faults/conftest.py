@@ -1,7 +1,5 @@
-"""Fixtures of the fault tests: a fleet of processes, a workload, and a random generator."""
+"""Fixtures of the fault tests: a fleet of processes, and a workload."""
 
-import random
-import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,12 +23,3 @@ def fleet(database_url: str, tmp_path: Path) -> Iterator[Fleet]:
 @pytest.fixture
 def workload(fleet: Fleet, database: Database, tenant: str) -> Workload:
     return Workload(database, Storage(fleet.settings.data_dir), tenant)
-
-
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> random.Random:
-    """A random generator. The report of a failed test has its seed, for `--seed`."""
-    asked = request.config.getoption("--seed")
-    seed = secrets.randbelow(10**6) if asked is None else asked
-    request.node.add_report_section("setup", "seed", f"--seed {seed}")
-    return random.Random(seed)

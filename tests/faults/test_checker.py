@@ -17,7 +17,7 @@ from ssl_core.files import write_artifact
 from tests.faults import trainer
 from tests.faults.nemesis import audit, checker, history
 from tests.faults.nemesis.history import History, Promise
-from tests.faults.workload import toy_config
+from tests.faults.workload import Workload, toy_config
 from tests.service import given
 
 
@@ -97,7 +97,7 @@ class Doctored:
         return next(self.storage.root.glob(pattern.format(made=self.made, used=self.used)))
 
     def read(self) -> History:
-        return history.read(self.database, self.storage, self.promises)
+        return history.read(self.database, self.storage, self.promises, changes=audit.read(self.database))
 
     def objections(self) -> str:
         return "\n".join(sentence for found in checker.check(self.read()).values() for sentence in found)
@@ -148,6 +148,23 @@ def test_a_sound_history_is_accepted(doctored: Doctored) -> None:
 def test_a_doctored_row_is_found(doctored: Doctored, statement: str, objection: str) -> None:
     doctored.execute(statement)
     assert objection in doctored.objections()
+
+
+@pytest.mark.parametrize(
+    ("statement", "objection"),
+    [
+        ("DELETE FROM points WHERE seq = 7", "gaps or duplicates"),
+        ("UPDATE models SET sha256 = 'ab'", "the weights differ"),
+        ("UPDATE jobs SET status = 'failed' WHERE id = '{made}'", "is failed"),
+        ("DELETE FROM job_events WHERE seq = (SELECT max(seq) FROM job_events)", "has ended as []"),
+    ],
+)
+def test_a_workload_finds_a_doctored_row_without_an_audit(doctored: Doctored, statement: str, objection: str) -> None:
+    workload = Workload(doctored.database, doctored.storage, "tenant", "dataset")
+    assert [workload.faults(job) for job in (doctored.made, doctored.used)] == [[], []]
+    doctored.execute(statement)
+    doctored.execute("DELETE FROM nemesis_audit")
+    assert objection in "\n".join(workload.faults(doctored.made))
 
 
 def append(path: Path) -> None:

@@ -144,8 +144,10 @@ def _save(out: Path, step: int, state: bytes) -> ev.Checkpoint | ev.Log:
 
 def _model(out: Path, state: bytes, has_classifier: bool) -> ev.Model:
     (out / "model").mkdir(exist_ok=True)
-    file = write_atomic(out / "model" / "weights.safetensors", state)
     card = {"format": 1, "dim": 4} | ({"classifier": {"classes": 2}} if has_classifier else {})
+    write_atomic(out / "model" / "heads.safetensors", b"")
+    file = write_atomic(out / "model" / "weights.safetensors", state)
+    write_atomic(out / "model" / "model.json", json.dumps(card).encode())
     return ev.Model("model", file.sha256, file.size_bytes, 4, card)
 
 

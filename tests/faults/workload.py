@@ -1,23 +1,21 @@
 """A workload: jobs for a fleet, and checks that each ended once, with the results of a run without faults.
 
-Most jobs run the toy trainer, whose results are computed here. Those of `ssl_core` are compared with the baseline run.
+Most jobs run the toy trainer, one runs `ssl_core`; the checker of the nemesis knows the results of both.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
 
-from service import jobs
-from service.db.models import Checkpoint, Dataset, Job, Model, Point, Series, Worker
+from service.db.models import Dataset, Job, Point, Series, Worker
 from service.db.session import Database, clock, now
 from service.db.statuses import TERMINAL
 from service.storage import Storage
-from tests.faults import baseline, trainer
+from tests.faults import baseline
+from tests.faults.nemesis import checker, history
 from tests.service import given
 
 
@@ -97,62 +95,13 @@ class Workload:
 
     def faults(self, job_id: str) -> list[str]:
         """Return the differences between the job and a successful run without faults, as sentences."""
-        job = self.job(job_id)
-        with self.database.reading() as session:
-            history = [event.data["status"] for event in jobs.transitions(session, job_id)]
-        found = [] if job.status == "succeeded" else [f"{job_id} ended as {job.status}: {job.status_detail}"]
-        if sum(status in TERMINAL for status in history) != 1:
-            found.append(f"{job_id} ended more than once or never: {history}")
-        if not found:
-            real = job.config["seed"] >= trainer.REAL_SEED
-            found = (self._real_faults(job) if real else self._toy_faults(job)) + self._file_faults(job)
-        return found
-
-    def _real_faults(self, job: Job) -> list[str]:
-        """Compare with the baseline run; values of timing series may differ, but not their steps."""
-        found = []
-        wanted = baseline.run_baseline()
-        for name, series in wanted.series.items():
-            points = self._points(job.id, name)
-            if [step for step, _ in points] != [step for step, _ in series]:
-                found.append(f"{job.id}: {name} has gaps or duplicates: {[step for step, _ in points]}")
-            elif name not in baseline.TIMING_SERIES and points != series:
-                found.append(f"{job.id}: {name} has other values than the baseline run")
-        if self._model(job).sha256 != wanted.sha256:
-            found.append(f"{job.id}: the weights differ from those of the baseline run")
-        return found
-
-    def _toy_faults(self, job: Job) -> list[str]:
-        seed, total = job.config["seed"], job.config["epochs"] * trainer.STEPS_PER_EPOCH
-        points, state = self._points(job.id, "train/loss"), trainer.weights(seed, 0)
-        found = []
-        if [step for step, _ in points] != list(range(1, total + 1)):
-            found.append(f"{job.id}: the metrics have gaps or duplicates: {[step for step, _ in points]}")
-        for step, value in points:
-            state = trainer.chain(seed, state, step - 1, step)
-            if value != trainer.loss(state):
-                found.append(f"{job.id}: the loss of step {step} is {value}")
-        if self._model(job).sha256 != hashlib.sha256(trainer.weights(seed, total)).hexdigest():
-            found.append(f"{job.id}: the weights differ from those of a run without faults")
-        return found
-
-    def _file_faults(self, job: Job) -> list[str]:
-        """Check the SHA-256 of all referenced files, and that there are no temporary files."""
-        model = self._model(job)
-        weights = self.storage.absolute(model.path) / "weights.safetensors"
-        found = [] if _sha256(weights) == model.sha256 else [f"{job.id}: the weights on disk have another SHA-256"]
-        with self.database.reading() as session:
-            rows = session.scalars(select(Checkpoint).where(Checkpoint.job_id == job.id)).all()
-        for row in rows:
-            if _sha256(self.storage.absolute(row.path)) != row.sha256:
-                found.append(f"{job.id}: {row.path} has another SHA-256")
-        folder = self.storage.root / "jobs" / job.id
-        leftovers = [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
-        return found + [f"{job.id}: left behind: {path}" for path in leftovers]
-
-    def _model(self, job: Job) -> Model:
-        with self.database.reading() as session:
-            return session.get_one(Model, job.made_model_id)
+        found = history.read(self.database, self.storage)
+        job = found.jobs[job_id]
+        statuses = [event.data["status"] for event in found.events[job_id] if event.code == "status"]
+        ends = [status for status in statuses if status in TERMINAL]
+        if (job.status, ends) != ("succeeded", ["succeeded"]):
+            return [f"{job_id} is {job.status}, {job.status_detail}; it has ended as {ends}"]
+        return checker.check_results(found, job)
 
     def _points(self, job_id: str, name: str) -> list[tuple[int, float | None]]:
         query = select(Point.step, Point.value).join(Series, Series.id == Point.series_id)
@@ -164,7 +113,3 @@ class Workload:
 def toy_config(seed: int, epochs: int) -> dict[str, Any]:
     """Return a config for the toy trainer, which makes ten steps per epoch."""
     return given.PRETRAIN | {"seed": seed, "epochs": epochs, "checkpoints": {"every_steps": 10}}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

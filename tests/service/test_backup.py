@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 
 from service import keys
 from service.__main__ import main
-from service.backup import create, manifest
+from service.backup import create, manifest, restore
 from service.backup.create import _pin
 from service.backup.pins import Pins
 from service.backup.snapshot import open_snapshot
@@ -210,12 +210,13 @@ def test_a_backup_since_an_earlier_one_copies_what_has_changed(stored, storage, 
     assert capsys.readouterr().out.startswith("corrupt\tartifact\tjobs/")
 
 
+class Killed(BaseException):
+    """The process is killed."""
+
+
 @on_sqlite
 @to_sqlite
 def test_a_killed_backup_looks_like_none_and_is_continued(stored, database, storage, tmp_path, elsewhere, capsys):
-    class Killed(BaseException):
-        pass
-
     def die(done: int, total: int) -> None:
         if done == 3:
             raise Killed
@@ -237,6 +238,34 @@ def test_a_killed_backup_looks_like_none_and_is_continued(stored, database, stor
     assert inodes.items() <= kept.items()
     elsewhere()
     assert main(["restore", str(tmp_path / "backup")]) == 0
+
+
+@on_sqlite
+def test_a_restoration_that_is_killed_when_it_has_put_the_database_in_its_place_is_completed(
+    stored, storage, tmp_path, elsewhere, empty_database_url, capsys, monkeypatch
+):
+    assert back_up(tmp_path / "backup") == 0
+    put = restore._put_database
+
+    def put_and_die(*given) -> None:
+        put(*given)
+        raise Killed
+
+    data = elsewhere()
+    monkeypatch.setattr(restore, "_put_database", put_and_die)
+    with pytest.raises(Killed):
+        main(["restore", str(tmp_path / "backup")])
+    monkeypatch.setattr(restore, "_put_database", put)
+    assert (data / restore.MARK).exists()
+    restored = Database(empty_database_url)
+    before = rows(restored)
+    assert main(["restore", str(tmp_path / "backup")]) == 0
+    assert rows(restored) == before
+    restored.close()
+    assert main(["verify"]) == 0
+    assert [name for name in files(data) if name.startswith(".") or name == restore.MARK] == []
+    assert main(["restore", str(tmp_path / "backup")]) == 1
+    assert f"{data} is not empty" in capsys.readouterr().err
 
 
 @on_sqlite

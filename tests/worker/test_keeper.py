@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service import datasets, workers
+from service import audit, datasets, workers
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.monitoring import heartbeats
@@ -99,6 +99,22 @@ def test_unreferenced_files_are_removed_and_referenced_ones_kept(
     with running_keeper(settings):
         soon(lambda: not stray.exists())
     assert archive.exists()
+
+
+@on_sqlite
+def test_entries_of_the_audit_trail_are_deleted_after_the_days_of_the_setting(
+    database: Database, settings: Settings, tenant: str
+) -> None:
+    def list_targets() -> list[str]:
+        with database.reading() as session:
+            return [entry.target for entry in audit.list_(session, tenant).items]
+
+    with database.writing() as session:
+        for days in (31, 29):
+            audit.record(session, audit.Actor(tenant), "key.create", f"key_{days}", seconds_ago=days * 86_400)
+    assert list_targets() == ["key_29", "key_31"]
+    with running_keeper(settings, audit_days=30):
+        soon(lambda: list_targets() == ["key_29"])
 
 
 @on_sqlite

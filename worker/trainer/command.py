@@ -10,16 +10,14 @@ from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config import Import
+from ssl_core.errors import ModelMissing
 from ssl_core.events import Log
 from ssl_core.files import make_folder, write_atomic
 from worker.trainer.event_writer import EventWriter
 
+_MODEL_FILES = ("model.json", "weights.safetensors", "heads.safetensors")  # ssl_core.serialization imports torch
 _CHUNK_BYTES = 16 * 2**20
 _PYTHON = (sys.executable, "-P", "-m")  # -P: modules are not imported from the working directory
-
-
-class ModelMissing(Exception):
-    """The files of the job's model are missing from the storage: no other attempt would find them."""
 
 
 def output_folder(claim: Claim, storage: Storage) -> Path:
@@ -43,23 +41,30 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
         return [*reader, "--sha256", claim.upload.sha256]
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
+    dataset = storage.absolute(claim.dataset_path)
     config = out / "config.json"
     write_atomic(config, json.dumps(claim.config, indent=2, allow_nan=False).encode())
     trainer = settings.trainer_command or [*_PYTHON, "ssl_core", "run"]
-    command = [*trainer, str(config), "--data", str(storage.absolute(claim.dataset_path)), "--out", str(out)]
+    command = [*trainer, str(config), "--data", str(dataset), "--out", str(out)]
     provenance = out / "provenance.json"
     write_atomic(provenance, json.dumps(claim.provenance, allow_nan=False).encode())
     command += ["--provenance", str(provenance)]
     if claim.model_path is not None:
-        is_mounted = storage.absolute(claim.dataset_path).is_dir()  # else the storage may be away for a minute
-        if is_mounted and not storage.absolute(claim.model_path).is_dir():
-            raise ModelMissing(
-                f"The files of the model {claim.provenance['model']['id']} are missing from the storage."
-            )
+        _check_model(claim.provenance["model"]["id"], storage.absolute(claim.model_path), dataset)
         command += ["--model", str(storage.absolute(claim.model_path))]
     if (checkpoint := _find_checkpoint(claim, storage, events)) is not None:
         command += ["--resume", str(checkpoint)]
     return [*command, "--events"]
+
+
+def _check_model(model_id: str, folder: Path, dataset: Path) -> None:
+    """Raise ModelMissing when files of the model are missing, unless the dataset is too.
+
+    Then the storage may be away for a minute: the trainer fails, and another attempt finds both.
+    """
+    missing = [name for name in _MODEL_FILES if not (folder / name).exists()]
+    if missing and dataset.is_dir():
+        raise ModelMissing(f"Files of the model {model_id} are missing from the storage: {', '.join(missing)}.")
 
 
 def _ingest_arguments(claim: Claim) -> list[str]:

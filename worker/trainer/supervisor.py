@@ -19,7 +19,7 @@ from service.event_handlers import BadEvent
 from service.leases import Claim, LeaseLost
 from service.settings import Settings
 from service.storage import Storage
-from ssl_core.errors import StorageFull
+from ssl_core.errors import ModelMissing, StorageFull
 from ssl_core.events import Failed, Log, Result, Stopped, from_line
 from ssl_core.files import FULL, describe
 from worker.trainer import command, temporaries
@@ -89,8 +89,8 @@ class _Attempt:
         """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
         try:
             process = TrainerProcess(build(), self._trainer_log.add_stderr)
-        except command.ModelMissing as error:
-            self._final_event = Failed("model_missing", str(error))
+        except ModelMissing as error:
+            self._final_event = Failed(error.code, str(error))
             return
         except (OSError, ValueError) as error:
             reason = describe(error) if isinstance(error, OSError) else error

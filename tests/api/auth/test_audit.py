@@ -10,6 +10,7 @@ from api.app import ROUTERS
 from service import audit
 from service.audit import Actor
 from service.db.session import clock
+from ssl_core.files import write_artifact
 from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
 
@@ -143,6 +144,31 @@ def test_downloads_are_recorded_once_a_minute_for_each_file(app, client, databas
     app.state.key_uses.store()
     (entry,) = read(client)
     assert (entry["action"], entry["target"], entry["detail"]) == ("model.download", model, {"file": "readme"})
+
+
+@on_sqlite
+def test_a_download_of_an_artifact_is_recorded_with_its_job_and_name(app, client, other, database, tenant, storage):
+    job = given.submit_job(database, tenant, given.create_ready_dataset(database, tenant)).id
+    claim = given.claim_job(database)
+    folder = storage.attempt_dir(job, 1)
+    folder.mkdir(parents=True)
+    for name in ("curves.png", "map.png", "gone.png"):
+        file = write_artifact(folder, name, name.encode())
+        given.record_events(database, claim, file)
+    (folder / "gone.png").unlink()
+    for name in ("curves.png", "curves.png", "map.png"):
+        assert client.get(f"/jobs/{job}/artifacts/{name}").content == name.encode()
+    check_problem(client.get(f"/jobs/{job}/artifacts/gone.png"), 404, "artifact_not_found")
+    check_problem(other.get(f"/jobs/{job}/artifacts/map.png"), 404, "job_not_found")
+    app.state.key_uses.store()
+    entries = read(client, action="artifact.download")
+    assert entries == read(client)
+    assert [(entry["target"], entry["detail"]) for entry in reversed(entries)] == [
+        (job, {"name": "curves.png"}),
+        (job, {"name": "map.png"}),
+    ]
+    assert {(entry["key_name"], entry["address"]) for entry in entries} == {("test", "testclient")}
+    assert read(other) == []
 
 
 def test_the_trail_is_paged_and_filtered(client, make_client):

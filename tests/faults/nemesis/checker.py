@@ -33,6 +33,15 @@ def check(history: History) -> dict[str, list[str]]:
     return {key: sentences for key, sentences in found.items() if sentences}
 
 
+def check_results(history: History, job: Job) -> list[str]:
+    """Return what is wrong with the points and files of a job that has ended; its changes need not be recorded."""
+    rules = (_check_sequence, _check_points, _check_files, _check_result)
+    temporary = [path for path in _find_temporary(history) if path.startswith(f"jobs/{job.id}/")]
+    return [sentence for rule in rules for sentence in rule(history, job)] + [
+        f"{job.id}: a temporary file was left: {path}" for path in temporary
+    ]
+
+
 def _check_promises(history: History) -> Iterator[str]:
     """Every acknowledged request has made one job or dataset; a request that was never answered, at most one."""
     jobs = Counter(job.name for job in history.jobs.values() if job.kind != "ingest")
@@ -53,9 +62,7 @@ def _check_leftovers(history: History) -> Iterator[str]:
     """Every file is named by a row, alone or by its folder, and no process is left."""
     yield from (f"left behind: {command}" for command in history.processes)
     yield from (f"no row names the file {path}" for path in find_unnamed(history))
-    for path in sorted(history.files):
-        if PurePosixPath(path).name.startswith(".") or path.endswith(".tmp"):
-            yield f"a temporary file was left: {path}"
+    yield from (f"a temporary file was left: {path}" for path in _find_temporary(history))
 
 
 def find_unnamed(history: History) -> list[str]:
@@ -66,6 +73,10 @@ def find_unnamed(history: History) -> list[str]:
     named |= {dataset.path for dataset in history.datasets.values() if dataset.path is not None}
     attempts = {_attempt_folder(path) for path in named}
     return [path for path in sorted(history.files) if _attempt_folder(path) not in attempts]
+
+
+def _find_temporary(history: History) -> list[str]:
+    return [path for path in sorted(history.files) if PurePosixPath(path).name.startswith(".") or path.endswith(".tmp")]
 
 
 def _check_changes(history: History, job: Job) -> Iterator[str]:

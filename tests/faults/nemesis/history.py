@@ -11,7 +11,6 @@ from sqlalchemy import select
 from service.db.models import Artifact, Checkpoint, Dataset, Idempotency, Job, JobEvent, Model, Point, Series
 from service.db.session import Database
 from service.storage import Storage
-from tests.faults.nemesis import audit
 from tests.faults.nemesis.audit import Change
 
 
@@ -46,9 +45,13 @@ class History:
 
 
 def read(
-    database: Database, storage: Storage, promises: Sequence[Promise], cancelled: frozenset[str] = frozenset()
+    database: Database,
+    storage: Storage,
+    promises: Sequence[Promise] = (),
+    cancelled: frozenset[str] = frozenset(),
+    changes: Sequence[Change] = (),
 ) -> History:
-    """Read the history; the audit was installed before the first job."""
+    """Read the history. changes: those of the audit, which was installed before the first job, if it was."""
     with database.reading() as session:
         series = {row.id: row for row in session.scalars(select(Series))}
         points: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
@@ -60,7 +63,7 @@ def read(
             cancelled,
             {job.id: job for job in session.scalars(select(Job).order_by(Job.id))},
             {row.id: row for row in session.scalars(select(Dataset))},
-            _group(audit.read(database)),
+            _group(changes),
             _group(session.scalars(select(JobEvent).order_by(JobEvent.job_id, JobEvent.seq))),
             points,
             _group(session.scalars(select(Checkpoint).order_by(Checkpoint.step))),

@@ -128,7 +128,8 @@ def _check(report: Report, injector: Injector) -> None:
         for entry in experiment.acknowledged
     ]
     _sweep(workload)
-    seen = history.read(workload.database, workload.storage, promises, frozenset(experiment.cancelled))
+    changes = audit.read(workload.database)
+    seen = history.read(workload.database, workload.storage, promises, frozenset(experiment.cancelled), changes)
     seen.processes = left
     found = checker.check(seen)
     report.jobs = [

@@ -15,7 +15,7 @@ import torchvision.models
 from ssl_core import config
 from ssl_core.checksums import document
 from ssl_core.device import Device
-from ssl_core.errors import BadModel, Corrupt
+from ssl_core.errors import BadModel, Corrupt, ModelMissing
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 from ssl_core.training.resolve import resolve
@@ -214,7 +214,8 @@ def test_a_damaged_model_is_refused(tmp_path, file, damage):
     else:
         path.write_bytes((tmp_path / "b" / file).read_bytes() if file != saved_model.CARD else b'{"format": 1}')
     known = damage != "missing" and (file, damage) != (saved_model.CARD, "foreign")  # by a checksum, or as no JSON
-    with pytest.raises(Corrupt if known else BadModel, match=file if known else "model"):
+    error = ModelMissing if damage == "missing" else Corrupt if known else BadModel
+    with pytest.raises(error, match="version" if error is BadModel else file):
         saved_model.load(tmp_path / "a")
 
 

@@ -53,21 +53,40 @@ def test_a_result_ends_the_job_with_metrics_and_model(make_run: Callable[..., Ru
     assert not psutil.pid_exists(run.read_pid("pid"))  # and it was reaped
 
 
-def test_a_job_whose_model_is_missing_is_not_retried_and_says_so(
-    make_run: Callable[..., Run], database: Database, tenant: str
-) -> None:
+@pytest.fixture
+def evaluation(make_run: Callable[..., Run], database: Database, tenant: str) -> Run:
+    """A queued evaluation of a model, whose folder is in the storage, and that of its dataset too."""
     made = make_run(epochs=1)
     model = made.attempt(str(TRAINER)).made_model_id
-    job = given.submit_job(database, tenant, str(made.job.dataset_id), "knn_eval", model=model)
-    shutil.rmtree(made.storage.attempt_dir(made.job_id, 1))
     made.storage.dataset_dir(str(made.job.dataset_id), 1).mkdir(parents=True)
-    made.job_id = job.id
-    ended = made.attempt(str(TRAINER))
+    made.job_id = given.submit_job(database, tenant, str(made.job.dataset_id), "knn_eval", model=model).id
+    return made
+
+
+@pytest.mark.parametrize("name", ["model.json", "weights.safetensors", "heads.safetensors", ""])
+def test_a_job_whose_model_is_missing_is_not_retried_and_says_so(evaluation: Run, name: str) -> None:
+    (folder,) = evaluation.storage.root.glob("jobs/*/a1/model")
+    if name:
+        (folder / name).unlink()
+    else:
+        shutil.rmtree(folder)
+    ended = evaluation.attempt(str(TRAINER))
     assert (ended.status, ended.attempt) == ("failed", 1)
+    missing = name or "model.json, weights.safetensors, heads.safetensors"
     assert ended.error == {
         "code": "model_missing",
-        "detail": f"The files of the model {model} are missing from the storage.",
+        "detail": f"Files of the model {evaluation.job.model_id} are missing from the storage: {missing}.",
     }
+
+
+def test_a_job_waits_for_a_storage_that_is_away(evaluation: Run) -> None:
+    root = evaluation.storage.root
+    root.rename(root.with_name("unmounted"))
+    root.mkdir()  # an empty mount point
+    assert evaluation.attempt(str(TRAINER)).status == "queued"
+    shutil.rmtree(root)
+    root.with_name("unmounted").rename(root)
+    assert evaluation.attempt(str(TRAINER)).status == "succeeded"
 
 
 def test_a_trainer_gets_no_credentials(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
