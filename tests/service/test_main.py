@@ -117,7 +117,7 @@ def test_a_data_folder_that_cannot_be_written_is_a_sentence(tmp_path, command):
     )
     assert done.returncode == 1
     assert done.stderr == f"The data folder {tmp_path} cannot be written: File too large.\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_check_finds_no_differences():
