@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from service.db.session import is_disk_full, is_unreachable
-from service.errors import BadRequest, DatabaseFull, Error, InvalidRequest, Unavailable
+from service.db.session import is_damaged, is_disk_full, is_unreachable
+from service.errors import BadRequest, DatabaseDamaged, DatabaseFull, Error, InvalidRequest, Unavailable
 from ssl_core.errors import Fault, json_pointer
 
 MEDIA_TYPE = "application/problem+json"
@@ -122,7 +122,11 @@ async def _handle_database(request: Request, error: Exception) -> Response:
         raise error  # a bug: api.middleware logs it
     _log.warning("The database does not answer: %s", error)
     unavailable = Unavailable("The database does not answer; try again in a moment.")
-    return from_error(DatabaseFull() if is_disk_full(error) else unavailable, get_request_id(request))
+    if is_disk_full(error):
+        unavailable = DatabaseFull()
+    elif is_damaged(error):
+        unavailable = DatabaseDamaged()
+    return from_error(unavailable, get_request_id(request))
 
 
 async def _handle_invalid(request: Request, error: Exception) -> Response:

@@ -249,6 +249,10 @@ class DatabaseFull(Unavailable):
     """The disk of the database is full; nothing was written. Try again in a moment."""
 
 
+class DatabaseDamaged(Unavailable):
+    """The database cannot be read: its disk fails, or its file is damaged."""
+
+
 # --- quotas ------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from sqlalchemy.sql.functions import GenericFunction
 BUSY_SECONDS = 30  # how long a writer waits for the lock
 _BUSY_POLL_SECONDS = 0.01
 _DISK_FULL = "53100"  # PostgreSQL's error code
+_DAMAGED = frozenset({"XX001", "XX002"})  # PostgreSQL's: a block, or an index, that cannot be read
 
 
 class now(GenericFunction[float]):
@@ -53,7 +54,7 @@ _SELECT_NOW = select(now())  # built once: building a statement takes longer tha
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether the database was unreachable or closed the connection: a retry may succeed."""
-    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout) or is_damaged(error):
         return True
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
@@ -65,6 +66,13 @@ def is_disk_full(error: BaseException) -> bool:
         getattr(original, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         or getattr(original, "sqlstate", None) == _DISK_FULL
     )
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether the database could not make sense of what it read; SQLite also reports some failures of the disk so."""
+    original = getattr(error, "orig", None)
+    primary = getattr(original, "sqlite_errorcode", 0) & 0xFF
+    return primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or getattr(original, "sqlstate", None) in _DAMAGED
 
 
 class Database:

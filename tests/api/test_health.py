@@ -4,17 +4,18 @@ import shutil
 import socket
 import threading
 from functools import partial
+from pathlib import Path
 
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from api.app import create
 from api.routes import health
 from service import keys, workers
-from service.db.session import is_disk_full
+from service.db.session import is_damaged, is_disk_full
 from service.monitoring import last_runs
 from tests.api.responses import check_problem, get_pointers
 from tests.service import given
@@ -94,6 +95,17 @@ def test_full_database_is_503_without_loss(app, client, database, tenant):
 def test_disk_full_error_is_recognised():
     assert is_disk_full(OperationalError("INSERT", {}, psycopg.errors.DiskFull()))
     assert not is_disk_full(OperationalError("INSERT", {}, psycopg.errors.AdminShutdown()))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_damaged_database_is_unavailable(client, app):
+    path = Path(app.state.database.engine.url.database)
+    app.state.database.engine.dispose()
+    path.write_bytes(bytes(reversed(path.read_bytes())))
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    check_problem(client.get("/jobs"), 503, "database_damaged")
+    assert is_damaged(DBAPIError("SELECT", {}, psycopg.errors.DataCorrupted()))
 
 
 def test_full_disk_is_not_ready(client, storage, monkeypatch):
