@@ -82,13 +82,13 @@ class BadWeights(RunFailure):
 
 
 class Corrupt(RunFailure):
-    """A stored file does not have the SHA-256 recorded when it was written, or cannot be parsed."""
+    """A stored file is missing, does not have the SHA-256 recorded when it was written, or cannot be parsed."""
 
     code = "corrupt"
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, fault: str = "damaged: its bytes are not those that were written") -> None:
         """file: the name of the file, without its folder."""
-        super().__init__(f"The stored file {file} is damaged: its bytes are not those that were written.", file=file)
+        super().__init__(f"The stored file {file} is {fault}.", file=file)
 
 
 class OutOfMemory(RunFailure):

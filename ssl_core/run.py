@@ -11,7 +11,7 @@ from ssl_core.config.base import Seeded
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.distributed import collectives, process_group
-from ssl_core.errors import BadDataset, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
+from ssl_core.errors import BadDataset, Corrupt, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.evaluation.knn_eval import run_knn_eval
 from ssl_core.evaluation.linear_eval import run_linear_eval
 from ssl_core.events import Checkpoint, Event, Failed, Resolved
@@ -150,6 +150,10 @@ def _evaluation(
 def _open(folder: Path) -> Dataset:
     try:
         return Dataset.open(folder)
+    except FileNotFoundError as error:
+        if folder.is_dir():
+            raise Corrupt(Path(error.filename).name, "missing") from None  # no other attempt would find it
+        raise BadDataset(f"The folder {folder.name} is missing.") from error
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise BadDataset(f"The folder {folder.name} holds no packed dataset that can be read.") from error
 

@@ -433,7 +433,7 @@ def test_a_checkpoint_or_a_model_that_is_out_of_reach_may_come_back(inputs, code
 
 
 @pytest.mark.parametrize("file", ["dataset.json", "images.arrow", "pixels.npy"])
-@pytest.mark.parametrize("damage", ["emptied", "cut", "other", "twisted", "flipped"])
+@pytest.mark.parametrize("damage", ["emptied", "cut", "other", "twisted", "flipped", "removed"])
 def test_a_damaged_dataset_is_refused_for_good(damage, file, digits, tmp_path):
     folder = shutil.copytree(digits, tmp_path / "damaged")
     data = (folder / file).read_bytes()
@@ -447,7 +447,7 @@ def test_a_damaged_dataset_is_refused_for_good(damage, file, digits, tmp_path):
         "other": b"no such thing " * 100,
         "twisted": twisted,
     }
-    (folder / file).write_bytes(harmed[damage])
+    (folder / file).unlink() if damage == "removed" else (folder / file).write_bytes(harmed[damage])
     failed = go(folder, tmp_path / "out")[-1]
     assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": file})
 
