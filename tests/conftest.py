@@ -36,19 +36,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # The longest files of tests, the longest first.
 LONG = (
-    "test_recipes.py",
-    "demo/test_run.py",
+    "faults/test_nemesis.py",
     "test_end_to_end.py",
     "faults/test_kills.py",
-    "faults/test_nemesis.py",
-    "training/test_several_devices.py",
+    "demo/test_run.py",
     "export/test_formats.py",
     "ssl_core/test_main.py",
-    "test_upgrade.py",
-    "uploads/test_import_weights.py",
-    "api/test_live.py",
+    "training/test_several_devices.py",
+    "test_docs_commands.py",
+    "test_recipes.py",
     "faults/test_stops.py",
+    "uploads/test_import_weights.py",
     "training/test_resume.py",
+    "encoder/test_server.py",
+    "test_upgrade.py",
+    "api/test_live.py",
+    "test_docker.py",
+    "api/test_bad_datasets.py",
+    "encoder/test_server_faults.py",
 )
 
 

@@ -35,9 +35,9 @@ def assert_has_last_checkpoint(workload: Workload, job_id: str) -> None:
 def test_a_terminated_worker_writes_a_checkpoint_and_requeues_its_job_uncounted(
     fleet: Fleet, workload: Workload
 ) -> None:
-    fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=1, epochs=12)
+    fleet.ring()
     soon(lambda: len(workload.steps(job)) > 5)
     worker.terminate()
     assert worker.wait(timeout=20) == 0
@@ -46,6 +46,7 @@ def test_a_terminated_worker_writes_a_checkpoint_and_requeues_its_job_uncounted(
     assert_has_last_checkpoint(workload, job)
     assert fleet.find_leftovers() == []
     fleet.worker()
+    fleet.ring()
     soon(lambda: workload.has_ended([job]))
     assert workload.faults(job) == []
 
@@ -100,13 +101,14 @@ def test_a_worker_terminated_with_all_its_processes_requeues_its_job(fleet: Flee
 
 @on_sqlite
 def test_a_child_terminated_alone_requeues_its_job_and_is_replaced(fleet: Fleet, workload: Workload) -> None:
-    fleet.keeper()
     worker, job = fleet.worker(), workload.submit(seed=6, epochs=12)
+    fleet.ring()
     soon(lambda: len(workload.steps(job)) > 5)
     child, trainer = child_of(worker).pid, trainer_of(worker).pid
     os.kill(child, signal.SIGTERM)
     soon(lambda: not alive(child))
     assert not alive(trainer)
+    fleet.ring()
     soon(lambda: workload.has_ended([job]))
     assert workload.faults(job) == []
     ended = workload.job(job)
@@ -148,9 +150,9 @@ def test_a_worker_without_a_broker_still_ends_on_sigterm(fleet: Fleet, workload:
 
 @on_sqlite
 def test_a_cancelled_job_keeps_its_checkpoint_and_ends_its_process(fleet: Fleet, workload: Workload) -> None:
-    fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=2, epochs=1000)
+    fleet.ring()
     soon(lambda: len(workload.steps(job)) > 5)
     trainer = trainer_of(worker)
     with workload.database.writing() as session:
@@ -168,12 +170,12 @@ def test_a_worker_survives_garbage_in_its_queue(fleet: Fleet, workload: Workload
         b'{"task": "twoviews.look", "id": "1", "timelimit": [0.001, 0.001], "eta": "2100-01-01T00:00:00"},'
         b'"properties": {"delivery_tag": "1", "delivery_info": {}, "body_encoding": "base64"}}'
     )
-    fleet.keeper()
     worker = fleet.worker()
     with fleet.broker.client() as broker:
         for message in [*junk, forged] * 3:
             broker.lpush("train", message)
         job = workload.submit(seed=3, epochs=2)
+        fleet.ring()
         soon(lambda: workload.has_ended([job]))
         soon(lambda: broker.llen("train") == 0)
     child = child_of(worker)
@@ -185,9 +187,9 @@ def test_a_worker_survives_garbage_in_its_queue(fleet: Fleet, workload: Workload
 
 @on_sqlite
 def test_a_worker_never_loads_torch(fleet: Fleet, workload: Workload) -> None:
-    fleet.keeper()
     worker = fleet.worker()
     job = workload.submit(seed=4, epochs=2)
+    fleet.ring()
     soon(lambda: workload.has_ended([job]))
     for pid in (worker.pid, child_of(worker).pid):
         maps = Path(f"/proc/{pid}/maps").read_text()

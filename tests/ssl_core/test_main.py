@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ssl_core import config
@@ -48,15 +49,15 @@ def read_until(process: subprocess.Popen, reached) -> list:
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, tmp_path):
     fields = {
         "method": {"name": name, "projector": [32, 16]},
-        "epochs": 20,
+        "epochs": 12,
         "checkpoints": {"every_steps": 3},
-        "evaluation": {"every_epochs": 10},
+        "evaluation": {"every_epochs": 6},
     }
     (tmp_path / "whole").mkdir()
     asked = config.parse(json.loads(write_config(tmp_path, **fields).read_text()))
     whole = [event for event in run(asked, Inputs(digits), tmp_path / "whole") if isinstance(event, Model)]
     steps, kills = [], 0
-    for at in (1, 22, 47):
+    for at in (1, 8, 15):
         with start(tmp_path / "config.json", digits, tmp_path / "out") as process:
             events = read_until(process, lambda event, at=at: isinstance(event, Metrics) and event.step >= at)
             process.kill()
@@ -68,7 +69,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, t
         events = read_until(process, lambda _: False)
     assert (kills, process.returncode) == (3, 0)
     steps.extend(event.step for event in events if isinstance(event, Metrics) and "train/loss" in event.values)
-    assert set(steps) == set(range(1, 81))  # replays there may be, gaps there are none
+    assert set(steps) == set(range(1, 49))  # replays there may be, gaps there are none
     assert isinstance(events[-1], Result)
     assert [event.sha256 for event in events if isinstance(event, Model)] == [whole[0].sha256]
     assert len(list((tmp_path / "whole").glob("*.pt"))) == 2
@@ -79,7 +80,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(name, digits, t
 
 def test_a_network_that_memory_cannot_hold_fails_in_a_sentence_and_is_not_tried_again(digits, tmp_path):
     settings = write_config(tmp_path, method={"name": "simclr", "projector": [16_384] * 8})  # 1 GiB for each layer
-    limits = (5 * 2**30,) * 2
+    # This process has imported what a run imports; one layer more fits.
+    limits = (psutil.Process().memory_info().vms + 3 * 2**29,) * 2
     with start(
         settings, digits, tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits)
     ) as process:

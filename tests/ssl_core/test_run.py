@@ -66,12 +66,12 @@ def test_neither_training_nor_judging_loads_torchs_compiler(digits, tmp_path):
         "from tests.ssl_core.training import test_labelled_runs\n"
         "digits, out = map(test_run.Path, sys.argv[1:])\n"
         "for name in ('sgd', 'adamw', 'lars', 'muon'):\n"
-        "    test_run.go(digits, out / name, optimizer={'name': name})\n"
+        "    test_run.go(digits, out / name, epochs=1, optimizer={'name': name})\n"
         "test_run.go(digits, out / 'whole', evaluation={'every_epochs': 1})\n"
         "inputs = {'checkpoint': next((out / 'whole').glob('*.pt'))}\n"
         "assert isinstance(test_run.go(digits, out / 'rest', inputs)[-1], test_run.Result)\n"
         "for kind in ('knn_eval', 'linear_eval'):\n"
-        "    asked = test_run.config.parse({}, kind)\n"
+        "    asked = test_run.config.parse({'epochs': 2} if kind == 'linear_eval' else {}, kind)\n"
         "    [*_, last] = test_run.run(asked, test_run.Inputs(digits, out / 'whole' / 'model'), out)\n"
         "    assert isinstance(last, test_run.Result), last\n"
         "test_labelled_runs.go('supervised', digits, out / 'supervised')\n"
@@ -244,6 +244,7 @@ def test_a_storage_that_fails_is_for_another_attempt(digits, tmp_path, monkeypat
 
 def test_dropout_is_counted_too(digits, tmp_path):
     fields = {"backbone": {"name": "torchvision_mobilenet_v3_small"}, "phases": [{"until": 1.0, "image_size": 16}]}
+    fields |= {"optimizer": {"name": "sgd"}, "evaluation": {"every_epochs": 0}}
     whole = kinds(go(digits, tmp_path / "whole", epochs=1, **fields), Model)[0]
     calls = iter(range(100))
     first = go(digits, tmp_path / "first", {"stop": lambda: next(calls) == 2}, epochs=1, **fields)

@@ -12,9 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ssl_core import config
 from ssl_core.distributed import process_group
 from ssl_core.errors import ConfigUnfit
 from ssl_core.events import Checkpoint, Log, Metrics, Resolved, Result, Stopped, from_line
+from ssl_core.inputs import Inputs
+from ssl_core.run import run
 from tests import shadows
 from tests.ssl_core.digits import TINY, pack_digits
 
@@ -26,6 +29,7 @@ CONFIG = TINY | {
     "precision": "fp32",
     "optimizer": {"name": "sgd", "lr": 0.01},
     "evaluation": {"every_epochs": 3},
+    "phases": [{"until": 0.75, "image_size": 8}, {"until": 1.0, "image_size": 16}],
 }
 
 
@@ -56,9 +60,9 @@ def done(folder, digits, **fields):
 
 @pytest.fixture(scope="module")
 def alone(digits, tmp_path_factory):
-    """The events and the folder of the run on one device."""
+    """The events and the folder of the run on one device, without an interruption."""
     folder = tmp_path_factory.mktemp("alone")
-    return done(folder, digits), folder
+    return list(run(config.parse(CONFIG), Inputs(digits), folder)), folder
 
 
 def assert_same(folder, alone):
@@ -69,25 +73,16 @@ def assert_same(folder, alone):
 
 
 def losses(events):
-    return [
-        event.values["train/loss"] for event in events if isinstance(event, Metrics) and "train/loss" in event.values
-    ]
+    """Each step with its loss, in the order of the events; the steps before a kill are made again."""
+    found = [event for event in events if isinstance(event, Metrics) and "train/loss" in event.values]
+    return [(event.step, event.values["train/loss"]) for event in found]
 
 
-def test_two_devices_train_the_network_that_one_trains(digits, alone, tmp_path):
-    events = done(tmp_path / "run", digits, devices=2)
-    assert isinstance(events[-1], Result)
-    assert sum(isinstance(event, Resolved) for event in events) == 1  # the second process says nothing
-    assert_same(tmp_path / "run", alone)
-    assert len(losses(alone[0])) == 24
-    torch.testing.assert_close(torch.tensor(losses(events)), torch.tensor(losses(alone[0])), rtol=1e-3, atol=1e-4)
-
-
-def test_a_run_that_is_stopped_and_killed_goes_on_with_other_numbers_of_devices_to_the_same_network(
+def test_a_run_on_two_devices_that_is_stopped_and_goes_on_with_one_and_with_two_trains_the_network_of_one(
     digits, alone, tmp_path
 ):
     folder, told = tmp_path / "run", []
-    for devices, until, end in ((2, 4, signal.SIGTERM), (1, 13, signal.SIGKILL)):
+    for devices, until, end in ((2, 4, signal.SIGTERM), (1, 8, signal.SIGKILL)):
         with start(folder, digits, devices=devices) as process:
             for line in process.stdout:
                 told.append(from_line(line))
@@ -102,8 +97,12 @@ def test_a_run_that_is_stopped_and_killed_goes_on_with_other_numbers_of_devices_
             assert [event.step for event in told if isinstance(event, Checkpoint)][-1] == told[-1].step
     told += done(folder, digits, devices=2)
     assert isinstance(told[-1], Result)
-    assert {event.step for event in told if isinstance(event, Metrics)} == set(range(1, 25))
+    assert sum(isinstance(event, Resolved) for event in told) == 3  # of three runs: a second process says nothing
     assert sum(isinstance(event, Log) and event.code == "resumed" for event in told) == 2
+    whole_losses = dict(losses(alone[0]))
+    assert {step for step, _ in losses(told)} == whole_losses.keys() == set(range(1, 25))
+    for step, loss in losses(told):
+        assert loss == pytest.approx(whole_losses[step], rel=1e-3, abs=1e-4), step
     assert_same(folder, alone)
 
 
