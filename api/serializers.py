@@ -8,7 +8,7 @@ from urllib.parse import quote
 from api.responses import rfc3339
 from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
-from service.jobs import SupervisedBaseline
+from service.jobs import StatusChange, SupervisedBaseline
 from service.keys import scopes
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, transitions: Sequence[JobEvent], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
+def job(row: Job, transitions: Sequence[StatusChange], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -142,7 +142,7 @@ def audit_entry(row: AuditEntry) -> Json:
     }
 
 
-def _transition(change: JobEvent) -> Json:
+def _transition(change: StatusChange) -> Json:
     return {"status": change.data["status"], "at": rfc3339(change.time), "detail": change.message}
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, false, func, select
+from sqlalchemy import BindParameter, ColumnElement, Row, and_, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, lifecycle, models, text
@@ -25,6 +26,7 @@ from ssl_core.config import RunConfig
 from ssl_core.errors import Fault
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
+StatusChange: TypeAlias = "Row[Any, Any, Any, Any]"  # job_id, time, message, and data with the new status
 
 
 def submit(
@@ -141,16 +143,16 @@ def events(session: Session, job_id: str, after: int = 0, limit: int = 100) -> E
     return Events(items, len(rows) > limit, items[-1].seq if items else after)
 
 
-def transitions(session: Session, job_id: str) -> Sequence[JobEvent]:
-    """Return the job's status changes, oldest first; `data["status"]` is the new status."""
-    return session.scalars(_SELECT_TRANSITIONS, {"job_id": job_id}).all()
+def transitions(session: Session, job_id: str) -> Sequence[StatusChange]:
+    """Return the job's status changes, oldest first."""
+    return session.execute(_SELECT_TRANSITIONS, {"job_id": job_id}).all()
 
 
-def transitions_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[JobEvent]]:
+def transitions_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[StatusChange]]:
     """Return the `transitions` of several jobs, by job id."""
-    query = select(JobEvent).where(JobEvent.job_id.in_(job_ids), JobEvent.code == "status")
-    found: dict[str, list[JobEvent]] = {job_id: [] for job_id in job_ids}
-    for change in session.scalars(query.order_by(JobEvent.job_id, JobEvent.seq)):
+    query = _SELECT_STATUS_CHANGES.where(_EVENTS.job_id.in_(job_ids)).order_by(_EVENTS.job_id, _EVENTS.seq)
+    found: dict[str, list[StatusChange]] = {job_id: [] for job_id in job_ids}
+    for change in session.execute(query):
         found[change.job_id].append(change)
     return found
 
@@ -219,11 +221,18 @@ _SELECT_BASELINES = (
     .order_by(Job.id.desc())
     .limit(20)
 )
-_SELECT_POLL = _SELECT_BY_ID.with_only_columns(Job.last_point, Job.status)
-_SELECT_POLL_ALL = select(Job.id, Job.last_point, Job.status).where(Job.id.in_(bindparam("job_ids", expanding=True)))
-_SELECT_TRANSITIONS = (
-    select(JobEvent).where(JobEvent.job_id == bindparam("job_id"), JobEvent.code == "status").order_by(JobEvent.seq)
+# Of the tables' columns, which takes half as long as by the ORM.
+_JOBS, _EVENTS = Job.__table__.c, JobEvent.__table__.c
+_SELECT_POLL = select(_JOBS.last_point, _JOBS.status).where(
+    _JOBS.tenant_id == bindparam("tenant_id"), _JOBS.kind != INGEST, _JOBS.id == bindparam("job_id")
 )
+_SELECT_POLL_ALL = select(_JOBS.id, _JOBS.last_point, _JOBS.status).where(
+    _JOBS.id.in_(bindparam("job_ids", expanding=True))
+)
+_SELECT_STATUS_CHANGES = select(_EVENTS.job_id, _EVENTS.time, _EVENTS.message, _EVENTS.data).where(
+    _EVENTS.code == "status"
+)
+_SELECT_TRANSITIONS = _SELECT_STATUS_CHANGES.where(_EVENTS.job_id == bindparam("job_id")).order_by(_EVENTS.seq)
 
 
 def _get_ready_dataset(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
