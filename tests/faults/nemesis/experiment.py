@@ -147,6 +147,8 @@ class Experiment:
     def try_to_submit(self) -> bool:
         """Submit the next job; return whether it was accepted. A retry sends the same request."""
         request = self._next_request()
+        if not self.fleet.api_listens():  # httpcore does not close the socket of a connection that is refused
+            return False
         try:
             answer = self.fleet.http.send(self._build(request))
         except httpx.TransportError:

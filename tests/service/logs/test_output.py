@@ -16,13 +16,14 @@ from service import logs
 logs.start()
 number, stop = sys.argv[1:]
 for line in itertools.count():
-    if os.path.exists(stop) and line > 0:
-        break
+    is_last = os.path.exists(stop)  # after the last renaming
     logging.getLogger("writer").info("x" * (line % 300), extra={"writer": number, "line": line})
+    if is_last:
+        break
     time.sleep(0.0002)
 os.write(2, b'{"time": 0, "level": 0, "logger": 0, "message": "stderr"}\\n')
 with open(f"{stop}.{number}", "w") as file:
-    file.write(str(line))
+    file.write(str(line + 1))
 """
 
 
