@@ -5,7 +5,7 @@ import logging
 import re
 import time
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -84,12 +84,11 @@ class _Responder:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
-            headers["X-Content-Type-Options"] = "nosniff"
+            added = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
             if self._drain.has_begun:
-                headers["Connection"] = "close"
-            if self.status >= 400 and not headers.get("content-type", "").endswith("json"):
+                added.append((b"connection", b"close"))
+            message["headers"] = [*message.get("headers", ()), *added]
+            if self.status >= 400 and not (headers := Headers(scope=message)).get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
         if not self.replaced_by:

@@ -31,8 +31,18 @@ def configure(settings: Settings) -> None:
     handler.setFormatter(JsonLines(redact) if _is_json(settings) else TextLines(redact))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    _leave_out_unused_fields()
     sys.excepthook = _log_exception
     threading.excepthook = _log_thread_exception
+
+
+def _leave_out_unused_fields() -> None:
+    """Let records have no thread, process and place in the source, which no format shows.
+
+    They take a fifth of the time of a record ("Optimization" in the documentation of `logging`).
+    """
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def _is_json(settings: Settings) -> bool:
