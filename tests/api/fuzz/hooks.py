@@ -1,6 +1,7 @@
 """Hooks of Schemathesis, which make valid requests reach what exists.
 
 Ids are those of `FUZZ_EXISTING` (JSON) in three of four valid requests, images of `/embed` are images in one of two,
+one of three new jobs has a config that its kind accepts, since random ones break rules that a schema does not say,
 and the Idempotency-Key of each is new, as clients are to choose it. Invalid requests are sent as they are, except that
 none deletes the key that all use.
 """
@@ -9,7 +10,7 @@ import base64
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import schemathesis
@@ -22,6 +23,13 @@ _OWN_KEY = _EXISTING.pop("key_id")
 _NUMBERS = itertools.count()
 _HEADER = "idempotency-key"
 _MAX_LENGTH = 255
+_JOBS: Iterator[dict[str, Any]] = itertools.cycle(
+    [
+        {"kind": "pretrain", "config": {"method": {"name": "simclr"}}, "model": None},
+        {"kind": "knn_eval", "config": {}, "model": _EXISTING["model_id"]},
+        {"kind": "supervised", "config": {"epochs": 1}, "model": None},
+    ]
+)
 _IMAGE = base64.b64encode(pictures.png(1)).decode()
 
 
@@ -42,6 +50,8 @@ def before_call(context: HookContext, case: Case, arguments: dict) -> None:
         case.path_parameters = _with_existing(case.path_parameters or {}, _EXISTING)
         if is_object:
             case.body = _with_existing(case.body, {name: _EXISTING[f"{name}_id"] for name in ("dataset", "model")})
+    if number % 3 == 0 and is_object and case.path == "/jobs":
+        case.body = {**case.body, **next(_JOBS)}
     if number % 2 and is_object and "images" in case.body:
         case.body = {**case.body, "images": [_IMAGE]}
 
