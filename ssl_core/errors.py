@@ -24,10 +24,23 @@ def tensor_fault(name: str, code: str, detail: str) -> Fault:
     return Fault(pointer=json_pointer("tensors", name), code=code, detail=detail)
 
 
+_OUT_OF_MEMORY = (  # in RuntimeErrors of torch, whose class alone does not show it
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "could not create a primitive",  # oneDNN
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",  # cuDNN: no algorithm's workspace fits
+    "Failed to CUDA calloc",  # NCCL
+    "Failed to CUDA host alloc",  # NCCL
+)
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU only the text of torch's RuntimeError shows it."""
-    phrases = ("DefaultCPUAllocator", "Cannot allocate memory", "could not create a primitive")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in phrases)
+    """Whether the memory of the machine or of the GPU ran out."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 class RunFailure(Exception):

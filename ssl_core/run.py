@@ -41,14 +41,16 @@ def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Even
 
 def catch_failures(events: Iterator[Event]) -> Iterator[Event]:
     """Yield the events, and a Failed event for an error that the user or another attempt can resolve."""
+    settings: Mapping[str, Any] = {}
     try:
-        yield from events
+        for event in events:
+            if isinstance(event, Resolved):
+                settings = event.config
+            yield event
     except (MemoryError, RuntimeError) as error:
         if not _too_large(error):
             raise
-        yield _failed_event(
-            OutOfMemory("The device has too little memory; a smaller batch_size or image_size needs less.")
-        )
+        yield _failed_event(_out_of_memory(settings))
     except OSError as error:
         if error.errno in FULL:
             yield _failed_event(StorageFull("The storage is full."))
@@ -62,6 +64,18 @@ def catch_failures(events: Iterator[Event]) -> Iterator[Event]:
 
 def _too_large(error: MemoryError | RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or is_out_of_memory(error)
+
+
+def _out_of_memory(settings: Mapping[str, Any]) -> OutOfMemory:
+    """Return the error of a run with these settings, which names those that decide how much memory a step takes."""
+    sizes = {name: settings[name] for name in ("batch_size", "chunk_size", "image_size") if settings.get(name)}
+    if not sizes:
+        return OutOfMemory("The device has too little memory.")
+    advice = "lower one of them"
+    if "chunk_size" in settings and "chunk_size" not in sizes:
+        advice += ", or set chunk_size, which keeps the batch and takes less"
+    shown = " and ".join(f"{name} {value}" for name, value in sizes.items())
+    return OutOfMemory(f"The device has too little memory for {shown}: {advice}.", **sizes)
 
 
 def _failed_event(failure: RunFailure) -> Failed:

@@ -242,6 +242,40 @@ def test_a_storage_that_fails_is_for_another_attempt(digits, tmp_path, monkeypat
     assert (failed.code, failed.message, failed.retry) == (code, message, True)
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "FIND was unable to find an engine to execute this computation",
+        "NCCL error in: ProcessGroupNCCL.cpp, unhandled cuda error\nLast error:\nFailed to CUDA calloc async 4 bytes",
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory",
+        "could not create a primitive",
+    ],
+)
+def test_every_sentence_of_too_little_memory_is_known_and_names_what_to_lower(digits, tmp_path, monkeypatch, sentence):
+    def fail(*_, **__):
+        raise RuntimeError(sentence)
+
+    monkeypatch.setattr(Learner, "advance", fail)
+    failed = go(digits, tmp_path, batch_size=64)[-1]
+    assert (failed.code, failed.retry) == ("out_of_memory", False)
+    assert failed.data == {"batch_size": 64, "image_size": 16}
+    advice = "lower one of them, or set chunk_size, which keeps the batch and takes less."
+    assert failed.message == f"The device has too little memory for batch_size 64 and image_size 16: {advice}"
+
+
+def test_another_error_of_a_gpu_is_an_error(digits, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Learner, "advance", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        go(digits, tmp_path)
+
+
 def test_dropout_is_counted_too(digits, tmp_path):
     fields = {"backbone": {"name": "torchvision_mobilenet_v3_small"}, "phases": [{"until": 1.0, "image_size": 16}]}
     fields |= {"optimizer": {"name": "sgd"}, "evaluation": {"every_epochs": 0}}

@@ -179,10 +179,10 @@ class Batcher:
         try:
             loop = asyncio.get_running_loop()
             features = await loop.run_in_executor(self._executor, _compute, forward, images, size)
-        except Exception:
+        except Exception as error:
             log.exception("A batch of %d failed", size)
             for part in parts:
-                _fail(part.request)
+                _fail(part.request, error if isinstance(error, EncoderFailed) else EncoderFailed())
             return
         self.counts.images += len(images)
         self.counts.batches += 1
@@ -205,6 +205,6 @@ def _deliver(request: _Request, features: Features) -> None:
         request.result.set_result(request.done[0] if len(request.done) == 1 else np.concatenate(request.done))
 
 
-def _fail(request: _Request) -> None:
+def _fail(request: _Request, error: EncoderFailed) -> None:
     if not request.result.done():
-        request.result.set_exception(EncoderFailed())
+        request.result.set_exception(error)

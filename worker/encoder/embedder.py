@@ -18,7 +18,7 @@ from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.device import count_processors
-from ssl_core.errors import BadModel
+from ssl_core.errors import BadModel, is_out_of_memory
 from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
@@ -42,14 +42,30 @@ class ThreadCounts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _LayerForward:
-    """The forward pass up to one layer of a loaded model."""
+class LayerForward:
+    """The forward pass up to one layer of a loaded model; in halves where the device has too little memory.
+
+    Raises EncoderFailed when one image does not fit.
+    """
 
     model: Encoder
     layer: str
 
     def __call__(self, batch: Pixels) -> Features:
-        return np.ascontiguousarray(self.model.encode(batch, self.layer).cpu().numpy())
+        try:
+            return np.ascontiguousarray(self.model.encode(batch, self.layer).cpu().numpy())
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise EncoderFailed(
+                    "There is not enough memory for an image now; try again.", retry_after=10
+                ) from error
+        # Out of the handler, which holds the tensors of the failed pass.
+        log.warning("There is too little memory for a batch of %d images; it is computed in halves", len(batch))
+        torch.cuda.empty_cache()  # without a GPU it does nothing
+        middle = len(batch) // 2
+        return np.concatenate([self(batch[:middle]), self(batch[middle:])])
 
 
 class Embedder:
@@ -111,7 +127,7 @@ class Embedder:
         if layer not in model.layers:
             raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
         pixels = await self._decoder.decode(model, blobs, owner)
-        return await self._batcher.encode(_LayerForward(model, layer), pixels, owner)
+        return await self._batcher.encode(LayerForward(model, layer), pixels, owner)
 
     def counts(self) -> Counts:
         return self._batcher.counts
