@@ -8,7 +8,7 @@ from urllib.parse import quote
 from api.responses import rfc3339
 from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
-from service.jobs import StatusChange, SupervisedBaseline
+from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
 
 Json = dict[str, Any]
@@ -31,7 +31,7 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job, transitions: Sequence[StatusChange], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
+def job(row: Job | ShownJob, transitions: Sequence[StatusChange], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
     return {
         "id": row.id,
         "object": "job",

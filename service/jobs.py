@@ -12,7 +12,7 @@ from service.db import ids
 from service.db.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
 from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
 from service.db.pagination import Page, newest_first
-from service.db.session import clock
+from service.db.session import Reader, clock
 from service.db.statuses import DatasetStatus, JobStatus
 from service.errors import (
     ArtifactNotFound,
@@ -26,7 +26,8 @@ from ssl_core.config import RunConfig
 from ssl_core.errors import Fault
 
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
-StatusChange: TypeAlias = "Row[Any, Any, Any, Any]"  # job_id, time, message, and data with the new status
+ShownJob: TypeAlias = Row[*tuple[Any, ...]]  # the columns of `Job`
+StatusChange: TypeAlias = Row[Any, Any, Any, Any]  # job_id, time, message, and data with the new status
 
 
 def submit(
@@ -83,11 +84,21 @@ def get(session: Session, tenant_id: str, job_id: str) -> Job:
     return job
 
 
-def poll(session: Session, tenant_id: str, job_id: str) -> tuple[int, str]:
+def show(reader: Reader, tenant_id: str, job_id: str) -> ShownJob:
+    """Return what `get` does, as a row."""
+    if not ids.is_valid(job_id):
+        raise JobNotFound
+    row = reader.execute(_SELECT_ROW, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
+    if row is None:
+        raise JobNotFound
+    return row
+
+
+def poll(reader: Reader, tenant_id: str, job_id: str) -> tuple[int, str]:
     """Return the `seq` of the job's last metric point, and its status. Raises JobNotFound."""
     if not ids.is_valid(job_id):
         raise JobNotFound
-    row = session.execute(_SELECT_POLL, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
+    row = reader.execute(_SELECT_POLL, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
     if row is None:
         raise JobNotFound
     return row[0], row[1]
@@ -143,9 +154,9 @@ def events(session: Session, job_id: str, after: int = 0, limit: int = 100) -> E
     return Events(items, len(rows) > limit, items[-1].seq if items else after)
 
 
-def transitions(session: Session, job_id: str) -> Sequence[StatusChange]:
+def transitions(reader: Reader, job_id: str) -> Sequence[StatusChange]:
     """Return the job's status changes, oldest first."""
-    return session.execute(_SELECT_TRANSITIONS, {"job_id": job_id}).all()
+    return reader.execute(_SELECT_TRANSITIONS, {"job_id": job_id}).all()
 
 
 def transitions_by_job(session: Session, job_ids: Sequence[str]) -> dict[str, list[StatusChange]]:
@@ -167,13 +178,13 @@ class SupervisedBaseline:
     top1_interval: list[float] | None
 
 
-def supervised_baselines(session: Session, job: Job) -> list[SupervisedBaseline]:
+def supervised_baselines(reader: Reader, job: Job | ShownJob) -> list[SupervisedBaseline]:
     """Return the `supervised` runs on the job's dataset, for comparison: the newest for each number of labels, newest
     first, at most 20. Empty unless the job is a linear_eval, knn_eval, finetune or distill that has succeeded.
     """
     if job.kind not in COMPARED_KINDS or job.status != JobStatus.SUCCEEDED:
         return []
-    runs = session.execute(_SELECT_BASELINES, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
+    runs = reader.execute(_SELECT_BASELINES, {"tenant_id": job.tenant_id, "dataset_id": job.dataset_id})
     return [SupervisedBaseline(run.id, run.labels, run.top1, run.interval) for run in runs]
 
 
@@ -223,9 +234,10 @@ _SELECT_BASELINES = (
 )
 # Of the tables' columns, which takes half as long as by the ORM.
 _JOBS, _EVENTS = Job.__table__.c, JobEvent.__table__.c
-_SELECT_POLL = select(_JOBS.last_point, _JOBS.status).where(
+_SELECT_ROW = select(*_JOBS).where(
     _JOBS.tenant_id == bindparam("tenant_id"), _JOBS.kind != INGEST, _JOBS.id == bindparam("job_id")
 )
+_SELECT_POLL = _SELECT_ROW.with_only_columns(_JOBS.last_point, _JOBS.status)
 _SELECT_POLL_ALL = select(_JOBS.id, _JOBS.last_point, _JOBS.status).where(
     _JOBS.id.in_(bindparam("job_ids", expanding=True))
 )

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import ValidationError
+from sqlalchemy import Connection
 
 from api import downloads, responses, schemas, serializers
 from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWork
@@ -15,6 +16,7 @@ from api.parameters.cursor import After
 from api.responses import JSONResponse
 from service import jobs
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
+from service.keys import Identity
 from service.quotas import checks
 from ssl_core import config as run_config
 from ssl_core.config import KINDS, RunConfig
@@ -62,9 +64,9 @@ def list_(
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
 async def show(job_id: JobId, caller: ReadCaller) -> JSONResponse:
-    def read(unit: UnitOfWork) -> JSONResponse:
-        job = jobs.get(unit.session, unit.tenant_id, job_id)
-        transitions, baselines = jobs.transitions(unit.session, job.id), jobs.supervised_baselines(unit.session, job)
+    def read(connection: Connection, identity: Identity) -> JSONResponse:
+        job = jobs.show(connection, identity.tenant_id, job_id)
+        transitions, baselines = jobs.transitions(connection, job.id), jobs.supervised_baselines(connection, job)
         return JSONResponse(serializers.job(job, transitions, baselines))
 
     return await caller.read(read)

@@ -8,9 +8,10 @@ from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import Connection
 
 from api import schemas
-from api.deps import Caller, ReadCaller, SettingsDep
+from api.deps import Caller, ReadCaller
 from api.job_watcher import JobWatcher, State
 from api.json_body import JsonRoute
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse, has_current_etag
@@ -18,6 +19,7 @@ from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.statuses import TERMINAL
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
+from service.keys import Identity
 
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 
@@ -36,6 +38,10 @@ class _Query:
     after: int
     max_points: int
 
+    def poll(self, connection: Connection, identity: Identity) -> tuple[State, str]:
+        """Return the state of the job, and the id of the key."""
+        return jobs.poll(connection, identity.tenant_id, self.job_id), identity.key_id
+
     def etag(self, last_point: int) -> str:
         """Return the ETag. Points are append-only, so the query and the last `seq` determine the response."""
         return f'"{last_point:x}-{zlib.crc32(repr((self.names, self.after, self.max_points)).encode()):08x}"'
@@ -46,7 +52,6 @@ async def show(
     request: Request,
     job_id: JobId,
     caller: ReadCaller,
-    config: SettingsDep,
     names: Names = None,
     after: Annotated[int, Query(ge=0, lt=2**63, description="`last` of an earlier response.")] = 0,
     max_points: Annotated[
@@ -58,17 +63,16 @@ async def show(
 ) -> Response:
     """Points after `after`. Send the ETag back as If-None-Match: 304 when nothing is new."""
     query = _Query(job_id, _split_names(names), after, max_points)
-    state, key_id = await caller.read(lambda unit: (jobs.poll(unit.session, unit.tenant_id, job_id), unit.key_id))
-    seconds = min(wait, config.long_poll_seconds)
+    state, key_id = await caller.read(query.poll)
+    seconds = min(wait, request.app.state.settings.long_poll_seconds)
     if seconds > 0 and _has_nothing_new(request, query, state) and state[1] not in TERMINAL:
         try:
             with request.app.state.job_watcher.slot(key_id):
                 state = await _wait(request, query, caller, state, seconds)
         except ClientDisconnected:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-    is_unchanged = has_current_etag(request, query.etag(state[0]))
-    if is_unchanged:
-        return Response(status_code=304, headers=_build_headers(query.etag(state[0])))
+    if has_current_etag(request, etag := query.etag(state[0])):
+        return Response(status_code=304, headers=_build_headers(etag))
     return await run_sync(_read_points, caller, query)
 
 
@@ -84,7 +88,7 @@ async def _wait(request: Request, query: _Query, caller: Caller, state: State, s
         waiting = watcher.wait(query.job_id, state, until - time.monotonic())
         if not await cancel_on_disconnect(waiting, partial(_receive_disconnect, request)):
             break
-        state = await caller.read(lambda unit: jobs.poll(unit.session, unit.tenant_id, query.job_id))
+        state, _ = await caller.read(query.poll)
     return state
 
 

@@ -4,8 +4,6 @@ import logging
 
 from starlette.types import Scope
 
-from service.logs import context
-
 _log = logging.getLogger("api.access")
 
 
@@ -34,7 +32,6 @@ def write(scope: Scope, status: int, seconds: float, body_bytes: int) -> None:
         "duration_ms": round(seconds * 1000, 2),
         "bytes": body_bytes,
         "client": client,
-        **context.get(),
     }
     _log.log(level, "%s %s %d", scope["method"], path, status, extra=fields)
 

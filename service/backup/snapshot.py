@@ -80,7 +80,7 @@ class Snapshot:
 def open_snapshot(database: Database) -> Iterator[Snapshot]:
     """Open a snapshot; writers go on. Raises Conflict when the schema is not that of this version."""
     options = {} if database.is_local else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-    with database.engine.execution_options(reading=True, **options).connect() as connection, connection.begin():
+    with database.engine.execution_options(transaction="read", **options).connect() as connection, connection.begin():
         revision = revisions.read(connection)  # the first statement fixes the moment
         if revision != revisions.newest():
             raise Conflict(

@@ -59,7 +59,7 @@ def _read(url: str) -> str | None:
             return None
     database = Database(url, pool_size=1)
     try:
-        with database.engine.execution_options(reading=True).connect() as connection:
+        with database.engine.execution_options(transaction="read").connect() as connection:
             return read(connection)
     finally:
         database.close()

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.functions import GenericFunction
 
+Reader = Session | Connection  # of functions that select from tables, not with the ORM
 BUSY_SECONDS = 30  # how long a writer waits for the lock
 _BUSY_POLL_SECONDS = 0.01
 _DISK_FULL = "53100"  # PostgreSQL's error code
@@ -98,10 +99,10 @@ class Database:
         else:
             event.listen(self.engine, "connect", partial(_set_idle_timeout, milliseconds=int(frozen_seconds * 1000)))
         self.is_local = sqlite  # reads need no network and wait for no lock
-        # PostgreSQL reads committed data in every statement, so reads need no transaction: autocommit saves two round
-        # trips, and closing the session needs none.
-        level = {} if sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._reader = self.engine.execution_options(reading=True, **level)
+        # Every statement reads committed data, so reads need no transaction: autocommit saves two statements on SQLite,
+        # and two round trips on PostgreSQL. What must be of one moment is read by one statement, or from a snapshot.
+        autocommit: dict[str, Any] = {"transaction": "none"} if sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reader = self.engine.execution_options(**autocommit)
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -111,9 +112,15 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a read-only session; on SQLite it does not wait for writers."""
+        """Open a read-only session, whose statements see what is committed; on SQLite it waits for no writer."""
         with Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def connecting(self) -> Iterator[Connection]:
+        """Open a connection for what `reading` is for, without the ORM: it takes half the time."""
+        with self._reader.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
@@ -162,12 +169,13 @@ class _WriteLock:
         self._lock = threading.Lock()
 
     def begin(self, connection: Connection) -> None:
-        if connection.get_execution_options().get("reading", False):
+        kind = connection.get_execution_options().get("transaction", "write")  # or "read", or "none"
+        if kind == "write":
+            if "write_lock" not in connection.info and self._lock.acquire(timeout=BUSY_SECONDS):
+                connection.info["write_lock"] = True
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif kind == "read":
             connection.exec_driver_sql("BEGIN")
-            return
-        if "write_lock" not in connection.info and self._lock.acquire(timeout=BUSY_SECONDS):
-            connection.info["write_lock"] = True
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def end(self, connection: object, record: ConnectionPoolEntry) -> None:
         """Release the lock when the connection returns to the pool, after its transaction."""

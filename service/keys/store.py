@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from service import text
 from service.db import ids
 from service.db.models import Key, Tenant
-from service.db.session import now
+from service.db.session import Reader, now
 from service.errors import ExpiredKey, NoSuchKey, WrongKey
 from service.keys.scopes import ALL, SCOPE_NEEDED, Scope, parse, sort
 
@@ -81,9 +81,9 @@ def create(
     return key, secret
 
 
-def identify(session: Session, secret: str) -> Identity:
+def identify(reader: Reader, secret: str) -> Identity:
     """Return the identity of the key with this secret, also of a revoked or an expired one. Raises WrongKey."""
-    row = session.execute(_SELECT_IDENTITY, {"sha256": _digest(secret)}).one_or_none()
+    row = reader.execute(_SELECT_IDENTITY, {"sha256": _digest(secret)}).one_or_none()
     if row is None:
         raise WrongKey
     tenant_id, key_id, name, role, scopes, expires_at, is_revoked, is_expired = row

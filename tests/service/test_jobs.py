@@ -3,6 +3,7 @@
 import pytest
 
 from service import jobs, leases, models
+from service.db.models import Job
 from service.errors import (
     BatchTooLarge,
     DatasetFailed,
@@ -33,6 +34,16 @@ def test_submitted_job_is_queued_with_complete_config(database, tenant, dataset)
     assert shown.config["method"]["temperature"] == 0.2
     assert config.parse(shown.config).batch_size == 32
     assert shown.user_metadata == {"team": "birds"}
+
+
+def test_a_job_is_shown_with_every_column_of_it_to_its_tenant(database, tenant, stranger, dataset):
+    job = given.submit_job(database, tenant, dataset, metadata={"team": "birds"})
+    with database.connecting() as connection:
+        shown = jobs.show(connection, tenant, job.id)._asdict()
+        assert shown == {column.key: getattr(job, column.key) for column in Job.__table__.c}
+        for owner, job_id in ((stranger, job.id), (tenant, job.id[:-1] + "\0")):
+            with pytest.raises(JobNotFound):
+                jobs.show(connection, owner, job_id)
 
 
 def test_transitions_contain_every_status(database, tenant, dataset):

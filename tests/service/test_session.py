@@ -57,6 +57,15 @@ def test_reader_does_not_wait_for_writers(database):
             assert reader.execute(text("SELECT count(*) FROM tenants")).scalar_one() == 0
 
 
+def test_each_statement_of_a_reader_sees_what_is_committed_before_it(database):
+    count = text("SELECT count(*) FROM tenants")
+    with database.reading() as session, database.connecting() as connection:
+        assert session.execute(count).scalar_one() == connection.execute(count).scalar_one() == 0
+        with database.writing() as writer:
+            keys.get_or_create_tenant(writer, "a")
+        assert session.execute(count).scalar_one() == connection.execute(count).scalar_one() == 1
+
+
 def test_a_new_sqlite_database_is_opened_while_another_connection_writes_it(tmp_path):
     first = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
     first.execute("BEGIN IMMEDIATE")
