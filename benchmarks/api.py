@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from tests.servers import free_port, valkey
 
 REPORT = {"classes": ["a", "b"], "splits": {"train": {"images": 1000, "labelled": 1000, "per_class": [500, 500]}}}
 CONFIG = {"method": {"name": "simclr"}, "batch_size": 64}
-Requests = Iterator[bytes]
+_LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def main() -> None:
@@ -54,16 +54,13 @@ def main() -> None:
 def _measure(
     port: int, process: int, place: dict[str, str], arguments: argparse.Namespace
 ) -> list[tuple[str, str, str]]:
-    head = f"Host: x\r\nAuthorization: Bearer {place['key']}\r\n"
-    job = f"GET /jobs/{place['job']}"
-    metrics = f"{job}/metrics HTTP/1.1\r\n{head}"
+    head = _build_head(place)
+    metrics = f"GET /jobs/{place['job']}/metrics HTTP/1.1\r\n{head}"
     body = json.dumps({"dataset": place["dataset"], "config": CONFIG})
     post = f"POST /jobs HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    etag = asyncio.run(_etag(port, f"{metrics}\r\n".encode()))
     cases = {
-        "GET /health/live": (b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
-        "GET /jobs/{id}": (f"{job} HTTP/1.1\r\n{head}\r\n".encode(), 200, "over 500/s"),
-        "GET /jobs/{id}/metrics, 304": (f"{metrics}If-None-Match: {etag}\r\n\r\n".encode(), 304, "over 500/s"),
+        "GET /health/live": (_LIVE, 200, ""),
+        **{name: (*read, "over 500/s") for name, read in build_reads(port, place).items()},
         "GET /jobs/{id}/metrics, 2×1000": (f"{metrics}\r\n".encode(), 200, ""),
         "POST /jobs": (f"{post}\r\n{body}".encode(), 202, "over 100/s"),
         "POST /jobs, Idempotency-Key": (f"{post}Idempotency-Key: @@@@@@@@\r\n\r\n{body}".encode(), 202, "over 100/s"),
@@ -79,6 +76,21 @@ def _measure(
     return rows
 
 
+def build_reads(port: int, place: dict[str, str]) -> dict[str, tuple[bytes, int]]:
+    """Return the requests that clients send most, by name, each with its status; `place` is from `prepare`."""
+    head, job = _build_head(place), f"GET /jobs/{place['job']}"
+    metrics = f"{job}/metrics HTTP/1.1\r\n{head}"
+    etag = asyncio.run(_etag(port, f"{metrics}\r\n".encode()))
+    return {
+        "GET /jobs/{id}": (f"{job} HTTP/1.1\r\n{head}\r\n".encode(), 200),
+        "GET /jobs/{id}/metrics, 304": (f"{metrics}If-None-Match: {etag}\r\n\r\n".encode(), 304),
+    }
+
+
+def _build_head(place: dict[str, str]) -> str:
+    return f"Host: x\r\nAuthorization: Bearer {place['key']}\r\n"
+
+
 def load(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
     """Return the latency of each response in seconds, ascending; measured in another process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -86,12 +98,14 @@ def load(port: int, request: bytes, status: int, clients: int, seconds: float) -
 
 
 def _run(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
-    async def every() -> list[float]:
-        until = time.perf_counter() + seconds
-        all_of_them = [_client(port, request, status, until, number) for number in range(clients)]
-        return sorted(taken for times in await asyncio.gather(*all_of_them) for taken in times)
+    return sorted(uvloop.run(run_clients(port, request, status, clients, seconds)))
 
-    return uvloop.run(every())
+
+async def run_clients(port: int, request: bytes, status: int, clients: int, seconds: float) -> list[float]:
+    """Return the latency of each response in seconds. Raises RuntimeError for another status than the expected."""
+    until = time.perf_counter() + seconds
+    all_of_them = [_client(port, request, status, until, number) for number in range(clients)]
+    return [taken for times in await asyncio.gather(*all_of_them) for taken in times]
 
 
 async def _client(port: int, request: bytes, status: int, until: float, number: int) -> list[float]:
@@ -153,22 +167,27 @@ def _work(session, queue: str, events: list, end: bool = True) -> str:
 @contextmanager
 def server(settings: Settings) -> Iterator[tuple[int, int]]:
     port = free_port()
-    names = {"TWOVIEWS_DATA_DIR": str(settings.data_dir), "TWOVIEWS_BROKER_URL": settings.broker_url}
-    command = [sys.executable, "-m", "api", "--port", str(port), "--log-level", "warning"]
+    names = {
+        "TWOVIEWS_DATA_DIR": str(settings.data_dir),
+        "TWOVIEWS_BROKER_URL": settings.broker_url,
+        "TWOVIEWS_LOG_FILE": str(settings.data_dir / "api.log"),  # of every request, as by default
+    }
+    command = [sys.executable, "-m", "api", "--port", str(port)]
     process = subprocess.Popen(command, env={**os.environ, **names})
     try:
-        _until(lambda: asyncio.run(_client(port, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", 200, 0, 0)))
+        until_live(port)
         yield port, process.pid
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _until(ready: Callable[[], object], seconds: float = 60) -> None:
+def until_live(port: int, seconds: float = 60) -> None:
+    """Wait until the server responds. Raises OSError when it does not within `seconds`."""
     end = time.monotonic() + seconds
     while True:
         try:
-            ready()
+            asyncio.run(run_clients(port, _LIVE, 200, 1, 0))
             return
         except OSError:
             if time.monotonic() > end:
