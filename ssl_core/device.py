@@ -1,19 +1,21 @@
 """Devices: CPU and GPU selection, their number, bf16 autocast and memory formats."""
 
 import ctypes
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_core.errors import ConfigUnfit
 
+_ALIGNMENT = 8  # bytes, of a tensor in a buffer
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
@@ -64,6 +66,31 @@ def to_device(network: nn.Module, device: torch.device, precision: str) -> None:
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=memory_format(device, precision))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return the tensor on the device. A copy to a GPU is from pinned memory, so that the host does not wait for it."""
+    if device.type == "cpu" or tensor.device.type == device.type:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def send_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return the tensors, of the CPU, on the device, as `send` does, with one copy for all."""
+    if device.type == "cpu":
+        return list(tensors)
+    ends = list(itertools.accumulate(-(-t.numel() * t.element_size() // _ALIGNMENT) * _ALIGNMENT for t in tensors))
+    buffer = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=True)
+    places = list(zip(tensors, [0, *ends], strict=False))
+    for tensor, start in places:
+        _part(buffer, start, tensor).copy_(tensor)
+    sent = buffer.to(device, non_blocking=True)
+    return [_part(sent, start, tensor) for tensor, start in places]
+
+
+def _part(buffer: Tensor, start: int, like: Tensor) -> Tensor:
+    """The part of a buffer of bytes that has the shape and dtype of another tensor."""
+    return buffer[start : start + like.numel() * like.element_size()].view(like.dtype).view(like.shape)
 
 
 def keep_freed_memory() -> None:

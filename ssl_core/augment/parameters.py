@@ -5,7 +5,7 @@ parameters. Each parameter has its own index among a sample's draws: enabling bl
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,10 +42,6 @@ class ViewParameters:
     solarize: Tensor  # N: 1 inverts the values above a half
     gamma: Tensor  # N: exponent
     affine: Tensor  # N×6: output-to-input map, see ssl_core.augment.geometry.affine
-
-    def take(self, rows: Tensor, device: torch.device | None = None) -> "ViewParameters":
-        """Return the parameters of the rows."""
-        return ViewParameters(*(getattr(self, field.name)[rows].to(device or "cpu") for field in fields(self)))
 
 
 def draw_parameters(views: Views, keys: Tensor, sizes: Tensor) -> ViewParameters:

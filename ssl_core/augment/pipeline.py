@@ -5,25 +5,17 @@ of threads. The steps are SimCLR's (arXiv:2002.05709, appendix A): crop and flip
 order, greyscale, blur, [solarize, as BYOL], then [gamma, noise] for images with little colour.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ssl_core import rng
-from ssl_core.augment import colour, geometry
-from ssl_core.augment.parameters import (
-    BRIGHTNESS,
-    CONTRAST,
-    NO_JITTER,
-    SATURATION,
-    ViewParameters,
-    draw_parameters,
-    has_affine,
-)
+from ssl_core.augment import colour, geometry, plan
+from ssl_core.augment.parameters import NO_JITTER, draw_parameters, has_affine
+from ssl_core.augment.plan import Chunk, Part, Plan, Table
 from ssl_core.config import Views
-from ssl_core.data.image_batch import CanvasGroup, ImageBatch
-
-# The size of a chunk on a CPU, in pixels and at least in images: its tensors stay in the cache.
-_CHUNK_PIXELS, _CHUNK_IMAGES = 64 * 32 * 32, 16
+from ssl_core.data.image_batch import ImageBatch
 
 
 class ViewMaker:
@@ -34,85 +26,93 @@ class ViewMaker:
         self._side = size_out
         self._seed = seed
 
-    @torch.no_grad()
     def __call__(self, images: ImageBatch, indices: Tensor, epoch: int, view: int) -> Tensor:
         """Return float32 N×3×S×S in [0, 1].
 
         indices: int64 N on the CPU, the images' rows in the dataset; view: the number of the view, from 0.
         """
-        keys = rng.keys(rng.stream(self._seed, epoch, view), indices.cpu())
-        noise_keys = rng.keys(rng.stream(self._seed, epoch, view, rng.Stream.NOISE), indices.cpu())
-        parameters = draw_parameters(self._views, keys, images.sizes())
-        # Sorted by the position of hue, so that each position is a slice and no pixel is gathered for it.
-        out = torch.empty(len(images), 3, self._side, self._side, device=images.device)
-        for group in images.groups:
-            order = torch.argsort(parameters.hue_position[group.indices], stable=True)
-            for local in order.split(self._chunk(group)):
-                rows = group.indices[local]
-                made = self._render(group, local, parameters.take(rows), noise_keys[rows])
-                out.index_copy_(0, rows.to(out.device), made)
+        return self.render(images, self.draw(images, indices, epoch, (view,)))
+
+    def draw(
+        self, images: ImageBatch, indices: Tensor, epoch: int, views: Sequence[int], device: torch.device | None = None
+    ) -> Plan:
+        """Return the plan of several views of each image, by their numbers; device: to render on, if not the images'.
+
+        Nothing is computed on the device.
+        """
+
+        def draw_keys(*names: int) -> Tensor:
+            streams = (rng.stream(self._seed, epoch, view, *names) for view in views)
+            return torch.cat([rng.keys(stream, indices) for stream in streams])
+
+        parameters = draw_parameters(self._views, draw_keys(), images.sizes().repeat(len(views), 1))
+        noise_keys = draw_keys(rng.Stream.NOISE) if self._views.noise > 0 else None
+        return plan.arrange(parameters, noise_keys, images, self._side, device or images.device)
+
+    @torch.no_grad()
+    def render(self, images: ImageBatch, drawn: Plan) -> Tensor:
+        """Return the views of a plan for these images, float32 V·N×3×S×S in [0, 1], by view and then image."""
+        out = torch.empty(drawn.count, 3, self._side, self._side, device=images.device)
+        for chunk in drawn.to(images.device).chunks:
+            out.index_copy_(0, chunk.target, self._render(images, chunk))
         return out
 
-    def _chunk(self, group: CanvasGroup) -> int:
-        """The number of images in a chunk."""
-        if group.pixels.device.type != "cpu":
-            return len(group.indices)
-        _, height, width, _ = group.pixels.shape
-        return max(_CHUNK_IMAGES, _CHUNK_PIXELS // max(height * width, self._side**2))
-
-    def _render(self, group: CanvasGroup, local: Tensor, drawn: ViewParameters, noise_keys: Tensor) -> Tensor:
-        """Return the views of a group's images `local`; `drawn` and `noise_keys` are theirs, on the CPU."""
-        device = group.pixels.device
-        here = drawn.take(torch.arange(len(local)), device) if device.type != "cpu" else drawn
-        where = local.to(device)
-        sizes = None if group.sizes is None else group.sizes[where]
-        images = geometry.crop(group.pixels.index_select(0, where), here.box, here.mirror, self._side, sizes)
+    def _render(self, images: ImageBatch, chunk: Chunk) -> Tensor:
+        table, views = chunk.table, self._crop(images, chunk)
         if has_affine(self._views):
-            images = geometry.affine(images, here.affine)
+            views = geometry.affine(views, table["affine"])
         if self._views.jitter > 0:
-            self._jitter_(images, drawn.hue_position, here)
-        self._grey_(images, drawn.grey)
-        self._blur_(images, drawn.blur, here.sigma)
-        self._solarize_(images, drawn.solarize)
+            self._jitter_(views, chunk.hue_counts, table)
+        self._grey_(views, chunk.grey)
+        self._blur_(views, chunk.blur, table["sigma"])
+        self._solarize_(views, chunk.solarize)
         if self._views.gamma > 0:
-            images = colour.adjust_gamma_(images, here.gamma)
-        if self._views.noise > 0:
-            noise = rng.normals(noise_keys.to(device), images[0].numel())
-            images.add_(noise.view_as(images).mul_(self._views.noise)).clamp_(0, 1)
-        return images
+            views = colour.adjust_gamma_(views, table["gamma"])
+        if chunk.noise_keys is not None:
+            noise = rng.normals(chunk.noise_keys, views[0].numel())
+            views.add_(noise.view_as(views).mul_(self._views.noise)).clamp_(0, 1)
+        return views
 
-    def _jitter_(self, images: Tensor, hue_position: Tensor, here: ViewParameters) -> None:
-        """Apply brightness, contrast and saturation in each sample's order, and hue at its position among them."""
-        counts = torch.bincount(hue_position, minlength=NO_JITTER + 1).tolist()
-        jittered = len(images) - counts[NO_JITTER]
-        mean_share = (1 - here.factors) * (here.order == CONTRAST)
-        grey_share = (1 - here.factors) * (here.order == SATURATION)
-        end = 0
+    def _crop(self, images: ImageBatch, chunk: Chunk) -> Tensor:
+        """Crop and flip, canvas by canvas; all later steps take the whole chunk."""
+        if chunk.parts[0].members is None:
+            return self._crop_part(images, chunk.parts[0], chunk.table)
+        views = torch.empty(len(chunk.target), 3, self._side, self._side, device=images.device)
+        for part in chunk.parts:
+            assert part.members is not None
+            views.index_copy_(0, part.members, self._crop_part(images, part, chunk.table.take(part.members)))
+        return views
+
+    def _crop_part(self, images: ImageBatch, part: Part, table: Table) -> Tensor:
+        group = images.groups[part.group]
+        sizes = None if group.sizes is None else table["size"]
+        pixels = group.pixels.index_select(0, part.pixels)
+        return geometry.crop(pixels, table["box"], table["mirror"], self._side, sizes)
+
+    def _jitter_(self, views: Tensor, hue_counts: Sequence[int], table: Table) -> None:
+        """Apply brightness, contrast and saturation in each view's order, and hue at its position among them."""
+        jittered, end = len(views) - hue_counts[NO_JITTER], 0
         for position in range(NO_JITTER):
-            start, end = end, end + counts[position]
+            start, end = end, end + hue_counts[position]
             if end > start and self._views.hue * self._views.jitter_strength > 0:
-                colour.adjust_hue_(images[start:end], here.hue[start:end])
+                colour.adjust_hue_(views[start:end], table["hue"][start:end])
             if position < 3 and jittered:
                 if self._views.brightness_added:
-                    added = here.offset * (here.order[:, position] == BRIGHTNESS)
-                    images[:jittered].add_(added[:jittered, None, None, None])
-                factors = (share[:jittered, position] for share in (here.factors, mean_share, grey_share))
-                colour.blend_(images[:jittered], *factors)
+                    views[:jittered].add_(table["added"][:jittered, position, None, None, None])
+                shares = (table[name][:jittered, position] for name in ("keep", "mean_share", "grey_share"))
+                colour.blend_(views[:jittered], *shares)
 
-    def _grey_(self, images: Tensor, chosen: Tensor) -> None:
-        rows = chosen.nonzero()[:, 0].to(images.device)
-        if len(rows):
-            luma = colour.compute_luma(images[rows])
-            images.index_copy_(0, rows, luma[:, None].expand(-1, 3, -1, -1))
+    def _grey_(self, views: Tensor, chosen: Tensor) -> None:
+        if len(chosen):
+            luma = colour.compute_luma(views[chosen])
+            views.index_copy_(0, chosen, luma[:, None].expand(-1, 3, -1, -1))
 
-    def _blur_(self, images: Tensor, chosen: Tensor, sigma: Tensor) -> None:
-        rows = chosen.nonzero()[:, 0].to(images.device)
+    def _blur_(self, views: Tensor, chosen: Tensor, sigma: Tensor) -> None:
         radius = max(1, self._side // 20)
-        if len(rows):
-            images.index_copy_(0, rows, geometry.blur(images[rows], sigma[rows], radius))
+        if len(chosen):
+            views.index_copy_(0, chosen, geometry.blur(views[chosen], sigma[chosen], radius))
 
-    def _solarize_(self, images: Tensor, chosen: Tensor) -> None:
-        rows = chosen.nonzero()[:, 0].to(images.device)
-        if len(rows):
-            picked = images[rows]
-            images.index_copy_(0, rows, torch.where(picked >= 0.5, 1 - picked, picked))
+    def _solarize_(self, views: Tensor, chosen: Tensor) -> None:
+        if len(chosen):
+            picked = views[chosen]
+            views.index_copy_(0, chosen, torch.where(picked >= 0.5, 1 - picked, picked))

@@ -1,7 +1,7 @@
 """Image batches: uint8 images of one size or of several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -13,12 +13,25 @@ class CanvasGroup:
     """Images of a batch on canvases of one size, padded at the bottom and the right up to it."""
 
     indices: Tensor  # int64 n, on the CPU: their positions in the batch
-    pixels: Tensor  # uint8 n×H×W×3
-    sizes: Tensor | None = None  # int64 n×2: true heights and widths; None: all fill the canvas
+    pixels: Tensor  # uint8 m×H×W×3, on the batch's device
+    sizes: Tensor | None = None  # int64 n×2, on the CPU: true heights and widths; None: all fill the canvas
+    rows: Tensor | None = None  # int64 n, on the CPU: where the images are in `pixels`; None: all, in order
+
+    def gather(self) -> Tensor:
+        """Return the group's images, uint8 n×H×W×3, copied if they are not all of `pixels`."""
+        return self.pixels if self.rows is None else self.pixels.index_select(0, self.rows.to(self.pixels.device))
+
+    def pin(self) -> "CanvasGroup":
+        """Return the group with its own images only, in pinned memory."""
+        return CanvasGroup(self.indices, self.gather().pin_memory(), self.sizes)
 
     def to(self, device: torch.device) -> "CanvasGroup":
-        sizes = None if self.sizes is None else self.sizes.to(device, non_blocking=True)
-        return CanvasGroup(self.indices, self.pixels.to(device, non_blocking=True), sizes)
+        return replace(self, pixels=self.pixels.to(device, non_blocking=True))  # waits unless it is pinned
+
+    def take(self, indices: Tensor, members: Tensor) -> "CanvasGroup":
+        """Return the images at `members` of the group, int64 n, which are at `indices` in another batch."""
+        rows = members if self.rows is None else self.rows[members]
+        return CanvasGroup(indices, self.pixels, None if self.sizes is None else self.sizes[members], rows)
 
 
 @dataclass(frozen=True)
@@ -40,21 +53,23 @@ class ImageBatch:
     def __len__(self) -> int:
         return self.count
 
+    def pin(self) -> "ImageBatch":
+        """Return the batch, of the CPU, in pinned memory: `to` then does not wait for the copy to a GPU."""
+        return ImageBatch(tuple(group.pin() for group in self.groups), self.count)
+
     def to(self, device: torch.device) -> "ImageBatch":
-        return (
-            self if device == self.device else ImageBatch(tuple(group.to(device) for group in self.groups), self.count)
-        )
+        if device.type == self.device.type:
+            return self
+        return ImageBatch(tuple(group.to(device) for group in self.groups), self.count)
 
     def take(self, indices: Tensor) -> "ImageBatch":
-        """Return the batch of the images at the indices (int64 n, on the CPU)."""
-        group_of, slot_of = self._locations
+        """Return the batch of the images at the indices (int64 n, on the CPU); no pixel is copied."""
+        group_of, member_of = (found[indices] for found in self._places)
         groups = []
         for number, group in enumerate(self.groups):
-            members = (group_of[indices] == number).nonzero()[:, 0]
-            if len(members):
-                slots = slot_of[indices[members]].to(group.pixels.device)
-                sizes = None if group.sizes is None else group.sizes[slots]
-                groups.append(CanvasGroup(members, group.pixels.index_select(0, slots), sizes))
+            places = (group_of == number).nonzero()[:, 0]
+            if len(places):
+                groups.append(group.take(places, member_of[places]))
         return ImageBatch(tuple(groups), len(indices))
 
     def sizes(self) -> Tensor:
@@ -62,14 +77,24 @@ class ImageBatch:
         found = torch.empty(self.count, 2)
         for group in self.groups:
             canvas = torch.tensor(group.pixels.shape[1:3], dtype=torch.float32)
-            found[group.indices] = canvas if group.sizes is None else group.sizes.to("cpu", torch.float32)
+            found[group.indices] = canvas if group.sizes is None else group.sizes.float()
         return found
 
     @cached_property
-    def _locations(self) -> tuple[Tensor, Tensor]:
+    def locations(self) -> tuple[Tensor, Tensor]:
+        """The group of each image and its row in that group's pixels, int64 N each, on the CPU."""
+        group_of, member_of = self._places
+        row_of = member_of.clone()
+        for group in self.groups:
+            if group.rows is not None:
+                row_of[group.indices] = group.rows
+        return group_of, row_of
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
         """The group of each image and its index within that group, int64 N each."""
-        group_of, slot_of = torch.empty(self.count, dtype=torch.int64), torch.empty(self.count, dtype=torch.int64)
+        group_of, member_of = torch.empty(self.count, dtype=torch.int64), torch.empty(self.count, dtype=torch.int64)
         for number, group in enumerate(self.groups):
             group_of[group.indices] = number
-            slot_of[group.indices] = torch.arange(len(group.indices))
-        return group_of, slot_of
+            member_of[group.indices] = torch.arange(len(group.indices))
+        return group_of, member_of

@@ -33,7 +33,7 @@ class ImageStore:
     def __init__(self, dataset: Dataset, rows: Rows, image_size: int, device: torch.device) -> None:
         """image_size: the largest side of a view, in pixels."""
         self._dataset = dataset
-        self._device = device
+        self.device = device
         self._sizes = dataset.sizes if dataset.pixels is not None else limit_sizes(dataset.sizes, image_size)
         self._pool = ThreadPoolExecutor(count_processors(), thread_name_prefix="decode")
         size_bytes = int(self._canvas_sizes(rows).prod(1).sum()) * 3
@@ -47,16 +47,20 @@ class ImageStore:
         return self._cache is not None
 
     def batch(self, rows: Tensor) -> ImageBatch:
-        """Return the images of the rows (int64 N, on the CPU), on the run's device."""
+        """Return the images of the rows (int64 N, on the CPU).
+
+        They are where they are cached, or in host memory, which is pinned for a run on a GPU.
+        """
         if self._cache is None:
-            return self._load(rows.numpy()).to(self._device)
-        indices = self._cache_index[rows.numpy()]
-        return self._cache.take(torch.from_numpy(indices)).to(self._device)
+            found = self._load(rows.numpy())
+        else:
+            found = self._cache.take(torch.from_numpy(self._cache_index[rows.numpy()]))
+        return found.pin() if found.device.type != self.device.type else found
 
     def _fill_cache(self, rows: Rows, size_bytes: int) -> None:
         self._cache = self._load(rows)
-        if self._device.type == "cuda" and size_bytes <= _MEMORY_SHARE * torch.cuda.mem_get_info(self._device)[0]:
-            self._cache = self._cache.to(self._device)
+        if self.device.type == "cuda" and size_bytes <= _MEMORY_SHARE * torch.cuda.mem_get_info(self.device)[0]:
+            self._cache = self._cache.to(self.device)
         self._cache_index = np.full(len(self._dataset), -1, dtype=np.int64)
         self._cache_index[rows] = np.arange(len(rows))
 

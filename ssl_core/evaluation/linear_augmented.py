@@ -134,5 +134,6 @@ class _AugmentedFeatures:
     def extract(self, indices: Tensor, epoch: int) -> Tensor:
         """Return B×D of an epoch's views of the labelled images at those indices, int64 B."""
         rows = self._rows[indices]
-        features = self._source.extract_views(self._view_maker(self._images.batch(rows), rows, epoch, 0))
+        images = self._images.batch(rows).to(self._images.device)
+        features = self._source.extract_views(self._view_maker(images, rows, epoch, 0))
         return features if self._scaling is None else self._scaling(features)

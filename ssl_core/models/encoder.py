@@ -41,15 +41,29 @@ class Preprocessing:
         """Return raw pixels as features: float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place."""
         return self.normalise_(views).flatten(1)
 
-    def denormalise(self, images: Tensor) -> Tensor:
-        """Invert `normalise_`: N×3×H×W on [0, 1]."""
-        mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
-        return images * std + mean
+    def normalise_(self, images: Tensor) -> Tensor:
+        """Normalise N×3×H×W on [0, 1] in place. Use `statistics` for many batches: this copies them to the device."""
+        return self.statistics(images.device).normalise_(images)
+
+    def statistics(self, device: torch.device) -> "ChannelStatistics":
+        """Return the mean and standard deviation of the channels on the device."""
+        return ChannelStatistics(*(torch.tensor(value, device=device).view(3, 1, 1) for value in (self.mean, self.std)))
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Mean and standard deviation of each channel, 3×1×1 each."""
+
+    mean: Tensor
+    std: Tensor
 
     def normalise_(self, images: Tensor) -> Tensor:
         """Normalise N×3×H×W on [0, 1] in place."""
-        mean, std = (torch.tensor(value, device=images.device).view(3, 1, 1) for value in (self.mean, self.std))
-        return images.sub_(mean).div_(std)
+        return images.sub_(self.mean).div_(self.std)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Invert `normalise_`: N×3×H×W on [0, 1]."""
+        return images * self.std + self.mean
 
 
 class Encoder(nn.Module):

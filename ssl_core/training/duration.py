@@ -61,7 +61,7 @@ def _seconds_at(image_size: int, resolved: TrainingRun, data: TrainingData, leas
     while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or sum(taken) < least_seconds:
         start = time.perf_counter()
         rows = next(batches)
-        learner.advance(data.images.batch(rows), rows, watched=True).loss.item()
+        learner.advance(learner.prepare(data.images.batch(rows), rows, 0), watched=True).loss.item()
         learner.step = 0  # the first epoch may be as short as one step
         taken.append(time.perf_counter() - start)
     return statistics.fmean(taken[_WARM_UP_STEPS:])

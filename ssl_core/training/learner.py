@@ -1,6 +1,7 @@
 """The learner: the state of a training run, and what one step of it does."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,13 @@ from torch import Tensor
 
 from ssl_core import rng
 from ssl_core.augment.pipeline import ViewMaker
+from ssl_core.augment.plan import Plan
 from ssl_core.config import TrainingRun, Views, view_sets
 from ssl_core.config.fields import known
 from ssl_core.data.image_batch import ImageBatch
+from ssl_core.data.image_store import ImageStore
 from ssl_core.data.sampling import shuffle_epoch
-from ssl_core.device import autocast, memory_format, to_device
+from ssl_core.device import autocast, memory_format, send, to_device
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
 from ssl_core.methods import RunPosition
@@ -24,6 +27,15 @@ from ssl_core.training import objectives
 from ssl_core.training.training_data import TrainingData
 
 _LEAST_SIDE = 4  # pixels, of the smallest view
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """What a step is taken on; its tensors, but the images', are on the CPU."""
+
+    images: ImageBatch
+    rows: Tensor  # int64 N, of this process
+    plans: Sequence[Plan]  # one for each kind of view
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Learner:
         self.step = 0  # steps done
         self._rows = torch.from_numpy(data.rows)
         self._labels = data.budget.labels if data.budget else None
-        self._views_of_image = [views for views in view_sets(resolved.views) for _ in range(int(views.num_views))]
+        self._kinds = _number_views(view_sets(resolved.views))
+        self._statistics = self.preprocessing.statistics(self.device)
 
     def batches(self) -> Iterator[Tensor]:
         """Yield this process's rows of every step to come, int64 N each; an epoch's partial last batch is dropped."""
@@ -83,28 +96,36 @@ class Learner:
     @property
     def num_views(self) -> int:
         """The number of views of an image in a step."""
-        return len(self._views_of_image)
+        return sum(len(numbers) for _, numbers in self._kinds)
 
     def phase_starts(self) -> list[int]:
         """Return the step at which each image size begins, ascending from 0."""
         return [0, *(round(phase.until * self.total_steps) for phase in known(self.resolved.phases)[:-1])]
 
+    def inputs(self, store: ImageStore) -> Generator[StepInput, None, None]:
+        """Yield the input of every step to come. No device is waited for, so a thread may do this ahead."""
+        for step, rows in enumerate(self.batches(), self.step):
+            yield self.prepare(store.batch(rows), rows, step)
+
+    def prepare(self, images: ImageBatch, rows: Tensor, step: int) -> StepInput:
+        """Return the input of a step on the images of these rows."""
+        epoch, side = step // self.steps_per_epoch, self.image_size(step)
+        return StepInput(images, rows, self._draw(images, rows, epoch, side))
+
     def views(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
         """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
-        return [
-            ViewMaker(views, _side(side, views), self.resolved.seed)(images, rows, epoch, view)
-            for view, views in enumerate(self._views_of_image)
-        ]
+        stacks = self._render(images.to(self.device), self._draw(images, rows, epoch, side), side)
+        return [view for stack in stacks for view in stack.split(len(rows))]
 
-    def advance(self, images: ImageBatch, rows: Tensor, *, watched: bool) -> StepOutput:
-        """Take the next step, on the images of the rows that `batches` yielded for it."""
-        views = self._views(images, rows)
+    def advance(self, given: StepInput, *, watched: bool) -> StepOutput:
+        """Take the next step, on the input that `inputs` yielded for it."""
+        views = self._views(given)
         # Dropout and the like draw from the global generator, which this makes a function of the step alone.
         torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
         schedule.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
         with autocast(self.device, self.resolved.precision):
-            output = self._network(views, *self._targets(rows))
+            output = self._network(views, *self._targets(given.rows))
         output.loss.backward()
         norm = self._grad_norm() if watched else None
         self.method.before_step(self._position())
@@ -148,14 +169,30 @@ class Learner:
             raise BadCheckpoint("The checkpoint holds the state of another network or optimizer.") from error
         self.step = step
 
-    def _views(self, images: ImageBatch, rows: Tensor) -> list[Tensor]:
+    def _views(self, given: StepInput) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        views = self.views(images, rows, self.step // self.steps_per_epoch, self.image_size(self.step))
-        return [self.preprocessing.normalise_(view).contiguous(memory_format=self.format) for view in views]
+        stacks = self._render(given.images.to(self.device), given.plans, self.image_size(self.step))
+        for stack in stacks:
+            self._statistics.normalise_(stack)
+        stacks = [stack.contiguous(memory_format=self.format) for stack in stacks]
+        return [view for stack in stacks for view in stack.split(len(given.rows))]
+
+    def _draw(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Plan]:
+        return [
+            self._maker(views, side).draw(images, rows, epoch, numbers, self.device) for views, numbers in self._kinds
+        ]
+
+    def _render(self, images: ImageBatch, plans: Sequence[Plan], side: int) -> list[Tensor]:
+        """The views of each kind, V·N×3×S×S in [0, 1]."""
+        kinds = zip(self._kinds, plans, strict=True)
+        return [self._maker(views, side).render(images, plan) for (views, _), plan in kinds]
+
+    def _maker(self, views: Views, side: int) -> ViewMaker:
+        return ViewMaker(views, max(_LEAST_SIDE, round(side * views.size)), self.resolved.seed)
 
     def _targets(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The batch's labels, int64 N, of a run with labels; nothing of one without."""
-        return () if self._labels is None else (self._labels[rows].to(self.device),)
+        return () if self._labels is None else (send(self._labels[rows], self.device),)
 
     def _position(self) -> RunPosition:
         return RunPosition(self.step, self.total_steps, self.steps_per_epoch)
@@ -164,6 +201,7 @@ class Learner:
         return torch.nn.utils.get_total_norm([p.grad for p in self.method.parameters() if p.grad is not None])
 
 
-def _side(side: int, views: Views) -> int:
-    """The side of such views in a phase of that image size, in pixels."""
-    return max(_LEAST_SIDE, round(side * views.size))
+def _number_views(sets: Sequence[Views]) -> list[tuple[Views, range]]:
+    """Each kind of view with the numbers of its views, which count from 0 over all kinds."""
+    ends = list(itertools.accumulate(int(views.num_views) for views in sets))
+    return [(views, range(end - int(views.num_views), end)) for views, end in zip(sets, ends, strict=True)]

@@ -9,18 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ssl_core.config import TrainingRun
 from ssl_core.config.fields import known
-from ssl_core.data.image_batch import ImageBatch
 from ssl_core.data.prefetch import prefetch
 from ssl_core.distributed import collectives
 from ssl_core.errors import Diverged
 from ssl_core.evaluation.online_accuracy import HeldOutAccuracy
 from ssl_core.events import Artifact, Event, Log, Result, Stopped
 from ssl_core.training import figures, objectives
-from ssl_core.training.learner import Learner, StepOutput
+from ssl_core.training.learner import Learner, StepInput, StepOutput
 from ssl_core.training.reporting import Reporter
 from ssl_core.training.saving import Saver
 from ssl_core.training.training_data import TrainingData
@@ -70,19 +67,18 @@ class Training:
 
     def follow(self) -> None:
         """Take the steps that the first of several processes takes, and report nothing."""
-        with closing(self._batches()) as batches:
+        with closing(self._inputs()) as inputs:
             while self._goes_on():
-                images, rows = next(batches)
-                self._learner.advance(images, rows, watched=False)
+                self._learner.advance(next(inputs), watched=False)
 
     def _train(self) -> Iterator[Event]:
         learner, throughput = self._learner, self._reporter.throughput
-        with closing(self._batches()) as batches:
+        with closing(self._inputs()) as inputs:
             while self._goes_on():
                 with throughput.waiting():
-                    images, rows = next(batches)
+                    given = next(inputs)
                 with throughput.running():
-                    output = learner.advance(images, rows, watched=self._reporter.is_logged(learner.step + 1))
+                    output = learner.advance(given, watched=self._reporter.is_logged(learner.step + 1))
                 self._reporter.add_loss(output.loss)
                 yield from self._after_step(output)
         if learner.step < learner.total_steps and not self._reporter.early_stopping.stopped:
@@ -97,12 +93,12 @@ class Training:
             return False
         return collectives.broadcast_decision(not self._reporter.early_stopping.stopped and not self._stop())
 
-    def _batches(self) -> Generator[tuple[ImageBatch, Tensor], None, None]:
-        """The images and rows of every step to come."""
-        images = self._data.images
-        batches = ((images.batch(rows), rows) for rows in self._learner.batches())
-        # A thread that only copies from memory would gain nothing, and take processors from the step.
-        return batches if images.is_in_memory else prefetch(batches)
+    def _inputs(self) -> Generator[StepInput, None, None]:
+        """The input of every step to come."""
+        inputs: Generator[StepInput, None, None] = self._learner.inputs(self._data.images)
+        # On a CPU a thread that only draws would gain nothing, and take processors from the step.
+        is_ahead = self._learner.device.type != "cpu" or not self._data.images.is_in_memory
+        return prefetch(inputs) if is_ahead else inputs
 
     def _after_step(self, output: StepOutput) -> Iterator[Event]:
         """A step's metrics, then those of an online evaluation, then a checkpoint, each when it is due."""

@@ -50,17 +50,38 @@ def test_a_view_has_the_same_bytes_in_every_batch_and_with_any_threads(side, thr
         torch.set_num_threads(before)
 
 
-def test_images_of_several_sizes_do_not_depend_on_their_batch():
-    sizes = [(40, 50), (64, 33), (40, 50), (64, 64), (50, 40)]
-    canvas = torch.zeros(5, 64, 64, 3, dtype=torch.uint8)
-    for image, photo, (height, width) in zip(canvas, photos(5, 64, 64), sizes, strict=True):
+def padded(indices: list[int], side: int, sizes: list[tuple[int, int]]) -> CanvasGroup:
+    """Images of these sizes on square canvases."""
+    canvas = torch.zeros(len(sizes), side, side, 3, dtype=torch.uint8)
+    for image, photo, (height, width) in zip(canvas, photos(len(sizes), side, side), sizes, strict=True):
         image[:height, :width] = photo[:height, :width]
-    group = CanvasGroup(torch.arange(5), canvas, torch.tensor(sizes))
+    return CanvasGroup(torch.tensor(indices), canvas, torch.tensor(sizes))
+
+
+def test_images_of_several_sizes_do_not_depend_on_their_batch():
+    group = padded([0, 1, 2, 3, 4], 64, [(40, 50), (64, 33), (40, 50), (64, 64), (50, 40)])
     batch, maker = ImageBatch((group,), 5), ViewMaker(EVERYTHING, 32, seed=0)
     whole = maker(batch, torch.arange(5), epoch=0, view=0)
     for place in range(5):
         alone = maker(batch.take(torch.tensor([place])), torch.tensor([place]), epoch=0, view=0)
         assert torch.equal(alone[0], whole[place])
+
+
+def test_views_are_the_same_bytes_in_one_call_and_as_arranged_for_a_gpu():
+    """On a GPU all canvases share a chunk; the plan is rendered here on the CPU."""
+    groups = (
+        padded([3, 0, 5], 64, [(40, 50), (64, 33), (40, 50)]),
+        padded([1, 2, 4], 96, [(96, 50), (70, 96), (9, 80)]),
+    )
+    batch, rows, maker = ImageBatch(groups, 6), torch.arange(6) * 11, ViewMaker(EVERYTHING, 32, seed=0)
+    wanted = torch.cat([maker(batch, rows, 1, view) for view in (1, 2, 3)])
+    for device, chunks in (("cpu", 2), ("cuda", 1)):
+        plan = maker.draw(batch, rows, 1, range(1, 4), torch.device(device))
+        assert len(plan.chunks) == chunks
+        assert torch.equal(maker.render(batch, plan), wanted)
+    taken = batch.take(torch.tensor([4, 3, 0]))
+    plan = maker.draw(taken, rows[[4, 3, 0]], 1, (2,), torch.device("cuda"))
+    assert torch.equal(maker.render(taken, plan), wanted[6:12][[4, 3, 0]])
 
 
 def test_seed_epoch_image_and_view_each_change_the_view():

@@ -50,7 +50,7 @@ def test_images_of_one_small_size_are_not_resized(even):
     batch = images.batch(torch.tensor([7, 2, 8]))
     (group,) = batch.groups
     assert group.sizes is None
-    assert np.array_equal(group.pixels.numpy(), np.stack([even.read_image(row) for row in (7, 2, 8)]))
+    assert np.array_equal(group.gather().numpy(), np.stack([even.read_image(row) for row in (7, 2, 8)]))
 
 
 @pytest.mark.parametrize("budget", [ENOUGH, 0])
@@ -62,7 +62,7 @@ def test_images_of_several_sizes_are_padded_to_canvases_with_their_sizes(ragged,
     assert batch.sizes().tolist() == [[96, 96], [70, 90], [70, 90], [20, 200]]
     for group in batch.groups:
         for place, canvas, (height, width) in zip(
-            group.indices.tolist(), group.pixels, group.sizes.tolist(), strict=True
+            group.indices.tolist(), group.gather(), group.sizes.tolist(), strict=True
         ):
             row = (3, 0, 4, 5)[place]
             if row != 3:  # the one that is downscaled
@@ -92,6 +92,18 @@ def test_taking_from_a_batch_returns_each_image_with_its_size():
     taken = ImageBatch((first, second), 3).take(torch.tensor([1, 2, 1]))
     assert len(taken) == 3
     assert taken.sizes().tolist() == [[7, 3], [4, 4], [7, 3]]
+    assert values(taken) == [2, 1, 2]
+    assert values(taken.take(torch.tensor([2, 1])).take(torch.tensor([1, 0, 1]))) == [1, 2, 1]
+
+
+def values(batch: ImageBatch) -> list[int]:
+    """The largest value of each image."""
+    found = {
+        int(place): int(image.max())
+        for group in batch.groups
+        for place, image in zip(group.indices, group.gather(), strict=True)
+    }
+    return [found[place] for place in range(len(batch))]
 
 
 def test_a_centre_crop_is_the_central_square_resized():

@@ -13,6 +13,8 @@ from ssl_core.models import backbones
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.heads import MLP
 
+CPU = torch.device("cpu")
+
 
 def reference_distillation(student, teacher, temperature):
     """T²·Σ −softmax(teacher/T)·log softmax(student/T), image by image in float64."""
@@ -80,19 +82,21 @@ def test_the_teacher_normalises_the_students_view_by_its_own_statistics(head):
     pixels = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
     mine = Preprocessing.of(8, [0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
     view = mine.normalise_(pixels.permute(0, 3, 1, 2).float() / 255)
-    torch.testing.assert_close(Teacher(encoder, mine)(view), encoder.encode(pixels, "logits"), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        Teacher.of(encoder, mine, CPU)(view), encoder.encode(pixels, "logits"), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_teacher_resizes_views_to_its_own_image_size():
     encoder = teacher(16, [0.5] * 3, [0.2] * 3)
     flat = torch.ones(2, 3, 8, 8) * torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1)
-    logits = Teacher(encoder, encoder.preprocessing)(flat)
+    logits = Teacher.of(encoder, encoder.preprocessing, CPU)(flat)
     torch.testing.assert_close(logits, encoder(flat.repeat(1, 1, 2, 2), "logits"), rtol=1e-4, atol=1e-5)
 
 
 def test_the_teacher_is_neither_trained_nor_in_the_students_state_dict():
     encoder = teacher(8, [0.5] * 3, [0.2] * 3)
-    method = student(0.0, teacher=Teacher(encoder, encoder.preprocessing)).train()
+    method = student(0.0, teacher=Teacher.of(encoder, encoder.preprocessing, CPU)).train()
     assert not any("teacher" in name for name in method.state_dict())
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     method([VIEW], torch.full((4,), UNLABELLED)).loss.backward()

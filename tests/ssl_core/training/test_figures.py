@@ -153,10 +153,10 @@ def test_the_views_shown_are_those_that_the_run_sees(digits, monkeypatch):
     assert shown["epochs"] == [0, 1, 2, 3]
     assert [views[0].shape for views in shown["rows"][0].views] == [(8, 8, 3), (8, 8, 3), (16, 16, 3), (16, 16, 3)]
     seen = {}
-    for rows in it.batches():
+    for given in it.inputs(data.images):
         seen |= {
-            (it.step // it.steps_per_epoch, row): [view[place] for view in it._views(data.images.batch(rows), rows)]
-            for place, row in enumerate(rows.tolist())
+            (it.step // it.steps_per_epoch, row): [view[place] for view in it._views(given)]
+            for place, row in enumerate(given.rows.tolist())
         }
         it.step += 1
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (it.preprocessing.mean, it.preprocessing.std))
