@@ -93,6 +93,26 @@ def _part(buffer: Tensor, start: int, like: Tensor) -> Tensor:
     return buffer[start : start + like.numel() * like.element_size()].view(like.dtype).view(like.shape)
 
 
+def select_kernels(*, exact: bool) -> None:
+    """Let a GPU compute by deterministic kernels or, if not `exact`, by those that a timing finds fastest.
+
+    Call it before the first computation on a GPU, when cuBLAS reads its workspace from the environment.
+    Sources: torch.backends.cudnn; cuBLAS, "Results reproducibility".
+    """
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = exact, not exact
+    if exact:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def describe_gpu() -> dict[str, str]:
+    """Return the model of the current GPU and the versions of CUDA and cuDNN, on which its results depend."""
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+    }
+
+
 def keep_freed_memory() -> None:
     """Make the C library reuse large freed blocks rather than return them to the kernel after every step."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

@@ -9,7 +9,7 @@ import torch
 from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
 from ssl_core.config.base import Seeded
 from ssl_core.data.dataset import Dataset
-from ssl_core.device import Device
+from ssl_core.device import Device, select_kernels
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadDataset, Corrupt, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.evaluation.knn_eval import run_knn_eval
@@ -100,6 +100,7 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
         resolved = load_resolved_config(asked, saved)
     else:
         resolved = resolve(asked, dataset.report, Device.here(asked.device), start=card)
+    select_kernels(exact=resolved.exact is not False)
     data = TrainingData.of(dataset, resolved, inputs.model)
     if resolved.minutes is not None:
         resolved = with_length(resolved, duration.measure(resolved, data))
@@ -157,6 +158,7 @@ def _evaluation(
     """The events of a run that trains no network, once its device and precision are resolved."""
     _open(inputs.dataset)
     resolved = resolve_device(asked, Device.here(asked.device))
+    select_kernels(exact=True)
     yield Resolved(resolved.model_dump(mode="json"))
     yield from evaluate(resolved, inputs, directory)
 

@@ -111,6 +111,11 @@ class TrainingRun(Run):
         description="Number of processes that train together, each with its own GPU or a share of the CPU. `batch_size`"
         " is the total over all, and batch norm statistics are synchronised.",
     )
+    exact: bool | Auto = Field(
+        "auto",
+        description="On a GPU, use deterministic kernels, so that the same run on the same GPU gives the same weights,"
+        " interrupted or not; false: the fastest kernels, chosen by timing. auto: true. A CPU's are exact.",
+    )
     chunk_size: int | None = Field(
         None,
         ge=1,

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -39,7 +40,7 @@ class _FrozenStatistics:
     """Keeps batch norm's running statistics unchanged while a chunk is recomputed."""
 
     def __init__(self, network: nn.Module) -> None:
-        norms = (m for m in network.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d))
+        norms = (m for m in network.modules() if isinstance(m, _BatchNorm))  # SyncBatchNorm too
         self._norms = [(norm, norm.momentum) for norm in norms]
         self._counts: list[Tensor | None] = []
 

@@ -19,7 +19,7 @@ from ssl_core.events import Artifact, Event, Log, Result, Stopped
 from ssl_core.training import figures, objectives
 from ssl_core.training.learner import Learner, StepInput, StepOutput
 from ssl_core.training.reporting import Reporter
-from ssl_core.training.saving import Saver
+from ssl_core.training.saving import Saver, versions
 from ssl_core.training.training_data import TrainingData
 
 _LISTED_ROWS = 1_000  # at most, of the images in a batch whose loss is not finite
@@ -54,6 +54,10 @@ class Training:
         self._learner.load(saved, saved["step"])
         self._reporter.load(saved)
         self._saver.resumed(saved["step"])
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions and the hardware under which this run gives the same bytes."""
+        return versions(self._learner.device)
 
     def events(self) -> Iterator[Event]:
         """Train to the end, or until a stop. Raises Diverged."""

@@ -86,7 +86,8 @@ def resolve_device(config: Run, device: Device) -> Run:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if device.gains_from_bf16 else "fp32"
-    return _with(config, device=device.device, precision=precision)
+    exact = {"exact": config.exact in (True, "auto")} if isinstance(config, TrainingRun) else {}
+    return _with(config, device=device.device, precision=precision, **exact)
 
 
 def _start(config: TrainingRun, model: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from ssl_core.config import TrainingRun
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
 from ssl_core.training.loop import Training
-from ssl_core.training.saving import fingerprint, versions
+from ssl_core.training.saving import fingerprint
 from ssl_core.training.training_data import TrainingData
 
 
@@ -39,6 +39,7 @@ def resume(training: Training, data: TrainingData, saved: dict[str, Any]) -> Ite
         raise BadCheckpoint("The checkpoint is of a run on other images.")
     training.resume(saved)
     yield Log("info", f"Going on from the checkpoint of step {saved['step']}.", "resumed", {"step": saved["step"]})
-    if saved["versions"] != versions():
-        message = "The checkpoint was written under other versions or threads; weights may differ in their last bits."
-        yield Log("warning", message, "versions_differ", {"then": saved["versions"], "now": versions()})
+    then, now = saved["versions"], training.versions()
+    if then != now:
+        message = "The checkpoint was written under other versions or on other hardware; weights may differ slightly."
+        yield Log("warning", message, "versions_differ", {"then": then, "now": now})

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from ssl_core.config import TrainingRun
+from ssl_core.device import describe_gpu
+from ssl_core.distributed import collectives
 from ssl_core.errors import Diverged
 from ssl_core.events import Checkpoint, Log, Model
 from ssl_core.files import FULL, WrittenFile
@@ -69,7 +71,7 @@ class Saver:
             **reported,
             "config": self._resolved.model_dump(mode="json"),
             "dataset": fingerprint(self._data),
-            "versions": versions(),
+            "versions": versions(self._learner.device),
             "device": str(learner.device),
         }
         written = checkpoint.save_if_room(self._directory, learner.step, state)
@@ -120,7 +122,7 @@ class Saver:
             "metrics": {**metrics, **{name: final[name] for name in ("top1",) if name in final}},
             "classifier": {"classes": budget.classes} if budget else None,
             "dataset": {**self._origin.get("dataset", {}), **dataset},
-            "versions": versions(),
+            "versions": versions(self._learner.device),
         }
 
     def _write_model(self, about: Mapping[str, Any]) -> tuple[WrittenFile, dict[str, Any]]:
@@ -141,13 +143,16 @@ def fingerprint(data: TrainingData) -> dict[str, Any]:
     return {"images": len(data.dataset), "rows": len(data.rows), "mean": data.dataset.mean}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions, and the number of threads, under which a resumed run gives the same bytes."""
+def versions(device: torch.device) -> dict[str, str]:
+    """Return the versions and the hardware under which a resumed run gives the same bytes."""
+    # The order in which a sum is computed depends on the number of threads, and of processes.
+    hardware = describe_gpu() if device.type == "cuda" else {"threads": str(torch.get_num_threads())}
     return {
         "twoviews": _own_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "threads": str(torch.get_num_threads()),  # the order in which a sum is computed depends on it
+        "devices": str(collectives.world_size()),
+        **hardware,
     }
 
 

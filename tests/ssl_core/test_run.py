@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
+from ssl_core.distributed import collectives
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
 from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS, simclr
@@ -22,6 +24,8 @@ from ssl_core.run import run
 from ssl_core.serialization import checkpoint, saved_model
 from ssl_core.training import saving
 from ssl_core.training.learner import Learner
+from ssl_core.training.loop import Training
+from ssl_core.training.saving import versions
 from ssl_core.training.training_data import TrainingData
 from tests.ssl_core.digits import TINY, pack_digits
 
@@ -513,6 +517,34 @@ def test_a_resume_with_another_number_of_threads_says_so(digits, tmp_path):
         torch.set_num_threads(before)
     assert log.code == "versions_differ"
     assert (log.data["then"]["threads"], log.data["now"]["threads"]) == (str(before), str(before + 1))
+
+
+def test_a_resume_on_another_gpu_or_number_of_devices_says_so(digits, tmp_path, monkeypatch):
+    """Of a GPU only what is recorded can be shown without one."""
+    saved = tmp_path / "a" / kinds(go(digits, tmp_path / "a"), Checkpoint)[-1].path
+    assert checkpoint.load(saved)["versions"].keys() == {"twoviews", "python", "torch", "devices", "threads"}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+        elsewhere.setattr(collectives, "world_size", lambda: 2)
+        now = versions(torch.device("cuda"))
+    assert now | {"gpu": "NVIDIA H100", "devices": "2"} == now
+    assert now.keys() == {"twoviews", "python", "torch", "devices", "gpu", "cuda", "cudnn"}
+    monkeypatch.setattr(Training, "versions", lambda training: now)
+    log = kinds(go(digits, tmp_path / "b", {"checkpoint": saved}), Log)[-1]
+    assert (log.code, log.data["now"]) == ("versions_differ", now)
+
+
+def test_kernels_are_deterministic_unless_the_config_says_otherwise(digits, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    try:
+        for number, (asked, exact) in enumerate((({}, True), ({"exact": False}, False), ({"exact": True}, True))):
+            resolved = go(digits, tmp_path / str(number), epochs=1, **asked)[0].config
+            assert (resolved["exact"], cudnn.deterministic, cudnn.benchmark) == (exact, exact, not exact)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 @pytest.mark.parametrize("kind", ["knn_eval", "linear_eval"])

@@ -44,8 +44,11 @@ def test_chunks_have_the_gradient_of_the_whole_batch_without_batch_norm_in_train
         torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_running_statistics_are_updated_once_per_chunk():
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_running_statistics_are_updated_once_per_chunk(synchronised):
     chunked, by_hand = build("simclr"), build("simclr")
+    if synchronised:  # as on several GPUs
+        chunked = nn.SyncBatchNorm.convert_sync_batchnorm(chunked)
     grad_cache.cache_gradients(chunked.backbone, 8)
     chunked(views()).loss.backward()
     with torch.no_grad():
