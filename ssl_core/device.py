@@ -36,6 +36,17 @@ class Device:
         return cls("cpu", _has_bf16_instructions())
 
 
+def local_device(name: str) -> torch.device:
+    """Return the device of this process; of several GPUs the one that its process group has selected."""
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else torch.device(name)
+
+
+def use_in_thread(device: torch.device) -> None:
+    """Select the GPU in the calling thread, where CUDA would select the first one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def count_devices(device: str) -> int:
     """Return the number of processes that can train here: one per GPU or, on a CPU, one per processor."""
     if device == "cuda" or (device == "auto" and torch.cuda.is_available()):

@@ -101,10 +101,10 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     else:
         resolved = resolve(asked, dataset.report, Device.here(asked.device), start=card)
     select_kernels(exact=resolved.exact is not False)
-    data = TrainingData.of(dataset, resolved, inputs.model)
-    if resolved.minutes is not None:
-        resolved = with_length(resolved, duration.measure(resolved, data))
-    with process_group.process_group(resolved.devices, resolved.device):
+    with process_group.process_group(resolved.devices, resolved.device):  # which selects a GPU for each process
+        data = TrainingData.of(dataset, resolved, inputs.model)
+        if resolved.minutes is not None:
+            resolved = with_length(resolved, duration.measure(resolved, data))
         yield from _train(
             resolved, data, saved, inputs, directory, provenance.build_card_fields(inputs.provenance, card)
         )

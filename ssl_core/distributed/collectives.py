@@ -13,10 +13,10 @@ def select_local_rows(rows: Tensor) -> Tensor:
 
 
 def broadcast_decision(decision: bool) -> bool:
-    """Return rank 0's decision."""
+    """Return rank 0's decision. It is sent between the hosts, so that no GPU is waited for."""
     if world_size() == 1:
         return decision
-    value = torch.tensor([decision], device="cuda" if dist.get_backend() == "nccl" else "cpu", dtype=torch.int32)
+    value = torch.tensor([decision], dtype=torch.int32)
     dist.broadcast(value, 0)
     return bool(value.item())
 

@@ -60,7 +60,7 @@ def process_group(devices: int, device: str) -> Iterator[None]:
         raise ConfigUnfit(f"The config asks for {devices} devices: `python -m ssl_core run` starts a process for each.")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ[_RANK]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:

@@ -7,6 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_core.methods import tiled
+
+MOST_DENSE_ROWS = 4096  # of a similarity matrix that is computed at once: beyond it a step is not slower in tiles
+
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run `loss` outside autocast, on at least fp32 tensors."""
@@ -32,16 +36,22 @@ def nt_xent(
     """
     count = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)  # 2N×D
+    columns = torch.arange(2 * count, device=z.device)
+
+    def mask(rows: Tensor) -> Tensor:
+        masked = rows[:, None] == columns
+        if not same_view_negatives:
+            masked = masked | ((rows[:, None] < count) == (columns < count))
+        if decoupled:
+            masked = masked | ((rows[:, None] + count) % (2 * count) == columns)
+        return masked
+
+    if 2 * count > MOST_DENSE_ROWS:
+        positive = (z[:count] * z[count:]).sum(1).mean() / temperature
+        return tiled.mean_logsumexp(z, z, temperature=temperature, mask=mask) - positive
     similarity = (z @ z.T) / temperature  # 2N×2N
-    rows = torch.arange(2 * count, device=z.device)
-    positive = similarity[rows, rows.roll(count)]
-    itself = torch.eye(2 * count, dtype=torch.bool, device=z.device)
-    masked = itself
-    if not same_view_negatives:
-        masked = masked | ((rows[:, None] < count) == (rows < count))
-    if decoupled:
-        masked = masked | itself.roll(count, 0)
-    return (similarity.masked_fill(masked, -torch.inf).logsumexp(1) - positive).mean()
+    positive = similarity[columns, columns.roll(count)]
+    return (similarity.masked_fill(mask(columns), -torch.inf).logsumexp(1) - positive).mean()
 
 
 @full_precision
@@ -55,6 +65,8 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float) -> Tens
     if len(queue):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1)  # N×(1+K)
         return -F.log_softmax(logits / temperature, dim=1)[:, 0].mean()
+    if len(q) > MOST_DENSE_ROWS:
+        return tiled.mean_logsumexp(q, k, temperature=temperature) - (q * k).sum(1).mean() / temperature
     return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
 
 

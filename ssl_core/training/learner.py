@@ -16,7 +16,7 @@ from ssl_core.config.fields import known
 from ssl_core.data.image_batch import ImageBatch
 from ssl_core.data.image_store import ImageStore
 from ssl_core.data.sampling import shuffle_epoch
-from ssl_core.device import autocast, memory_format, send, to_device
+from ssl_core.device import autocast, local_device, memory_format, send, to_device, use_in_thread
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
 from ssl_core.methods import RunPosition
@@ -56,7 +56,7 @@ class Learner:
         assert resolved.optimizer != "auto"
         self.resolved = resolved
         self.preprocessing = data.preprocessing
-        self.device = torch.device(resolved.device)
+        self.device = local_device(resolved.device)
         self.format = memory_format(self.device, resolved.precision)
         self.method = objectives.build_network(resolved, data)
         to_device(self.method, self.device, resolved.precision)
@@ -104,6 +104,7 @@ class Learner:
 
     def inputs(self, store: ImageStore) -> Generator[StepInput, None, None]:
         """Yield the input of every step to come. No device is waited for, so a thread may do this ahead."""
+        use_in_thread(self.device)
         for step, rows in enumerate(self.batches(), self.step):
             yield self.prepare(store.batch(rows), rows, step)
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ssl_core.config import Labelled, TrainingRun
 from ssl_core.config.fields import known
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.image_store import ImageStore
 from ssl_core.data.label_budget import LabelBudget
 from ssl_core.data.sampling import Rows
+from ssl_core.device import local_device
 from ssl_core.evaluation.online_accuracy import HeldOutAccuracy
 from ssl_core.evaluation.online_probe import OnlineProbe
 from ssl_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -48,7 +47,7 @@ class TrainingData:
         return cls(
             dataset,
             rows,
-            ImageStore(dataset, rows, largest, torch.device(resolved.device)),
+            ImageStore(dataset, rows, largest, local_device(resolved.device)),
             _preprocessing(dataset, resolved, card),
             _evaluator(dataset, resolved, budget),
             budget,

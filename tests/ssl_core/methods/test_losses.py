@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ssl_core.methods import losses
+from ssl_core.methods import losses, tiled
 
 
 def unit(row):
@@ -117,12 +117,50 @@ def test_a_loss_and_its_gradient_equal_the_papers_formula(case, shape):
         torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Similarities in tiles of a few rows."""
+    monkeypatch.setattr(losses, "MOST_DENSE_ROWS", 0)
+    monkeypatch.setattr(tiled, "_TILE_BYTES", 256)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (8, 3), (2, 16)])
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("nt_xent")])
+def test_nt_xent_in_tiles_equals_the_papers_formula(case, shape, small_tiles):
+    test_a_loss_and_its_gradient_equal_the_papers_formula(case, shape)
+
+
+@pytest.mark.parametrize("method", ["nt_xent", "info_nce"])
+def test_a_loss_in_tiles_is_within_1e_5_of_the_dense_one_in_fp32(method, monkeypatch):
+    found = []
+    for most in (10_000, 0):
+        monkeypatch.setattr(losses, "MOST_DENSE_ROWS", most)
+        q, k = rows(2, 1500, 32, torch.float32)  # 3,000 rows of 12 kB; the last tile is smaller
+        pairs = (q, k) if method == "nt_xent" else (q, k, k[:0])
+        value = getattr(losses, method)(*pairs, temperature=0.1)
+        (3 * value).backward()
+        found.append((value.detach(), q.grad, k.grad))
+    for dense, in_tiles in zip(*found, strict=True):
+        assert (in_tiles - dense).norm() <= 1e-5 * dense.norm()
+
+
+def test_tiles_save_no_matrix_of_similarities(small_tiles):
+    sizes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+        losses.nt_xent(*rows(2, 300, 8), temperature=0.2)
+    assert max(sizes) == 600 * 8
+
+
 @pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
 def test_without_a_queue_the_negatives_are_the_keys_of_the_batch(temperature):
     q, k = rows(2, 6, 5)
     empty = k[:0]
     value = losses.info_nce(q, k, empty, temperature=temperature)
     torch.testing.assert_close(value, reference_info_nce(q, k, empty, temperature=temperature))
+
+
+def test_without_a_queue_the_loss_in_tiles_is_the_same(small_tiles):
+    test_without_a_queue_the_negatives_are_the_keys_of_the_batch(0.2)
 
 
 def test_nt_xent_of_orthogonal_views_is_the_log_of_the_number_of_others():
