@@ -51,6 +51,7 @@ LONG = (
     "encoder/test_server.py",
     "test_upgrade.py",
     "api/test_live.py",
+    "gpu/test_pretended_gpu.py",
     "test_docker.py",
     "api/test_bad_datasets.py",
     "encoder/test_server_faults.py",

@@ -1,0 +1,146 @@
+"""The runs: each method, kind of job and option that has a path of its own on a GPU, from the config to its result."""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from ssl_core.data import image_store
+from ssl_core.methods import METHODS
+from ssl_core.serialization import saved_model
+from tests.gpu.pretended.record import RECORD, Counts
+from tests.gpu.workspace import PRETRAINING, TRAINING, Workspace
+from worker.encoder.embedder import LayerForward
+
+Run = Callable[[Workspace], object]
+
+_ON_GPU = {"device": "cuda", "precision": "bf16"}
+_ALL_VIEWS = {
+    "blur": 0.5,
+    "solarize": 0.5,
+    "gamma": 0.3,
+    "noise": 0.05,
+    "rotation": 10,
+    "shear": 0.1,
+    "scale": [0.9, 1.1],
+    "translation": 0.1,
+    "brightness_added": True,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    name: str
+    seconds: float
+    counts: Counts
+    error: str | None  # the error and where it was raised; None: the run ended as it should
+
+
+def run_all(workspace: Workspace, names: list[str]) -> Iterator[Outcome]:
+    """Yield the outcome of each of the named runs."""
+    for name in names:
+        RECORD.take()
+        started, error = time.monotonic(), None
+        try:
+            RUNS[name](workspace)
+        except Exception:  # noqa: BLE001 - reported, whatever it is
+            error = traceback.format_exc()
+        counts = RECORD.take()
+        yield Outcome(name, time.monotonic() - started, counts, error or counts.caught_fault())
+
+
+def _pretrain(dataset: str = "small", **changes: Any) -> Run:
+    """A run of SimCLR with these fields changed."""
+    return lambda workspace: workspace.run({**PRETRAINING, **changes}, getattr(workspace, dataset))
+
+
+def _evaluate(**config: Any) -> Run:
+    """A run of a kind that starts from a pretrained model."""
+    return lambda workspace: workspace.run(config, workspace.small, model=workspace.pretrained)
+
+
+def _supervised(workspace: Workspace) -> None:
+    workspace.run({**TRAINING, "kind": "supervised"}, workspace.small)
+
+
+def _finetune(workspace: Workspace) -> None:
+    config = {name: value for name, value in TRAINING.items() if name != "backbone"}
+    workspace.run({**config, "kind": "finetune"}, workspace.small, model=workspace.pretrained)
+
+
+def _distill(workspace: Workspace) -> None:
+    workspace.run({**TRAINING, "kind": "distill"}, workspace.small, model=workspace.supervised)
+
+
+def _resume(workspace: Workspace) -> None:
+    """A run that is stopped and resumed has the weights of one that was not."""
+    config = {**PRETRAINING, "method": {"name": "byol"}, "checkpoints": {"every_steps": 1}}
+    asked = count()
+    stopped = workspace.run(config, workspace.small, stop=lambda: next(asked) == 3)
+    resumed = workspace.run(config, workspace.small, checkpoint=max(stopped.glob("checkpoint-*.pt")))
+    whole = workspace.run(config, workspace.small)
+    assert _weights(resumed) == _weights(whole), "the resumed run has other weights"
+
+
+def _weights(folder: Path) -> bytes:
+    return (folder / "model" / "weights.safetensors").read_bytes()
+
+
+def _decoded_again(workspace: Workspace) -> None:
+    """The images do not fit into the memory of the host."""
+    with patch.object(image_store, "_memory_budget", return_value=0.0):
+        workspace.run({**PRETRAINING, "image_size": 48}, workspace.mixed)
+
+
+def _host_memory(workspace: Workspace) -> None:
+    """The images fit into the memory of the host, but not of the GPU."""
+    with patch.object(torch.cuda, "mem_get_info", return_value=(1_000, 80 << 30)):
+        workspace.run(PRETRAINING, workspace.small)
+
+
+def _embedder(workspace: Workspace) -> None:
+    """The forward passes of the service's encoder, to every layer."""
+    for precision in ("fp32", "bf16"):
+        encoder = saved_model.load(workspace.pretrained, torch.device("cuda"), precision=precision)
+        for layer, width in encoder.layers.items():
+            features = LayerForward(encoder, layer)(np.zeros((4, 32, 32, 3), np.uint8))
+            assert features.shape == (4, width)
+
+
+RUNS: Mapping[str, Run] = {
+    **{name: _pretrain(method={"name": name}) for name in METHODS},
+    "pictures": _pretrain(pictures=True),
+    "fp32": _pretrain(precision="fp32"),
+    "lars": _pretrain(optimizer={"name": "lars"}),
+    "muon": _pretrain(optimizer={"name": "muon"}),
+    "adamw": _pretrain(optimizer={"name": "adamw"}),
+    "chunks": _pretrain(chunk_size=16),
+    "mixed_sizes": _pretrain("mixed", image_size=48),
+    "all_views": _pretrain("mixed", image_size=48, views=_ALL_VIEWS),
+    "decoded_again": _decoded_again,
+    "host_memory": _host_memory,
+    "selective_kernel": _pretrain(
+        backbone={"name": "resnet50", "width": 0.25, "selective_kernel": True, "stem": "imagenet"}, epochs=1
+    ),
+    "resume": _resume,
+    "knn_eval": _evaluate(kind="knn_eval", baselines=["pixels", "random"], k=10, **_ON_GPU),
+    "linear_eval": _evaluate(
+        kind="linear_eval", epochs=2, label_fractions=[0.5, 1.0], draws=2, baselines=["pixels"], **_ON_GPU
+    ),
+    "linear_eval_augment": _evaluate(kind="linear_eval", epochs=2, augment=True, **_ON_GPU),
+    "project": _evaluate(kind="project", **_ON_GPU),
+    "export": _evaluate(kind="export"),
+    "supervised": _supervised,
+    "finetune": _finetune,
+    "distill": _distill,
+    "embedder": _embedder,
+}
