@@ -33,20 +33,24 @@ class LARS(MomentumOptimizer):
             params, defaults | {"classic_momentum": classic_momentum, "nesterov": nesterov, "adapt": adapt}
         )
 
-    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-        decayed, momentum, lr = g.add(w, alpha=group["weight_decay"]), group["momentum"], group["lr"]
+    def update(self, ws: list[Tensor], gs: list[Tensor], vs: list[Tensor], group: dict[str, Any]) -> None:
+        decayed, momentum = torch._foreach_add(gs, ws, alpha=group["weight_decay"]), group["momentum"]
         if group["classic_momentum"]:
-            scaled = decayed * (lr * _compute_trust_ratio(w, decayed, group))
-            v.mul_(momentum).add_(scaled)
-            w.sub_(scaled.add(v, alpha=momentum) if group["nesterov"] else v)
+            torch._foreach_mul_(decayed, _compute_rates(ws, decayed, group))
+            torch._foreach_mul_(vs, momentum)
+            torch._foreach_add_(vs, decayed)
+            torch._foreach_sub_(ws, torch._foreach_add(decayed, vs, alpha=momentum) if group["nesterov"] else vs)
         else:
-            v.mul_(momentum).add_(decayed)
-            update = decayed.add(v, alpha=momentum) if group["nesterov"] else v
-            w.sub_(update * (lr * _compute_trust_ratio(w, update, group)))
+            torch._foreach_mul_(vs, momentum)
+            torch._foreach_add_(vs, decayed)
+            updates = torch._foreach_add(decayed, vs, alpha=momentum) if group["nesterov"] else vs
+            torch._foreach_sub_(ws, torch._foreach_mul(updates, _compute_rates(ws, updates, group)))
 
 
-def _compute_trust_ratio(w: Tensor, update: Tensor, group: dict[str, Any]) -> Tensor | float:
+def _compute_rates(ws: list[Tensor], updates: list[Tensor], group: dict[str, Any]) -> list[Tensor] | float:
+    """The learning rate times the trust ratio, for each parameter or for all."""
     if not group["adapt"]:
-        return 1.0
-    w_norm, norm = w.norm(), update.norm()
-    return torch.where((w_norm > 0) & (norm > 0), group["trust"] * w_norm / norm, 1.0)
+        return float(group["lr"])
+    w_norms, norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (ws, updates))
+    ratios = torch.where((w_norms > 0) & (norms > 0), group["trust"] * w_norms / norms, 1.0)
+    return list((group["lr"] * ratios).unbind())

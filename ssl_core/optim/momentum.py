@@ -14,8 +14,8 @@ class MomentumOptimizer(EagerOptimizer, ABC):
     """Updates each parameter that has a gradient; its buffer starts at zero, in the state as `momentum_buffer`."""
 
     @abstractmethod
-    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
-        """Update the parameter `w` and its buffer `v` in place by its gradient `g`, which is not changed."""
+    def update(self, ws: list[Tensor], gs: list[Tensor], vs: list[Tensor], group: dict[str, Any]) -> None:
+        """Update a group's parameters and their buffers in place by their gradients, which are not changed."""
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -28,10 +28,13 @@ class MomentumOptimizer(EagerOptimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is not None:
-                    state = self.state[w]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(w)
-                    self.update_parameter(w, w.grad, state["momentum_buffer"], group)
+            if ws := [w for w in group["params"] if w.grad is not None]:
+                self.update(ws, [w.grad for w in ws], [self._get_buffer(w) for w in ws], group)
         return loss
+
+    def _get_buffer(self, w: Tensor) -> Tensor:
+        state = self.state[w]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(w)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer

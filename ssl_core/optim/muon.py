@@ -33,7 +33,11 @@ class Muon(MomentumOptimizer):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
         super().__init__(params, defaults | {"steps": steps, "adapt": adapt})
 
-    def update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
+    def update(self, ws: list[Tensor], gs: list[Tensor], vs: list[Tensor], group: dict[str, Any]) -> None:
+        for w, g, v in zip(ws, gs, vs, strict=True):
+            self._update_parameter(w, g, v, group)
+
+    def _update_parameter(self, w: Tensor, g: Tensor, v: Tensor, group: dict[str, Any]) -> None:
         v.mul_(group["momentum"]).add_(g)
         update, lr = g.add(v, alpha=group["momentum"]) if group["nesterov"] else v, group["lr"]
         w.mul_(1 - lr * group["weight_decay"])

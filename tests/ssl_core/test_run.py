@@ -128,8 +128,8 @@ def test_image_sizes_change_at_the_phases_steps(digits, tmp_path, monkeypatch):
     sizes = []
     view_maker = Learner._views
 
-    def watched(self, images, rows):
-        views = view_maker(self, images, rows)
+    def watched(self, given):
+        views = view_maker(self, given)
         sizes.append(views[0].shape[-1])
         return views
 

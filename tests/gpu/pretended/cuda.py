@@ -16,6 +16,9 @@ _ANSWERS: dict[str, Callable[..., Any]] = {
     "is_available": lambda: True,
     "is_bf16_supported": lambda including_emulation=True: True,
     "device_count": lambda: 1,
+    "current_device": lambda: 0,
+    "set_device": lambda device: None,
+    "get_device_name": lambda device=None: "pretended",
     "mem_get_info": lambda device=None: (_FREE_BYTES, _BYTES),
     "manual_seed_all": lambda seed: None,
     "get_rng_state": lambda device="cuda": torch.zeros(16, dtype=torch.uint8),  # tracing an export keeps it
