@@ -34,16 +34,17 @@ class LARS(MomentumOptimizer):
         )
 
     def update(self, ws: list[Tensor], gs: list[Tensor], vs: list[Tensor], group: dict[str, Any]) -> None:
-        decayed, momentum = torch._foreach_add(gs, ws, alpha=group["weight_decay"]), group["momentum"]
+        decayed, momentum = list(torch._foreach_add(gs, ws, alpha=group["weight_decay"])), group["momentum"]
         if group["classic_momentum"]:
             torch._foreach_mul_(decayed, _compute_rates(ws, decayed, group))
             torch._foreach_mul_(vs, momentum)
             torch._foreach_add_(vs, decayed)
-            torch._foreach_sub_(ws, torch._foreach_add(decayed, vs, alpha=momentum) if group["nesterov"] else vs)
+            updates = list(torch._foreach_add(decayed, vs, alpha=momentum)) if group["nesterov"] else vs
+            torch._foreach_sub_(ws, updates)
         else:
             torch._foreach_mul_(vs, momentum)
             torch._foreach_add_(vs, decayed)
-            updates = torch._foreach_add(decayed, vs, alpha=momentum) if group["nesterov"] else vs
+            updates = list(torch._foreach_add(decayed, vs, alpha=momentum)) if group["nesterov"] else vs
             torch._foreach_sub_(ws, torch._foreach_mul(updates, _compute_rates(ws, updates, group)))
 
 

@@ -5,8 +5,9 @@ is stored with the run, so that a resumed run has the same length at any speed.
 """
 
 import itertools
-import statistics
 import time
+
+from torch import Tensor
 
 from ssl_core.config import Phase, TrainingRun
 from ssl_core.config.fields import known
@@ -14,7 +15,8 @@ from ssl_core.training.learner import Learner
 from ssl_core.training.resolve import ONLINE_EVALUATIONS, Length, with_length
 from ssl_core.training.training_data import TrainingData
 
-_WARM_UP_STEPS, _FEWEST_STEPS = 1, 3
+_WARM_UP_STEPS = {"cpu": 1, "cuda": 5}  # a GPU loads kernels in the first ones
+_FEWEST_STEPS = 3
 _SHARE, _MOST_SECONDS = 0.005, 10.0  # of the run, for each image size, unless the fewest steps take longer
 _BATCHES = 20  # different ones
 _EVALUATION_SHARE = 0.06  # of the run, at most, where the config leaves their number open
@@ -57,14 +59,20 @@ def _seconds_at(image_size: int, resolved: TrainingRun, data: TrainingData, leas
     alone = resolved.model_copy(update={"phases": (Phase(until=1.0, image_size=image_size),)})
     learner = Learner(alone, data)
     batches = itertools.cycle(itertools.islice(learner.batches(), _BATCHES))
-    taken: list[float] = []
-    while len(taken) < _WARM_UP_STEPS + _FEWEST_STEPS or sum(taken) < least_seconds:
-        start = time.perf_counter()
+
+    def step() -> Tensor:
         rows = next(batches)
-        learner.advance(learner.prepare(data.images.batch(rows), rows, 0), watched=True).loss.item()
+        loss = learner.advance(learner.prepare(data.images.batch(rows), rows, 0), watched=True).loss
         learner.step = 0  # the first epoch may be as short as one step
-        taken.append(time.perf_counter() - start)
-    return statistics.fmean(taken[_WARM_UP_STEPS:])
+        return loss
+
+    for _ in range(_WARM_UP_STEPS[learner.device.type]):
+        step().item()
+    start, steps = time.perf_counter(), 0
+    while steps < _FEWEST_STEPS or time.perf_counter() < start + least_seconds:
+        loss, steps = step(), steps + 1
+    loss.item()  # waits for the device, once, as steps of a run do not
+    return (time.perf_counter() - start) / steps
 
 
 def _evaluation_seconds(resolved: TrainingRun, data: TrainingData) -> float:

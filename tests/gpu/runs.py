@@ -119,6 +119,7 @@ def _embedder(workspace: Workspace) -> None:
 RUNS: Mapping[str, Run] = {
     **{name: _pretrain(method={"name": name}) for name in METHODS},
     "pictures": _pretrain(pictures=True),
+    "minutes": _pretrain(minutes=0.02, epochs=None),
     "fp32": _pretrain(precision="fp32"),
     "lars": _pretrain(optimizer={"name": "lars"}),
     "muon": _pretrain(optimizer={"name": "muon"}),

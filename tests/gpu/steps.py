@@ -39,11 +39,13 @@ _MIXED_SIZES: Mapping[str, Any] = {
     "image_size": 96,
     "views": {"blur": 0.5},
 }
-# Of images of one small size, but for the last.
+_SUPERVISED: Mapping[str, Any] = {"kind": "supervised", "method": None}
+# What differs from `_CONFIG`. Of images of one small size, but for the last.
 STEPS: Mapping[str, Mapping[str, Any]] = {
     **{f"step:{name}": {"method": {"name": name}} for name in METHODS},
     **{f"step:{name}": {"optimizer": {"name": name}} for name in ("lars", "muon", "adamw")},
     "step:blur": {"views": {"blur": 0.5}},
+    "step:supervised": _SUPERVISED,
     "step:mixed_sizes": _MIXED_SIZES,
 }
 
@@ -86,13 +88,17 @@ def count_all(workspace: Workspace, names: list[str]) -> Iterator[Step]:
         window, error = _Window(), None
         try:
             with _parts_recorded():
-                workspace.run({**_CONFIG, **STEPS[name]}, dataset, stop=window)
+                workspace.run(_build_config(name), dataset, stop=window)
         except Exception:  # noqa: BLE001 - reported, whatever it is
             error = traceback.format_exc()
         counts = window.counts or RECORD.take()
         if error is None and window.counts is None:
             error = "the run ended before the step that is counted"
         yield Step(name, counts, AGREED[name], error or counts.caught_fault())
+
+
+def _build_config(name: str) -> dict[str, Any]:
+    return {field: value for field, value in {**_CONFIG, **STEPS[name]}.items() if value is not None}
 
 
 class _Window:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
-from ssl_core.distributed import collectives
+from ssl_core.distributed import collectives, process_group
 from ssl_core.events import Checkpoint, Failed, Log, Metrics, Model, Progress, Resolved, Result, Stopped, to_line
 from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS, simclr
@@ -532,6 +533,20 @@ def test_a_resume_on_another_gpu_or_number_of_devices_says_so(digits, tmp_path, 
     monkeypatch.setattr(Training, "versions", lambda training: now)
     log = kinds(go(digits, tmp_path / "b", {"checkpoint": saved}), Log)[-1]
     assert (log.code, log.data["now"]) == ("versions_differ", now)
+
+
+def test_the_images_are_read_after_each_process_has_selected_its_gpu(digits, tmp_path, monkeypatch):
+    happened, read = [], TrainingData.of
+
+    @contextmanager
+    def join(devices, device):
+        happened.append("joined")
+        yield
+
+    monkeypatch.setattr(process_group, "process_group", join)
+    monkeypatch.setattr(TrainingData, "of", lambda *arguments: happened.append("read") or read(*arguments))
+    go(digits, tmp_path, epochs=1)
+    assert happened == ["joined", "read"]
 
 
 def test_kernels_are_deterministic_unless_the_config_says_otherwise(digits, tmp_path, monkeypatch):
