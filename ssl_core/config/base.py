@@ -37,7 +37,9 @@ class Seeded(Kind):
     seed: Seed = Field(0, description="Seed of all random draws; the same seed gives the same run.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the device is faster with it."
+        "auto",
+        description="auto: bf16 autocast where the device is faster with it. fp32: convolutions on a GPU use TF32, as"
+        " is PyTorch's default.",
     )
 
 

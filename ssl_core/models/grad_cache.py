@@ -7,11 +7,14 @@ statistics are those of a chunk.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from ssl_core.models.resnet import ResNet
 
 
 def cache_gradients(backbone: nn.Module, size: int) -> None:
@@ -27,10 +30,10 @@ class _GradCache:
         """Return N×F of N×3×S×S."""
         if len(images) <= self._size or not torch.is_grad_enabled():
             return self._forward(images)
-        chunks = images.split(self._size)
-        return torch.cat(
-            [checkpoint(self._forward, chunk, use_reentrant=False, context_fn=self._contexts) for chunk in chunks]
-        )
+        settings: dict[str, Any] = {"use_reentrant": False, "context_fn": self._contexts}
+        # Dropout has to be the same when it is recomputed; reading the state of a GPU's generator waits for the GPU.
+        settings["preserve_rng_state"] = not isinstance(self._backbone, ResNet)
+        return torch.cat([checkpoint(self._forward, chunk, **settings) for chunk in images.split(self._size)])
 
     def _contexts(self) -> tuple[nullcontext[None], "_FrozenStatistics"]:
         return nullcontext(), _FrozenStatistics(self._backbone)

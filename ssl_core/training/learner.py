@@ -151,7 +151,7 @@ class Learner:
 
     def is_finite(self) -> bool:
         """Whether every weight is finite."""
-        return all(bool(p.isfinite().all()) for p in self.method.parameters())
+        return bool(torch.stack([p.isfinite().all() for p in self.method.parameters()]).all())
 
     def encoder(self) -> Encoder:
         """Return the encoder, which shares the weights; the next step puts it back into training mode."""
