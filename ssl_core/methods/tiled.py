@@ -28,7 +28,10 @@ class _MeanLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, temperature: float, mask: Mask | None) -> Tensor:
         ctx.temperature, ctx.mask = temperature, mask
-        sums = torch.cat([tile.logsumexp(1) for _, tile in _tiles(q, k, temperature, mask)])
+        sums = q.new_empty(len(q))  # log of the sum of exponentials
+        for rows, tile in _tiles(q, k, temperature, mask):
+            largest = tile.amax(1)
+            sums[rows] = tile.sub_(largest[:, None]).exp_().sum(1).log_().add_(largest)
         ctx.save_for_backward(q, k, sums)
         return sums.mean()
 
@@ -46,11 +49,15 @@ class _MeanLogSumExp(torch.autograd.Function):
 
 
 def _tiles(q: Tensor, k: Tensor, temperature: float, mask: Mask | None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield tiles of rows, each with their masked similarities R×K, which may be changed."""
+    """Yield tiles of rows, each with their masked similarities R×K, which may be changed until the next one.
+
+    All are in one buffer: of tiles of their own, the C library's allocator kept gigabytes.
+    """
     size = max(1, _TILE_BYTES // (len(k) * q.element_size()))
+    buffer = q.new_empty(min(size, len(q)), len(k))
     for start in range(0, len(q), size):
         rows = slice(start, min(start + size, len(q)))
-        tile = torch.mm(q[rows], k.T).div_(temperature)
+        tile = torch.mm(q[rows] / temperature, k.T, out=buffer[: rows.stop - start])
         if mask is not None:
             tile.masked_fill_(mask(torch.arange(rows.start, rows.stop, device=q.device)), -torch.inf)
         yield rows, tile
