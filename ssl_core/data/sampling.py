@@ -15,14 +15,11 @@ def draw_evenly(labels: Rows, count: int, stream: int) -> Rows:
     A class with too few gives all of them; a remainder goes to classes drawn at random.
     """
     shuffled = rng.permutation(stream, len(labels)).numpy()
-    drawn = labels[shuffled]
+    values, classes, sizes = np.unique(labels[shuffled], return_inverse=True, return_counts=True)
     rank = np.empty(len(labels), dtype=np.int64)  # the number of the same class that come before
-    values = np.unique(labels)
-    for value in values:
-        members = drawn == value
-        rank[members] = np.arange(members.sum())
+    rank[np.argsort(classes, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     turn = rng.permutation(rng.stream(stream, 1), len(values)).numpy()
-    order = np.lexsort((turn[np.searchsorted(values, drawn)], rank))
+    order = np.lexsort((turn[classes], rank))
     return shuffled[order[:count]]
 
 
