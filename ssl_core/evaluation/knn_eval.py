@@ -29,6 +29,7 @@ def run_knn_eval(config: KnnEval, inputs: Inputs, directory: Path) -> Iterator[E
             len(evaluation.classes),
             config.k,
             config.temperature,
+            overwrite=True,  # no other use is made of them
         )
         votes = torch.where(votes > 0, votes, -torch.inf)
         ranks = accuracy.compute_ranks(votes, evaluation.test_labels)[None]
