@@ -14,6 +14,7 @@ from ssl_core.data.dataset import Dataset, select_labels
 from ssl_core.data.image_store import ImageStore, read_centre_crops
 from ssl_core.data.label_split import LabelSplit
 from ssl_core.data.sampling import Rows
+from ssl_core.device import send
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation import accuracy
 from ssl_core.evaluation.logistic_regression import Scaling
@@ -39,14 +40,14 @@ def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", 
 class FeatureSource:
     """A feature extractor: the model or a baseline."""
 
+    device: torch.device
     image_size: int  # pixels
     encode_views: Callable[[Tensor], Tensor]  # float32 N×3×S×S in [0, 1] -> float32 N×D
 
     def extract(self, pixels: Tensor) -> Tensor:
-        """Return float32 N×D on the CPU of prepared images uint8 N×S×S×3."""
-        return torch.cat(
-            [self.extract_views(part.permute(0, 3, 1, 2).float().div_(255)).cpu() for part in pixels.split(_BATCH)]
-        )
+        """Return float32 N×D on the device of prepared images uint8 N×S×S×3."""
+        parts = (send(part, self.device) for part in pixels.split(_BATCH))
+        return torch.cat([self.encode_views(part.permute(0, 3, 1, 2).float().div_(255)) for part in parts])
 
     def extract_views(self, views: Tensor) -> Tensor:
         """Return float32 N×D of views float32 N×3×S×S in [0, 1], which may be overwritten."""
@@ -61,8 +62,11 @@ class Features:
     val: Tensor
     test: Tensor
 
-    def scale(self, scaling: Scaling) -> "Features":
-        return Features(scaling(self.train), scaling(self.val), scaling(self.test))
+    def scale_(self, scaling: Scaling) -> "Features":
+        """Scale the features in place, and return them."""
+        for part in (self.train, self.val, self.test):
+            scaling.scale_(part)
+        return self
 
 
 class Evaluation:
@@ -76,6 +80,7 @@ class Evaluation:
         self._model = inputs.model
         self._dataset = Dataset.open(inputs.dataset)
         self.split = LabelSplit.of(self._dataset, config.subset, config.seed, config.test_fraction)
+        self._device = torch.device(config.device)
         self._image_size = saved_model.load_card(inputs.model)["preprocessing"]["image_size"]
         self._started = time.monotonic()
         self._image_count = 0
@@ -119,7 +124,7 @@ class Evaluation:
         config = self._config
         if name == "pixels":
             preprocessing = Preprocessing.of_card(saved_model.load_card(self._model))
-            return FeatureSource(min(self._image_size, _MAX_PIXELS_SIZE), preprocessing.flatten)
+            return FeatureSource(self._device, min(self._image_size, _MAX_PIXELS_SIZE), preprocessing.flatten)
         if name == "random":
             encoder = saved_model.load_untrained(
                 self._model, config.device, seed=config.seed, precision=config.precision
@@ -128,25 +133,30 @@ class Evaluation:
             encoder = saved_model.load(self._model, config.device, precision=config.precision)
         if config.layer not in encoder.layers:
             raise ConfigUnfit(no_such_layer(config.layer, encoder.layers))
-        return FeatureSource(self._image_size, lambda views: encoder.encode_views(views, config.layer))
+        return FeatureSource(self._device, self._image_size, lambda views: encoder.encode_views(views, config.layer))
 
     def extract(self, source: FeatureSource) -> EventStream[Features | None]:
         """Return the features of one source, on the run's device; None when the run is stopped."""
-        parts: list[Tensor] = []
-        for rows in (self.split.train, self.split.val, self.split.test):
-            chunks = []
+        parts = (self.split.train, self.split.val, self.split.test)
+        features: Tensor | None = None  # of all parts, so that none of their chunks is copied again
+        done = 0
+        for rows in parts:
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                chunks.append(source.extract(read_centre_crops(self._dataset, chunk, source.image_size)))
+                found = source.extract(read_centre_crops(self._dataset, chunk, source.image_size))
+                if features is None:
+                    features = found.new_empty(sum(map(len, parts)), found.shape[1])
+                features[done : done + len(chunk)] = found
+                done += len(chunk)
                 yield self.report_step(len(chunk))
                 if self.is_stopped():
                     return None
-            parts.append(torch.cat(chunks).to(self._config.device) if chunks else parts[0][:0])
-        return Features(*parts)
+        assert features is not None  # a label split has training images
+        return Features(*features.split([len(rows) for rows in parts]))
 
     def open_images(self, rows: Rows, source: FeatureSource) -> ImageStore:
         """Return a store of the dataset's rows, from which views of the source's image size are made."""
-        return ImageStore(self._dataset, rows, source.image_size, torch.device(self._config.device))
+        return ImageStore(self._dataset, rows, source.image_size, self._device)
 
     def report_step(self, images: int = 0) -> Progress:
         """Count a step over that many images, and return the progress."""

@@ -26,15 +26,8 @@ def compute_votes(
     """
     train = train_features.float()
     train = F.normalize(train, dim=1, out=train if overwrite else None)
-    k = min(k, len(train))
-    votes = []
-    for chunk in features.split(max(_CHUNK_ROWS, _CHUNK_BYTES[train.device.type] // (4 * len(train)))):
-        similarity = F.normalize(chunk.float(), dim=1) @ train.T
-        nearest = similarity.topk(k, dim=1)
-        # Subtracting the greatest exponent cannot overflow, and scales all votes of a row alike.
-        weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
-        votes.append(_sum_by_class(weights, train_labels[nearest.indices], classes))
-    return torch.cat(votes)
+    chunks = features.split(max(_CHUNK_ROWS, _CHUNK_BYTES[train.device.type] // (4 * len(train))))
+    return torch.cat([_vote(train, train_labels, chunk, classes, min(k, len(train)), temperature) for chunk in chunks])
 
 
 def compute_top1(
@@ -49,6 +42,14 @@ def compute_top1(
     """Return the top-1 accuracy of the vote, 0 to 1. features: M×D, labels: int64 M."""
     predicted = compute_votes(train_features, train_labels, features, classes, k, temperature).argmax(1)
     return (predicted == labels).double().mean().item()
+
+
+def _vote(train: Tensor, labels: Tensor, features: Tensor, classes: int, k: int, temperature: float) -> Tensor:
+    """The votes of one chunk; its similarities are freed before those of the next are computed."""
+    nearest = (F.normalize(features.float(), dim=1) @ train.T).topk(k, dim=1)
+    # Subtracting the greatest exponent cannot overflow, and scales all votes of a row alike.
+    weights = ((nearest.values - nearest.values[:, :1]) / temperature).exp()
+    return _sum_by_class(weights, labels[nearest.indices], classes)
 
 
 def _sum_by_class(weights: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -5,7 +5,6 @@ images, and those of the cross-validation folds.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_core import rng
@@ -36,7 +35,8 @@ def fit(
 
     features: scaled, un-augmented; rows: positions in the training images; checkpoint: may have this fit's state.
     """
-    y = evaluation.train_labels[torch.from_numpy(rows)]
+    labelled = torch.from_numpy(rows).to(features.train.device)
+    y = evaluation.train_labels[labelled]
     training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)
     settings = logistic_regression.build_grid(config.learning_rates, config.weight_decays)
     by_val = len(features.val) > 0 and len(rows) == len(features.train)
@@ -66,7 +66,7 @@ def fit(
     if by_val:
         setting = logistic_regression.select_best(settings, *classifiers.score(features.val, evaluation.val_labels))
     else:
-        setting = probes.select_setting(features.train[torch.from_numpy(rows)])
+        setting = probes.select_setting(features.train, evaluation.train_labels, labelled)
     return setting, classifiers.select(settings.index(setting))
 
 
@@ -81,7 +81,6 @@ class _FoldProbes:
             GridSGD(like.shape[1], settings, training.classes, steps, like) for _ in range(1 + len(folds))
         )
         self._settings, self._folds, self._labels = settings, folds, labels
-        self._targets = F.one_hot(labels, training.classes).to(like.dtype)
 
     @property
     def step_count(self) -> int:
@@ -99,23 +98,23 @@ class _FoldProbes:
 
     def step(self, x: Tensor, indices: Tensor) -> None:
         """Take a step on features B×D of the labelled images at those indices."""
-        y = self._targets[indices]
+        y = self._labels[indices]
         self.full.step(x, y)
         for probe, fold in zip(self._fold_probes, self._folds, strict=True):
             training = ~fold[indices]
             probe.step(x[training], y[training])
 
-    def select_setting(self, features: Tensor) -> Setting:
+    def select_setting(self, features: Tensor, labels: Tensor, labelled: Tensor) -> Setting:
         """Return the setting with the best accuracy on the held-out images of all folds.
 
-        features: N×D of the un-augmented labelled images.
+        features: N×D of the un-augmented training images; labels: int64 N; labelled: the rows that are trained on.
         """
         if not self._folds:
             only = len(self._settings) == 1
             return self._settings[0] if only else logistic_regression.select_fallback(self._settings)
         correct, loss = torch.zeros(2, len(self._settings), dtype=torch.float64)
         for probe, fold in zip(self._fold_probes, self._folds, strict=True):
-            scores = probe.build_classifiers().score(features[fold], self._labels[fold])
+            scores = probe.build_classifiers().score(features, labels, labelled[fold])
             correct, loss = correct + scores[0], loss + scores[1]
         return logistic_regression.select_best(self._settings, correct, loss)
 

@@ -92,7 +92,7 @@ class _LinearProbe:
     ) -> None:
         self._config, self._evaluation, self._source, self._checkpoint = config, evaluation, source, checkpoint
         self._scaling = Scaling.fit(features.train) if config.standardise else None
-        self._features = features if self._scaling is None else features.scale(self._scaling)
+        self._features = features if self._scaling is None else features.scale_(self._scaling)
         self.details: dict[str, Any] = {}  # per-class metrics, of the first draw of the last fraction
 
     def evaluate(self, draws: Sequence[Rows]) -> EventStream[dict[str, Any] | None]:
@@ -146,21 +146,22 @@ class _LinearProbe:
                     config, evaluation, self._source, features, self._scaling, rows, self._checkpoint
                 )
             )
-        indices = torch.from_numpy(rows).to(features.train.device)
-        x, y = features.train[indices], evaluation.train_labels[indices]
         training = ProbeTraining(len(evaluation.classes), config.epochs, config.batch_size, config.seed)
-        setting = self._select_setting(x, y, training)
-        return setting, logistic_regression.fit(x, y, [setting], training)
+        labelled = torch.from_numpy(rows).to(features.train.device)
+        setting = self._select_setting(labelled, training)
+        labels = evaluation.train_labels
+        return setting, logistic_regression.fit(features.train, labels, [setting], training, labelled)
 
-    def _select_setting(self, x: Tensor, y: Tensor, training: ProbeTraining) -> Setting:
+    def _select_setting(self, labelled: Tensor, training: ProbeTraining) -> Setting:
         """Select on the val split when all labels are used, else by cross-validation on the labelled images."""
-        config, features = self._config, self._features
+        config, evaluation = self._config, self._evaluation
+        train, labels, val = self._features.train, evaluation.train_labels, self._features.val
         settings = logistic_regression.build_grid(config.learning_rates, config.weight_decays)
-        if len(settings) > 1 and len(features.val) and len(x) == len(features.train):
-            classifiers = logistic_regression.fit(x, y, settings, training)
-            scores = classifiers.score(features.val, self._evaluation.val_labels)
-            return logistic_regression.select_best(settings, *scores)
-        return logistic_regression.select_setting(x, y, settings, training, config.validation_fraction)
+        if len(settings) > 1 and len(val) and len(labelled) == len(train):
+            classifiers = logistic_regression.fit(train, labels, settings, training)
+            return logistic_regression.select_best(settings, *classifiers.score(val, evaluation.val_labels))
+        held_out = config.validation_fraction
+        return logistic_regression.select_setting(train, labels, settings, training, held_out, labelled)
 
 
 def _describe_protocol(config: LinearEval, evaluation: Evaluation) -> str:

@@ -2,10 +2,12 @@
 
 Multinomial, from zero, by SGD with Nesterov momentum 0.9 and a cosine schedule. The classifiers of a grid share every
 batch, so that their logits are one matrix product. The gradient is explicit: X'(p - y).
+
+Features are read where they are, one batch at a time: `rows` selects images, and no other copy of them is made.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,8 @@ from ssl_core.data.sampling import hold_out, order_by_class
 MOMENTUM = 0.9
 FOLDS = 5
 MAX_CROSS_VALIDATED = 1000  # labelled images; with more, one part is held out instead of cross-validation
+_CHUNK_ROWS = 4096  # images that are scaled or scored at a time, at most
+_CHUNK_BYTES = 4 * 2**20  # of the logits of images that are scored at a time
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,14 @@ class Scaling:
         return cls(features.mean(0), torch.where(constant, 0.0, 1 / torch.where(constant, 1.0, std)))
 
     def __call__(self, features: Tensor) -> Tensor:
-        return F.normalize((features - self.mean) * self.factor, dim=1)
+        """Return scaled features, N×D of N×D."""
+        return self.scale_(features.clone())
+
+    def scale_(self, features: Tensor) -> Tensor:
+        """Scale features N×D in place, and return them."""
+        for part in features.split(_CHUNK_ROWS):
+            F.normalize(part.sub_(self.mean).mul_(self.factor), dim=1, out=part)
+        return features
 
 
 @dataclass(frozen=True)
@@ -89,16 +100,28 @@ class Classifiers:
         size = len(self.biases) // self.classes
         return Classifiers(self.weights[:, index::size], self.biases[index::size], self.classes)
 
-    def score(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (number correct, sum of cross-entropies), each G, over features M×D with labels int64 M."""
-        size = len(self.biases) // self.classes
-        correct, loss = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-        for x, y in zip(features.split(4096), labels.split(4096), strict=True):
-            logits = self.compute_logits(x)
-            correct += (logits.argmax(1) == y[:, None]).sum(0).double().cpu()
-            own = logits.gather(1, y[:, None, None].expand(-1, 1, size))[:, 0]
-            loss += (logits.logsumexp(1) - own).double().sum(0).cpu()
+    def score(self, features: Tensor, labels: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return (number correct, sum of cross-entropies), each G, over rows of features M×D with labels int64 M."""
+        sums = self.biases.new_zeros(2, len(self.biases) // self.classes, dtype=torch.float64)
+        for x, y in self._split(features, labels, rows):
+            sums += self._score_chunk(x, y)
+        correct, loss = sums.cpu()
         return correct, loss
+
+    def _score_chunk(self, x: Tensor, y: Tensor) -> Tensor:
+        """Number correct and sum of cross-entropies, float64 2×G; the logits are freed before those of the next."""
+        logits = self.compute_logits(x)
+        correct = (logits.argmax(1) == y[:, None]).sum(0).double()
+        own = logits.gather(1, y[:, None, None].expand(-1, 1, logits.shape[2]))[:, 0]
+        return torch.stack([correct, (logits.logsumexp(1) - own).double().sum(0)])
+
+    def _split(self, features: Tensor, labels: Tensor, rows: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rows' features and labels, in chunks of which the logits are small."""
+        size = max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // (self.biases.element_size() * len(self.biases))))
+        if rows is None:
+            yield from zip(features.split(size), labels.split(size), strict=True)
+        else:
+            yield from ((features[part], labels[part]) for part in rows.split(size))
 
 
 def build_grid(learning_rates: Sequence[float], weight_decays: Sequence[float]) -> list[Setting]:
@@ -118,10 +141,11 @@ class GridSGD:
         self._velocity, self._bias_velocity = torch.zeros_like(self._weights), torch.zeros_like(self._biases)
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """Take a step on features B×D and their one-hot labels B×C."""
+        """Take a step on features B×D with labels int64 B."""
         rate = self._rates * (0.5 * (1 + math.cos(math.pi * self.step_count / self._steps)))
         error = torch.addmm(self._biases, x, self._weights).unflatten(1, (self._classes, -1)).softmax(1)
-        error = error.sub_(y[:, :, None]).div_(len(x)).flatten(1)  # B×(C·G)
+        error[torch.arange(len(y), device=y.device), y] -= 1
+        error = error.div_(len(x)).flatten(1)  # B×(C·G)
         gradient = torch.mm(x.T, error).add_(self._weights * self._decays)
         _nesterov_step_(self._weights, self._velocity, gradient, rate)
         _nesterov_step_(self._biases, self._bias_velocity, error.sum(0), rate)
@@ -145,30 +169,42 @@ class GridSGD:
         return [self._weights, self._biases, self._velocity, self._bias_velocity]
 
 
-def fit(features: Tensor, labels: Tensor, settings: Sequence[Setting], training: ProbeTraining) -> Classifiers:
-    """Train one classifier for each setting on scaled features N×D with labels int64 N."""
-    count, dim = features.shape
+def fit(
+    features: Tensor,
+    labels: Tensor,
+    settings: Sequence[Setting],
+    training: ProbeTraining,
+    rows: Tensor | None = None,
+) -> Classifiers:
+    """Train one classifier for each setting on scaled features N×D with labels int64 N, or on those rows of them."""
+    count, dim = len(labels) if rows is None else len(rows), features.shape[1]
+    batches = training.num_batches(count)
+    if rows is not None and (batches == 1 or count < dim):
+        features, labels, rows = features[rows], labels[rows], None
     if count < dim:
         # From zero, weights stay in the span of the images: the same classifiers in N coordinates instead of D.
         basis = torch.linalg.qr(features.T).Q  # D×N
         inner = fit(features @ basis, labels, settings, training)
         return Classifiers(basis @ inner.weights, inner.biases, training.classes)
-    targets = F.one_hot(labels, training.classes).to(features.dtype)
-    batches = training.num_batches(count)
     sgd = GridSGD(dim, settings, training.classes, training.epochs * batches, features)
     for epoch in range(training.epochs):
-        for rows in training.shuffle(epoch, count).to(features.device).split(training.batch_size):
-            x = features if batches == 1 else features.index_select(0, rows)
-            y = targets if batches == 1 else targets.index_select(0, rows)
-            sgd.step(x, y)
+        for batch in training.shuffle(epoch, count).to(features.device).split(training.batch_size):
+            chosen = batch if rows is None else rows[batch]
+            sgd.step(*((features, labels) if batches == 1 else (features[chosen], labels[chosen])))
     return sgd.build_classifiers()
 
 
 def select_setting(
-    features: Tensor, labels: Tensor, settings: Sequence[Setting], training: ProbeTraining, held_out: float
+    features: Tensor,
+    labels: Tensor,
+    settings: Sequence[Setting],
+    training: ProbeTraining,
+    held_out: float,
+    rows: Tensor | None = None,
 ) -> Setting:
     """Return the setting with the best accuracy on held-out labelled images; ties go to the lower cross-entropy.
 
+    features: scaled, N×D; labels: int64 N; rows: those that are labelled, all by default.
     Five-fold cross-validation up to 1,000 images; with more, the share `held_out` is held out once. With fewer than two
     images per class nothing is held out, and the setting is `select_fallback`'s.
     """
@@ -176,10 +212,11 @@ def select_setting(
         return settings[0]
     correct = torch.zeros(len(settings), dtype=torch.float64)
     loss = torch.zeros(len(settings), dtype=torch.float64)
-    folds = build_folds(labels, held_out, training)
+    rows = torch.arange(len(labels), device=labels.device) if rows is None else rows
+    folds = build_folds(labels[rows], held_out, training)
     for fold in folds:
-        classifiers = fit(features[~fold], labels[~fold], settings, training)
-        scores = classifiers.score(features[fold], labels[fold])
+        classifiers = fit(features, labels, settings, training, rows[~fold])
+        scores = classifiers.score(features, labels, rows[fold])
         correct, loss = correct + scores[0], loss + scores[1]
     return select_best(settings, correct, loss) if folds else select_fallback(settings)
 

@@ -25,6 +25,7 @@ from ssl_core.data.pack import Item, pack
 from ssl_core.device import Device
 from ssl_core.errors import LabelsNeeded
 from ssl_core.evaluation import (
+    features,
     linear_augmented,
     linear_checkpoint,
     logistic_regression,
@@ -321,6 +322,17 @@ def test_features_do_not_depend_on_the_batch(dataset, model):
     encoder = saved_model.load(model)
     pixels = torch.from_numpy(np.stack([make_image(n, n % 3) for n in range(20)]))
     torch.testing.assert_close(extract_features(encoder, pixels, batch_size=7), extract_features(encoder, pixels))
+
+
+def test_images_are_sent_to_the_device_as_bytes(dataset, model, monkeypatch):
+    sent = []
+    monkeypatch.setattr(features, "send", lambda pixels, device: sent.append((pixels.dtype, device)) or pixels)
+    evaluation = features.Evaluation(KnnEval(**CPU), Inputs(dataset, model))
+    source = evaluation.load_source("model")
+    pixels = read_centre_crops(Dataset.open(dataset), evaluation.split.train, 12)
+    found = source.extract(pixels)
+    assert set(sent) == {(torch.uint8, torch.device("cpu"))}
+    assert torch.equal(found, extract_features(saved_model.load(model), pixels))
 
 
 def resume(asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:

@@ -48,6 +48,73 @@ def test_every_setting_of_a_grid_equals_its_own_training_with_autograd(count):
         torch.testing.assert_close(classifiers.biases[columns], biases, rtol=1e-3, atol=1e-4)
 
 
+def fit_to_one_hot_labels(x: Tensor, y: Tensor, setting: Setting, training: ProbeTraining) -> tuple[Tensor, Tensor]:
+    """The same mini-batch training with a matrix of targets, N×C."""
+    targets = F.one_hot(y, training.classes).to(x.dtype)
+    weights, biases = torch.zeros(x.shape[1], training.classes), torch.zeros(training.classes)
+    velocities, step = [torch.zeros_like(weights), torch.zeros_like(biases)], 0
+    steps = training.epochs * training.num_batches(len(x))
+    for epoch in range(training.epochs):
+        for rows in training.shuffle(epoch, len(x)).split(training.batch_size):
+            error = (torch.addmm(biases, x[rows], weights).softmax(1) - targets[rows]) / len(rows)
+            gradients = (x[rows].T @ error + setting.weight_decay * weights, error.sum(0))
+            rate = setting.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for value, velocity, gradient in zip((weights, biases), velocities, gradients, strict=True):
+                velocity.mul_(0.9).add_(gradient)
+                value.sub_(rate * (gradient + 0.9 * velocity))
+            step += 1
+    return weights, biases
+
+
+def test_labels_as_numbers_train_as_one_hot_labels_do():
+    x, y = blobs(600)
+    setting, training = Setting(1.0, 1e-3), ProbeTraining(classes=4, epochs=4, batch_size=64)
+    found = logistic_regression.fit(x, y, [setting], training)
+    for value, expected in zip(
+        (found.weights, found.biases), fit_to_one_hot_labels(x, y, setting, training), strict=True
+    ):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(500, 64), (500, 512), (9, 64)])  # 9: fewer than the features
+def test_training_on_rows_equals_training_on_a_copy_of_them(count, batch_size):
+    x, y = blobs(1000)
+    rows = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:count].sort().values
+    settings = logistic_regression.build_grid((0.1, 1.0), (0.0, 0.01))
+    training = ProbeTraining(classes=4, epochs=3, batch_size=batch_size)
+    by_rows = logistic_regression.fit(x, y, settings, training, rows)
+    by_copy = logistic_regression.fit(x[rows], y[rows], settings, training)
+    assert torch.equal(by_rows.weights, by_copy.weights)
+    assert torch.equal(by_rows.biases, by_copy.biases)
+    for found, expected in zip(by_rows.score(x, y, rows), by_copy.score(x[rows], y[rows]), strict=True):
+        assert torch.equal(found, expected)
+    selected = [
+        logistic_regression.select_setting(x, y, settings, training, 0.1, rows),
+        logistic_regression.select_setting(x[rows], y[rows], settings, training, 0.1),
+    ]
+    assert selected[0] == selected[1]
+
+
+def test_the_score_does_not_depend_on_the_chunk(monkeypatch):
+    x, y = blobs(900)
+    classifiers = logistic_regression.fit(x, y, [Setting(0.1, 0.0)], ProbeTraining(classes=4, epochs=2))
+    correct, loss = classifiers.score(x, y)
+    monkeypatch.setattr(logistic_regression, "_CHUNK_BYTES", 4 * 4 * 7)  # 7 images
+    chunked_correct, chunked_loss = classifiers.score(x, y)
+    assert torch.equal(correct, chunked_correct)
+    torch.testing.assert_close(loss, chunked_loss, rtol=1e-6, atol=0)
+
+
+def test_scaling_in_place_equals_scaling_a_copy():
+    x, _ = blobs(5000)  # more than are scaled at a time
+    scaling, given = Scaling.fit(x), x.clone()
+    scaled = scaling(x)
+    assert torch.equal(x, given)
+    assert scaling.scale_(x) is x
+    assert torch.equal(x, scaled)
+    torch.testing.assert_close(scaled, F.normalize((given - given.mean(0)) / given.std(0, unbiased=False), dim=1))
+
+
 def test_minibatch_training_learns_and_is_deterministic():
     (x, y), (test_x, test_y) = blobs(1500), blobs(400)
     scaling, training = Scaling.fit(x), ProbeTraining(classes=4, epochs=5, batch_size=64, seed=1)
