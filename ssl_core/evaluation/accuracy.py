@@ -55,6 +55,8 @@ def compute_class_metrics(logits: Tensor, labels: Tensor, classes: list[str]) ->
     The order is that of `classes`. With too many classes `left_out` says what is omitted.
     """
     count = len(classes)
+    if count > MAX_PER_CLASS:
+        return {"left_out": f"There are more than {MAX_PER_CLASS:,} classes: per-class accuracy is omitted."}
     logits = _replace_nan(logits)
     scored = logits.amax(1) > -torch.inf
     pairs = labels[scored] * count + logits[scored].argmax(1)
@@ -64,8 +66,6 @@ def compute_class_metrics(logits: Tensor, labels: Tensor, classes: list[str]) ->
         {"name": name, "images": images[c], "top1": confusion[c][c] / images[c] if images[c] else None}
         for c, name in enumerate(classes)
     ]
-    if count > MAX_PER_CLASS:
-        return {"left_out": f"There are more than {MAX_PER_CLASS:,} classes: per-class accuracy is omitted."}
     if count > MAX_CONFUSION_CLASSES:
         left_out = f"There are more than {MAX_CONFUSION_CLASSES} classes: the confusion matrix is omitted."
         return {"per_class": per_class, "left_out": left_out}

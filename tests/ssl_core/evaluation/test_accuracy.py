@@ -100,3 +100,10 @@ def test_with_many_classes_the_confusion_matrix_is_omitted_with_a_message():
         )
         assert found.keys() - {"left_out"} == keys
         assert ("left_out" in found) == (count > 100)
+
+
+def test_with_very_many_classes_no_confusion_matrix_is_computed():
+    """Of 100,000 classes it would be 80 GB."""
+    names = [str(number) for number in range(100_000)]
+    found = accuracy.compute_class_metrics(torch.rand(2, 100_000), torch.tensor([5, 99_999]), names)
+    assert found == {"left_out": "There are more than 1,000 classes: per-class accuracy is omitted."}
