@@ -335,6 +335,29 @@ def test_images_are_sent_to_the_device_as_bytes(dataset, model, monkeypatch):
     assert torch.equal(found, extract_features(saved_model.load(model), pixels))
 
 
+def returned_by(stream):
+    """What a generator returns at its end."""
+    while True:
+        try:
+            next(stream)
+        except StopIteration as end:
+            return end.value
+
+
+def test_the_features_of_all_images_lie_in_one_block_of_memory(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(features, "_CHUNK", 7)
+    data = packed(tmp_path / "data", train=20, val=6, test=9)
+    evaluation = features.Evaluation(KnnEval(**CPU), Inputs(data, model))
+    parts = returned_by(evaluation.extract(evaluation.load_source("model")))
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [20, 6, 9]
+    assert len({part.untyped_storage().data_ptr() for part in (parts.train, parts.val, parts.test)}) == 1
+    encoder, opened = saved_model.load(model), Dataset.open(data)
+    for part, split in ((parts.train, "train"), (parts.val, "val"), (parts.test, "test")):
+        torch.testing.assert_close(
+            part, extract_features(encoder, read_centre_crops(opened, opened.indices(split), 12))
+        )
+
+
 def resume(asked: dict, data: Path, model: Path, out: Path, saved: Path | None, until=None) -> list:
     """The events of a run that resumes from a checkpoint, up to its `until`th checkpoint."""
     parsed = config.parse({**CPU, **asked}, asked["kind"])
