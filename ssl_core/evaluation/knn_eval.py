@@ -31,6 +31,7 @@ def run_knn_eval(config: KnnEval, inputs: Inputs, directory: Path) -> Iterator[E
             config.temperature,
             overwrite=True,  # no other use is made of them
         )
+        del features  # before those of the next source are computed
         votes = torch.where(votes > 0, votes, -torch.inf)
         ranks = accuracy.compute_ranks(votes, evaluation.test_labels)[None]
         results.append({"features": name, **accuracy.compute_accuracy(ranks, len(evaluation.classes), config.seed)})

@@ -53,6 +53,7 @@ def run_linear_eval(config: LinearEval, inputs: Inputs, directory: Path) -> Iter
             yield evaluation.report_metric("linear/top1", name, row["top1"])
         if name == "model":
             details = probe.details
+        del probe, features  # before those of the next source are computed
     top1 = results[len(draws) - 1]["top1"]  # of the model, with the largest fraction of the labels
     yield from confusion_matrix.write(details, top1, directory)
     yield from label_efficiency.write(results, evaluation.split.test_name, directory)

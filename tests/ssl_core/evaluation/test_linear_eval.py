@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import shutil
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -333,6 +334,22 @@ def test_images_are_sent_to_the_device_as_bytes(dataset, model, monkeypatch):
     found = source.extract(pixels)
     assert set(sent) == {(torch.uint8, torch.device("cpu"))}
     assert torch.equal(found, extract_features(saved_model.load(model), pixels))
+
+
+@pytest.mark.parametrize("kind", ["knn_eval", "linear_eval"])
+def test_the_features_of_a_source_are_freed_before_those_of_the_next(kind, dataset, model, monkeypatch):
+    seen, extract = [], features.Evaluation.extract
+
+    def watched(evaluation, source):
+        assert all(reference() is None for reference in seen)
+        found = yield from extract(evaluation, source)
+        seen.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(features.Evaluation, "extract", watched)
+    events = events_of({"kind": kind, "baselines": ["pixels", "random"]}, dataset, model)
+    assert isinstance(events[-1], Result)
+    assert len(seen) == 3
 
 
 def returned_by(stream):
