@@ -144,7 +144,8 @@ class GridSGD:
         """Take a step on features B×D with labels int64 B."""
         rate = self._rates * (0.5 * (1 + math.cos(math.pi * self.step_count / self._steps)))
         error = torch.addmm(self._biases, x, self._weights).unflatten(1, (self._classes, -1)).softmax(1)
-        error[torch.arange(len(y), device=y.device), y] -= 1
+        own = y[:, None, None].expand(-1, 1, error.shape[2])  # B×1×G
+        error.scatter_add_(1, own, error.new_full((), -1.0).expand_as(own))
         error = error.div_(len(x)).flatten(1)  # B×(C·G)
         gradient = torch.mm(x.T, error).add_(self._weights * self._decays)
         _nesterov_step_(self._weights, self._velocity, gradient, rate)
@@ -190,7 +191,8 @@ def fit(
     for epoch in range(training.epochs):
         for batch in training.shuffle(epoch, count).to(features.device).split(training.batch_size):
             chosen = batch if rows is None else rows[batch]
-            sgd.step(*((features, labels) if batches == 1 else (features[chosen], labels[chosen])))
+            x = features if batches == 1 else features.index_select(0, chosen)
+            sgd.step(x, labels if batches == 1 else labels.index_select(0, chosen))
     return sgd.build_classifiers()
 
 
