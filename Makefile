@@ -9,7 +9,7 @@ READY := .venv/.ready
 # Write bytecode whatever is exported: the tests start hundreds of processes, each of which would compile every module.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart up test nemesis syscalls gpu-dry fuzz check bench migrate
+.PHONY: quickstart up test nemesis syscalls gpu gpu-dry fuzz check bench migrate
 
 quickstart: $(READY)  ## train two encoders on real digits, evaluate them, and write three pictures to quickstart/
 	@$(BIN)/twoviews demo --out quickstart
@@ -25,6 +25,9 @@ nemesis: $(READY)  ## 1,000 faults over 320 jobs, half on SQLite and half on Pos
 
 syscalls: $(READY)  ## every write killed, or failed, at each of its system calls; `make test` draws a few of these cases
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.syscalls
+
+gpu: $(READY)  ## the acceptance on a GPU, 5 and 8 minutes, or in small on a CPU; results in acceptance/
+	@status=0; for part in first long; do $(BIN)/python -m benchmarks.acceptance $$part $(if $(IMAGES),--images $(IMAGES)) || status=1; done; exit $$status
 
 gpu-dry: $(READY)  ## the core on a pretended GPU, and what a step costs on it; needs a C++ compiler and no GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.gpu

@@ -1,0 +1,1 @@
+"""Stages of the acceptance: one file measures one thing."""

@@ -1,0 +1,1 @@
+"""Tests of the acceptance run, in small on the CPU."""
