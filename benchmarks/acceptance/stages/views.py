@@ -18,6 +18,8 @@ _EVERY: dict[str, object] = {
     "scale": (0.9, 1.1),
     "translation": 0.1,
     "gamma": 0.3,
+    "solarize": 0.3,
+    "noise": 0.05,
 }
 
 
