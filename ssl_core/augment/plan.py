@@ -39,7 +39,7 @@ _COLUMNS = {name: slice(end - width, end) for (name, width), end in zip(_WIDTHS.
 
 @dataclass(frozen=True)
 class Table:
-    """The parameters of views, float32 n×26, by name."""
+    """The parameters of views, float32 n×28, by name."""
 
     values: Tensor
 
