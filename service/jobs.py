@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sqlalchemy import BindParameter, ColumnElement, Row, and_, bindparam, false, func, select
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, false, func, select
 from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, lifecycle, models, text
@@ -76,32 +76,19 @@ def submit(
 
 def get(session: Session, tenant_id: str, job_id: str) -> Job:
     """Return the tenant's job. Raises JobNotFound."""
-    if not ids.is_valid(job_id):
-        raise JobNotFound
-    job = session.scalars(_SELECT_BY_ID, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
-    if job is None:
-        raise JobNotFound
+    job: Job = _select_one(session, _SELECT_BY_ID, tenant_id, job_id)[0]
     return job
 
 
 def show(reader: Reader, tenant_id: str, job_id: str) -> ShownJob:
     """Return what `get` does, as a row."""
-    if not ids.is_valid(job_id):
-        raise JobNotFound
-    row = reader.execute(_SELECT_ROW, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
-    if row is None:
-        raise JobNotFound
-    return row
+    return _select_one(reader, _SELECT_ROW, tenant_id, job_id)
 
 
 def poll(reader: Reader, tenant_id: str, job_id: str) -> tuple[int, str]:
     """Return the `seq` of the job's last metric point, and its status. Raises JobNotFound."""
-    if not ids.is_valid(job_id):
-        raise JobNotFound
-    row = reader.execute(_SELECT_POLL, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
-    if row is None:
-        raise JobNotFound
-    return row[0], row[1]
+    last_point, status = _select_one(reader, _SELECT_POLL, tenant_id, job_id)
+    return last_point, status
 
 
 def poll_all(session: Session, job_ids: Iterable[str]) -> dict[str, tuple[int, str]]:
@@ -207,6 +194,15 @@ def artifact(session: Session, job_id: str, name: str) -> Artifact:
     if found is None:
         raise ArtifactNotFound
     return found
+
+
+def _select_one(reader: Reader, statement: Select[*tuple[Any, ...]], tenant_id: str, job_id: str) -> ShownJob:
+    if not ids.is_valid(job_id):
+        raise JobNotFound
+    row = reader.execute(statement, {"tenant_id": tenant_id, "job_id": job_id}).one_or_none()
+    if row is None:
+        raise JobNotFound
+    return row
 
 
 def _owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
