@@ -1,8 +1,8 @@
 """lightly's SimCLR on a packed dataset, as in its documentation or tuned; the baseline of benchmarks/pretrain.py and of
 the stage `lightly` of benchmarks/acceptance.
 
-The network is from `ssl_core.models.backbones`, so that both sides train the same one; transform, loss, head and data
-loading are lightly's and torch's. `docs` follows lightly's published SimCLR example: fp32, default loader options.
+The network is from `ssl_core.models.backbones`, so that both sides train the same one, but with torch's convolutions, as
+in the networks that are trained with lightly; transform, loss, head and data loading are lightly's and torch's. `docs` follows lightly's published SimCLR example: fp32, default loader options.
 `tuned` adds bf16 autocast where it is faster, channels_last, persistent workers, temperature 0.2, Nesterov momentum,
 warm-up and cosine, and on a GPU pinned memory and the kernels that a timing finds fastest.
 """
@@ -29,6 +29,7 @@ from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device
 from ssl_core.evaluation.knn import compute_top1
 from ssl_core.models.backbones import build
+from ssl_core.models.convolution import Conv
 
 BACKBONE = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2"}
 
@@ -84,6 +85,9 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         pin_memory=tuned and device.type == "cuda",
     )
     backbone = build(Backbone(**{"width": 1.0, "stem": "cifar", "zero_init_residual": False} | options.backbone))
+    for module in backbone.modules():
+        if type(module) is Conv:
+            module.__class__ = torch.nn.Conv2d
     head = SimCLRProjectionHead(backbone.dim, backbone.dim, 128)
     model = torch.nn.Sequential(backbone, head).to(device)
     if tuned:

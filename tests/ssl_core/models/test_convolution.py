@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from ssl_core.models.convolution import Conv
 
@@ -40,6 +41,38 @@ def test_gradients_on_few_pixels_with_many_channels_equal_torchs(size, stride, s
         low = gradients(ours, images.bfloat16().contiguous(memory_format=layout), weights)
     for found, exact in zip(low, expected, strict=True):
         assert close(found, exact)
+
+
+@pytest.mark.parametrize("inputs", [64, 128])
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (3, 2), (1, 2)])
+@pytest.mark.parametrize("side", [2, 5, 10])
+def test_bf16_in_training_equals_torchs_in_fp32(inputs, size, stride, side):
+    ours, reference = pair(inputs, 32, size, stride)
+    images = torch.randn(6, inputs, side, side).contiguous(memory_format=torch.channels_last)
+    exact = reference(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = ours(images.bfloat16())
+        with torch.no_grad():  # as a target network, and as a chunk that is computed again for its gradient
+            again = ours(images.bfloat16())
+    assert close(low.float(), exact)
+    assert torch.equal(low, again)
+    assert low.stride() == reference(images).stride()
+    weights = torch.randn_like(exact)
+    expected = gradients(reference, images, weights)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients(ours, images.bfloat16(), weights)
+    assert all(close(*each) for each in zip(found, expected, strict=True))
+
+
+def test_images_of_2x2_pixels_with_many_channels_are_one_product():
+    ours, _ = pair(128, 32, 3, 1)
+    images = torch.randn(6, 128, 2, 2).contiguous(memory_format=torch.channels_last).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16), profile(activities=[ProfilerActivity.CPU]) as trained:
+        ours(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16), profile(activities=[ProfilerActivity.CPU]) as evaluated:
+        ours.eval()(images)
+    called = [{event.key for event in run.key_averages()} for run in (trained, evaluated)]
+    assert ["aten::conv2d" in names for names in called] == [False, True]
 
 
 def test_bf16_gradient_of_a_strided_convolution_on_one_pixel_is_finite():
