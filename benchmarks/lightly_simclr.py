@@ -4,8 +4,8 @@ the stage `lightly` of benchmarks/acceptance.
 The network is from `ssl_core.models.backbones`, so that both sides train the same one, with torch's convolutions, as in
 the networks that are trained with lightly; transform, loss, head and data loading are lightly's and torch's. `docs`
 follows lightly's published SimCLR example: fp32, default loader options. `tuned` adds bf16 autocast where it is faster,
-channels_last, persistent workers, temperature 0.2, Nesterov momentum, warm-up and cosine, and on a GPU pinned memory and
-the kernels that a timing finds fastest.
+channels_last, persistent workers, temperature 0.2, Nesterov momentum, warm-up and cosine, and on a GPU pinned memory
+and the kernels that a timing finds fastest.
 """
 
 import argparse
