@@ -16,7 +16,7 @@ ROOMS = ("ssl_core", "service", "api", "worker", "twoviews")
 # The rooms of ssl_core from the ground up: a room imports those on the floors below it and itself.
 FLOORS = (
     "events errors rng inputs",
-    "device files",
+    "device files compiler",
     "checksums",
     "config recipes",
     "data distributed",

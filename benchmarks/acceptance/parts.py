@@ -2,6 +2,7 @@
 
 from benchmarks.acceptance.process import Stage
 from benchmarks.acceptance.stages import (
+    compiled,
     embed,
     evaluation,
     exact,
@@ -22,20 +23,22 @@ Part = dict[str, Stage]
 PARTS: dict[str, Part] = {
     "first": {
         "machine": Stage(machine.measure, 6),
-        "images": Stage(images.measure, 60),
-        "methods": Stage(methods.measure, 50),
-        "exact": Stage(exact.measure, 40),
+        "images": Stage(images.measure, 40),
+        "methods": Stage(methods.measure, 45),
+        "exact": Stage(exact.measure, 35),
         "speed": Stage(speed.measure, 30),
         "profile": Stage(profile.measure, 16),
-        "lightly": Stage(lightly.measure, 50),
-        "evaluation": Stage(evaluation.measure, 20),
+        "compiled": Stage(compiled.measure, 45),
+        "lightly": Stage(lightly.measure, 40),
+        "evaluation": Stage(evaluation.measure, 15),
         "embed": Stage(embed.measure, 10),
         "views": Stage(views.measure, 10),
         "loss": Stage(loss.measure, 8),
     },
     "long": {
-        "images": Stage(images.measure, 60),
-        "train": Stage(long.train, 395),
+        "images": Stage(images.measure, 40),
+        "train": Stage(long.train, 375),
         "knn": Stage(long.evaluate, 25),
+        "exact": Stage(compiled.measure_exactness, 40),
     },
 }

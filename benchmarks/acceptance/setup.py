@@ -50,6 +50,7 @@ class Setup:
             "batch_size": self.batch_size,
             "phases": [{"until": 1, "image_size": 16 if self.tiny else 32}],
             "evaluation": {"every_epochs": 0},
+            "compile": False,
             "pictures": False,
         }
         return config | fields

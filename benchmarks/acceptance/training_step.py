@@ -28,10 +28,10 @@ class TrainingStep:
 
     @classmethod
     @contextmanager
-    def open(cls, setup: Setup) -> "Iterator[TrainingStep]":
-        """Begin a run with SGD; its inputs are drawn in a thread, as in training."""
+    def open(cls, setup: Setup, **fields: object) -> "Iterator[TrainingStep]":
+        """Begin a run with SGD and these fields; its inputs are drawn in a thread, as in training."""
         dataset = Dataset.open(setup.data)
-        asked = configs.parse(setup.config(epochs=_EPOCHS, optimizer={"name": "sgd"}), "pretrain")
+        asked = configs.parse(setup.config(epochs=_EPOCHS, optimizer={"name": "sgd"}, **fields), "pretrain")
         resolved = resolve(asked, dataset.report, Device.here(asked.device))
         select_kernels(exact=True)
         data = TrainingData.of(dataset, resolved)

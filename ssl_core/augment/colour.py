@@ -29,7 +29,48 @@ def blend_(images: Tensor, keep: Tensor, mean_share: Tensor, grey_share: Tensor)
 
 
 def adjust_hue_(images: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the hue in HSV by `turns` (N; 1 is the full circle); value and saturation are unchanged.
+    """Rotate the hue in HSV by `turns` (N; 1 is the full circle); value and saturation are unchanged."""
+    value, chroma, hue, spare = _find_hue(images, turns)
+    for channel, lost in zip(images.unbind(1), (_lose_red, _lose_green, _lose_blue), strict=True):
+        torch.sub(value, lost(hue, chroma, spare), out=channel)
+    return images
+
+
+def jitter(
+    images: Tensor,
+    hue_position: Tensor,
+    turns: Tensor,
+    added: Tensor,
+    keep: Tensor,
+    mean_share: Tensor,
+    grey_share: Tensor,
+    grey: Tensor,
+) -> Tensor:
+    """Return the images after three blends, with the hue rotated before that of number `hue_position`, and greyscale.
+
+    The functions above, as one for a compiler that fuses them: none of its operations depends on a value.
+    hue_position: N, 3 is after all blends, 4 is neither hue nor blends; turns: N; added, keep, mean_share, grey_share:
+    N×3, of the blends, `added` to all channels before each; grey: N, 0 or 1.
+    """
+    place, plain = hue_position[:, None, None, None], images
+    for position in range(4):
+        images = torch.where(place == position, _rotate_hue(images, turns), images)
+        if position < 3:
+            images = images + added[:, position, None, None, None]
+            images = blend_(images, keep[:, position], mean_share[:, position], grey_share[:, position])
+    images = torch.where(place < 4, images, plain)
+    return torch.where(grey[:, None, None, None] > 0, compute_luma(images)[:, None], images)
+
+
+def _rotate_hue(images: Tensor, turns: Tensor) -> Tensor:
+    """A copy of the images, with the hue rotated."""
+    value, chroma, hue, _ = _find_hue(images, turns)
+    lost = (lose(hue, chroma, torch.empty_like(hue)) for lose in (_lose_red, _lose_green, _lose_blue))
+    return torch.stack([value - each for each in lost], 1)
+
+
+def _find_hue(images: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Value, chroma, rotated hue in sixths of the circle, from -3 to 3 with red at 0, and a spare tensor; N×H×W each.
 
     The six cases of the RGB-HSV conversion without a branch. With value V, minimum m and chroma C = V - m, the hue's
     distance from red, in sixths of the circle, is (C + (G - m) + (B - R)) / C, and its sign that of G - B. Converted
@@ -43,13 +84,20 @@ def adjust_hue_(images: Tensor, turns: Tensor) -> Tensor:
     chroma = value - least
     hue = (green - least).add_(blue).sub_(red).add_(chroma).div_(chroma.clamp_min(1e-12).mul_(6))
     hue.copysign_(torch.sub(green, blue, out=least)).add_(turns[:, None, None])
-    hue.sub_(torch.round(hue, out=least)).mul_(6)  # from -3 to 3; red at 0
-    for channel, opposite in ((green, -1), (blue, 1)):
-        lost = torch.sub(hue, opposite, out=least).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
-        torch.sub(value, lost, out=channel)
-    lost = hue.abs_().sub_(1).clamp_(0, 1).mul_(chroma)
-    torch.sub(value, lost, out=red)
-    return images
+    hue.sub_(torch.round(hue, out=least)).mul_(6)
+    return value, chroma, hue, least
+
+
+def _lose_red(hue: Tensor, chroma: Tensor, out: Tensor) -> Tensor:
+    return torch.abs(hue, out=out).sub_(1).clamp_(0, 1).mul_(chroma)
+
+
+def _lose_green(hue: Tensor, chroma: Tensor, out: Tensor) -> Tensor:
+    return torch.add(hue, 1, out=out).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
+
+
+def _lose_blue(hue: Tensor, chroma: Tensor, out: Tensor) -> Tensor:
+    return torch.sub(hue, 1, out=out).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
 
 
 def adjust_gamma_(images: Tensor, exponent: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from ssl_core.augment.parameters import BRIGHTNESS, CONTRAST, NO_JITTER, SATURAT
 from ssl_core.data.image_batch import ImageBatch
 from ssl_core.device import send_together
 
-# The size of a chunk in pixels, of the images or the views: on a CPU its tensors stay in the cache, on a GPU they take
-# less than 2 GiB.
-_CPU_CHUNK_PIXELS, _GPU_CHUNK_PIXELS = 64 * 32 * 32, 512 * 224 * 224
+# The size of a chunk in pixels. On a CPU of the images or the views: its tensors stay in the cache. On a GPU of the
+# views, so that their number does not depend on the images, as the compiler wants it: they take less than 2 GiB.
+_CPU_CHUNK_PIXELS, _GPU_CHUNK_PIXELS = 64 * 32 * 32, 256 * 224 * 224
 _CHUNK_IMAGES = 16  # at least
 _WIDTHS = {
     "box": 4,
@@ -32,6 +32,8 @@ _WIDTHS = {
     "sigma": 1,
     "gamma": 1,
     "affine": 6,
+    "hue_position": 1,
+    "grey": 1,
 }
 _ENDS = torch.tensor(list(_WIDTHS.values())).cumsum(0).tolist()
 _COLUMNS = {name: slice(end - width, end) for (name, width), end in zip(_WIDTHS.items(), _ENDS, strict=True)}
@@ -39,7 +41,7 @@ _COLUMNS = {name: slice(end - width, end) for (name, width), end in zip(_WIDTHS.
 
 @dataclass(frozen=True)
 class Table:
-    """The parameters of views, float32 n×28, by name."""
+    """The parameters of views, float32 n×30, by name."""
 
     values: Tensor
 
@@ -132,6 +134,8 @@ def _build_table(drawn: ViewParameters, sizes: Tensor) -> Table:
         "sigma": drawn.sigma,
         "gamma": drawn.gamma,
         "affine": drawn.affine,
+        "hue_position": drawn.hue_position,
+        "grey": drawn.grey,
     }
     return Table(torch.cat([columns[name].reshape(len(sizes), width) for name, width in _WIDTHS.items()], 1))
 
@@ -145,9 +149,11 @@ def _split_by_device(groups: int, group_of: Tensor, device: torch.device) -> Seq
 
 def _chunk_size(images: ImageBatch, group_of: Tensor, side: int, device: torch.device) -> int:
     """The number of views in a chunk of those whose groups are given."""
+    if device.type != "cpu":
+        return max(_CHUNK_IMAGES, _GPU_CHUNK_PIXELS // side**2)
     canvases = (images.groups[group].pixels.shape for group in group_of.unique().tolist())
     largest = max(side**2, *(height * width for _, height, width, _ in canvases))
-    return max(_CHUNK_IMAGES, (_CPU_CHUNK_PIXELS if device.type == "cpu" else _GPU_CHUNK_PIXELS) // largest)
+    return max(_CHUNK_IMAGES, _CPU_CHUNK_PIXELS // largest)
 
 
 def _find_parts(group_of: Tensor, row_of: Tensor) -> tuple[Part, ...]:

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ from ssl_core.data.sampling import shuffle_epoch
 from ssl_core.device import autocast, local_device, memory_format, send, to_device, use_in_thread
 from ssl_core.distributed import collectives, process_group
 from ssl_core.errors import BadCheckpoint
-from ssl_core.methods import RunPosition
+from ssl_core.methods import Output, RunPosition
 from ssl_core.models import grad_cache
 from ssl_core.models.encoder import Encoder
 from ssl_core.optim import optimizers, schedule
 from ssl_core.training import objectives
+from ssl_core.training.compilation import Compilation
 from ssl_core.training.training_data import TrainingData
 
 _LEAST_SIDE = 4  # pixels, of the smallest view
@@ -60,6 +62,7 @@ class Learner:
         self.format = memory_format(self.device, resolved.precision)
         self.method = objectives.build_network(resolved, data)
         to_device(self.method, self.device, resolved.precision)
+        self.compilation = Compilation(self.method) if resolved.compile is True else None
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
         self._network = process_group.data_parallel(self.method, self.device)
@@ -120,14 +123,12 @@ class Learner:
 
     def advance(self, given: StepInput, *, watched: bool) -> StepOutput:
         """Take the next step, on the input that `inputs` yielded for it."""
-        views = self._views(given)
-        # Dropout and the like draw from the global generator, which this makes a function of the step alone.
-        torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
         schedule.set_lr(self.optimizer, self.lr_factor())
         self.method.train()
-        with autocast(self.device, self.resolved.precision):
-            output = self._network(views, *self._targets(given.rows))
-        output.loss.backward()
+        if self.compilation is None:
+            output = self._compute(given)
+        else:
+            output = self.compilation.attempt(partial(self._compute, given), shape=self.image_size(self.step))
         norm = self._grad_norm() if watched else None
         self.method.before_step(self._position())
         self.optimizer.step()
@@ -170,6 +171,16 @@ class Learner:
             raise BadCheckpoint("The checkpoint holds the state of another network or optimizer.") from error
         self.step = step
 
+    def _compute(self, given: StepInput) -> Output:
+        """The forward and the backward pass on an input."""
+        views = self._views(given)
+        # Dropout and the like draw from the global generator, which this makes a function of the step alone.
+        torch.manual_seed(rng.stream(self.resolved.seed, rng.Stream.STEP, self.step) >> 1)
+        with autocast(self.device, self.resolved.precision):
+            output: Output = self._network(views, *self._targets(given.rows))
+        output.loss.backward()
+        return output
+
     def _views(self, given: StepInput) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
         stacks = self._render(given.images.to(self.device), given.plans, self.image_size(self.step))
@@ -189,7 +200,10 @@ class Learner:
         return [self._maker(views, side).render(images, plan) for (views, _), plan in kinds]
 
     def _maker(self, views: Views, side: int) -> ViewMaker:
-        return ViewMaker(views, max(_LEAST_SIDE, round(side * views.size)), self.resolved.seed)
+        # Not on a CPU, where the bytes of the views do not change from version to version.
+        is_compiled = self.compilation is not None and self.compilation.is_active and self.device.type != "cpu"
+        side = max(_LEAST_SIDE, round(side * views.size))
+        return ViewMaker(views, side, self.resolved.seed, is_compiled=is_compiled)
 
     def _targets(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The batch's labels, int64 N, of a run with labels; nothing of one without."""

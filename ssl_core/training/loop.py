@@ -84,6 +84,7 @@ class Training:
                 with throughput.running():
                     output = learner.advance(given, watched=self._reporter.is_logged(learner.step + 1))
                 self._reporter.add_loss(output.loss)
+                yield from self._reporter.report_compiler()
                 yield from self._after_step(output)
         if learner.step < learner.total_steps and not self._reporter.early_stopping.stopped:
             yield from self._save()

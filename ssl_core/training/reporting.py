@@ -30,6 +30,7 @@ class Reporter:
         self._log_every = max(1, learner.total_steps // _POINTS)
         self._losses: list[Tensor] = []  # of the steps since the last check that all are finite
         self._collapse_reported = False
+        self._compiler_reported = False
         self.latest: dict[str, float | None] = {}  # each metric's last value
         self.history = History()
         self.early_stopping = EarlyStopping(resolved.stopping_rule, evaluated=evaluated)
@@ -67,6 +68,14 @@ class Reporter:
         losses, self._losses = self._losses, []
         finite = torch.stack(losses).isfinite().tolist() if losses else []
         return None if all(finite) else self._learner.step - len(losses) + 1 + finite.index(False)
+
+    def report_compiler(self) -> Iterator[Log]:
+        """Yield a warning, once, when the compiler has failed and the run goes on without it."""
+        compilation = self._learner.compilation
+        if compilation is not None and compilation.failure is not None and not self._compiler_reported:
+            self._compiler_reported = True
+            message = "The network could not be compiled; the run goes on without, at a lower speed."
+            yield Log("warning", message, "compiler_failed", {"reason": compilation.failure})
 
     def report(self, output: StepOutput) -> Iterator[Event]:
         """Yield the metrics of the step just taken, a collapse, and the progress."""

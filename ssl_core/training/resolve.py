@@ -39,6 +39,7 @@ DEFAULT_EPOCHS = 100
 ONLINE_EVALUATIONS = 8  # in a run, at most
 ONLINE_IMAGES = {"cpu": 2_500, "cuda": 5_000}  # of each split
 WARMUP_SHARE = 0.05
+_COMPILED_STEPS, _COMPILED_MINUTES = 10_000, 10  # of the shortest run on a GPU that gains from a minute of compilation
 _SMALLER = ((0.5, 0.5), (0.625, 0.8), (0.75, 0.95))  # shares of the full size, each until that share of the run
 _SMALL = 64  # pixels: images up to this size are trained at their own size, with a CIFAR stem
 _WHOLE_IMAGE_ONLY = ("torchvision_vit", "torchvision_maxvit")  # models built for one image size, 224
@@ -68,6 +69,7 @@ def resolve(config: Fit, report: Mapping[str, Any], device: Device, *, start: Ma
     config = _with(config, backbone=_backbone(config, image_size, device, start.get("backbone", {})))
     config = config.with_method_resolved(_dim(config))
     config = _with(config, optimizer=_optimizer(config), views=_views(config), evaluation=_evaluation(config))
+    config = _with(config, compile=_is_compiled(config, report))
     return config if config.minutes is not None else with_length(config, Length(config.epochs or DEFAULT_EPOCHS))
 
 
@@ -184,6 +186,17 @@ def _optimizer(config: TrainingRun) -> Optimizer:
 def _evaluation(config: TrainingRun) -> OnlineAccuracy:
     most = config.evaluation.max_images
     return _with(config.evaluation, max_images=ONLINE_IMAGES[config.device] if most == "auto" else most)
+
+
+def _is_compiled(config: TrainingRun, report: Mapping[str, Any]) -> bool:
+    if config.compile != "auto":
+        return config.compile
+    if config.device == "cpu" or config.devices > 1 or config.chunk_size is not None:
+        return False
+    if config.minutes is not None:
+        return config.minutes >= _COMPILED_MINUTES
+    images = config.subset or int(report["splits"]["train"]["images"])
+    return (config.epochs or DEFAULT_EPOCHS) * (images // config.batch_size) >= _COMPILED_STEPS
 
 
 def _dim(config: TrainingRun) -> int:

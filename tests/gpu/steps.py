@@ -31,6 +31,7 @@ _CONFIG: Mapping[str, Any] = {
     "epochs": _EPOCHS,
     "backbone": {"name": "resnet18", "width": 0.25},  # operators do not depend on the width
     "evaluation": {"every_epochs": 0},
+    "compile": False,
     "pictures": False,
 }
 _MIXED_SIZES: Mapping[str, Any] = {

@@ -15,7 +15,9 @@ def train(setup: Setup) -> Iterator[Figure]:
     """Train; the model stays in the folder `run`, for `evaluate`."""
     epochs = setup.epochs
     evaluation = {"every_epochs": max(1, epochs // _EVALUATIONS), "max_images": 64 if setup.tiny else 5000}
-    each = TrainingRun(setup.config(epochs=epochs, evaluation=evaluation), setup.data, setup.out / "train" / "run")
+    each = TrainingRun(
+        setup.config(epochs=epochs, evaluation=evaluation, compile="auto"), setup.data, setup.out / "train" / "run"
+    )
     started = time.monotonic()
     for event in each.attempt():
         if event["event"] == "metrics" and "online/knn" in event["values"]:

@@ -1,5 +1,7 @@
 """The augmentation pipeline: reproducibility, distributions of parameters, and steps."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -287,3 +289,13 @@ def test_brightness_may_be_added_and_contrast_have_its_own_range():
     factors = parameters.factors[parameters.order == CONTRAST]
     assert factors.min() == pytest.approx(0.1, abs=1e-3)
     assert factors.max() == pytest.approx(0.9, abs=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="Inductor compiles C++ on a CPU")
+def test_compiled_colours_are_those_of_the_plain_operations(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    views, rows = EVERYTHING.model_copy(update={"brightness_added": True}), torch.arange(24)
+    for asked in (EVERYTHING, views, NOTHING):
+        expected = ViewMaker(asked, 16, 0)(ImageBatch.of_pixels(photos(24)), rows, 0, 0)
+        made = ViewMaker(asked, 16, 0, is_compiled=True)(ImageBatch.of_pixels(photos(24)), rows, 0, 0)
+        assert (made - expected).abs().max() <= 1 / 255

@@ -39,6 +39,24 @@ def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, 
     assert config.parse(resolved.model_dump(mode="json")) == resolved
 
 
+def test_long_runs_on_one_gpu_are_compiled():
+    def compiles(machine, images=50_000, **fields):
+        return resolved_from(machine, report(images=images), **fields).compile
+
+    long = {"epochs": 52}  # 52 times 195 steps of 256 images
+    assert compiles(GPU, **long)
+    assert not compiles(GPU, epochs=51)
+    assert compiles(GPU)  # 100 epochs
+    assert not compiles(GPU, subset=1000)
+    assert compiles(GPU, minutes=10, subset=1000)
+    assert not compiles(GPU, minutes=9)
+    assert not compiles(GPU, **long, devices=2)
+    assert not compiles(GPU, **long, chunk_size=64)
+    assert not compiles(CPU, **long)
+    assert compiles(CPU, images=1000, epochs=1, compile=True)
+    assert not compiles(GPU, **long, compile=False)
+
+
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
 def test_every_recipe_resolves(name):
     asked = config.parse(RECIPES[name].config)

@@ -1,0 +1,37 @@
+"""The compiler: torch.compile, whose kernels fuse several operations.
+
+It is deterministic here: by default Inductor chooses among kernels by timing them, and a resumed process might choose
+others. What it has compiled is kept on disk for later runs, in TORCHINDUCTOR_CACHE_DIR or the user's cache.
+"""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SHAPES = 64  # for each of which a function may be compiled: phases, kinds of views, a last chunk
+
+
+def compile_whole(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the function, compiled as one graph at its first call with each shape of tensors.
+
+    That call raises many kinds of exceptions where the compiler fails; the function itself has not run then.
+    """
+    from torch._dynamo import config as dynamo  # noqa: PLC0415 - takes seconds to load
+    from torch._inductor import config as inductor  # noqa: PLC0415
+
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder()))
+    dynamo.recompile_limit, inductor.deterministic = _SHAPES, True  # not for a block: backward passes compile later
+    whole: Callable[..., Tensor] = torch.compile(function, fullgraph=True, dynamic=False)
+    return whole
+
+
+compile_once = cache(compile_whole)
+
+
+def _cache_folder() -> Path:
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "twoviews" / "inductor"

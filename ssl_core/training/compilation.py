@@ -1,0 +1,75 @@
+"""Compilation of a run: its backbones are compiled, and run as they are where the compiler fails."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from ssl_core.compiler import compile_whole
+from ssl_core.errors import is_out_of_memory
+from ssl_core.models.resnet import ResNet
+from ssl_core.models.torchvision_models import TorchvisionModel
+
+R = TypeVar("R")
+
+_MOST_CHARACTERS = 300  # of the compiler's message
+
+
+class Compilation:
+    """The compiled backbones of a network, and the way back to the plain ones where the compiler fails."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Compile the backbones in `network`, for their calls in training mode; names of parameters are kept."""
+        self.failure: str | None = None  # the beginning of the compiler's message, once it has failed
+        self._network = network
+        self._forwards = {module: module.forward for module in network.modules() if _is_backbone(module)}
+        for backbone, forward in self._forwards.items():
+            backbone.forward = _TrainingForward(backbone, forward)
+        self._shapes: set[object] = set()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the compiled functions are used."""
+        return self.failure is None
+
+    def attempt(self, compute: Callable[[], R], shape: object) -> R:
+        """Return what `compute` returns, a forward and a backward pass on tensors of this shape.
+
+        If the compiler fails at the first of a shape, restore the network's buffers and gradients, and compute it
+        without the compiler, as everything from then on.
+        """
+        if not self.is_active or shape in self._shapes:
+            return compute()
+        buffers = [buffer.clone() for buffer in self._network.buffers()]
+        try:
+            result = compute()
+        except Exception as error:  # one that is not the compiler's comes again below
+            if is_out_of_memory(error):
+                raise
+            self._give_up(error)
+            for buffer, before in zip(self._network.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+            self._network.zero_grad(set_to_none=True)
+            return compute()
+        self._shapes.add(shape)
+        return result
+
+    def _give_up(self, error: Exception) -> None:
+        self.failure = " ".join(str(error).split())[:_MOST_CHARACTERS]
+        for backbone, forward in self._forwards.items():
+            backbone.forward = forward
+
+
+class _TrainingForward:
+    """Evaluation, whose batches have many sizes, is not compiled."""
+
+    def __init__(self, backbone: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+        self._backbone, self._forward, self._compiled = backbone, forward, compile_whole(forward)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return N×F of N×3×S×S."""
+        return (self._compiled if self._backbone.training else self._forward)(images)
+
+
+def _is_backbone(module: nn.Module) -> bool:
+    return isinstance(module, ResNet | TorchvisionModel)

@@ -1,0 +1,86 @@
+"""Compiled training: the same weights each time, those of plain training where the compiler fails."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch._inductor import config as inductor
+
+from ssl_core import config
+from ssl_core.events import Log, Metrics, Model
+from ssl_core.inputs import Inputs
+from ssl_core.run import run
+from ssl_core.serialization import checkpoint_files
+from tests.ssl_core.digits import pack_digits
+from tests.ssl_core.training.test_resume import HEADS, TINY
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return pack_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile without Inductor, whose C++ compiler takes a minute: the graphs are traced, and run as they are."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def ask(name="simclr", **fields):
+    return config.parse({"method": {"name": name, **HEADS}, **TINY, "epochs": 4, **fields})
+
+
+def train(asked, digits, directory, until=None):
+    """The events; those up to the first metrics of step `until`, as a kill leaves the run."""
+    directory.mkdir(exist_ok=True)
+    events = []
+    for event in run(asked, Inputs(digits, checkpoint=checkpoint_files.find_newest(directory)), directory):
+        events.append(event)
+        if until is not None and isinstance(event, Metrics) and event.step >= until:
+            break
+    return events
+
+
+def weights(events):
+    (model,) = (event for event in events if isinstance(event, Model))
+    return model.sha256
+
+
+def losses(events):
+    return [e.values["train/loss"] for e in events if isinstance(e, Metrics) and "train/loss" in e.values]
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol"])  # byol has a second backbone, its target, without gradients
+def test_a_compiled_run_that_is_killed_leaves_the_bytes_of_one_that_is_not(name, digits, tmp_path, traced):
+    asked = ask(name, compile=True)
+    whole = train(asked, digits, tmp_path / "whole")
+    for point in (4, 9):
+        train(asked, digits, tmp_path / "cut", until=point)
+    assert weights(train(asked, digits, tmp_path / "cut")) == weights(whole)
+    assert not [event for event in whole if isinstance(event, Log)]
+    plain = train(ask(name, compile=False), digits, tmp_path / "plain")
+    assert losses(whole) == pytest.approx(losses(plain), rel=1e-3)
+
+
+def test_both_image_sizes_are_compiled_and_no_evaluation(digits, tmp_path, monkeypatch):
+    sizes = []
+
+    def keep_sizes(graph, inputs):
+        sizes.extend(tuple(each.shape) for each in inputs if each.ndim == 4 and not isinstance(each, nn.Parameter))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=keep_sizes))
+    events = train(ask(compile=True), digits, tmp_path / "run")
+    assert any("online/knn" in event.values for event in events if isinstance(event, Metrics))
+    assert sizes == [(32, 3, 8, 8), (32, 3, 12, 12)]
+
+
+def test_a_run_whose_compiler_fails_goes_on_without_it_to_the_same_bytes(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    with inductor.patch({"cpp.cxx": ("no-such-compiler",)}):
+        events = train(ask(compile=True), digits, tmp_path / "failed")
+    (warning,) = (event for event in events if isinstance(event, Log))
+    assert (warning.level, warning.code) == ("warning", "compiler_failed")
+    assert "no-such-compiler" in warning.data["reason"]
+    assert weights(events) == weights(train(ask(compile=False), digits, tmp_path / "plain"))
