@@ -21,16 +21,16 @@ def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 def evaluate(features, labels, classes):
-    train, val, test = features.split([len(features) - 2_000, 0, 2_000])
+    train, val, test = features.split([len(features) - 500, 0, 500])
     train_labels, test_labels = labels[: len(train)], labels[len(train) :]
     {evaluation}
 
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 evaluate(torch.randn(5_000, 8, generator=generator), torch.arange(5_000) % 10, 10)  # loads what torch loads when used
-features, labels = torch.randn(100_000, 256, generator=generator), torch.arange(100_000) % 1_000
+features, labels = torch.randn(100_000, 256, generator=generator), torch.arange(100_000) % 250
 before = peak()
-evaluate(features, labels, 1_000)
+evaluate(features, labels, 250)
 print(peak() - before)
 """
 LINEAR = """
