@@ -1,31 +1,47 @@
 """Compilation of a run: its backbones are compiled, and run as they are where the compiler fails."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
 from torch import Tensor, nn
 
-from ssl_core.compiler import compile_whole
+from ssl_core.compiler import begin_step, compile_whole
+from ssl_core.config import TrainingRun, view_sets
+from ssl_core.config.fields import known
 from ssl_core.errors import is_out_of_memory
 from ssl_core.models.resnet import ResNet
 from ssl_core.models.torchvision_models import TorchvisionModel
 
 R = TypeVar("R")
 
+_ATTEMPTS = 4  # at each shape: compiled in the first, warmed up and recorded in those after it
+_FEW_PIXELS = 512 * 32**2  # of all views of a step. On an H200 a ResNet-18 takes 12 ms for half of them, and 5 recorded
 _MOST_CHARACTERS = 300  # of the compiler's message
+
+
+def is_launch_bound(resolved: TrainingRun) -> bool:
+    """Whether a GPU is faster with a step of the resolved config than the host is with launching its kernels."""
+    side = known(resolved.image_size)
+    pixels = sum(int(views.num_views) * (side * views.size) ** 2 for views in view_sets(resolved.views))
+    return resolved.device == "cuda" and resolved.batch_size * pixels <= _FEW_PIXELS
 
 
 class Compilation:
     """The compiled backbones of a network, and the way back to the plain ones where the compiler fails."""
 
-    def __init__(self, network: nn.Module) -> None:
-        """Compile the backbones in `network`, for their calls in training mode; names of parameters are kept."""
+    def __init__(self, network: nn.Module, *, is_recorded: bool) -> None:
+        """Compile the backbones in `network`, for their calls in training mode; names of parameters are kept.
+
+        is_recorded: launch their kernels as CUDA graphs.
+        """
         self.failure: str | None = None  # the beginning of the compiler's message, once it has failed
         self._network = network
         self._forwards = {module: module.forward for module in network.modules() if _is_backbone(module)}
         for backbone, forward in self._forwards.items():
-            backbone.forward = _TrainingForward(backbone, forward)
-        self._shapes: set[object] = set()
+            backbone.forward = _TrainingForward(backbone, forward, is_recorded=is_recorded)
+        self._is_recorded = is_recorded
+        self._attempts: Counter[object] = Counter()  # by shape
 
     @property
     def is_active(self) -> bool:
@@ -35,10 +51,12 @@ class Compilation:
     def attempt(self, compute: Callable[[], R], shape: object) -> R:
         """Return what `compute` returns, a forward and a backward pass on tensors of this shape.
 
-        If the compiler fails at the first of a shape, restore the network's buffers and gradients, and compute it
-        without the compiler, as everything from then on.
+        If the compiler fails at the first of a shape, or the recording in those after it, restore the buffers and
+        gradients of the network, and compute it without the compiler, as everything from then on.
         """
-        if not self.is_active or shape in self._shapes:
+        if self.is_active and self._is_recorded:
+            begin_step()
+        if not self.is_active or self._attempts[shape] == _ATTEMPTS:
             return compute()
         buffers = [buffer.clone() for buffer in self._network.buffers()]
         try:
@@ -51,7 +69,7 @@ class Compilation:
                 buffer.copy_(before)
             self._network.zero_grad(set_to_none=True)
             return compute()
-        self._shapes.add(shape)
+        self._attempts[shape] += 1
         return result
 
     def _give_up(self, error: Exception) -> None:
@@ -63,8 +81,9 @@ class Compilation:
 class _TrainingForward:
     """Evaluation, whose batches have many sizes, is not compiled."""
 
-    def __init__(self, backbone: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
-        self._backbone, self._forward, self._compiled = backbone, forward, compile_whole(forward)
+    def __init__(self, backbone: nn.Module, forward: Callable[[Tensor], Tensor], *, is_recorded: bool) -> None:
+        self._backbone, self._forward = backbone, forward
+        self._compiled = compile_whole(forward, is_recorded=is_recorded)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return N×F of N×3×S×S."""

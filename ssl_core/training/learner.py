@@ -25,7 +25,7 @@ from ssl_core.models import grad_cache
 from ssl_core.models.encoder import Encoder
 from ssl_core.optim import optimizers, schedule
 from ssl_core.training import objectives
-from ssl_core.training.compilation import Compilation
+from ssl_core.training.compilation import Compilation, is_launch_bound
 from ssl_core.training.training_data import TrainingData
 
 _LEAST_SIDE = 4  # pixels, of the smallest view
@@ -62,7 +62,9 @@ class Learner:
         self.format = memory_format(self.device, resolved.precision)
         self.method = objectives.build_network(resolved, data)
         to_device(self.method, self.device, resolved.precision)
-        self.compilation = Compilation(self.method) if resolved.compile is True else None
+        self.compilation: Compilation | None = None
+        if resolved.compile is True:
+            self.compilation = Compilation(self.method, is_recorded=is_launch_bound(resolved))
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
         self._network = process_group.data_parallel(self.method, self.device)

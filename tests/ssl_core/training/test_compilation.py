@@ -10,8 +10,10 @@ from torch._inductor import config as inductor
 from ssl_core import config
 from ssl_core.events import Log, Metrics, Model
 from ssl_core.inputs import Inputs
+from ssl_core.models.resnet import ResNet
 from ssl_core.run import run
 from ssl_core.serialization import checkpoint_files
+from ssl_core.training.compilation import Compilation
 from tests.ssl_core.digits import pack_digits
 from tests.ssl_core.training.test_resume import HEADS, TINY
 
@@ -84,3 +86,37 @@ def test_a_run_whose_compiler_fails_goes_on_without_it_to_the_same_bytes(digits,
     assert (warning.level, warning.code) == ("warning", "compiler_failed")
     assert "no-such-compiler" in warning.data["reason"]
     assert weights(events) == weights(train(ask(compile=False), digits, tmp_path / "plain"))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_recording_that_fails_in_a_later_step_is_given_up_too(recorded):
+    """The step is computed again, from the network that it began with."""
+    network = ResNet("resnet10", width=0.125, stem="cifar", zero_init_residual=False, google=False)
+    compilation, images, calls = Compilation(network, is_recorded=recorded), torch.randn(4, 3, 8, 8), []
+
+    def compute():
+        calls.append(compilation.is_active)
+        for buffer in network.buffers():
+            buffer.add_(1)
+        if calls == [True, True]:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        return images
+
+    before = [buffer.clone() for buffer in network.buffers()]
+    for _ in range(3):
+        assert compilation.attempt(compute, "shape") is images
+    assert calls == [True, True, False, False]
+    assert compilation.failure == "CUDA error: operation not permitted when stream is capturing"
+    assert all(torch.equal(now, then + 3) for now, then in zip(network.buffers(), before, strict=True))
+
+
+def test_too_little_memory_is_no_failure_of_the_compiler():
+    network = ResNet("resnet10", width=0.125, stem="cifar", zero_init_residual=False, google=False)
+    compilation = Compilation(network, is_recorded=False)
+
+    def compute():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compilation.attempt(compute, "shape")
+    assert compilation.is_active

@@ -12,6 +12,7 @@ from ssl_core.errors import ConfigUnfit
 from ssl_core.methods import METHODS
 from ssl_core.models import backbones
 from ssl_core.recipes import RECIPES
+from ssl_core.training.compilation import is_launch_bound
 from ssl_core.training.resolve import Length, resolve, resolve_device, with_length
 
 CPU, BF16, GPU = Device("cpu", False), Device("cpu", True), Device("cuda", True)
@@ -55,6 +56,13 @@ def test_long_runs_on_one_gpu_are_compiled():
     assert not compiles(CPU, **long)
     assert compiles(CPU, images=1000, epochs=1, compile=True)
     assert not compiles(GPU, **long, compile=False)
+
+
+def test_small_steps_on_a_gpu_are_launched_as_graphs():
+    assert is_launch_bound(resolved_from(GPU))  # 256 images of 32 pixels, two views each
+    assert not is_launch_bound(resolved_from(GPU, batch_size=512))
+    assert not is_launch_bound(resolved_from(GPU, report(224, 224)))
+    assert not is_launch_bound(resolved_from(CPU))
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.kind == "pretrain"])
