@@ -12,6 +12,11 @@ def select_local_rows(rows: Tensor) -> Tensor:
     return rows.chunk(world_size())[rank()]
 
 
+def local_slice(count: int) -> slice:
+    """Return the place of this process's rows among those that `gather` returns, `count` being the rows of each."""
+    return slice(rank() * count, (rank() + 1) * count)
+
+
 def broadcast_decision(decision: bool) -> bool:
     """Return rank 0's decision. It is sent between the hosts, so that no GPU is waited for."""
     if world_size() == 1:

@@ -1,7 +1,8 @@
 """Process groups: torchrun, torch.distributed and DistributedDataParallel. With one process all do nothing.
 
-`collectives.gather` sums the gradients of all processes in its backward. As each computes the loss of the global batch,
-and their gradients are then averaged, W processes give exactly the gradient of one with the global batch.
+Each process computes the loss of the global batch, or of its own rows of that batch, so that the mean of the losses of
+all processes is the loss of the global batch. Gradients are averaged over the processes, and `collectives.gather` sums
+them in its backward: W processes give exactly the gradient of one with the global batch.
 """
 
 import os

@@ -1,7 +1,12 @@
-"""Self-supervised losses: pure functions of tensors, computed in fp32 whatever the autocast dtype."""
+"""Self-supervised losses: pure functions of tensors, computed in fp32 whatever the autocast dtype.
+
+The contrastive ones take all images' embeddings, and `images`, a slice of them: the loss is then the mean over the rows
+of these images alone, each against all columns. Of equal shares, the mean of their losses is the loss of all images.
+"""
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +14,15 @@ from torch import Tensor
 
 from ssl_core.methods import tiled
 
-MOST_DENSE_ROWS = 4096  # of a similarity matrix that is computed at once: beyond it a step is not slower in tiles
+MOST_DENSE_ROWS = 4096  # of a square matrix of similarities at once: with more of them a step is not slower in tiles
+_ALL = slice(None)
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run `loss` outside autocast, on at least fp32 tensors."""
 
     @wraps(loss)
-    def wrapped(*tensors: Tensor, **settings: float) -> Tensor:
+    def wrapped(*tensors: Tensor, **settings: Any) -> Tensor:
         with torch.autocast(tensors[0].device.type, enabled=False):
             return loss(*(t if t.dtype == torch.float64 else t.float() for t in tensors), **settings)
 
@@ -25,49 +31,57 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @full_precision
 def nt_xent(
-    z1: Tensor, z2: Tensor, *, temperature: float, same_view_negatives: bool = True, decoupled: bool = False
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float,
+    same_view_negatives: bool = True,
+    decoupled: bool = False,
+    images: slice = _ALL,
 ) -> Tensor:
     """Return SimCLR's NT-Xent (arXiv:2002.05709, equation 1) of two views' embeddings, N×D each; they need not be unit.
 
     Of each of the 2N, the other view is the positive and the 2(N−1) remaining are the negatives; only itself is masked.
     The mean over all 2N, so about ln(2N−1) at the start. google-research/simclr adds two means: twice this value.
     Without `same_view_negatives` the N−1 negatives are of the other view alone. `decoupled` leaves the positive out of
-    the denominator (DCL, arXiv:2110.06848, equation 4).
+    the denominator (DCL, arXiv:2110.06848, equation 4). The mean is over both views of n `images`, all by default.
     """
     count = len(z1)
     z = F.normalize(torch.cat([z1, z2]), dim=1)  # 2N×D
     columns = torch.arange(2 * count, device=z.device)
+    rows = _select(columns, images)  # 2n
+    others = (rows + count) % (2 * count)
 
-    def mask(rows: Tensor) -> Tensor:
-        masked = rows[:, None] == columns
+    def mask(part: slice) -> Tensor:
+        masked = rows[part, None] == columns
         if not same_view_negatives:
-            masked = masked | ((rows[:, None] < count) == (columns < count))
+            masked = masked | ((rows[part, None] < count) == (columns < count))
         if decoupled:
-            masked = masked | ((rows[:, None] + count) % (2 * count) == columns)
+            masked = masked | (others[part, None] == columns)
         return masked
 
-    if 2 * count > MOST_DENSE_ROWS:
-        positive = (z[:count] * z[count:]).sum(1).mean() / temperature
-        return tiled.mean_logsumexp(z, z, temperature=temperature, mask=mask) - positive
-    similarity = (z @ z.T) / temperature  # 2N×2N
-    positive = similarity[columns, columns.roll(count)]
-    return (similarity.masked_fill(mask(columns), -torch.inf).logsumexp(1) - positive).mean()
+    if _is_tiled(rows, z):
+        positive = (z[:count][images] * z[count:][images]).sum(1).mean() / temperature
+        return tiled.mean_logsumexp(_select(z, images), z, temperature=temperature, mask=mask) - positive
+    similarity = (_select(z, images) @ z.T) / temperature  # 2n×2N
+    positive = similarity[torch.arange(len(rows), device=z.device), others]
+    return (similarity.masked_fill(mask(_ALL), -torch.inf).logsumexp(1) - positive).mean()
 
 
 @full_precision
-def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
+def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float, images: slice = _ALL) -> Tensor:
     """Return MoCo's InfoNCE (arXiv:1911.05722, equation 1): q and k, N×D, of the same images, K×D negatives.
 
     They need not be unit. With an empty queue the negatives of a q are the k of the other images (MoCo v3,
-    arXiv:2104.02057, equation 1).
+    arXiv:2104.02057, equation 1); there q may be n×D, of `images` alone.
     """
     q, k, queue = (F.normalize(rows, dim=1) for rows in (q, k, queue))
     if len(queue):
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], dim=1)  # N×(1+K)
         return -F.log_softmax(logits / temperature, dim=1)[:, 0].mean()
-    if len(q) > MOST_DENSE_ROWS:
-        return tiled.mean_logsumexp(q, k, temperature=temperature) - (q * k).sum(1).mean() / temperature
-    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+    if _is_tiled(q, k):
+        return tiled.mean_logsumexp(q, k, temperature=temperature) - (q * k[images]).sum(1).mean() / temperature
+    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(k), device=q.device)[images])
 
 
 @full_precision
@@ -121,6 +135,16 @@ def dino_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
     equation 2.
     """
     return -(teacher.softmax(1) * student.log_softmax(1)).sum(1).mean()
+
+
+def _select(values: Tensor, images: slice) -> Tensor:
+    """The 2n of 2N values that are of these images: all of view 1 first."""
+    return values.unflatten(0, (2, -1))[:, images].flatten(0, 1)
+
+
+def _is_tiled(rows: Tensor, columns: Tensor) -> bool:
+    """Whether a matrix of so many rows and columns is too large to be computed at once."""
+    return len(rows) * len(columns) > MOST_DENSE_ROWS**2
 
 
 def _off_diagonal(square: Tensor) -> Tensor:

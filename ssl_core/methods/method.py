@@ -38,7 +38,8 @@ class Method(nn.Module):
     """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
 
     State that a checkpoint needs (a queue, a centre, a target network) is a buffer or a module, so that it is in the
-    state dict. With several processes the loss is that of the global batch (`ssl_core.distributed.process_group`).
+    state dict. With several processes the mean of their losses is that of the global batch
+    (`ssl_core.distributed.process_group`).
     """
 
     backbone: Backbone

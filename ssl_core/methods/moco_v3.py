@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ssl_core.config.fields import known
 from ssl_core.config.methods import MoCoV3 as Config
-from ssl_core.distributed.collectives import gather
+from ssl_core.distributed.collectives import gather, local_slice
 from ssl_core.methods.losses import info_nce
 from ssl_core.methods.method import Output
 from ssl_core.methods.target import TargetMethod
@@ -37,5 +37,5 @@ class MoCoV3(TargetMethod):
 
     def _contrastive_loss(self, q: Tensor, k: Tensor) -> Tensor:
         """Scaled by 2·temperature, as in the authors' code; the negatives are the other images' keys."""
-        q, k = gather(q), gather(k)
-        return 2 * self.temperature * info_nce(q, k, k[:0], temperature=self.temperature)
+        k = gather(k)  # of all processes
+        return 2 * self.temperature * info_nce(q, k, k[:0], temperature=self.temperature, images=local_slice(len(q)))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssl_core.config.fields import known
 from ssl_core.config.methods import SimCLR as Config
-from ssl_core.distributed.collectives import gather
+from ssl_core.distributed.collectives import gather, local_slice
 from ssl_core.methods.losses import nt_xent
 from ssl_core.methods.method import Method, Output
 from ssl_core.models.backbones import Backbone
@@ -28,12 +28,14 @@ class SimCLR(Method):
     def forward(self, views: Sequence[Tensor]) -> Output:
         h = self.backbone(torch.cat(list(views)))  # 2N×F
         z = self.projector(h)  # 2N×D
-        z1, z2 = (gather(part) for part in z.chunk(2))
+        images = local_slice(len(z) // 2)
+        z1, z2 = (gather(part) for part in z.chunk(2))  # of all processes
         loss = nt_xent(
             z1,
             z2,
             temperature=self.config.temperature,
             same_view_negatives=self.config.same_view_negatives,
             decoupled=self.config.decoupled,
+            images=images,
         )
         return Output(loss, z.detach())

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _TILE_BYTES = 2**25
-Mask = Callable[[Tensor], Tensor]  # int64 R, rows -> bool R×K: the similarities that are left out
+Mask = Callable[[slice], Tensor]  # R rows of M -> bool R×K: the similarities that are left out
 
 
 def mean_logsumexp(q: Tensor, k: Tensor, *, temperature: float, mask: Mask | None = None) -> Tensor:
@@ -59,5 +59,5 @@ def _tiles(q: Tensor, k: Tensor, temperature: float, mask: Mask | None) -> Itera
         rows = slice(start, min(start + size, len(q)))
         tile = torch.mm(q[rows] / temperature, k.T, out=buffer[: rows.stop - start])
         if mask is not None:
-            tile.masked_fill_(mask(torch.arange(rows.start, rows.stop, device=q.device)), -torch.inf)
+            tile.masked_fill_(mask(rows), -torch.inf)
         yield rows, tile

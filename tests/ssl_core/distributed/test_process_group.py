@@ -20,7 +20,7 @@ from ssl_core import config
 from ssl_core.data.label_budget import UNLABELLED
 from ssl_core.device import Device
 from ssl_core.distributed import sync_batch_norm
-from ssl_core.distributed.collectives import gather
+from ssl_core.distributed.collectives import gather, local_slice
 from ssl_core.methods import METHODS, RunPosition, losses
 from ssl_core.methods.distillation import Distillation
 from ssl_core.models import backbones
@@ -32,18 +32,27 @@ OWN = {"dino": {"prototypes": 12}, "moco_v2": {"queue": 20}}
 VARIANTS = {name: {} for name in METHODS} | {
     "simclr, other views alone": {"same_view_negatives": False},
     "simclr, decoupled": {"decoupled": True},
+    "simclr, other views alone, decoupled, in tiles": {"same_view_negatives": False, "decoupled": True},
+    "simclr, in tiles": {},
+    "moco_v3, in tiles": {},
     "simsiam, four views": {},
     "dino, small views": {},
 }
+# The similarities of a process: its own rows of the 8 images, in both views or in one, and the columns of all.
+OWN_ROWS = {"simclr": (8, 16), "simclr, decoupled": (8, 16), "moco_v3": (4, 8)}
 SEVERAL_VIEWS = {"simsiam, four views": {"views": {"num_views": 4}}}
 WEIGHTS = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
-GLOBAL_LOSSES = {  # ours, of all rows; lightly's, of a process's rows
+GLOBAL_LOSSES = {  # ours, of all rows, and lightly's, of a process's rows
     "nt_xent": (
-        lambda a, b: losses.nt_xent(a, b, temperature=0.2),
+        lambda a, b: losses.nt_xent(gather(a), gather(b), temperature=0.2),
+        lambda: lightly.NTXentLoss(temperature=0.2, gather_distributed=True),
+    ),
+    "nt_xent, own rows": (
+        lambda a, b: losses.nt_xent(gather(a), gather(b), temperature=0.2, images=local_slice(len(a))),
         lambda: lightly.NTXentLoss(temperature=0.2, gather_distributed=True),
     ),
     "vicreg": (
-        lambda a, b: losses.vicreg(a, b, **WEIGHTS),
+        lambda a, b: losses.vicreg(gather(a), gather(b), **WEIGHTS),
         lambda: lightly.VICRegLoss(lambda_param=25.0, mu_param=25.0, nu_param=1.0, gather_distributed=True),
     ),
 }
@@ -109,16 +118,19 @@ def run_rank(rank, port, folder):
     for name in VARIANTS:
         method = sync_batch_norm.convert(build(name), CPU)
         network = nn.parallel.DistributedDataParallel(method, broadcast_buffers=False)
-        loss, gradients, state = train(network, name, slice(4 * rank, 4 * rank + 4))
+        losses.MOST_DENSE_ROWS, shapes = 0 if "in tiles" in name else 4096, set()
+        keep = lambda tensor, found=shapes: found.add(tuple(tensor.shape)) or tensor  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, gradients, state = train(network, name, slice(4 * rank, 4 * rank + 4))
         dist.all_reduce(loss)
-        found[name] = loss / RANKS, gradients, state
+        found[name], found[f"{name}: shapes"] = (loss / RANKS, gradients, state), shapes
     network = nn.parallel.DistributedDataParallel(sync_batch_norm.convert(student(), CPU), broadcast_buffers=False)
     loss, gradients = distill(network, slice(4 * rank, 4 * rank + 4))
     dist.all_reduce(loss)
     found["distill"] = loss / RANKS, gradients
     for name, (ours, theirs) in GLOBAL_LOSSES.items():
         found[f"lightly: {name}"] = (
-            compute_global_loss(lambda a, b, ours=ours: ours(gather(a), gather(b)), rank),
+            compute_global_loss(ours, rank),
             compute_global_loss(theirs(), rank),
         )
     rows = torch.arange(6.0, dtype=torch.float64).view(3, 2).add(rank * 10).requires_grad_()
@@ -160,6 +172,15 @@ def test_two_processes_have_the_gradients_of_one_on_the_global_batch(name, halve
         assert found[name][2].keys() == state.keys()
         for key, value in state.items():
             torch.testing.assert_close(found[name][2][key], value, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OWN_ROWS)
+def test_each_process_computes_the_similarities_of_its_own_images_alone(name, halves):
+    rows, columns = OWN_ROWS[name]
+    for found in halves:
+        shapes = found[f"{name}: shapes"]
+        assert (rows, columns) in shapes
+        assert (columns, columns) not in shapes
 
 
 @pytest.mark.parametrize("name", GLOBAL_LOSSES)

@@ -151,6 +151,49 @@ def test_tiles_save_no_matrix_of_similarities(small_tiles):
     assert max(sizes) == 600 * 8
 
 
+def contrastive_loss(views, settings, images=slice(None)):
+    """NT-Xent, or without its settings MoCo v3's loss, of which a share has its own queries alone."""
+    if settings is None:
+        q, k = views
+        return losses.info_nce(q[images], k, k[:0], temperature=0.2, images=images)
+    return losses.nt_xent(*views, temperature=0.2, images=images, **settings)
+
+
+CONTRASTIVE = {
+    "nt_xent": {},
+    "nt_xent, other view alone": {"same_view_negatives": False},
+    "nt_xent, decoupled": {"decoupled": True},
+    "nt_xent, other view alone, decoupled": {"same_view_negatives": False, "decoupled": True},
+    "info_nce": None,
+}
+
+
+@pytest.mark.parametrize("most_dense", [10_000, 0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("case", CONTRASTIVE)
+def test_the_losses_of_shares_of_the_images_have_the_mean_and_the_gradient_of_all(case, dtype, most_dense, monkeypatch):
+    whole, shared = (rows(2, 12, 5, dtype) for _ in range(2))
+    expected = contrastive_loss(whole, CONTRASTIVE[case])  # with the whole matrix
+    monkeypatch.setattr(losses, "MOST_DENSE_ROWS", most_dense)
+    monkeypatch.setattr(tiled, "_TILE_BYTES", 256)
+    shares = [contrastive_loss(shared, CONTRASTIVE[case], slice(4 * n, 4 * n + 4)) for n in range(3)]
+    assert len({share.item() for share in shares}) == 3
+    value = torch.stack(shares).mean()
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    expected.backward()
+    for mine, theirs in zip(shared, whole, strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("case", CONTRASTIVE)
+def test_the_loss_of_a_share_has_the_similarities_of_its_rows_alone(case):
+    shapes = set()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.add(tuple(t.shape)) or t, lambda t: t):
+        contrastive_loss(rows(2, 12, 3), CONTRASTIVE[case], slice(4, 8))
+    assert max(shapes, key=math.prod) == ((8, 24) if case.startswith("nt_xent") else (4, 12))
+
+
 @pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
 def test_without_a_queue_the_negatives_are_the_keys_of_the_batch(temperature):
     q, k = rows(2, 6, 5)
