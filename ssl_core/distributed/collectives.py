@@ -1,5 +1,6 @@
 """Collectives: gather, mean and broadcast over the processes of a run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,6 +40,20 @@ def rank() -> int:
 def gather(rows: Tensor) -> Tensor:
     """Return the rows N×D of all processes, W·N×D by rank, with gradient; every process has the same N."""
     return _Gather.apply(rows) if world_size() > 1 else rows
+
+
+def gather_to_first(rows: Tensor, counts: Sequence[int]) -> Tensor | None:
+    """Return the rows of all processes by rank, without gradient, in the first process, and None in the others.
+
+    rows: N×D of this process; counts: the N of each process.
+    """
+    if world_size() == 1:
+        return rows
+    padded = rows.new_zeros(max(counts), *rows.shape[1:])  # of one size on all processes
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts] if rank() == 0 else None
+    dist.gather(padded, parts)
+    return None if parts is None else torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def mean(value: Tensor) -> Tensor:

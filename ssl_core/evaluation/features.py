@@ -23,17 +23,17 @@ from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.serialization import saved_model
 
-_BATCH = 256
-_CHUNK = 16 * _BATCH  # images decoded at a time
+BATCH = 256  # images that an encoder processes at a time
+_CHUNK = 16 * BATCH  # images decoded at a time
 _MAX_PIXELS_SIZE = 64  # image size of the `pixels` baseline, at most
 
 T = TypeVar("T")
 EventStream = Generator[Event, None, T]
 
 
-def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = _BATCH) -> Tensor:
-    """Return float32 N×D on the CPU of prepared images uint8 N×S×S×3."""
-    return torch.cat([encoder.encode(part, layer).cpu() for part in pixels.split(batch_size)])
+def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = BATCH) -> Tensor:
+    """Return float32 N×D on the encoder's device of prepared images uint8 N×S×S×3."""
+    return torch.cat([encoder.encode(part, layer) for part in pixels.split(batch_size)])
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class FeatureSource:
 
     def extract(self, pixels: Tensor) -> Tensor:
         """Return float32 N×D on the device of prepared images uint8 N×S×S×3."""
-        parts = (send(part, self.device) for part in pixels.split(_BATCH))
+        parts = (send(part, self.device) for part in pixels.split(BATCH))
         return torch.cat([self.encode_views(part.permute(0, 3, 1, 2).float().div_(255)) for part in parts])
 
     def extract_views(self, views: Tensor) -> Tensor:
         """Return float32 N×D of views float32 N×3×S×S in [0, 1], which may be overwritten."""
-        return torch.cat([self.encode_views(part) for part in views.split(_BATCH)])
+        return torch.cat([self.encode_views(part) for part in views.split(BATCH)])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssl_core import rng
 from ssl_core.data.sampling import hold_out, order_by_class
+from ssl_core.device import send
 
 MOMENTUM = 0.9
 FOLDS = 5
@@ -189,7 +190,7 @@ def fit(
         return Classifiers(basis @ inner.weights, inner.biases, training.classes)
     sgd = GridSGD(dim, settings, training.classes, training.epochs * batches, features)
     for epoch in range(training.epochs):
-        for batch in training.shuffle(epoch, count).to(features.device).split(training.batch_size):
+        for batch in send(training.shuffle(epoch, count), features.device).split(training.batch_size):
             chosen = batch if rows is None else rows[batch]
             x = features if batches == 1 else features.index_select(0, chosen)
             sgd.step(x, labels if batches == 1 else labels.index_select(0, chosen))
@@ -253,7 +254,7 @@ def select_fallback(settings: Sequence[Setting]) -> Setting:
 def _per_column(settings: Sequence[Setting], classes: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """The rates and decays, each C·G."""
     columns = torch.tensor([(setting.learning_rate, setting.weight_decay) for setting in settings])
-    rates, decays = columns.to(like).repeat(classes, 1).unbind(1)
+    rates, decays = send(columns.to(like.dtype), like.device).repeat(classes, 1).unbind(1)
     return rates, decays
 
 

@@ -63,7 +63,8 @@ def run_project(config: Project, inputs: Inputs, directory: Path) -> Iterator[Ev
     steps = _ProgressCounter(len(chunks) + len(config.methods) + 1, len(rows))
     parts: list[torch.Tensor] = []
     for chunk in chunks:
-        parts.append(extract_features(encoder, read_centre_crops(dataset, chunk, encoder.image_size), config.layer))
+        pixels = read_centre_crops(dataset, chunk, encoder.image_size)
+        parts.append(extract_features(encoder, pixels, config.layer).cpu())
         yield steps.report_step(len(chunk))
         if inputs.stop():
             yield Stopped(steps.step)

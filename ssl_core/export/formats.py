@@ -171,7 +171,7 @@ def _export_format(
     form = FORMATS[name]
     written = write_atomic(directory / form.file, form.write(model))
     compute_features, library = form.load(model, written.path)
-    expected = extract_features(model.encoder, pixels, model.layer if form.has_layer else "backbone")
+    expected = extract_features(model.encoder, pixels, model.layer if form.has_layer else "backbone").cpu()
     # In two batches of other sizes than the traced example.
     features = torch.cat([compute_features(part) for part in (pixels[:1], pixels[1:]) if len(part)])
     largest = expected.abs().max().item()

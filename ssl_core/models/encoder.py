@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_core.data import centre_crop
-from ssl_core.device import autocast, memory_format
+from ssl_core.device import autocast, memory_format, send
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.heads import MLP
 
@@ -47,7 +47,8 @@ class Preprocessing:
 
     def statistics(self, device: torch.device) -> "ChannelStatistics":
         """Return the mean and standard deviation of the channels on the device."""
-        return ChannelStatistics(*(torch.tensor(value, device=device).view(3, 1, 1) for value in (self.mean, self.std)))
+        values = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        return ChannelStatistics(*(send(value, device) for value in values))
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Encoder(nn.Module):
 
         Raises KeyError for a layer that is not in `layers`.
         """
-        images = torch.as_tensor(pixels).to(self._device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        images = send(torch.as_tensor(pixels), self.device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
         return self.encode_views(images, layer)
 
     @torch.inference_mode()
@@ -113,7 +114,7 @@ class Encoder(nn.Module):
         """
         if layer not in self.layers:
             raise KeyError(layer)
-        device = self._device
+        device = self.device
         layout = memory_format(device, self.precision)
         images = self.preprocessing.normalise_(views.to(device)).contiguous(memory_format=layout)
         with autocast(device, self.precision):
@@ -132,7 +133,8 @@ class Encoder(nn.Module):
         return dict(zip(_name_head_layers(self.projector), self.projector.layers(h), strict=True))[layer]
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def _logits(self, h: Tensor) -> Tensor:

@@ -70,10 +70,12 @@ class Training:
             raise
 
     def follow(self) -> None:
-        """Take the steps that the first of several processes takes, and report nothing."""
+        """Take the steps of the first of several processes, and part in its evaluations; report nothing."""
         with closing(self._inputs()) as inputs:
             while self._goes_on():
                 self._learner.advance(next(inputs), watched=False)
+                self._evaluate()
+        self._evaluate_test(finished=False)
 
     def _train(self) -> Iterator[Event]:
         learner, throughput = self._learner, self._reporter.throughput
@@ -87,6 +89,7 @@ class Training:
                 yield from self._reporter.report_compiler()
                 yield from self._after_step(output)
         if learner.step < learner.total_steps and not self._reporter.early_stopping.stopped:
+            self._evaluate_test(finished=False)  # the other processes do not wait for it
             yield from self._save()
             yield Stopped(learner.step)
             return
@@ -110,10 +113,27 @@ class Training:
         if self._reporter.is_logged(self._learner.step):
             self._require_finite()
             yield from self._reporter.report(output)
-        if self._is_evaluated(self._learner.step) and self._data.evaluator is not None:
-            yield self._reporter.metrics(self._data.evaluator.evaluate(self._learner.encoder()))
+        if accuracies := self._evaluate():
+            yield self._reporter.metrics(accuracies)
         if self._saver.is_due():
             yield from self._save()
+
+    def _evaluate(self) -> dict[str, float]:
+        """The accuracies of an online evaluation when it is due; all processes compute them, and the first has them."""
+        evaluator, step = self._data.evaluator, self._learner.step
+        if evaluator is None or step % self._learner.steps_per_epoch:
+            return {}
+        # Early stopping ends a run by an evaluation, and only the first process knows of it.
+        if not collectives.broadcast_decision(self._is_evaluated(step)):
+            return {}
+        return evaluator.evaluate(self._learner.encoder())
+
+    def _evaluate_test(self, *, finished: bool) -> dict[str, Any]:
+        """A classifier's accuracy on the test split when the first process has finished; all compute it, as above."""
+        evaluator = self._data.evaluator
+        if not isinstance(evaluator, HeldOutAccuracy) or not collectives.broadcast_decision(finished):
+            return {}
+        return evaluator.evaluate_test(self._learner.encoder())
 
     def _is_evaluated(self, step: int) -> bool:
         every, steps_per_epoch = known(self._resolved.evaluation.every_epochs), self._learner.steps_per_epoch
@@ -159,10 +179,10 @@ class Training:
 
     def _final_accuracy(self) -> dict[str, Any]:
         """What the summary says of how good the network is."""
-        evaluator, latest = self._data.evaluator, self._reporter.latest
+        latest = self._reporter.latest
         if self._data.budget is None:
             return {"knn": latest.get("online/knn"), "linear": latest.get("online/linear")}
-        return evaluator.evaluate_test(self._learner.encoder()) if isinstance(evaluator, HeldOutAccuracy) else {}
+        return self._evaluate_test(finished=True)
 
     def _curves(self) -> Iterator[Artifact | Log]:
         if self._resolved.pictures:

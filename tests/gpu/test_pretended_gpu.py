@@ -119,6 +119,16 @@ def test_runs_and_steps_are_what_a_gpu_takes_at_the_agreed_cost(guard: Path, tmp
     assert [step["name"] for step in report["steps"]] == [*SLICE_STEPS]
     assert all(run["counts"]["operator"] > 100 for run in report["runs"])  # they were on the GPU
     assert all(min(list(step["operators"].values())[:4]) > 0 for step in report["steps"])
+    # The images of an online evaluation are encoded without a wait, and its classifiers are on the GPU.
+    waits = find_waits(report["runs"][SLICE.index("simclr")])
+    assert not waits & {"ssl_core/models/encoder.py", "ssl_core/evaluation/features.py"}
+    assert waits >= {"ssl_core/evaluation/knn.py", "ssl_core/evaluation/logistic_regression.py"}
+
+
+def find_waits(run: Mapping[str, Any]) -> set[str]:
+    """The files in which the host waits for the GPU."""
+    kinds = (Kind.WAIT, Kind.BLOCKING_COPY)
+    return {seen["place"].rpartition(":")[0] for seen in run["places"] if seen["kind"] in kinds}
 
 
 def test_a_step_that_costs_more_than_agreed_is_wrong() -> None:

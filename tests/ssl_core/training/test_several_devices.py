@@ -43,7 +43,8 @@ def digits(tmp_path_factory):
 
 def start(folder: Path, digits: Path, **fields):
     folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG | fields))
+    asked = {name: value for name, value in (CONFIG | fields).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(asked))
     command = [sys.executable, "-P", "-m", "ssl_core", "run", folder / "config.json", "--data", digits, "--out", folder]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -63,6 +64,12 @@ def alone(digits, tmp_path_factory):
     """The events and the folder of the run on one device, without an interruption."""
     folder = tmp_path_factory.mktemp("alone")
     return list(run(config.parse(CONFIG), Inputs(digits), folder)), folder
+
+
+def accuracies(events, name="online/knn"):
+    """The steps with an online evaluation, and its accuracies."""
+    found = [event for event in events if isinstance(event, Metrics) and name in event.values]
+    return {event.step: event.values[name] for event in found}
 
 
 def assert_same(folder, alone):
@@ -103,7 +110,46 @@ def test_a_run_on_two_devices_that_is_stopped_and_goes_on_with_one_and_with_two_
     assert {step for step, _ in losses(told)} == whole_losses.keys() == set(range(1, 25))
     for step, loss in losses(told):
         assert loss == pytest.approx(whole_losses[step], rel=1e-3, abs=1e-4), step
+    assert accuracies(told).keys() == {12, 24}
+    assert accuracies(told) == pytest.approx(accuracies(alone[0]), abs=0.05)  # two of 40 images
     assert_same(folder, alone)
+
+
+def test_a_run_on_two_devices_stops_early_when_a_run_on_one_does(digits, tmp_path):
+    fields = {"epochs": 40, "evaluation": {"every_epochs": 1}, "early_stop": {"metric": "knn", "patience": 1}}
+    ended = {}
+    for devices in (1, 2):
+        told = done(tmp_path / str(devices), digits, devices=devices, **fields)
+        assert isinstance(told[-1], Result), told[-1]
+        ended[devices] = (told[-1].summary["stopped_early"], told[-1].summary["steps"], accuracies(told))
+    assert ended[1][0]
+    assert ended[2][:2] == ended[1][:2]
+    assert ended[2][2] == pytest.approx(ended[1][2], abs=0.05)
+
+
+def test_a_run_on_two_devices_that_stops_early_is_evaluated_at_its_last_step(digits, tmp_path):
+    fields = {"epochs": 99, "evaluation": {"every_epochs": 99}, "early_stop": {"metric": "rankme", "patience": 1}}
+    told = done(tmp_path / "run", digits, devices=2, **fields)
+    assert isinstance(told[-1], Result), told[-1]
+    assert told[-1].summary["stopped_early"]
+    assert list(accuracies(told)) == [told[-1].summary["steps"]]
+
+
+def test_a_classifier_of_two_devices_that_was_stopped_goes_on_to_the_accuracy_of_one(digits, tmp_path):
+    fields = {"kind": "supervised", "method": None, "evaluation": {"every_epochs": 1}}
+    alone = done(tmp_path / "alone", digits, **fields)
+    folder = tmp_path / "run"
+    with start(folder, digits, devices=2, **fields) as process:
+        for line in process.stdout:
+            if isinstance(event := from_line(line), Metrics) and event.step >= 4:
+                break
+        process.send_signal(signal.SIGTERM)
+        told = whole(process.stdout)
+    assert isinstance(told[-1], Stopped)
+    told += done(folder, digits, devices=2, **fields)
+    assert isinstance(told[-1], Result), told[-1]
+    assert told[-1].summary["top1"] == pytest.approx(alone[-1].summary["top1"], abs=0.05)
+    assert accuracies(told, "online/top1")[24] == pytest.approx(accuracies(alone, "online/top1")[24], abs=0.05)
 
 
 def whole(lines):
