@@ -1,11 +1,15 @@
 """Collectives: gather, mean and broadcast over the processes of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_decision_group: "dist.ProcessGroup | None" = None  # None: the default group
 
 
 def select_local_rows(rows: Tensor) -> Tensor:
@@ -23,8 +27,19 @@ def broadcast_decision(decision: bool) -> bool:
     if world_size() == 1:
         return decision
     value = torch.tensor([decision], dtype=torch.int32)
-    dist.broadcast(value, 0)
+    dist.broadcast(value, 0, group=_decision_group)
     return bool(value.item())
+
+
+@contextmanager
+def decisions_within(timeout: timedelta) -> Iterator[None]:
+    """Let `broadcast_decision` wait so long for rank 0 in the block, whatever the timeout of the other collectives."""
+    global _decision_group
+    _decision_group = dist.new_group(backend="gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        _decision_group = None
 
 
 def world_size() -> int:

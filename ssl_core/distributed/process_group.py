@@ -17,12 +17,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_core.device import count_devices
-from ssl_core.distributed import sync_batch_norm
+from ssl_core.distributed import collectives, sync_batch_norm
 from ssl_core.distributed.collectives import world_size
 from ssl_core.errors import ConfigUnfit
 
 _RANK = "LOCAL_RANK"  # set by torchrun
-TIMEOUT = timedelta(hours=2)  # for the others while rank 0 evaluates or waits for disk space
+_TIMEOUT = timedelta(minutes=30)  # of the collectives of a step or an evaluation, which all processes reach together
+_DECISION_TIMEOUT = timedelta(days=1)  # of a decision of rank 0, which alone computes accuracies and saves
 
 
 def launch(devices: int, device: str) -> None:
@@ -61,9 +62,10 @@ def process_group(devices: int, device: str) -> Iterator[None]:
         raise ConfigUnfit(f"The config asks for {devices} devices: `python -m ssl_core run` starts a process for each.")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ[_RANK]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
-        yield
+        with collectives.decisions_within(_DECISION_TIMEOUT):
+            yield
     finally:
         dist.destroy_process_group()
 
