@@ -101,11 +101,12 @@ class Dataset:
         # Ingestion has limited the image size already.
         return decode(self._encoded.read(row), max_pixels=math.inf)
 
-    def read_pixels(self, rows: Rows) -> NDArray[np.uint8]:
-        """Return the images of the rows, uint8 N×H×W×3; only with `pixels`. Raises Corrupt."""
+    def read_pixels(self, rows: Rows, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return the images of the rows, uint8 N×H×W×3, in `out` if it is given; only with `pixels`. Raises Corrupt."""
         assert self.pixels is not None
         self._check_pixels(rows)
-        return np.asarray(self.pixels[rows])
+        # With any other mode numpy takes the rows into a second array, and copies that to `out`.
+        return np.asarray(np.take(self.pixels, rows, axis=0, out=out, mode="clip"))
 
     def _check_pixels(self, rows: Rows) -> None:
         file = self._pixels_file

@@ -1,5 +1,6 @@
 """Image batches: uint8 images of one size or of several."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,9 +22,13 @@ class CanvasGroup:
         """Return the group's images, uint8 n×H×W×3, copied if they are not all of `pixels`."""
         return self.pixels if self.rows is None else self.pixels.index_select(0, self.rows.to(self.pixels.device))
 
-    def pin(self) -> "CanvasGroup":
-        """Return the group with its own images only, in pinned memory."""
-        return CanvasGroup(self.indices, self.gather().pin_memory(), self.sizes)
+    def copy_to(self, pixels: Tensor) -> "CanvasGroup":
+        """Copy the group's images to `pixels`, uint8 n×H×W×3, on the CPU as they are, and return the group of these."""
+        if self.rows is None:
+            pixels.copy_(self.pixels)
+        else:
+            torch.index_select(self.pixels, 0, self.rows, out=pixels)
+        return CanvasGroup(self.indices, pixels, self.sizes)
 
     def to(self, device: torch.device) -> "CanvasGroup":
         return replace(self, pixels=self.pixels.to(device, non_blocking=True))  # waits unless it is pinned
@@ -54,8 +59,15 @@ class ImageBatch:
         return self.count
 
     def pin(self) -> "ImageBatch":
-        """Return the batch, of the CPU, in pinned memory: `to` then does not wait for the copy to a GPU."""
-        return ImageBatch(tuple(group.pin() for group in self.groups), self.count)
+        """Return the batch, of the CPU, in pinned memory: `to` then does not wait for the copy to a GPU.
+
+        No image is copied that is in pinned memory already.
+        """
+        if all(group.rows is None and group.pixels.is_pinned() for group in self.groups):
+            return self
+        shapes = [(len(group.indices), *group.pixels.shape[1:]) for group in self.groups]
+        blocks = zip(self.groups, allocate_pixels(shapes, pinned=True), strict=True)
+        return ImageBatch(tuple(group.copy_to(pixels) for group, pixels in blocks), self.count)
 
     def to(self, device: torch.device) -> "ImageBatch":
         if device.type == self.device.type:
@@ -98,3 +110,16 @@ class ImageBatch:
             group_of[group.indices] = number
             member_of[group.indices] = torch.arange(len(group.indices))
         return group_of, member_of
+
+
+def allocate_pixels(shapes: Sequence[Sequence[int]], *, pinned: bool) -> list[Tensor]:
+    """Return uint8 tensors of the shapes, not initialised: parts of one block of host memory.
+
+    Pinned blocks are reused by torch's allocator: a copy to a GPU that does not block leaves its stream with the block,
+    and the block, when its last tensor is gone, is handed out again only after what that stream had to do by then
+    (ATen/core/CachingHostAllocator.h). Sizes are rounded up to powers of two, so the batches of a run, as one block
+    each, take turns in a few of them, and no pinned memory is allocated after the first steps.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    block = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
+    return [part.view(*shape) for part, shape in zip(block.split(sizes), shapes, strict=True)]

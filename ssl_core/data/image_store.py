@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssl_core.data.centre_crop import centre_crop
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.image_batch import CanvasGroup, ImageBatch
+from ssl_core.data.image_batch import CanvasGroup, ImageBatch, allocate_pixels
 from ssl_core.data.sampling import Rows
 from ssl_core.device import count_processors
 
@@ -52,9 +52,8 @@ class ImageStore:
         They are where they are cached, or in host memory, which is pinned for a run on a GPU.
         """
         if self._cache is None:
-            found = self._load(rows.numpy())
-        else:
-            found = self._cache.take(torch.from_numpy(self._cache_index[rows.numpy()]))
+            return self._load(rows.numpy(), pinned=self.device.type == "cuda")
+        found = self._cache.take(torch.from_numpy(self._cache_index[rows.numpy()]))
         return found.pin() if found.device.type != self.device.type else found
 
     def _fill_cache(self, rows: Rows, size_bytes: int) -> None:
@@ -69,18 +68,34 @@ class ImageStore:
         sizes = self._sizes[rows]
         return sizes if self._dataset.pixels is not None else -(-sizes // _CANVAS_STEP) * _CANVAS_STEP
 
-    def _load(self, rows: Rows) -> ImageBatch:
-        """Read the rows from the dataset into host memory."""
+    def _load(self, rows: Rows, *, pinned: bool = False) -> ImageBatch:
+        """Read the rows from the dataset into host memory, pinned or not."""
         if self._dataset.pixels is not None:
-            return ImageBatch.of_pixels(torch.from_numpy(self._dataset.read_pixels(rows)))
+            shape = (len(rows), *self._dataset.pixels.shape[1:])
+            (pixels,) = allocate_pixels([shape], pinned=pinned)
+            self._dataset.read_pixels(rows, pixels.numpy())
+            return ImageBatch.of_pixels(pixels)
+        batch = self._allocate(rows, pinned=pinned)
+        canvases = [
+            (index, canvas)
+            for group in batch.groups
+            for index, canvas in zip(group.indices.tolist(), group.pixels.numpy(), strict=True)
+        ]
+        # All images in one queue, the largest first, so that the threads end at nearly the same time.
+        pixel_counts = self._dataset.sizes[rows].prod(1)
+        canvases.sort(key=lambda found: -pixel_counts[found[0]])
+        list(self._pool.map(lambda found: self._read_into(found[1], int(rows[found[0]])), canvases))
+        return batch
+
+    def _allocate(self, rows: Rows, *, pinned: bool) -> ImageBatch:
+        """The batch of the rows, on canvases that are not initialised."""
         canvases, canvas_of = np.unique(self._canvas_sizes(rows), axis=0, return_inverse=True)
-        groups = []
-        for number, canvas in enumerate(canvases.tolist()):
-            indices = np.flatnonzero(canvas_of.reshape(-1) == number)
-            pixels = np.zeros((len(indices), *canvas, 3), dtype=np.uint8)
-            list(self._pool.map(self._read_into, pixels, rows[indices].tolist()))
-            sizes = torch.from_numpy(self._sizes[rows[indices]])
-            groups.append(CanvasGroup(torch.from_numpy(indices), torch.from_numpy(pixels), sizes))
+        members = [np.flatnonzero(canvas_of.reshape(-1) == number) for number in range(len(canvases))]
+        shapes = [(len(indices), *canvas, 3) for indices, canvas in zip(members, canvases.tolist(), strict=True)]
+        groups = (
+            CanvasGroup(torch.from_numpy(indices), pixels, torch.from_numpy(self._sizes[rows[indices]]))
+            for indices, pixels in zip(members, allocate_pixels(shapes, pinned=pinned), strict=True)
+        )
         return ImageBatch(tuple(groups), len(rows))
 
     def _read_into(self, canvas: NDArray[np.uint8], row: int) -> None:
@@ -89,6 +104,8 @@ class ImageStore:
         if image.shape[:2] != (height, width):
             image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         canvas[:height, :width] = image
+        canvas[:height, width:] = 0
+        canvas[height:] = 0
 
 
 def read_centre_crops(dataset: Dataset, rows: Rows, side: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The runs: each method, kind of job and option that has a path of its own on a GPU, from the config to its result."""
 
+import itertools
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from ssl_core.data import image_store
+from ssl_core.data.dataset import Dataset
 from ssl_core.methods import METHODS
 from ssl_core.serialization import saved_model
 from tests.gpu.pretended.record import RECORD, Counts
@@ -107,6 +109,26 @@ def _host_memory(workspace: Workspace) -> None:
         workspace.run(PRETRAINING, workspace.small)
 
 
+def _pinned_images(workspace: Workspace) -> None:
+    """Images that are not on the GPU are read into one pinned block for each batch, whose bytes are those on a CPU."""
+    for folder, budget in itertools.product((workspace.mixed, workspace.small), (0.0, 2.0**40)):
+        dataset = Dataset.open(folder)
+        rows = dataset.indices("train")
+        batches = []
+        for device in ("cuda", "cpu"):
+            with (
+                patch.object(image_store, "_memory_budget", return_value=budget),
+                patch.object(torch.cuda, "mem_get_info", return_value=(1_000, 80 << 30)),
+            ):
+                store = image_store.ImageStore(dataset, rows, 48, torch.device(device))
+            batches.append(store.batch(torch.from_numpy(rows[:20])))
+        pinned, plain = batches
+        assert pinned.pin() is pinned
+        assert len({group.pixels.untyped_storage().data_ptr() for group in pinned.groups}) == 1
+        pairs = zip(pinned.groups, plain.groups, strict=True)
+        assert all(torch.equal(ours.gather(), theirs.gather()) for ours, theirs in pairs)
+
+
 def _embedder(workspace: Workspace) -> None:
     """The forward passes of the service's encoder, to every layer."""
     for precision in ("fp32", "bf16"):
@@ -129,6 +151,7 @@ RUNS: Mapping[str, Run] = {
     "all_views": _pretrain("mixed", image_size=48, views=_ALL_VIEWS),
     "decoded_again": _decoded_again,
     "host_memory": _host_memory,
+    "pinned_images": _pinned_images,
     "selective_kernel": _pretrain(
         backbone={"name": "resnet50", "width": 0.25, "selective_kernel": True, "stem": "imagenet"}, epochs=1
     ),

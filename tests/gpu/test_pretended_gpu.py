@@ -16,7 +16,7 @@ from tests.gpu.pretended.record import Counts, Kind, Sighting
 from tests.gpu.steps import STEPS, VIEWS, Step
 
 ROOT = Path(__file__).parent.parent.parent
-SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval")
+SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval", "pinned_images")
 SLICE_STEPS = ("step:simclr", "step:mixed_sizes")
 
 # Programs that end in an error, and how that begins.
@@ -117,7 +117,8 @@ def test_runs_and_steps_are_what_a_gpu_takes_at_the_agreed_cost(guard: Path, tmp
     report = json.loads((tmp_path / "report.json").read_text())
     assert [run["name"] for run in report["runs"]] == [*SLICE]
     assert [step["name"] for step in report["steps"]] == [*SLICE_STEPS]
-    assert all(run["counts"]["operator"] > 100 for run in report["runs"])  # they were on the GPU
+    on_gpu = [run for run in report["runs"] if run["name"] != "pinned_images"]
+    assert all(run["counts"]["operator"] > 100 for run in on_gpu)
     assert all(min(list(step["operators"].values())[:4]) > 0 for step in report["steps"])
     assert not any("by sorting" in seen["what"] for seen in report["steps"][0]["places"])  # of NT-Xent's gradient
     # The images of an online evaluation are encoded without a wait, and its classifiers are on the GPU.

@@ -81,6 +81,29 @@ def test_cached_and_decoded_images_have_bitwise_equal_views(ragged, even, monkey
         assert torch.equal(*views)
 
 
+def test_images_of_different_canvases_are_decoded_at_the_same_time(ragged, monkeypatch):
+    rows = np.array([0, 1, 2, 5])  # each on a canvas of its own
+    monkeypatch.setattr(image_store, "_memory_budget", lambda: 0)
+    monkeypatch.setattr(image_store, "count_processors", lambda: len(rows))
+    all_are_read = threading.Barrier(len(rows))
+
+    class Watched(Dataset):
+        def read_image(self, row):
+            all_are_read.wait(timeout=30)
+            return super().read_image(row)
+
+    images = ImageStore(Watched(**vars(ragged)), rows, 64, CPU)
+    assert len(images.batch(torch.from_numpy(rows)).groups) == len(rows)
+
+
+def test_the_padding_is_blank_in_memory_that_held_other_images(ragged, monkeypatch):
+    monkeypatch.setattr(image_store, "_memory_budget", lambda: 0)
+    monkeypatch.setattr(torch, "empty", lambda *size, **options: torch.full(size, 255, dtype=options["dtype"]))
+    for group in ImageStore(ragged, np.arange(6), 64, CPU).batch(torch.arange(6)).groups:
+        for canvas, (height, width) in zip(group.gather(), group.sizes.tolist(), strict=True):
+            assert canvas[height:].sum() == canvas[:, width:].sum() == 0
+
+
 def test_shorter_sides_are_limited_to_one_and_a_half_image_sizes():
     sizes = np.array([[300, 400], [90, 1000], [50, 60]])
     assert limit_sizes(sizes, 64).tolist() == [[96, 128], [90, 1000], [50, 60]]
