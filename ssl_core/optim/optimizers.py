@@ -17,8 +17,11 @@ from ssl_core.optim.lars import LARS
 from ssl_core.optim.muon import Muon
 
 
-def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.optim.Optimizer:
-    """Return the optimizer of a resolved config over the method's parameters; `base_lr` is the scaled peak rate."""
+def build(config: OptimizerConfig, method: Method, base_lr: float, precision: str = "fp32") -> torch.optim.Optimizer:
+    """Return the optimizer of a resolved config over the method's parameters.
+
+    base_lr: the scaled peak rate; precision: "fp32" or "bf16", of Muon's products on a GPU.
+    """
     groups = make_parameter_groups(method, config, base_lr)
     if isinstance(config, LARSConfig):
         return LARS(
@@ -30,7 +33,14 @@ def build(config: OptimizerConfig, method: Method, base_lr: float) -> torch.opti
             nesterov=config.nesterov,
         )
     if isinstance(config, MuonConfig):
-        return Muon(groups, lr=base_lr, momentum=config.momentum, nesterov=config.nesterov, steps=config.steps)
+        return Muon(
+            groups,
+            lr=base_lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            steps=config.steps,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+        )
     if isinstance(config, AdamW):
         return eager.AdamW(groups, lr=base_lr, betas=config.betas, foreach=True)
     nesterov = config.nesterov and config.momentum > 0

@@ -68,7 +68,8 @@ class Learner:
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
         self._network = process_group.data_parallel(self.method, self.device)
-        self.optimizer = optimizers.build(resolved.optimizer, self.method, schedule.compute_peak_lr(resolved))
+        peak_lr = schedule.compute_peak_lr(resolved)
+        self.optimizer = optimizers.build(resolved.optimizer, self.method, peak_lr, resolved.precision)
         self.batch_size = min(resolved.batch_size, len(data.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(data.rows) // self.batch_size

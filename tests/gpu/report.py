@@ -31,10 +31,11 @@ def print_steps(steps: Iterable[Step], console: Console) -> None:
     title = "Operators of one plain step; in brackets the agreed number, and the goal"
     table = Table("step", *_PARTS, "sum", "waits", "blocking copies", "overlapping copies", title=title)
     for step in steps:
-        operators = [step.operators(part) for part in _PARTS]
-        costs = [_beside(step, number) for number in range(len(step.cost))]
+        operators = {part: step.operators(part) for part in _PARTS}
+        views, optimizer, *others = (_beside(step, number) for number in range(len(step.cost)))
+        parts = {part: str(count) for part, count in operators.items()} | {VIEWS: views, OPTIMIZER: optimizer}
         overlapping = str(step.counts.count(Kind.OVERLAPPING_COPY))
-        table.add_row(step.name, costs[0], *map(str, operators[1:]), str(sum(operators)), *costs[1:], overlapping)
+        table.add_row(step.name, *parts.values(), str(sum(operators.values())), *others, overlapping)
     console.print(table)
 
 

@@ -69,7 +69,7 @@ class Step:
     @property
     def cost(self) -> Cost:
         waits, copies = self.counts.count(Kind.WAIT), self.counts.count(Kind.BLOCKING_COPY)
-        return Cost(self.operators(VIEWS), waits, copies)
+        return Cost(self.operators(VIEWS), self.operators(OPTIMIZER), waits, copies)
 
     @property
     def wrong(self) -> list[str]:

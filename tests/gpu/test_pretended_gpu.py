@@ -13,11 +13,11 @@ import pytest
 from tests.gpu.agreed import AGREED, GOALS, Cost
 from tests.gpu.pretended import hardware
 from tests.gpu.pretended.record import Counts, Kind, Sighting
-from tests.gpu.steps import STEPS, VIEWS, Step
+from tests.gpu.steps import OPTIMIZER, STEPS, VIEWS, Step
 
 ROOT = Path(__file__).parent.parent.parent
-SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval", "pinned_images")
-SLICE_STEPS = ("step:simclr", "step:mixed_sizes")
+SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval", "pinned_images", "muon_in_batches")
+SLICE_STEPS = ("step:simclr", "step:mixed_sizes", "step:muon")
 
 # Programs that end in an error, and how that begins.
 REFUSED: Mapping[str, tuple[str, str]] = {
@@ -134,10 +134,12 @@ def find_waits(run: Mapping[str, Any]) -> set[str]:
 
 
 def test_a_step_that_costs_more_than_agreed_is_wrong() -> None:
-    times = Counter({Sighting(Kind.OPERATOR, VIEWS, "add", ""): 5, Sighting(Kind.WAIT, VIEWS, "item", ""): 1})
-    assert Step("a", Counts(times), Cost(5, 1, 0)).wrong == []
-    assert Step("a", Counts(times), Cost(4, 0, 0)).wrong == [
+    seen = {(Kind.OPERATOR, VIEWS, "add"): 5, (Kind.OPERATOR, OPTIMIZER, "add_"): 3, (Kind.WAIT, VIEWS, "item"): 1}
+    times = Counter({Sighting(*what, ""): count for what, count in seen.items()})
+    assert Step("a", Counts(times), Cost(5, 3, 1, 0)).wrong == []
+    assert Step("a", Counts(times), Cost(4, 2, 0, 0)).wrong == [
         "5 view operators, and 4 are agreed",
+        "3 optimizer operators, and 2 are agreed",
         "1 waits, and 0 are agreed",
     ]
 

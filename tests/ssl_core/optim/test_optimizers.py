@@ -11,7 +11,7 @@ from ssl_core.config import SGD, AdamW, Backbone, Pretrain, Schedule
 from ssl_core.methods.method import Method
 from ssl_core.optim import optimizers, schedule
 from ssl_core.optim.lars import LARS
-from ssl_core.optim.muon import Muon, orthogonalise
+from ssl_core.optim.muon import Muon, orthogonalise, orthogonalise_together
 
 
 class Tiny(Method):
@@ -85,6 +85,21 @@ def test_orthogonalise_is_the_published_iteration_for_any_shape(shape, steps):
     matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = reference_newton_schulz(matrix.numpy(), steps)
     np.testing.assert_allclose(orthogonalise(matrix, steps).numpy(), expected, atol=1e-6)
+
+
+SHAPES = [(27, 64), (64, 576), (64, 576), (128, 64), (576, 64), (64, 64), (64, 8), (1, 6), (6, 1)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.bfloat16, 0.03)])
+def test_matrices_are_orthogonalised_together_as_alone(dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
+    given = [matrix.clone() for matrix in matrices]
+    for matrix, found in zip(matrices, orthogonalise_together(matrices, 5, dtype), strict=True):
+        alone = orthogonalise(matrix, 5)
+        assert found.dtype == dtype
+        assert (found - alone).norm() < tolerance * alone.norm()  # the step of bf16 is 1/256
+    assert all(map(torch.equal, matrices, given))
 
 
 def test_five_steps_bring_every_singular_value_near_one():
