@@ -27,7 +27,11 @@ class EmbedSettings(BaseModel):
     )
     embed_max_batch: int = Field(64, ge=1)
     embed_wait_ms: float = Field(4, ge=0, description="How long a batch waits for more images.")
-    embed_precision: Literal["fp32", "bf16"] = Field("fp32", description="Of the encoder's forward passes.")
+    embed_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Of the encoder's forward passes; auto: bf16 on a GPU that is faster with it, else fp32. The same "
+        "on all machines, if features from different ones are compared.",
+    )
     embed_threads: int = Field(0, ge=0, description="Threads of a forward pass on the CPU; 0: by the number of cores.")
     embed_models: int = Field(
         4, ge=1, description="Models kept loaded; beyond it the owner with the most loses the one used longest ago."

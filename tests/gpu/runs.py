@@ -1,5 +1,6 @@
 """The runs: each method, kind of job and option that has a path of its own on a GPU, from the config to its result."""
 
+import asyncio
 import itertools
 import time
 import traceback
@@ -14,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.settings import Settings
 from ssl_core.data import image_store
 from ssl_core.data.dataset import Dataset
+from ssl_core.data.decode import encode_png
 from ssl_core.methods import METHODS
 from ssl_core.optim.muon import Muon
 from ssl_core.serialization import saved_model
 from tests.gpu.pretended.record import RECORD, Counts
 from tests.gpu.workspace import PRETRAINING, TRAINING, Workspace
-from worker.encoder.embedder import LayerForward
+from worker.encoder.batcher import Features
+from worker.encoder.embedder import Embedder, LayerForward
 
 Run = Callable[[Workspace], object]
 
@@ -163,6 +167,28 @@ def _embedder(workspace: Workspace) -> None:
             assert features.shape == (4, width)
 
 
+def _embed_requests(workspace: Workspace) -> None:
+    """The service's encoder computes in bf16 by default."""
+    model = workspace.pretrained
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    found = asyncio.run(_embed(Settings(data_dir=model.parent), model.name, encode_png(image)))
+    by_precision = {
+        precision: LayerForward(saved_model.load(model, "cuda", precision=precision), "backbone")(image[None])
+        for precision in ("bf16", "fp32")
+    }
+    assert np.array_equal(found, by_precision["bf16"])
+    assert not np.array_equal(found, by_precision["fp32"])
+
+
+async def _embed(settings: Settings, model_path: str, image: bytes) -> Features:
+    embedder = Embedder(settings)
+    await embedder.start()
+    try:
+        return await embedder.embed(model_path, "backbone", [image], "owner")
+    finally:
+        await embedder.stop()
+
+
 RUNS: Mapping[str, Run] = {
     **{name: _pretrain(method={"name": name}) for name in METHODS},
     "pictures": _pretrain(pictures=True),
@@ -193,4 +219,5 @@ RUNS: Mapping[str, Run] = {
     "finetune": _finetune,
     "distill": _distill,
     "embedder": _embedder,
+    "embed_requests": _embed_requests,
 }

@@ -16,7 +16,7 @@ from tests.gpu.pretended.record import Counts, Kind, Sighting
 from tests.gpu.steps import OPTIMIZER, STEPS, VIEWS, Step
 
 ROOT = Path(__file__).parent.parent.parent
-SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval", "pinned_images", "muon_in_batches")
+SLICE = ("simclr", "dino", "mixed_sizes", "knn_eval", "pinned_images", "muon_in_batches", "embed_requests")
 SLICE_STEPS = ("step:simclr", "step:mixed_sizes", "step:muon")
 
 # Programs that end in an error, and how that begins.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from service.errors import Corrupt, EncoderFailed, LayerNotFound
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.config.requirements import no_such_layer
-from ssl_core.device import count_processors
+from ssl_core.device import Device, count_processors
 from ssl_core.errors import BadModel, is_out_of_memory
 from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.models.encoder import Encoder
@@ -75,7 +75,9 @@ class Embedder:
         threads = ThreadCounts.of(count_processors())
         self._settings = settings
         self._storage = Storage(settings.data_dir)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        here = Device.here()
+        self._device = torch.device(here.device)
+        self._precision = choose_precision(settings.embed_precision, here)
         self._decoder = Decoder(settings, threads.decode)
         self._forward = ThreadPoolExecutor(
             1, "forward", torch.set_num_threads, (settings.embed_threads or threads.forward,)
@@ -99,6 +101,7 @@ class Embedder:
 
     async def start(self) -> None:
         """Start the background tasks, and return after a first forward pass."""
+        log.info("Features are computed in %s on device %s", self._precision, self._device)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._forward, _warm_up, self._device)
         self._tasks = [loop.create_task(self._batcher.run()), loop.create_task(self._drop_idle_models())]
@@ -147,7 +150,7 @@ class Embedder:
     def _load(self, model_path: str) -> Encoder:
         folder = self._storage.absolute(model_path)
         try:
-            return saved_model.load(folder, self._device, precision=self._settings.embed_precision)
+            return saved_model.load(folder, self._device, precision=self._precision)
         except (BadModel, CorruptFile) as error:
             log.error("%s could not be loaded: %s", model_path, error)
             raise Corrupt(str(error)) from error
@@ -158,6 +161,16 @@ class Embedder:
         while True:
             await asyncio.sleep(min(self._settings.embed_idle_seconds / 4, 30))
             self._models.drop_idle()
+
+
+def choose_precision(asked: Literal["auto", "fp32", "bf16"], here: Device) -> Literal["fp32", "bf16"]:
+    """Return the precision of forward passes on this machine's device.
+
+    A CPU computes in fp32 unless it is asked for bf16, also where it is faster with that.
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if here.device == "cuda" and here.gains_from_bf16 else "fp32"
 
 
 def _count_bytes(model: Encoder) -> int:

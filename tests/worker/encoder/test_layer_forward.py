@@ -1,11 +1,18 @@
-"""A forward pass on a device with too little memory for its batch."""
+"""A forward pass on a device with too little memory for its batch, and the precision of forward passes."""
+
+import weakref
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from service.errors import EncoderFailed
-from worker.encoder.embedder import LayerForward
+from ssl_core.device import Device
+from ssl_core.serialization import saved_model
+from tests.worker.encoder import models
+from worker.encoder.embedder import LayerForward, choose_precision
 
 
 class SmallDevice:
@@ -40,3 +47,44 @@ def test_another_error_is_not_retried() -> None:
     with pytest.raises(RuntimeError, match="illegal"):
         LayerForward(device, "backbone")(np.zeros((2, 2, 2, 3), np.uint8))
     assert device.batches == [2]
+
+
+def test_the_memory_of_a_failed_batch_is_free_before_its_halves_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.make(tmp_path)
+    encoder = saved_model.load(tmp_path, precision="bf16")
+    features: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+
+    def fail_if_large(_: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        features.extend((weakref.ref(inputs[0]), weakref.ref(output)))
+        if len(output) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    def empty_cache() -> None:
+        left.append(sum(reference() is not None for reference in features))
+
+    encoder.backbone.body.layer1.register_forward_hook(fail_if_large)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    images = np.random.default_rng(0).integers(0, 256, (4, models.IMAGE_SIZE, models.IMAGE_SIZE, 3), dtype=np.uint8)
+    assert len(LayerForward(encoder, "backbone")(images)) == 4
+    assert left == [0]
+    assert len(features) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "gains", "chosen"),
+    [
+        ("auto", "cuda", True, "bf16"),
+        ("auto", "cuda", False, "fp32"),
+        ("auto", "cpu", True, "fp32"),
+        ("auto", "cpu", False, "fp32"),
+        ("fp32", "cuda", True, "fp32"),
+        ("bf16", "cpu", False, "bf16"),
+    ],
+)
+def test_only_a_gpu_computes_in_bf16_unasked(
+    asked: Literal["auto", "fp32", "bf16"], device: Literal["cpu", "cuda"], gains: bool, chosen: str
+) -> None:
+    assert choose_precision(asked, Device(device, gains_from_bf16=gains)) == chosen
