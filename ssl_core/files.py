@@ -8,9 +8,11 @@ import hashlib
 import mimetypes
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ssl_core.events import Artifact
 
@@ -36,16 +38,57 @@ class WrittenFile:
     size_bytes: int
 
 
-def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o644) -> WrittenFile:
-    """Write `data` under a temporary name beside `path`, fsync it, rename it, and fsync the folder.
+class HashedStream:
+    """Passes on what is written to a file, in order, with its SHA-256 and size.
 
-    mode: permissions of the file, which no one else can read before. Raises OSError; `path` then has what it had
-    before, or all of `data` when the folder could not be synced.
+    After an OSError it takes no more and `error` is set: torch's writer of archives does not survive one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self.size_bytes = 0
+        self._file, self._digest = file, hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+            else:
+                self._digest.update(data)
+                self.size_bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: `write_stream` flushes the file."""
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o644) -> WrittenFile:
+    """Write `data` as the file, as `write_stream` does. Raises OSError."""
+
+    def write(stream: HashedStream) -> None:
+        stream.write(data)
+
+    return write_stream(path, write, mode)
+
+
+def write_stream(path: Path, write: Callable[[HashedStream], None], mode: int = 0o644) -> WrittenFile:
+    """Let `write` fill a temporary file beside `path`, fsync it, rename it, and fsync the folder.
+
+    mode: permissions of the file, which no one else can read before. Raises OSError, and what `write` raises; `path`
+    then has what it had before, or all that was written when the folder could not be synced.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb", opener=_open_private) as file:
-            file.write(data)
+            stream = HashedStream(file)
+            write(stream)
+            if stream.error is not None:
+                raise stream.error
             os.chmod(temporary, mode)
             file.flush()
             os.fsync(file.fileno())
@@ -55,7 +98,7 @@ def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o644) -> Wri
             temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
-    return WrittenFile(path, hashlib.sha256(data).hexdigest(), len(data))
+    return WrittenFile(path, stream.sha256(), stream.size_bytes)
 
 
 def sync(path: Path) -> None:

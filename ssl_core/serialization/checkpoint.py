@@ -1,6 +1,5 @@
 """Checkpoints of a run: written atomically, and loaded without executing code in them."""
 
-import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,23 @@ import torch
 
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
-from ssl_core.files import FULL, WrittenFile, make_folder, write_atomic
+from ssl_core.files import FULL, HashedStream, WrittenFile, make_folder, write_stream
 from ssl_core.serialization.checkpoint_files import file_name
 
 FORMAT = 1
 
 
 def save(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile:
-    """Write `state` (tensors and plain values) as the checkpoint of `step`; the folder need not exist."""
+    """Write `state` (tensors and plain values) as the checkpoint of `step`; the folder need not exist.
+
+    It is hashed as it is written: of a state on the CPU no second copy is held, of one on a GPU one tensor at a time.
+    """
     make_folder(directory)
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, **state}, buffer)
-    return write_atomic(directory / file_name(step), buffer.getbuffer())
+
+    def write(stream: HashedStream) -> None:
+        torch.save({"format": FORMAT, "step": step, **state}, stream)  # type: ignore[arg-type]  # it only writes
+
+    return write_stream(directory / file_name(step), write)
 
 
 def save_if_room(directory: Path, step: int, state: dict[str, Any]) -> WrittenFile | None:

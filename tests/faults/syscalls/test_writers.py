@@ -61,7 +61,15 @@ def test_every_file_that_writes_has_a_writer():
         "twoviews/local/addresses.py": "folders of sockets",
         "twoviews/local/valkey.py": "the configuration of a broker, given as options",
     }
-    signs = ("write_atomic(", "write_artifact(", "make_durable(", "os.replace(", ".write_text(", ".write_bytes(")
+    signs = (
+        "write_atomic(",
+        "write_stream(",
+        "write_artifact(",
+        "make_durable(",
+        "os.replace(",
+        ".write_text(",
+        ".write_bytes(",
+    )
     signs += ('open("wb")', 'open("xb")', 'open("w")', 'open("ab")', "TemporaryFile(", "TemporaryDirectory(", "fsync(")
     rooms = ("ssl_core", "service", "api", "worker", "twoviews")
     files = {str(path.relative_to(ROOT)): path for room in rooms for path in (ROOT / room).rglob("*.py")}

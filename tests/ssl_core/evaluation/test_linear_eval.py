@@ -492,7 +492,7 @@ def test_a_full_disk_does_not_end_an_evaluation(dataset, model, tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(linear_checkpoint, "_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "write_atomic", raise_disk_full)
+    monkeypatch.setattr(checkpoint, "write_stream", raise_disk_full)
     events = resume(LONG, dataset, model, tmp_path / "out", None)
     assert [event.code for event in events if isinstance(event, Log)] == ["storage_full"] * 6
     assert isinstance(events[-1], Result)

@@ -1,11 +1,16 @@
 """Checkpoints: saving, loading, pruning, and refusal of damaged and foreign files."""
 
+import errno
+import hashlib
 import pickle
+import tracemalloc
+from pathlib import Path
 
 import pytest
 import torch
 
 from ssl_core.errors import BadCheckpoint
+from ssl_core.files import HashedStream
 from ssl_core.serialization import checkpoint, checkpoint_files
 
 
@@ -18,6 +23,28 @@ def test_the_loaded_state_equals_the_saved_one(tmp_path):
     assert state["metrics"] == {"train/loss": None}
     torch.testing.assert_close(state["method"]["w"], torch.arange(3.0))
     assert [path.name for path in tmp_path.iterdir()] == [written.path.name]  # without a temporary file
+
+
+def test_a_state_is_hashed_as_it_is_written_and_not_copied(tmp_path):
+    state = {"method": {"w": torch.rand(2**23)}}  # 32 MiB
+    tracemalloc.start()
+    try:
+        written = checkpoint.save(tmp_path, 1, state)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert written.size_bytes == written.path.stat().st_size > 2**25
+    assert written.sha256 == hashlib.sha256(written.path.read_bytes()).hexdigest()
+    assert peak_bytes < 2**21
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_is_no_error_inside_of_torch():
+    with open("/dev/full", "wb", buffering=0) as disk:
+        stream = HashedStream(disk)
+        torch.save({"w": torch.rand(2**16)}, stream)
+    assert stream.error.errno == errno.ENOSPC
+    assert stream.size_bytes == 0
 
 
 def test_the_newest_has_the_highest_step_and_pruning_deletes_the_oldest(tmp_path):
