@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--backbone", type=json.loads, default=BACKBONE, help="as in a config")
     parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--our-convolutions", action="store_true", help="Twoviews' instead of torch's")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -87,7 +88,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     )
     backbone = build(Backbone(**{"width": 1.0, "stem": "cifar", "zero_init_residual": False} | options.backbone))
     for module in backbone.modules():
-        if type(module) is Conv:
+        if type(module) is Conv and not options.our_convolutions:
             module.__class__ = torch.nn.Conv2d
     head = SimCLRProjectionHead(backbone.dim, backbone.dim, 128)
     model = torch.nn.Sequential(backbone, head).to(device)

@@ -7,7 +7,7 @@
 PACKED is a packed dataset (`python -m worker.uploads.ingest cifar10.tar.xz --out PACKED --events`). Network (ResNet-10,
 width 0.5, stem stride 2), batch (256) and images are the same on both sides. In `speed`, so are the size of the views
 and the optimizer, SGD; one more arm has the default instead, Muon. Twoviews' side is `ssl_core run` with metrics and
-checkpoints; lightly's two arms are benchmarks/lightly_simclr.py.
+checkpoints; lightly's arms are benchmarks/lightly_simclr.py, one more of which has Twoviews' convolutions.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 OURS = {"twoviews": "sgd", "twoviews, Muon": "muon"}  # optimizer of each arm; lightly's arms have SGD
-ARMS = ("lightly docs", "lightly tuned", *OURS)
+FASTER = "lightly tuned, our convolutions"
+ARMS = ("lightly docs", "lightly tuned", FASTER, *OURS)
 NETWORK = {"name": "resnet10", "width": 0.5, "stem": "cifar_stride2"}
 
 
@@ -45,7 +46,7 @@ def speed(options: argparse.Namespace) -> None:
         for arm in ARMS:
             rate = our_speed(options, arm, seed) if arm in OURS else lightly(options, arm, seed)["views_per_second"]
             rates[arm].append(rate)
-            print(f"seed {seed}  {arm:14} {rate:8.0f} views/s", flush=True)
+            print(f"seed {seed}  {arm:31} {rate:8.0f} views/s", flush=True)
     ours = statistics.median(rates["twoviews"])
     table = Table("arm", "views/s (median)", "min – max", "speedup of twoviews", title="Pretraining on this CPU")
     for arm, speeds in rates.items():
@@ -66,7 +67,15 @@ def accuracy(options: argparse.Namespace) -> None:
 def lightly(
     options: argparse.Namespace, arm: str, seed: int, *, seconds: float | None = None, knn: bool = False
 ) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.lightly_simclr", str(options.data), "--arm", arm.split()[1]]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.lightly_simclr",
+        str(options.data),
+        "--arm",
+        "docs" if arm == "lightly docs" else "tuned",
+    ]
+    command += ["--our-convolutions"] if arm == FASTER else []
     command += ["--seed", str(seed), "--seconds", str(seconds or options.seconds)]
     command += ["--knn"] if knn else ["--warm-up", str(options.seconds / 3)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
