@@ -7,7 +7,6 @@ others. What it has compiled is kept on disk for later runs, in TORCHINDUCTOR_CA
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,8 +25,9 @@ def compile_whole(function: Callable[..., Tensor], *, is_recorded: bool = False)
     from torch._dynamo import config as dynamo  # noqa: PLC0415 - takes seconds to load
     from torch._inductor import config as inductor  # noqa: PLC0415
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_folder()))
-    dynamo.recompile_limit, inductor.deterministic = _SHAPES, True  # not for a block: backward passes compile later
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", _find_cache_folder())
+    # Of this thread, and of the backward pass, in which its context is copied. Not for a block: shapes come later.
+    dynamo.recompile_limit, inductor.deterministic = _SHAPES, True
     options: dict[str, Any] = {"options": {"triton.cudagraphs": True}} if is_recorded else {}
     whole: Callable[..., Tensor] = torch.compile(function, fullgraph=True, dynamic=False, **options)
     return whole
@@ -39,6 +39,6 @@ begin_step = torch.compiler.cudagraph_mark_step_begin
 compile_once = cache(compile_whole)
 
 
-def _cache_folder() -> Path:
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(caches) / "twoviews" / "inductor"
+def _find_cache_folder() -> str:
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(caches, "twoviews", "inductor")

@@ -37,8 +37,8 @@ PARTS: dict[str, Part] = {
     },
     "long": {
         "images": Stage(images.measure, 40),
-        "train": Stage(long.train, 375),
+        "train": Stage(long.train, 350),
         "knn": Stage(long.evaluate, 25),
-        "exact": Stage(compiled.measure_exactness, 40),
+        "exact": Stage(compiled.measure_exactness, 65),
     },
 }

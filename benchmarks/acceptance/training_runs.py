@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def run_all(runs: Iterable[TrainingRun], together: int) -> list[int | None]:
 
 def _carry_out(each: TrainingRun, parent: int) -> None:
     die_with_parent(parent)
+    each.out.mkdir(parents=True, exist_ok=True)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(dir=each.out)  # each attempt compiles for itself
     each.carry_out()
 
 

@@ -66,7 +66,7 @@ class ViewMaker:
         table, views = chunk.table, self._crop(images, chunk)
         if has_affine(self._views):
             views = geometry.affine(views, table["affine"])
-        if self._jitter is not None:
+        if self._jitter is not None and self._views.jitter > 0:
             views = self._jitter(views, *(table[name] for name in _JITTER))
         else:
             self._jitter_(views, chunk.hue_counts, table)

@@ -118,10 +118,10 @@ class TrainingRun(Run):
     )
     compile: bool | Auto = Field(
         "auto",
-        description="Fuse the operations of backbone and colours by torch.compile. It takes a minute at the start, less"
-        " where the machine has done it before; weights are the same each time, and differ in their last digits from"
-        " those without. On a CPU it needs a C++ compiler. If it fails, the run goes on without it and says so. auto:"
-        " on one GPU without `chunk_size`, in runs of 10,000 steps or 10 minutes and more.",
+        description="Fuse the operations of backbone and colours by torch.compile: a minute at the start, less where"
+        " the machine has done it before. Weights are the same each time, but not those without. It needs a C compiler,"
+        " and on a CPU, where it gains nothing, one for C++; if it fails, the run goes on without it and says so. One"
+        " device, no `chunk_size`. auto: for ResNets on a GPU, in runs of 10,000 steps or 10 minutes and more.",
     )
     chunk_size: int | None = Field(
         None,
@@ -147,6 +147,12 @@ class TrainingRun(Run):
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of devices {self.devices}")
         if self.devices > 1 and self.minutes is not None:
             raise ValueError("give epochs, not minutes, with more than one device")
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_alone(self) -> Self:
+        if self.compile is True and (self.devices > 1 or self.chunk_size is not None):
+            raise ValueError("compile needs one device and no chunk_size")
         return self
 
     @model_validator(mode="after")

@@ -104,8 +104,9 @@ class Dataset:
     def read_pixels(self, rows: Rows, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return the images of the rows, uint8 N×H×W×3, in `out` if it is given; only with `pixels`. Raises Corrupt."""
         assert self.pixels is not None
+        assert not len(rows) or 0 <= rows.min() <= rows.max() < len(self.pixels)
         self._check_pixels(rows)
-        # With any other mode numpy takes the rows into a second array, and copies that to `out`.
+        # With a mode that checks the rows, numpy takes them into a second array, and copies that to `out`.
         return np.asarray(np.take(self.pixels, rows, axis=0, out=out, mode="clip"))
 
     def _check_pixels(self, rows: Rows) -> None:

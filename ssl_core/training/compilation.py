@@ -37,9 +37,10 @@ class Compilation:
         """
         self.failure: str | None = None  # the beginning of the compiler's message, once it has failed
         self._network = network
-        self._forwards = {module: module.forward for module in network.modules() if _is_backbone(module)}
-        for backbone, forward in self._forwards.items():
-            backbone.forward = _TrainingForward(backbone, forward, is_recorded=is_recorded)
+        self._forwards: list[_TrainingForward] = []
+        for backbone in filter(_is_backbone, network.modules()):
+            backbone.forward = _TrainingForward(backbone, backbone.forward, is_recorded=is_recorded)
+            self._forwards.append(backbone.forward)
         self._is_recorded = is_recorded
         self._attempts: Counter[object] = Counter()  # by shape
 
@@ -65,17 +66,19 @@ class Compilation:
             if is_out_of_memory(error):
                 raise
             self._give_up(error)
-            for buffer, before in zip(self._network.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-            self._network.zero_grad(set_to_none=True)
-            return compute()
-        self._attempts[shape] += 1
-        return result
+        else:
+            self._attempts[shape] += 1
+            return result
+        # Not above, where the error still holds the tensors of the pass that failed.
+        for buffer, before in zip(self._network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        self._network.zero_grad(set_to_none=True)
+        return compute()
 
     def _give_up(self, error: Exception) -> None:
         self.failure = " ".join(str(error).split())[:_MOST_CHARACTERS]
-        for backbone, forward in self._forwards.items():
-            backbone.forward = forward
+        for forward in self._forwards:
+            forward.stop()
 
 
 class _TrainingForward:
@@ -88,6 +91,10 @@ class _TrainingForward:
     def __call__(self, images: Tensor) -> Tensor:
         """Return N×F of N×3×S×S."""
         return (self._compiled if self._backbone.training else self._forward)(images)
+
+    def stop(self) -> None:
+        """Compute as the plain backbone does from now on."""
+        self._compiled = self._forward
 
 
 def _is_backbone(module: nn.Module) -> bool:

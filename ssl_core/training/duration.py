@@ -4,6 +4,7 @@ A few steps at each phase's image size and one online evaluation are timed on th
 is stored with the run, so that a resumed run has the same length at any speed.
 """
 
+import gc
 import itertools
 import time
 
@@ -32,6 +33,7 @@ def measure(resolved: TrainingRun, data: TrainingData) -> Length:
     evaluation_every, one_epoch = resolved.evaluation.every_epochs, with_length(resolved, Length(1))
     began, seconds = time.perf_counter(), 60 * resolved.minutes
     step_seconds = _step_seconds(one_epoch, data, min(_MOST_SECONDS, _SHARE * seconds))
+    gc.collect()  # a compiled learner refers to itself
     epoch_seconds = step_seconds * max(1, len(data.rows) // resolved.batch_size)
     evaluation_seconds = _evaluation_seconds(one_epoch, data)
     evaluations = ONLINE_EVALUATIONS

@@ -63,7 +63,7 @@ class Learner:
         self.method = objectives.build_network(resolved, data)
         to_device(self.method, self.device, resolved.precision)
         self.compilation: Compilation | None = None
-        if resolved.compile is True:
+        if resolved.compile is True and resolved.devices == 1:  # more of them only in a run that is resumed
             self.compilation = Compilation(self.method, is_recorded=is_launch_bound(resolved))
         if resolved.chunk_size is not None:
             grad_cache.cache_gradients(self.method.backbone, resolved.chunk_size)
@@ -120,8 +120,9 @@ class Learner:
         return StepInput(images, rows, self._draw(images, rows, epoch, side))
 
     def views(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
-        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`."""
-        stacks = self._render(images.to(self.device), self._draw(images, rows, epoch, side), side)
+        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`; never compiled."""
+        plans = self._draw(images, rows, epoch, side)
+        stacks = self._render(images.to(self.device), plans, side, is_compiled=False)
         return [view for stack in stacks for view in stack.split(len(rows))]
 
     def advance(self, given: StepInput, *, watched: bool) -> StepOutput:
@@ -186,7 +187,10 @@ class Learner:
 
     def _views(self, given: StepInput) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
-        stacks = self._render(given.images.to(self.device), given.plans, self.image_size(self.step))
+        # Not on a CPU, where the bytes of the views do not change from version to version.
+        is_compiled = self.compilation is not None and self.compilation.is_active and self.device.type != "cpu"
+        images, side = given.images.to(self.device), self.image_size(self.step)
+        stacks = self._render(images, given.plans, side, is_compiled=is_compiled)
         for stack in stacks:
             self._statistics.normalise_(stack)
         stacks = [stack.contiguous(memory_format=self.format) for stack in stacks]
@@ -194,17 +198,16 @@ class Learner:
 
     def _draw(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Plan]:
         return [
-            self._maker(views, side).draw(images, rows, epoch, numbers, self.device) for views, numbers in self._kinds
+            self._make_maker(views, side).draw(images, rows, epoch, numbers, self.device)
+            for views, numbers in self._kinds
         ]
 
-    def _render(self, images: ImageBatch, plans: Sequence[Plan], side: int) -> list[Tensor]:
+    def _render(self, images: ImageBatch, plans: Sequence[Plan], side: int, *, is_compiled: bool) -> list[Tensor]:
         """The views of each kind, V·N×3×S×S in [0, 1]."""
         kinds = zip(self._kinds, plans, strict=True)
-        return [self._maker(views, side).render(images, plan) for (views, _), plan in kinds]
+        return [self._make_maker(views, side, is_compiled).render(images, plan) for (views, _), plan in kinds]
 
-    def _maker(self, views: Views, side: int) -> ViewMaker:
-        # Not on a CPU, where the bytes of the views do not change from version to version.
-        is_compiled = self.compilation is not None and self.compilation.is_active and self.device.type != "cpu"
+    def _make_maker(self, views: Views, side: int, is_compiled: bool = False) -> ViewMaker:
         side = max(_LEAST_SIDE, round(side * views.size))
         return ViewMaker(views, side, self.resolved.seed, is_compiled=is_compiled)
 

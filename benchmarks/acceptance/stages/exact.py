@@ -34,7 +34,7 @@ def _cases(setup: Setup) -> dict[str, dict[str, Any]]:
         "BYOL": {"method": {"name": "byol"}},
         "ImageNet stem": {"method": {"name": "byol"}, "backbone": imagenet},
         "selective kernels": {"backbone": selective},
-        COMPILED: {"compile": True},
+        COMPILED: {"method": {"name": "byol"}, "compile": True},
     }
 
 

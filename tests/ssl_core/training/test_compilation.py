@@ -1,15 +1,18 @@
 """Compiled training: the same weights each time, those of plain training where the compiler fails."""
 
+import weakref
 from functools import partial
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 from torch._inductor import config as inductor
 
 from ssl_core import config
 from ssl_core.events import Log, Metrics, Model
 from ssl_core.inputs import Inputs
+from ssl_core.models import grad_cache
 from ssl_core.models.resnet import ResNet
 from ssl_core.run import run
 from ssl_core.serialization import checkpoint_files
@@ -88,10 +91,14 @@ def test_a_run_whose_compiler_fails_goes_on_without_it_to_the_same_bytes(digits,
     assert weights(events) == weights(train(ask(compile=False), digits, tmp_path / "plain"))
 
 
+def small_network():
+    return ResNet("resnet10", width=0.125, stem="cifar", zero_init_residual=False, google=False)
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_a_recording_that_fails_in_a_later_step_is_given_up_too(recorded):
     """The step is computed again, from the network that it began with."""
-    network = ResNet("resnet10", width=0.125, stem="cifar", zero_init_residual=False, google=False)
+    network = small_network()
     compilation, images, calls = Compilation(network, is_recorded=recorded), torch.randn(4, 3, 8, 8), []
 
     def compute():
@@ -111,7 +118,7 @@ def test_a_recording_that_fails_in_a_later_step_is_given_up_too(recorded):
 
 
 def test_too_little_memory_is_no_failure_of_the_compiler():
-    network = ResNet("resnet10", width=0.125, stem="cifar", zero_init_residual=False, google=False)
+    network = small_network()
     compilation = Compilation(network, is_recorded=False)
 
     def compute():
@@ -120,3 +127,40 @@ def test_too_little_memory_is_no_failure_of_the_compiler():
     with pytest.raises(torch.OutOfMemoryError):
         compilation.attempt(compute, "shape")
     assert compilation.is_active
+
+
+def test_the_tensors_of_a_failed_pass_are_freed_before_the_second():
+    compilation, views = Compilation(small_network(), is_recorded=False), []
+
+    def compute():
+        made = torch.zeros(8)
+        views.append(weakref.ref(made))
+        if len(views) == 1:
+            raise RuntimeError("backend='inductor' raised")
+        return views[0]() is None
+
+    assert compilation.attempt(compute, "shape")
+
+
+def test_chunks_stay_when_the_compiler_fails():
+    network = small_network()
+    compilation = Compilation(network, is_recorded=False)
+    grad_cache.cache_gradients(network, 2)
+    chunked, seen = network.forward, []
+    network.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+
+    def compute():
+        if compilation.is_active:
+            raise RuntimeError("backend='inductor' raised")
+        return network(torch.randn(4, 3, 8, 8))
+
+    assert compilation.attempt(compute, "shape").shape == (4, network.dim)
+    assert network.forward is chunked
+    assert seen == [2, 2]
+
+
+@pytest.mark.parametrize("other", [{"devices": 2}, {"chunk_size": 8}])
+def test_only_a_run_on_one_device_without_chunks_is_compiled(other):
+    with pytest.raises(ValidationError, match="compile needs one device and no chunk_size"):
+        ask(compile=True, **other)
+    assert ask(compile="auto", **other).compile == "auto"

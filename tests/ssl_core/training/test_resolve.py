@@ -53,6 +53,7 @@ def test_long_runs_on_one_gpu_are_compiled():
     assert not compiles(GPU, minutes=9)
     assert not compiles(GPU, **long, devices=2)
     assert not compiles(GPU, **long, chunk_size=64)
+    assert not compiles(GPU, **long, backbone={"name": "torchvision_resnet18"})
     assert not compiles(CPU, **long)
     assert compiles(CPU, images=1000, epochs=1, compile=True)
     assert not compiles(GPU, **long, compile=False)
