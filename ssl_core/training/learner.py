@@ -100,6 +100,11 @@ class Learner:
         return next(p.image_size for p in phases if step < round(p.until * self.total_steps) or p.until == 1)
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether the network is computed by compiled functions."""
+        return self.compilation is not None and self.compilation.is_active
+
+    @property
     def num_views(self) -> int:
         """The number of views of an image in a step."""
         return sum(len(numbers) for _, numbers in self._kinds)
@@ -188,7 +193,7 @@ class Learner:
     def _views(self, given: StepInput) -> list[Tensor]:
         """Normalised views, N×3×S×S each."""
         # Not on a CPU, where the bytes of the views do not change from version to version.
-        is_compiled = self.compilation is not None and self.compilation.is_active and self.device.type != "cpu"
+        is_compiled = self.is_compiled and self.device.type != "cpu"
         images, side = given.images.to(self.device), self.image_size(self.step)
         stacks = self._render(images, given.plans, side, is_compiled=is_compiled)
         for stack in stacks:

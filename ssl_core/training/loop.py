@@ -57,7 +57,7 @@ class Training:
 
     def versions(self) -> dict[str, str]:
         """Return the versions and the hardware under which this run gives the same bytes."""
-        return versions(self._learner.device)
+        return versions(self._learner.device, is_compiled=self._learner.is_compiled)
 
     def events(self) -> Iterator[Event]:
         """Train to the end, or until a stop. Raises Diverged."""

@@ -71,7 +71,7 @@ class Saver:
             **reported,
             "config": self._resolved.model_dump(mode="json"),
             "dataset": fingerprint(self._data),
-            "versions": versions(self._learner.device),
+            "versions": versions(self._learner.device, is_compiled=self._learner.is_compiled),
             "device": str(learner.device),
         }
         written = checkpoint.save_if_room(self._directory, learner.step, state)
@@ -122,7 +122,7 @@ class Saver:
             "metrics": {**metrics, **{name: final[name] for name in ("top1",) if name in final}},
             "classifier": {"classes": budget.classes} if budget else None,
             "dataset": {**self._origin.get("dataset", {}), **dataset},
-            "versions": versions(self._learner.device),
+            "versions": versions(self._learner.device, is_compiled=self._learner.is_compiled),
         }
 
     def _write_model(self, about: Mapping[str, Any]) -> tuple[WrittenFile, dict[str, Any]]:
@@ -143,7 +143,7 @@ def fingerprint(data: TrainingData) -> dict[str, Any]:
     return {"images": len(data.dataset), "rows": len(data.rows), "mean": data.dataset.mean}
 
 
-def versions(device: torch.device) -> dict[str, str]:
+def versions(device: torch.device, *, is_compiled: bool = False) -> dict[str, str]:
     """Return the versions and the hardware under which a resumed run gives the same bytes."""
     # The order in which a sum is computed depends on the number of threads, and of processes.
     hardware = describe_gpu() if device.type == "cuda" else {"threads": str(torch.get_num_threads())}
@@ -153,6 +153,7 @@ def versions(device: torch.device) -> dict[str, str]:
         "torch": str(torch.__version__),
         "devices": str(collectives.world_size()),
         **hardware,
+        **({"compiled": "true"} if is_compiled else {}),
     }
 
 

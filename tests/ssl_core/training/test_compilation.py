@@ -32,6 +32,10 @@ def traced(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+def fail(graph, inputs):
+    raise RuntimeError("no compiler")
+
+
 def ask(name="simclr", **fields):
     return config.parse({"method": {"name": name, **HEADS}, **TINY, "epochs": 4, **fields})
 
@@ -89,6 +93,17 @@ def test_a_run_whose_compiler_fails_goes_on_without_it_to_the_same_bytes(digits,
     assert (warning.level, warning.code) == ("warning", "compiler_failed")
     assert "no-such-compiler" in warning.data["reason"]
     assert weights(events) == weights(train(ask(compile=False), digits, tmp_path / "plain"))
+
+
+def test_a_run_that_failed_to_compile_and_goes_on_compiled_says_so(digits, tmp_path, monkeypatch, traced):
+    asked, folder = ask(compile=True), tmp_path / "run"
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "compile", partial(torch.compile, backend=fail))
+        train(asked, digits, folder, until=4)
+    logs = [event for event in train(asked, digits, folder) if isinstance(event, Log)]
+    assert [log.code for log in logs] == ["resumed", "versions_differ"]
+    assert "compiled" not in logs[1].data["then"]
+    assert logs[1].data["now"] == logs[1].data["then"] | {"compiled": "true"}
 
 
 def small_network():
