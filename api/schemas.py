@@ -130,10 +130,12 @@ class Dataset(_ResponseBody):
         description=DatasetStatus.describe()
     )
     on_bad_file: Literal["reject", "skip"]
+    reading: dict[str, Any] = Field(description="Other options of the upload that were given.")
     sha256: str = Field(description="Of the uploaded file.")
     size_bytes: int
     report: dict[str, Any] | None = Field(
-        description="Classes, counts, mean, std, sizes, and skipped files with the reasons."
+        description="Classes, counts, mean, std, sizes, skipped files with the reasons, and `warnings`: a list of"
+        " `{code, detail, count, examples}`."
     )
     error: dict[str, Any] | None
     created_at: Time

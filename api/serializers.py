@@ -1,5 +1,6 @@
 """Serializers: database rows as plain values for JSON responses (`api.schemas` documents them)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +23,7 @@ def dataset(row: Dataset) -> Json:
         "name": row.name,
         "status": row.status,
         "on_bad_file": row.on_bad_file,
+        "reading": json.loads(row.reading),
         "sha256": row.sha256,
         "size_bytes": row.size_bytes,
         "report": row.report,

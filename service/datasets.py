@@ -1,6 +1,7 @@
 """Datasets: create, get, list and delete. A dataset is immutable; a new upload is a new dataset."""
 
-from typing import Literal
+import json
+from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, select
 from sqlalchemy.orm import Session
@@ -13,16 +14,17 @@ from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
 from service.errors import DatasetInUse, DatasetNotFound
+from ssl_core.config import Reading
 
-OnBadFile = Literal["reject", "skip"]
+DEFAULTS = Reading()
 
 
 def create(
-    session: Session, tenant_id: str, *, name: str, sha256: str, size_bytes: int, on_bad_file: OnBadFile = "reject"
+    session: Session, tenant_id: str, *, name: str, sha256: str, size_bytes: int, reading: Reading = DEFAULTS
 ) -> Dataset:
     """Create the dataset of an upload, which the caller has put at `Storage.upload_path`.
 
-    If the tenant has a ready dataset of the same bytes and policy, the new one is ready and shares its files;
+    If the tenant has a ready dataset of the same bytes and options, the new one is ready and shares its files;
     otherwise it is `validating` until the ingestion job, queued here, has ended. Raises InvalidRequest.
     """
     dataset = Dataset(
@@ -30,7 +32,8 @@ def create(
         tenant_id=tenant_id,
         name=text.check_line(name, "/name"),
         status=DatasetStatus.VALIDATING,
-        on_bad_file=on_bad_file,
+        on_bad_file=reading.on_bad_file,
+        reading=json.dumps(other_options(reading), sort_keys=True),
         sha256=sha256,
         size_bytes=size_bytes,
         created_at=clock(session),
@@ -42,8 +45,13 @@ def create(
     session.add(dataset)
     session.flush()
     if duplicate is None:
-        _queue_ingestion(session, dataset)
+        _queue_ingestion(session, dataset, reading)
     return dataset
+
+
+def other_options(reading: Reading) -> dict[str, Any]:
+    """Return the fields that differ from the defaults, but for `on_bad_file`, which has its own column."""
+    return reading.model_dump(mode="json", exclude={"on_bad_file"}, exclude_defaults=True)
 
 
 def get(session: Session, tenant_id: str, dataset_id: str, *, lock: bool = False) -> Dataset:
@@ -95,14 +103,14 @@ _SELECT_BY_ID = select(Dataset).where(_owned_by(bindparam("tenant_id")), Dataset
 _SELECT_BY_ID_FOR_SHARE = _SELECT_BY_ID.with_for_update(read=True).execution_options(populate_existing=True)
 
 
-def _queue_ingestion(session: Session, dataset: Dataset) -> None:
+def _queue_ingestion(session: Session, dataset: Dataset, reading: Reading) -> None:
     job = Job(
         id=ids.new("job"),
         tenant_id=dataset.tenant_id,
         kind=INGEST,
         queue="data",
         dataset_id=dataset.id,
-        config={"on_bad_file": dataset.on_bad_file},
+        config=reading.model_dump(mode="json"),
         user_metadata={},
         priority=0,
         status=JobStatus.QUEUED,

@@ -158,6 +158,7 @@ def find_ready_duplicate(session: Session, dataset: Dataset) -> Dataset | None:
         Dataset.status == DatasetStatus.READY,
         Dataset.sha256 == dataset.sha256,
         Dataset.on_bad_file == dataset.on_bad_file,
+        Dataset.reading == dataset.reading,
     )
     return session.scalars(query.order_by(Dataset.id).limit(1).with_for_update(read=True)).one_or_none()
 

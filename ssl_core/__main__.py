@@ -24,7 +24,8 @@ from pydantic import ValidationError
 
 from ssl_core import config
 from ssl_core.config import Import, RunConfig, TrainingRun
-from ssl_core.data.pack import PackError, pack_folder
+from ssl_core.data.items import PackError
+from ssl_core.data.pack import pack_folder
 from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
 from ssl_core.distributed.parent_death import die_with_parent

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import ValidationError
 
 from api import responses, schemas, serializers, uploads
 from api.deps import ReadCaller, SettingsDep, TrainCaller, UnitOfWork
@@ -15,12 +16,10 @@ from api.uploads import Upload
 from service import datasets, text
 from service.errors import InvalidRequest
 from service.quotas import checks
-from ssl_core.errors import Fault
+from ssl_core.config import Reading, faults
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 DatasetId = Annotated[str, Path(description="A `ds_` id.", examples=["ds_01k"])]
-POLICIES: tuple[datasets.OnBadFile, ...] = ("reject", "skip")
-
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["file"],
@@ -38,19 +37,14 @@ _FORM: dict[str, Any] = {
             "pattern": LINE_OR_EMPTY,
             "description": "Default: the name of the file.",
         },
-        "on_bad_file": {
-            "type": "string",
-            "enum": list(POLICIES),
-            "default": "reject",
-            "description": "Whether an unreadable image fails the dataset, or is skipped and reported.",
-        },
+        **Reading.model_json_schema()["properties"],
     },
 }
 
 
-def _parse(fields: dict[str, str], filename: str) -> tuple[str, datasets.OnBadFile]:
-    """Return the dataset's name and policy. Raises InvalidRequest."""
-    return text.check_line(fields.get("name") or filename or "dataset", "/name"), _parse_policy(fields)
+def _parse(fields: dict[str, str], filename: str) -> tuple[str, Reading]:
+    """Return the dataset's name and how the upload is read. Raises InvalidRequest."""
+    return text.check_line(fields.get("name") or filename or "dataset", "/name"), _parse_reading(fields)
 
 
 Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: settings.max_upload_bytes, _parse))]
@@ -65,21 +59,22 @@ Received = Annotated[Upload, Depends(uploads.receiver(_FORM, lambda settings: se
 )
 def create(upload: Received, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Upload an archive and queue its validation. An archive that was validated before is ready at once."""
-    name, policy = _parse(upload.fields, upload.filename)
+    name, reading = _parse(upload.fields, upload.filename)
     sha256, size = upload.sha256, upload.size_bytes
 
     def create_dataset(unit: UnitOfWork) -> Created:
         checks.check_jobs(unit.session, unit.tenant_id, "data", settings)
         checks.check_bytes(unit.session, unit.tenant_id, settings, size)
         dataset = datasets.create(
-            unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, on_bad_file=policy
+            unit.session, unit.tenant_id, name=name, sha256=sha256, size_bytes=size, reading=reading
         )
         unit.queues.add("data")
         unit.record("dataset.create", dataset.id, name=name, sha256=sha256)
         return Created(serializers.dataset(dataset), f"/datasets/{dataset.id}")
 
     with caller.writing() as unit:
-        return respond(unit, [name, policy, sha256], create_dataset, 202)
+        options = datasets.other_options(reading)
+        return respond(unit, [name, reading.on_bad_file, sha256, *([options] if options else [])], create_dataset, 202)
 
 
 @router.get("/datasets", response_model=schemas.DatasetList, summary="List datasets, newest first")
@@ -109,10 +104,10 @@ def delete(dataset_id: DatasetId, caller: TrainCaller) -> Response:
     return Response(status_code=204)
 
 
-def _parse_policy(fields: dict[str, str]) -> datasets.OnBadFile:
-    requested = fields.get("on_bad_file", POLICIES[0])
-    for policy in POLICIES:
-        if policy == requested:
-            return policy
-    detail = f"on_bad_file must be one of {', '.join(POLICIES)}."
-    raise InvalidRequest(detail, errors=[Fault(pointer="/on_bad_file", code="enum", detail=detail)])
+def _parse_reading(fields: dict[str, str]) -> Reading:
+    given = {name: value for name, value in fields.items() if name in Reading.model_fields and value}
+    try:
+        return Reading.model_validate_strings(given)
+    except ValidationError as error:
+        found = faults(error, None, Reading)
+        raise InvalidRequest("; ".join(fault["detail"] for fault in found[:3]), errors=found) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 
 _CLASSES, _SIDE = 10, 32
 

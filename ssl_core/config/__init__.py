@@ -15,6 +15,7 @@ from ssl_core.config.kinds import KINDS, RunConfig, parse
 from ssl_core.config.labelled import Distill, Finetune, Labelled, Supervised
 from ssl_core.config.network import BACKBONES, TORCHVISIONS_OWN, Backbone, Stem, is_torchvisions
 from ssl_core.config.optimisation import LARS, OPTIMIZERS, SGD, AdamW, Muon, Optimizer, Schedule
+from ssl_core.config.reading import Reading
 from ssl_core.config.training import EarlyStop, OnlineEvaluation, Pretrain, TrainingRun
 from ssl_core.config.views import Phase, Views, view_sets
 
@@ -42,6 +43,7 @@ __all__ = [
     "Phase",
     "Pretrain",
     "Project",
+    "Reading",
     "RunConfig",
     "Schedule",
     "Stem",

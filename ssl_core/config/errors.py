@@ -14,14 +14,14 @@ MAX_FAULTS = 100
 _MAX_NAME = 64  # characters of an unknown field's name that are repeated
 
 
-def faults(error: ValidationError, kind: str | None) -> list[Fault]:
+def faults(error: ValidationError, kind: str | None, root: type[BaseModel] = Import) -> list[Fault]:
     """Return what is wrong as `{pointer, code, detail}`, the first hundred; pointers (RFC 6901) start at the config.
 
-    kind: the kind of run that the config is for; None for an Import.
+    kind: the kind of run that the config is for; None for a config of the class `root`.
     """
     found: dict[str, Fault] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        fault = _fault(item, KINDS[kind] if kind is not None else Import)
+        fault = _fault(item, KINDS[kind] if kind is not None else root)
         found.setdefault(fault["pointer"], fault)  # a union reports an error for each of its members
         if len(found) == MAX_FAULTS:
             break

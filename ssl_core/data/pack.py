@@ -10,9 +10,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 
 from ssl_core.checksums import blocks, document
 from ssl_core.checksums.blocks import BlockWriter
+from ssl_core.config.reading import Reading
 from ssl_core.data import decode, folder_layout
 from ssl_core.data.decode import CountPixels
 from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
-from ssl_core.errors import Fault, json_pointer
+from ssl_core.data.items import BadFile, Finding, Found, Item, PackError, Warnings
 from ssl_core.files import make_folder, remove_durably, write_atomic
 
-OnBadFile = Literal["reject", "skip"]
 FORMAT = 1
+DEFAULTS = Reading()
 DOCUMENT = "dataset.json"
 MAX_CLASSES = 100_000
 SCHEMA = pa.schema(
@@ -49,55 +50,24 @@ _BATCH_ROWS = 4096
 _BATCH_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One file of a dataset. `name` is its clean path (`folder_layout.clean_path`); without a `split`, split and label
-    are parsed from the path. A label that is None, empty or negative means unlabelled.
-    """
-
-    name: str
-    data: bytes
-    label: str | int | None = None
-    split: Split | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BadFile:
-    """A file that cannot be part of the dataset, with the reason."""
-
-    name: str
-    code: str
-    detail: str
-
-
-class PackError(Exception):
-    """Raised when the files cannot be packed; `errors` holds `{pointer, code, detail}` of up to 100 files."""
-
-    def __init__(self, code: str, detail: str, faults: Iterable[BadFile] = ()) -> None:
-        self.code = code
-        self.detail = detail
-        self.errors = [_to_fault(fault) for fault in faults]
-        super().__init__(detail)
-
-
 def pack(
-    items: Iterable[Item | BadFile],
+    items: Iterable[Found],
     directory: Path,
     *,
-    on_bad_file: OnBadFile = "reject",
+    reading: Reading = DEFAULTS,
     max_images: int = 10_000_000,
     max_pixels: int = decode.MAX_PIXELS,
 ) -> dict[str, Any]:
     """Pack the images into the directory and return the report, which is also its `dataset.json`. Raises PackError."""
-    with Packer(directory, on_bad_file=on_bad_file, max_images=max_images, max_pixels=max_pixels) as packer:
+    with Packer(directory, reading=reading, max_images=max_images, max_pixels=max_pixels) as packer:
         for item in items:
             packer.add(item)
         return packer.finish()
 
 
-def pack_folder(folder: Path, directory: Path, *, on_bad_file: OnBadFile = "reject") -> dict[str, Any]:
+def pack_folder(folder: Path, directory: Path, *, reading: Reading = DEFAULTS) -> dict[str, Any]:
     """Pack a folder of image files. Raises PackError."""
-    return pack(_read_folder(folder), directory, on_bad_file=on_bad_file)
+    return pack(_read_folder(folder), directory, reading=reading)
 
 
 class Packer:
@@ -107,7 +77,7 @@ class Packer:
         self,
         directory: Path,
         *,
-        on_bad_file: OnBadFile,
+        reading: Reading,
         max_images: int,
         max_pixels: int,
         count_pixels: CountPixels | None = None,
@@ -115,7 +85,8 @@ class Packer:
         """count_pixels: called with the size of each image before it is decoded; what it raises ends `add`."""
         make_folder(directory)
         self._directory = directory
-        self._on_bad_file = on_bad_file
+        self._reading = reading
+        self._warnings = Warnings()
         self._max_images = max_images
         self._max_pixels = max_pixels
         self._count_pixels = count_pixels
@@ -130,8 +101,11 @@ class Packer:
     def __exit__(self, *_: object) -> None:
         self._spool.close()
 
-    def add(self, item: Item | BadFile) -> None:
+    def add(self, item: Found) -> None:
         """Decode an image and append it to the spool. Raises PackError when there are too many."""
+        if isinstance(item, Finding):
+            self._warnings.add(item)
+            return
         if folder_layout.is_junk(item.name):
             self._ignored += 1
             return
@@ -148,12 +122,14 @@ class Packer:
     def finish(self) -> dict[str, Any]:
         """Write the dataset and return its report. Raises PackError."""
         rows = self._select_images()
-        if self._fault_count and self._on_bad_file == "reject":
+        if self._fault_count and self._reading.on_bad_file == "reject":
             raise self._bad_files_error()
         if not rows.order.size:
             raise PackError("no_images", self._explain_no_images(), self._faults[:_FAULTS_IN_ERROR])
         if not np.any(rows.splits == 0):
             raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
+        if self._reading.strict and (warnings := self._warnings.to_report()):
+            raise PackError("warnings", f"With `strict` a warning fails the dataset: {warnings[0]['detail']}")
         self._spool.flush()
         remove_durably(self._directory / DOCUMENT)  # of an earlier dataset, whose files are replaced
         written = {"images.arrow": _write_arrow(self._directory / "images.arrow", self._spool, rows)}
@@ -251,6 +227,7 @@ class Packer:
             "ignored": self._ignored,
             "converted": spool.count_notes(rows.order),
             "duplicates": len(rows.order) - spool.count_distinct(rows.order),
+            "warnings": self._warnings.to_report(),
             "pixels": {"file": "pixels.npy", "shape": shape} if shape else None,
         }
 
@@ -285,7 +262,7 @@ class _SelectedImages:
         }
 
 
-def _read_folder(folder: Path) -> Iterator[Item | BadFile]:
+def _read_folder(folder: Path) -> Iterator[Found]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not folder_layout.is_junk(name))
         for name in sorted(files):
@@ -383,7 +360,3 @@ def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> Block
 def _flush_to_disk(file: IO[Any]) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _to_fault(bad: BadFile) -> Fault:
-    return Fault(pointer=json_pointer("files", bad.name), code=bad.code, detail=bad.detail)

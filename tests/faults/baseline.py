@@ -49,7 +49,8 @@ def run_baseline() -> BaselineRun:
 def _pack_images(folder: Path) -> None:
     """Write the packed dataset in a child process, so that this one does not load torch."""
     code = (
-        "import sys; from pathlib import Path; from ssl_core.data.pack import Item, pack; from tests import pictures;"
+        "import sys; from pathlib import Path; from ssl_core.data.items import Item;"
+        "from ssl_core.data.pack import pack; from tests import pictures;"
         f"items = [Item(f'{{i % 2}}/{{i}}.png', pictures.png(i, 8, 8)) for i in range({IMAGES})];"
         "pack(items, Path(sys.argv[1]))"
     )

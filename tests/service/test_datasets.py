@@ -5,6 +5,7 @@ import pytest
 from service import datasets, garbage, leases
 from service.errors import DatasetInUse, DatasetNotFound, InvalidRequest
 from ssl_core import events
+from ssl_core.config import Reading
 from tests.service import given
 
 
@@ -72,7 +73,7 @@ def test_concurrent_duplicates_are_stored_once(database, tenant):
 
 def test_duplicate_with_another_policy_or_tenant_is_ingested(database, tenant, stranger):
     given.create_ready_dataset(database, tenant)
-    assert given.create_dataset(database, tenant, on_bad_file="skip").status == "validating"
+    assert given.create_dataset(database, tenant, reading=Reading(on_bad_file="skip")).status == "validating"
     assert given.create_dataset(database, stranger).status == "validating"
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 
 TINY = {
     "backbone": {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"},
@@ -35,7 +36,7 @@ def items(train: int, test: int, *, labels: bool = True) -> list[Item]:
 
 
 def pack_digits(directory: Path, train: int = 72, test: int = 40, *, labels: bool = True) -> Path:
-    pack(items(train, test, labels=labels), directory, on_bad_file="reject")
+    pack(items(train, test, labels=labels), directory)
     return directory
 
 

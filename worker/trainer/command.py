@@ -68,7 +68,7 @@ def _check_model(model_id: str, folder: Path, dataset: Path) -> None:
 
 
 def _ingest_arguments(claim: Claim) -> list[str]:
-    return ["worker.uploads.ingest", "--on-bad-file", claim.config["on_bad_file"]]
+    return ["worker.uploads.ingest", "--reading", json.dumps(claim.config)]
 
 
 def _import_arguments(claim: Claim) -> list[str]:

@@ -16,13 +16,15 @@ from typing import IO
 
 import zstandard
 
+from ssl_core.config import Reading
 from ssl_core.data import folder_layout
-from ssl_core.data.pack import BadFile, Item, PackError
+from ssl_core.data.items import BadFile, Found, Item, PackError
 from worker.uploads import npz, parquet, tar
 from worker.uploads.limits import Meter
 
-Reader = Callable[[IO[bytes], Meter], Iterator[Item | BadFile]]
+Reader = Callable[[IO[bytes], Meter], Iterator[Found]]
 
+DEFAULTS = Reading()
 _SUPPORTED = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet"
 _CHUNK = 2**20
 _MAX_WINDOW = 2**27  # of zstd: 128 MiB, as `zstd --long` needs
@@ -39,7 +41,7 @@ _ZIP_TYPES = {
 }
 
 
-def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read(file: IO[bytes], meter: Meter, reading: Reading = DEFAULTS) -> Iterator[Found]:
     """Yield the upload's files in archive order. Raises PackError."""
     head = file.read(512)
     file.seek(0)
@@ -51,7 +53,7 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
     raise PackError("not_an_archive", f"The file is not an archive of a supported format: {_SUPPORTED}.")
 
 
-def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     """Yield the files of a zip archive, or the images of an npz one."""
     with _open_zip(file) as archive:
         entries = _list_zip_entries(archive, file)
@@ -66,19 +68,19 @@ def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
                 yield _read_zip_entry(archive, entry, name, meter)
 
 
-def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     """Yield the files of a gzipped tar archive."""
     with gzip.GzipFile(fileobj=file, mode="rb") as stream:
         yield from _read_tar(stream, meter, (gzip.BadGzipFile, zlib.error))
 
 
-def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     """Yield the files of a tar archive packed with xz."""
     with lzma.LZMAFile(file) as stream:
         yield from _read_tar(stream, meter, (lzma.LZMAError,))
 
 
-def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     """Yield the files of a tar archive packed with zstd."""
     unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
     with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as stream:
@@ -95,7 +97,7 @@ READERS: dict[bytes, Reader] = {
 }
 
 
-def _read_tar(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Item | BadFile]:
+def _read_tar(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Found]:
     try:
         yield from tar.read(stream, meter)
     except EOFError as error:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from service.settings import Settings
-from ssl_core.data.pack import OnBadFile, Packer, PackError
+from ssl_core.config import Reading
+from ssl_core.data.items import PackError
+from ssl_core.data.pack import Packer
 from ssl_core.events import Event, Progress, Result
 from worker.uploads import archives, process, sandbox
 from worker.uploads.limits import Limits, Meter
@@ -21,14 +23,12 @@ from worker.uploads.limits import Limits, Meter
 _PROGRESS_SECONDS = 0.5
 
 
-def ingest(
-    upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None = None
-) -> Iterator[Event]:
+def ingest(upload: Path, out: Path, reading: Reading, limits: Limits, sha256: str | None = None) -> Iterator[Event]:
     """Pack the upload into `out`; the last event is a Result with the report, or Failed.
 
     sha256: of the upload, which is compared with it first.
     """
-    return process.catch_errors(_pack(upload, out, on_bad_file, limits, sha256), PackError)
+    return process.catch_errors(_pack(upload, out, reading, limits, sha256), PackError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,12 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         sandbox.ResourceLimits(options.ingest_memory_bytes, int(options.ingest_seconds), 2 * options.max_unpacked_bytes)
     )
     return process.write_events(
-        ingest(options.upload, options.out, options.on_bad_file, limits, options.sha256),
+        ingest(options.upload, options.out, options.reading, limits, options.sha256),
         None if options.events else _format_event,
     )
 
 
-def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha256: str | None) -> Iterator[Event]:
+def _pack(upload: Path, out: Path, reading: Reading, limits: Limits, sha256: str | None) -> Iterator[Event]:
     process.check_sha256(upload, sha256)
     size = upload.stat().st_size
     meter = Meter(limits, size)
@@ -59,14 +59,14 @@ def _pack(upload: Path, out: Path, on_bad_file: OnBadFile, limits: Limits, sha25
         upload.open("rb") as file,
         Packer(
             out,
-            on_bad_file=on_bad_file,
+            reading=reading,
             max_images=limits.images,
             max_pixels=limits.image_pixels,
             count_pixels=meter.add_pixels,
         ) as packer,
     ):
         started = reported = time.monotonic()
-        for count, item in enumerate(archives.read(file, meter), 1):
+        for count, item in enumerate(archives.read(file, meter, reading), 1):
             packer.add(item)
             if time.monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = time.monotonic()
@@ -107,7 +107,7 @@ def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("upload", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of the packed dataset")
     parser.add_argument("--sha256", help="of the upload, which is compared with it first")
-    parser.add_argument("--on-bad-file", choices=("reject", "skip"), default="reject")
+    parser.add_argument("--reading", type=Reading.model_validate_json, default=Reading(), help="options, as JSON")
     parser.add_argument("--events", action="store_true", help="write events as JSON lines")
     for name in _LIMITS:
         default = getattr(settings, name)

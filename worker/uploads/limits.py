@@ -7,7 +7,7 @@ which take a few seconds, are never refused: a small set of blank or repeated im
 
 from dataclasses import dataclass
 
-from ssl_core.data.pack import PackError
+from ssl_core.data.items import PackError
 
 # An upload that unpacks to less is never a decompression bomb, whatever its ratio.
 _HARMLESS_BYTES = 64 * 2**20

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from ssl_core.data import decode
-from ssl_core.data.pack import Item, PackError
+from ssl_core.data.items import Item, PackError
 from worker.uploads.limits import Meter
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

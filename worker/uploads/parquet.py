@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_core.data.folder_layout import SPLIT_NAMES, Split
-from ssl_core.data.pack import BadFile, Item, PackError
+from ssl_core.data.items import BadFile, Found, Item, PackError
 from worker.uploads.limits import Meter
 
 _BATCH_ROWS = 32
@@ -19,7 +19,7 @@ _IMAGE_NAMES = ("image", "img", "images")
 _LABEL_NAMES = ("label", "labels", "class")
 
 
-def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def read(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     """Yield an image for each row. Raises PackError."""
     pa.set_memory_pool(pa.system_memory_pool())  # the other pools reserve far more address space than they use
     try:
@@ -33,7 +33,7 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
         raise PackError("corrupt_archive", "A text column holds invalid UTF-8.") from error
 
 
-def _read_rows(file: IO[bytes], meter: Meter) -> Iterator[Item | BadFile]:
+def _read_rows(file: IO[bytes], meter: Meter) -> Iterator[Found]:
     table = pq.ParquetFile(file, pre_buffer=False)
     schema = table.schema_arrow
     meter.check_images(table.metadata.num_rows)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ssl_core.data.pack import PackError
+from ssl_core.data.items import PackError
 from ssl_core.errors import BadWeights, Corrupt, StorageFailed, StorageFull, is_out_of_memory
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.files import FULL, describe

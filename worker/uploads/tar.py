@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ssl_core.data import folder_layout
-from ssl_core.data.pack import BadFile, Item, PackError
+from ssl_core.data.items import BadFile, Found, Item, PackError
 from worker.uploads.limits import Meter
 
 _BLOCK = 512
@@ -43,7 +43,7 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def read(stream: Stream, meter: Meter) -> Iterator[Item | BadFile]:
+def read(stream: Stream, meter: Meter) -> Iterator[Found]:
     """Yield the files of the archive. Raises PackError, and the exceptions of the stream."""
     blocks = _BlockReader(stream, meter)
     extension = _ExtendedHeader()

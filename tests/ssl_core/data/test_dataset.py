@@ -11,7 +11,8 @@ from ssl_core.checksums import document
 from ssl_core.data import decode
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 from ssl_core.data.sampling import draw_evenly, hold_out, order_by_class, shuffle_epoch
 from ssl_core.errors import Corrupt
 
@@ -26,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
     items = [Item(f"a/{n:02}.png", encode_png(photo(n)), ("cat", "dog", "owl")[n % 3], "train") for n in range(30)]
     items += [Item(f"b/{n}.png", encode_png(photo(100 + n)), None, "train") for n in range(5)]
     items += [Item(f"c/{n}.png", encode_png(photo(200 + n)), ("cat", "owl")[n % 2], "test") for n in range(6)]
-    pack(items, tmp_path / "packed", on_bad_file="reject")
+    pack(items, tmp_path / "packed")
     return tmp_path / "packed"
 
 

@@ -16,7 +16,8 @@ from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import encode_png
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 from ssl_core.data.image_store import ImageStore, limit_sizes, read_centre_crops
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 from ssl_core.data.prefetch import prefetch
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def photo(seed: int, height: int, width: int) -> np.ndarray:
 def ragged(tmp_path: Path) -> Dataset:
     """Images of several sizes."""
     items = [Item(f"{n}.png", encode_png(photo(n, *SIZES[n])), None, "train") for n in range(len(SIZES))]
-    pack(items, tmp_path / "ragged", on_bad_file="reject")
+    pack(items, tmp_path / "ragged")
     return Dataset.open(tmp_path / "ragged")
 
 
@@ -40,7 +41,7 @@ def ragged(tmp_path: Path) -> Dataset:
 def even(tmp_path: Path) -> Dataset:
     """Ten images of 16×16."""
     items = [Item(f"{n}.png", encode_png(photo(n, 16, 16)), None, "train") for n in range(10)]
-    pack(items, tmp_path / "even", on_bad_file="reject")
+    pack(items, tmp_path / "even")
     return Dataset.open(tmp_path / "even")
 
 

@@ -5,8 +5,9 @@ import pytest
 
 from ssl_core import config
 from ssl_core.data.dataset import Dataset
+from ssl_core.data.items import Item
 from ssl_core.data.label_budget import UNLABELLED, LabelBudget
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.pack import pack
 from ssl_core.errors import ConfigUnfit, LabelsNeeded
 from tests.ssl_core.digits import items, pack_digits
 
@@ -117,7 +118,7 @@ def test_distillation_trains_on_all_images_and_uses_labels_by_their_weight(digit
 
 def test_distillation_on_unlabelled_images_is_evaluated_on_the_test_split(tmp_path):
     mixed = [*items(60, 0, labels=False), *(Item(f"t{i.name}", i.data, i.label, "test") for i in items(20, 0))]
-    pack(mixed, tmp_path, on_bad_file="reject")
+    pack(mixed, tmp_path)
     dataset = Dataset.open(tmp_path)
     budget = make_budget(dataset, "distill", card_of(dataset))
     assert budget.split.test.tolist() == dataset.indices("test").tolist()

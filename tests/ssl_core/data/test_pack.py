@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from ssl_core import files
+from ssl_core.config.reading import Reading
 from ssl_core.data import folder_layout
 from ssl_core.data.decode import decode
-from ssl_core.data.pack import BadFile, Item, PackError, pack, pack_folder
+from ssl_core.data.items import BadFile, Item, PackError
+from ssl_core.data.pack import pack, pack_folder
 from tests.pictures import encoded, jpeg, pixels, png
 
 NOTHING_CONVERTED = dict.fromkeys(("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey"), 0)
@@ -69,6 +71,7 @@ def test_report_is_the_dataset_json_and_is_complete(tmp_path):
         "ignored": 1,
         "converted": NOTHING_CONVERTED,
         "duplicates": 1,
+        "warnings": [],
         "pixels": {"file": "pixels.npy", "shape": [4, 8, 12, 3]},
         "size_bytes": sum(file.stat().st_size for file in tmp_path.iterdir() if file.name != "dataset.json"),
     }
@@ -200,7 +203,7 @@ def test_reject_lists_up_to_a_hundred_bad_files(tmp_path):
 
 
 def test_skip_reports_up_to_a_thousand_and_counts_all(tmp_path):
-    report = pack([Item("cat/good.png", png()), *bad_files(1100)], tmp_path, on_bad_file="skip")
+    report = pack([Item("cat/good.png", png()), *bad_files(1100)], tmp_path, reading=Reading(on_bad_file="skip"))
     assert report["skipped_count"] == 1100
     assert len(report["skipped"]) == 1000
     assert set(report["skipped"][0]) == {"name", "code", "detail"}
@@ -209,7 +212,7 @@ def test_skip_reports_up_to_a_thousand_and_counts_all(tmp_path):
 
 def test_skipping_every_file_is_refused(tmp_path):
     with pytest.raises(PackError) as caught:
-        pack(bad_files(2), tmp_path, on_bad_file="skip")
+        pack(bad_files(2), tmp_path, reading=Reading(on_bad_file="skip"))
     assert caught.value.code == "no_images"
     assert len(caught.value.errors) == 2
 
@@ -223,7 +226,7 @@ def test_duplicate_folded_names_are_bad_files(tmp_path, names):
     with pytest.raises(PackError) as caught:
         pack(items, tmp_path)
     assert [error["code"] for error in caught.value.errors] == ["duplicate_name"]
-    report = pack(items, tmp_path, on_bad_file="skip")
+    report = pack(items, tmp_path, reading=Reading(on_bad_file="skip"))
     assert [fault["name"] for fault in report["skipped"]] == [folder_layout.clean_path(names[1])]
     assert {row["image"] for row in rows(tmp_path)} == {png(0), png(2)}
 
@@ -239,11 +242,11 @@ def test_a_file_outside_the_splits_is_a_bad_file(tmp_path):
     with pytest.raises(PackError) as caught:
         pack(items, tmp_path)
     assert [error["code"] for error in caught.value.errors] == ["misplaced"]
-    assert pack(items, tmp_path, on_bad_file="skip")["splits"]["train"]["images"] == 1
+    assert pack(items, tmp_path, reading=Reading(on_bad_file="skip"))["splits"]["train"]["images"] == 1
 
 
 def test_a_reader_may_report_a_file_as_bad(tmp_path):
-    report = pack([BadFile("a", "symlink", "No."), Item("b.png", png())], tmp_path, on_bad_file="skip")
+    report = pack([BadFile("a", "symlink", "No."), Item("b.png", png())], tmp_path, reading=Reading(on_bad_file="skip"))
     assert report["skipped"] == [{"name": "a", "code": "symlink", "detail": "No."}]
 
 

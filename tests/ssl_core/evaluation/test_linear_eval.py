@@ -21,8 +21,9 @@ from ssl_core.config import KnnEval, LinearEval, OnlineEvaluation, Pretrain, Vie
 from ssl_core.data.dataset import Dataset, select_labels
 from ssl_core.data.decode import encode_png
 from ssl_core.data.image_store import read_centre_crops
+from ssl_core.data.items import Item
 from ssl_core.data.label_split import LabelSplit, draw_labelled
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.pack import pack
 from ssl_core.device import Device
 from ssl_core.errors import LabelsNeeded
 from ssl_core.evaluation import (
@@ -60,7 +61,7 @@ def packed(folder: Path, **counts: int) -> Path:
         for split, count in counts.items()
         for n in range(count)
     ]
-    pack(items, folder, on_bad_file="reject")
+    pack(items, folder)
     return folder
 
 
@@ -251,7 +252,7 @@ def test_the_layer_can_be_chosen(dataset, model):
 
 def test_without_labels_or_model_the_evaluation_fails(tmp_path, dataset, model):
     items = [Item(f"{n}.png", encode_png(make_image(n, 0)), None, "train") for n in range(4)]
-    pack(items, tmp_path / "bare", on_bad_file="reject")
+    pack(items, tmp_path / "bare")
     failed = events_of({"kind": "knn_eval"}, tmp_path / "bare", model)[-1]
     assert isinstance(failed, Failed)
     assert failed.code == "labels_needed"
@@ -266,7 +267,7 @@ def test_classes_without_votes_are_not_in_the_top5(tmp_path, model):
         for split in ("train", "test")
         for n in range(42)
     ]
-    pack(items, tmp_path / "seven", on_bad_file="reject")
+    pack(items, tmp_path / "seven")
     row = events_of({"kind": "knn_eval", "k": 1}, tmp_path / "seven", model)[-1].summary["results"][0]
     assert row["top5"] == row["top1"]
     wide = events_of({"kind": "knn_eval", "k": 42}, tmp_path / "seven", model)[-1].summary["results"][0]
@@ -288,7 +289,7 @@ def test_the_test_images_are_the_test_split_then_val_then_held_out(tmp_path):
 
 def test_one_class_cannot_be_evaluated(tmp_path):
     items = [Item(f"{n}.png", encode_png(make_image(n, 0)), "dark", "train") for n in range(4)]
-    pack(items, tmp_path / "one", on_bad_file="reject")
+    pack(items, tmp_path / "one")
     with pytest.raises(LabelsNeeded):
         LabelSplit.of(Dataset.open(tmp_path / "one"), None, 0)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ssl_core.data.decode import decode
-from ssl_core.data.pack import BadFile, Item, PackError
+from ssl_core.data.items import BadFile, Item, PackError
 from tests import sample_archives
 from tests.pictures import jpeg, pixels, png
 from worker.uploads import archives

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ssl_core.config import Reading
 from ssl_core.events import Failed, Result, Stopped, from_line
 from tests import sample_archives
 from tests.pictures import encoded, jpeg, pixels, png
@@ -27,9 +28,9 @@ LIMITS = Limits(unpacked_bytes=2**28, ratio=200, images=1000, image_bytes=2**22,
 SMALL = {"a/1.png": png(1), "b/2.jpg": jpeg(2)}
 
 
-def ingest_last(path, data, on_bad_file="reject", limits=LIMITS):
+def ingest_last(path, data, on_bad_file="reject", limits=LIMITS, **fields):
     (path / "upload").write_bytes(data)
-    *_, event = ingest(path / "upload", path / "out", on_bad_file, limits)
+    *_, event = ingest(path / "upload", path / "out", Reading(on_bad_file=on_bad_file, **fields), limits)
     return event
 
 
@@ -55,7 +56,7 @@ def test_an_upload_of_another_sha256_is_corrupt_before_it_is_read(tmp_path):
     data = sample_archives.make_zip(SMALL)
     (tmp_path / "upload").write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
-    assert isinstance([*ingest(tmp_path / "upload", tmp_path / "out", "reject", LIMITS, sha256)][-1], Result)
+    assert isinstance([*ingest(tmp_path / "upload", tmp_path / "out", Reading(), LIMITS, sha256)][-1], Result)
     (tmp_path / "upload").write_bytes(data[:-1] + b"!")
     (failed,) = ingest(tmp_path / "upload", tmp_path / "again", "reject", LIMITS, sha256)
     assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": "upload"})
@@ -182,7 +183,7 @@ def test_a_folder_or_an_upload_that_cannot_be_opened_is_retried(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     *_, event = ingest(tmp_path / "upload", tmp_path / "file" / "out", "reject", LIMITS)
     assert (event.code, event.retry) == ("storage", True)
-    *_, event = ingest(tmp_path / "missing", tmp_path / "out", "reject", LIMITS)
+    *_, event = ingest(tmp_path / "missing", tmp_path / "out", Reading(), LIMITS)
     assert (event.code, event.retry) == ("storage", True)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.pack import Item, pack
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 from tests import pictures
 from tests.faults.syscalls.writer import Writer, error_of
 from worker.uploads.ingest import ingest
