@@ -20,8 +20,8 @@ from ssl_core.checksums.blocks import CheckedFile
 from ssl_core.data import encoded_images
 from ssl_core.data.decode import decode
 from ssl_core.data.encoded_images import EncodedImages
-from ssl_core.data.folder_layout import SPLITS
 from ssl_core.data.sampling import Rows, draw_evenly
+from ssl_core.data.split_names import SPLITS
 
 
 @dataclass(frozen=True)

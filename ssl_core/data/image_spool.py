@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
+from ssl_core.data.split_names import Split
 
 SMALL_SIDE = 64  # a dataset of one image size up to this gets a pixel array
 _PIXELS_PER_SUM = 2**18
@@ -55,7 +56,7 @@ class ImageSpool:
         self._pixels = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115
         self.names: list[str] = []
         self.labels: list[str | int | None] = []
-        self.splits: list[folder_layout.Split | None] = []
+        self.splits: list[Split | None] = []
         self.sizes: Counter[tuple[int, int]] = Counter()
         self._ends = array("Q", [0])
         self._shapes = array("I")
@@ -68,9 +69,7 @@ class ImageSpool:
     def __len__(self) -> int:
         return len(self.names)
 
-    def append(
-        self, name: str, label: str | int | None, split: folder_layout.Split | None, data: bytes, facts: ImageFacts
-    ) -> None:
+    def append(self, name: str, label: str | int | None, split: Split | None, data: bytes, facts: ImageFacts) -> None:
         self.names.append(name)
         self.labels.append(label)
         self.splits.append(split)

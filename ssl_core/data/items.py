@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ssl_core.data.folder_layout import Split
+from ssl_core.data.split_names import Split
 from ssl_core.errors import Fault, json_pointer
 
 
@@ -58,23 +58,23 @@ class PackError(Exception):
 
 
 class Warnings:
-    """The findings of an upload, counted by code and sentence, in order of arrival."""
+    """The findings of an upload, counted by code and sentence; the same in any order of arrival."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], _Counted] = {}
 
     def add(self, finding: Finding) -> None:
-        """Count a finding, and keep the first examples of its code and sentence."""
+        """Count a finding, and keep the first examples of its code and sentence, in the order of the alphabet."""
         counted = self._found.setdefault((finding.code, finding.detail), _Counted([]))
         counted.count += finding.count
-        if finding.example and len(counted.examples) < _EXAMPLES and finding.example not in counted.examples:
-            counted.examples.append(finding.example)
+        if finding.example and finding.example not in counted.examples:
+            counted.examples = sorted([*counted.examples, finding.example])[:_EXAMPLES]
 
     def to_report(self) -> list[dict[str, object]]:
         """Return `{code, detail, count, examples}` for each, at most 100."""
         return [
             {"code": code, "detail": detail, "count": counted.count, "examples": counted.examples}
-            for (code, detail), counted in list(self._found.items())[:_WARNINGS]
+            for (code, detail), counted in sorted(self._found.items(), key=lambda found: found[0])[:_WARNINGS]
         ]
 
 

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from ssl_core.checksums import blocks, document
 from ssl_core.checksums.blocks import BlockWriter
 from ssl_core.config.reading import Reading
-from ssl_core.data import decode, folder_layout
+from ssl_core.data import decode, folder_layout, label_tables, labelling, leftovers
 from ssl_core.data.decode import CountPixels
-from ssl_core.data.folder_layout import SPLITS, Split
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.data.items import BadFile, Finding, Found, Item, PackError, Warnings
+from ssl_core.data.layouts import NO_TRAINING_IMAGES
+from ssl_core.data.split_names import SPLITS
 from ssl_core.files import make_folder, remove_durably, write_atomic
 
 FORMAT = 1
@@ -43,8 +44,10 @@ SCHEMA = pa.schema(
         pa.field("name", pa.string(), nullable=False),
     ]
 )
+_DOCUMENTS = 1000
 _FAULTS_REPORTED = 1000
 _FAULTS_IN_ERROR = 100
+_FEW_IMAGES, _NEARLY_ALL = 20, 0.9
 _SIZES_REPORTED = 50
 _BATCH_ROWS = 4096
 _BATCH_BYTES = 16 * 2**20
@@ -94,6 +97,8 @@ class Packer:
         self._faults: list[BadFile] = []
         self._fault_count = 0
         self._ignored = 0
+        self._documents: dict[str, bytes] = {}  # by their names; in memory
+        self._document_room = 2 * label_tables.MOST_BYTES
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +111,7 @@ class Packer:
         if isinstance(item, Finding):
             self._warnings.add(item)
             return
-        if folder_layout.is_junk(item.name):
+        if leftovers.is_leftover(item.name):
             self._ignored += 1
             return
         if isinstance(item, BadFile):
@@ -115,7 +120,8 @@ class Packer:
         try:
             facts = inspect_image(item.data, self._max_pixels, self._count_pixels)
         except decode.BadImage as error:
-            self._record_bad_file(BadFile(item.name, error.code, error.detail))
+            if not self._keep_document(item):
+                self._record_bad_file(BadFile(item.name, error.code, error.detail))
             return
         self._append(item, facts)
 
@@ -127,7 +133,9 @@ class Packer:
         if not rows.order.size:
             raise PackError("no_images", self._explain_no_images(), self._faults[:_FAULTS_IN_ERROR])
         if not np.any(rows.splits == 0):
-            raise PackError("no_training_images", str(folder_layout.NoTrainingSplit.__doc__))
+            raise PackError("no_training_images", NO_TRAINING_IMAGES)
+        for finding in rows.find_oddities(self._spool):
+            self._warnings.add(finding)
         if self._reading.strict and (warnings := self._warnings.to_report()):
             raise PackError("warnings", f"With `strict` a warning fails the dataset: {warnings[0]['detail']}")
         self._spool.flush()
@@ -150,9 +158,25 @@ class Packer:
             raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
         self._spool.append(item.name, item.label, item.split, item.data, facts)
 
+    def _keep_document(self, item: Item) -> bool:
+        """Whether the file is a document; one that may hold labels is kept until `finish`."""
+        if not leftovers.is_document(item.name):
+            return False
+        self._ignored += 1
+        size = len(item.data)
+        is_table = item.name.casefold().endswith(label_tables.SUFFIXES) and size <= label_tables.MOST_BYTES
+        if is_table and size <= self._document_room and len(self._documents) < _DOCUMENTS:
+            self._documents[item.name] = item.data
+            self._document_room -= size
+        elif leftovers.may_hold_labels(item.name):
+            self._warnings.add(Finding("unread_document", labelling.UNREAD, item.name))
+        return True
+
     def _record_bad_file(self, fault: BadFile) -> None:
-        if folder_layout.is_document(fault.name):
+        if leftovers.is_document(fault.name):
             self._ignored += 1
+            if leftovers.may_hold_labels(fault.name):
+                self._warnings.add(Finding("unread_document", labelling.UNREAD, fault.name))
             return
         self._fault_count += 1
         if len(self._faults) < _FAULTS_REPORTED:
@@ -166,7 +190,10 @@ class Packer:
             self._record_bad_file(
                 BadFile(spool.names[row], "duplicate_name", "Another file has this name, up to case or Unicode form.")
             )
-        assigned = self._assign_splits()
+        labelled = labelling.assign(spool.names, spool.labels, spool.splits, self._documents, self._reading)
+        for finding in labelled.findings:
+            self._warnings.add(finding)
+        assigned = labelled.assigned
         for row, pair in enumerate(assigned):
             if pair is None and row not in dropped:
                 dropped.add(row)
@@ -182,16 +209,8 @@ class Packer:
             labels=np.array([-1 if label is None else numbers.get(label, -1) for label in labels], np.int32),
             names=spool.names,
             dropped=dropped,
+            layout=labelled.report,
         )
-
-    def _assign_splits(self) -> list[tuple[Split, str | int | None] | None]:
-        spool = self._spool
-        if None not in spool.splits:
-            return [(split or "train", label) for split, label in zip(spool.splits, spool.labels, strict=True)]
-        try:
-            return list(folder_layout.parse_paths(spool.names))
-        except folder_layout.NoTrainingSplit as error:
-            raise PackError("no_training_images", str(error)) from error
 
     def _bad_files_error(self) -> PackError:
         first = self._faults[0]
@@ -227,6 +246,7 @@ class Packer:
             "ignored": self._ignored,
             "converted": spool.count_notes(rows.order),
             "duplicates": len(rows.order) - spool.count_distinct(rows.order),
+            "layout": rows.layout,
             "warnings": self._warnings.to_report(),
             "pixels": {"file": "pixels.npy", "shape": shape} if shape else None,
         }
@@ -243,7 +263,9 @@ class _SelectedImages:
         labels: NDArray[np.int32],
         names: list[str],
         dropped: set[int],
+        layout: dict[str, Any],
     ) -> None:
+        self.layout, self.names = layout, names
         self.classes = classes
         self.splits = splits
         self.labels = labels
@@ -251,6 +273,23 @@ class _SelectedImages:
         rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
         order = np.lexsort((rank, labels, splits))
         self.order: NDArray[np.int64] = order[~np.isin(order, list(dropped))] if dropped else order
+
+    def find_oddities(self, spool: ImageSpool) -> Iterator[Finding]:
+        """Yield what is odd about the classes and splits: what evaluations would suffer from in silence."""
+        splits, labels = self.splits[self.order], self.labels[self.order]
+        taught = np.bincount(labels[(splits == 0) & (labels >= 0)], minlength=len(self.classes))
+        judged = np.bincount(labels[(splits != 0) & (labels >= 0)], minlength=len(self.classes))
+        detail = "No training image has this class: its images in val and test cannot be recognised."
+        for number in np.flatnonzero((taught == 0) & (judged > 0)):
+            yield Finding("class_without_training_images", detail, self.classes[number], int(judged[number]))
+        if taught.sum() >= _FEW_IMAGES and np.count_nonzero(taught) > 1 and taught.max() > _NEARLY_ALL * taught.sum():
+            detail = "One class holds more than 90 % of the labelled training images."
+            yield Finding("one_class_holds_nearly_all", detail, self.classes[taught.argmax()], int(taught.max()))
+        detail = "An image of val or test is, byte for byte, a training image too: accuracies on it are too high."
+        digests = {spool.sha256(row) for row in self.order[splits == 0].tolist()} if np.any(splits != 0) else set()
+        for row in self.order[splits != 0].tolist():
+            if spool.sha256(row) in digests:
+                yield Finding("same_image_in_two_splits", detail, self.names[row])
 
     def summary(self, split: int) -> dict[str, Any]:
         labels = self.labels[self.order][self.splits[self.order] == split]
@@ -264,7 +303,7 @@ class _SelectedImages:
 
 def _read_folder(folder: Path) -> Iterator[Found]:
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not folder_layout.is_junk(name))
+        folders[:] = sorted(name for name in folders if not leftovers.is_leftover(name))
         for name in sorted(files):
             path = Path(parent, name)
             try:

@@ -22,9 +22,9 @@ from ssl_core import rng
 from ssl_core.config import Project
 from ssl_core.config.requirements import no_such_layer
 from ssl_core.data.dataset import Dataset
-from ssl_core.data.folder_layout import SPLITS
 from ssl_core.data.image_store import read_centre_crops
 from ssl_core.data.sampling import Rows, draw_evenly
+from ssl_core.data.split_names import SPLITS
 from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation.features import extract_features
 from ssl_core.events import Event, Progress, Result, Stopped

@@ -9,7 +9,7 @@ from service.db.kinds import IMPORT, INGEST
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
-from ssl_core.config import Import
+from ssl_core.config import Import, Reading
 from ssl_core.errors import ModelMissing
 from ssl_core.events import Log
 from ssl_core.files import make_folder, write_atomic
@@ -68,7 +68,8 @@ def _check_model(model_id: str, folder: Path, dataset: Path) -> None:
 
 
 def _ingest_arguments(claim: Claim) -> list[str]:
-    return ["worker.uploads.ingest", "--reading", json.dumps(claim.config)]
+    fields = {name: claim.config[name] for name in Reading.model_fields if name in claim.config}
+    return ["worker.uploads.ingest", "--reading", json.dumps(fields)]
 
 
 def _import_arguments(claim: Claim) -> list[str]:

@@ -10,8 +10,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_core.data.folder_layout import SPLIT_NAMES, Split
 from ssl_core.data.items import BadFile, Found, Item, PackError
+from ssl_core.data.split_names import SPLIT_NAMES, Split
 from worker.uploads.limits import Meter
 
 _BATCH_ROWS = 32

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssl_core import files
 from ssl_core.config.reading import Reading
-from ssl_core.data import folder_layout
+from ssl_core.data import folder_layout, layouts
 from ssl_core.data.decode import decode
 from ssl_core.data.items import BadFile, Item, PackError
 from ssl_core.data.pack import pack, pack_folder
@@ -71,6 +71,12 @@ def test_report_is_the_dataset_json_and_is_complete(tmp_path):
         "ignored": 1,
         "converted": NOTHING_CONVERTED,
         "duplicates": 1,
+        "layout": {
+            "reading": "splits",
+            "splits": {"test": "test", "train": "train"},
+            "labels": "folders",
+            "tables": [],
+        },
         "warnings": [],
         "pixels": {"file": "pixels.npy", "shape": [4, 8, 12, 3]},
         "size_bytes": sum(file.stat().st_size for file in tmp_path.iterdir() if file.name != "dataset.json"),
@@ -155,7 +161,7 @@ def test_given_labels_and_splits_are_used(tmp_path):
     ],
 )
 def test_layouts(paths, expected):
-    assert folder_layout.parse_paths(paths) == expected
+    assert layouts.parse_paths(paths).assigned == expected
 
 
 @pytest.mark.parametrize("paths", [["test/a.png"], ["val/a/1.png", "test/a/1.png"]])

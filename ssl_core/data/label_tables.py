@@ -1,0 +1,247 @@
+"""Label tables: documents of an upload as rows, and the columns that name images, labels and splits.
+
+Read are CSV and TSV with or without a header, JSON lines, JSON (a list of objects, an object of names and labels,
+COCO's annotations) and text whose lines are a file and a label (Tiny-ImageNet's `val_annotations.txt`).
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_core.data.split_names import parse_split
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt")
+LABEL_NAMES = (
+    *("label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category", "category_name"),
+    *(
+        "target",
+        "targets",
+        "y",
+        "diagnosis",
+        "dx",
+        "finding",
+        "species",
+        "breed",
+        "tag",
+        "cls",
+        "classes",
+        "categories",
+    ),
+    *("fine_label", "class_id", "label_id", "category_id", "classid"),
+)
+SPLIT_NAMES = ("split", "set", "subset", "partition", "data_split", "dataset_split", "data set", "usage", "purpose")
+FILE_NAMES = (
+    *(
+        "file_name",
+        "filename",
+        "file",
+        "filepath",
+        "file_path",
+        "path",
+        "image_path",
+        "image",
+        "image_name",
+        "image_id",
+    ),
+    *("img", "img_name", "img_path", "imgpath", "images", "name", "id", "key"),
+)
+MOST_BYTES = 64 * 2**20  # of a document
+_SAMPLE = 1000  # rows, of which the columns are recognised
+_FEW = 20  # rows, of which each may have a label of its own
+_DELIMITERS = ",;\t|"
+_ENOUGH = 0.05  # of the sampled rows name an image of the upload; others may be of images that are not in it
+
+Matches = Callable[[str], tuple[bool, bool]]  # whether a value is an image's name, and its name without the suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a document; `columns` is None where nothing names them."""
+
+    document: str
+    columns: list[str] | None
+    rows: list[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Positions of a table's columns; `one_hot`: those of classes, of which each row has one."""
+
+    file: int
+    label: int | None
+    split: int | None
+    one_hot: tuple[int, ...] = ()
+
+    @property
+    def are_useful(self) -> bool:
+        """Whether the table gives labels or splits."""
+        return self.label is not None or self.split is not None or bool(self.one_hot)
+
+
+def parse(document: str, data: bytes) -> Table | None:
+    """Return the document's table, or None where it is none that is read."""
+    text = _decode(data)
+    suffix = document.casefold().rpartition(".")[2]
+    try:
+        if suffix in ("jsonl", "ndjson"):
+            return _from_objects(document, [json.loads(line) for line in text.splitlines() if line.strip()])
+        if suffix == "json":
+            return _from_json(document, json.loads(text))
+        return _from_lines(document, text, suffix)
+    except (ValueError, RecursionError, csv.Error, KeyError, TypeError, AttributeError):
+        return None
+
+
+def find_columns(table: Table, matches: Matches, label: str | None = None, split: str | None = None) -> Columns | None:
+    """Return the columns, by their content and their names; None when none names images.
+
+    label, split: names of these columns, if they are known.
+    """
+    sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)][:_SAMPLE]
+    width = min((len(row) for row in sample), default=0)
+    names = [_fold(name) for name in table.columns or [""] * width]
+    scores = {place: _score(sample, place, names, matches) for place in range(width)}
+    if not scores:
+        return None
+    file = max(scores, key=lambda place: scores[place])
+    exact, stem, *_ = scores[file]
+    if max(exact, stem) < _ENOUGH:
+        return None
+    others = [place for place in range(width) if place != file]
+    split_place = _find_split_column(names, sample, others, split)
+    others = [place for place in others if place != split_place]
+    label_place = _find_label_column(names, others, label)
+    if label_place is None and label is None and others and (len(others) == 1 or table.columns is None):
+        is_guess = _repeats(sample, others[0])  # of a file and a label, and perhaps more behind them
+        label_place = others[0] if is_guess else None
+    one_hot = () if label_place is not None or label is not None else _find_one_hot(sample, others)
+    return Columns(file, label_place, split_place, one_hot)
+
+
+def _score(sample: Sequence[Sequence[Any]], place: int, names: list[str], matches: Matches) -> tuple[float, ...]:
+    values = [str(row[place]) for row in sample]
+    found = [matches(value) for value in values]
+    distinct = len(set(values)) / len(values)
+    known = names[place] in FILE_NAMES
+    exact = sum(whole for whole, _ in found) / len(values)
+    stem = distinct * sum(part for _, part in found) / len(values)
+    return exact, stem, known, distinct, -place
+
+
+def _find_label_column(names: list[str], others: Sequence[int], label: str | None) -> int | None:
+    if label is not None:
+        return next((place for place in others if names[place] == _fold(label)), None)
+    known = [place for name in LABEL_NAMES for place in others if names[place] == name]
+    return known[0] if known else None
+
+
+def _repeats(sample: Sequence[Sequence[Any]], place: int) -> bool:
+    """Whether the values of a column could be labels: of many rows, not nearly all have different ones."""
+    return len(sample) < _FEW or len({str(row[place]) for row in sample}) <= len(sample) / 2
+
+
+def _find_split_column(
+    names: list[str], sample: Sequence[Sequence[Any]], others: Sequence[int], split: str | None
+) -> int | None:
+    wanted = SPLIT_NAMES if split is None else (_fold(split),)
+    for place in others:
+        values = {str(row[place]) for row in sample}
+        if names[place] in wanted and (split is not None or all(parse_split(value) for value in values)):
+            return place
+    return None
+
+
+def _find_one_hot(sample: Sequence[Sequence[Any]], others: Sequence[int]) -> tuple[int, ...]:
+    """The columns of which each row has a 1 in one and a 0 in all others."""
+    if len(others) < 2:
+        return ()
+    for row in sample:
+        values = [to_number(row[place]) for place in others]
+        if any(value not in (0, 1) for value in values) or sum(value or 0 for value in values) != 1:
+            return ()
+    return tuple(others)
+
+
+def to_number(value: Any) -> float | None:
+    """Return the value as a number, or None where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _from_json(document: str, found: Any) -> Table | None:
+    if isinstance(found, list):
+        return _from_objects(document, found)
+    if not isinstance(found, dict):
+        return None
+    if {"images", "annotations", "categories"} <= found.keys():
+        return _from_coco(document, found)
+    lists = [value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) == 1:
+        return _from_objects(document, lists[0])
+    if found and all(isinstance(value, str | int) for value in found.values()):
+        return Table(document, None, list(found.items()))
+    return None
+
+
+def _from_coco(document: str, found: dict[str, Any]) -> Table:
+    """A row for each image and category of it."""
+    names = {each["id"]: str(each["name"]) for each in found["categories"]}
+    files = {each["id"]: str(each["file_name"]) for each in found["images"]}
+    pairs = dict.fromkeys((each["image_id"], each["category_id"]) for each in found["annotations"])
+    rows = [(files[image], names[category]) for image, category in pairs if image in files and category in names]
+    return Table(document, ["file_name", "category"], list(rows))
+
+
+def _from_objects(document: str, found: list[Any]) -> Table | None:
+    objects = [each for each in found if isinstance(each, dict)]
+    if not objects or len(objects) < len(found):
+        return None
+    columns = list(dict.fromkeys(name for each in objects for name in each))
+    return Table(document, [str(name) for name in columns], [[each.get(name) for name in columns] for each in objects])
+
+
+def _from_lines(document: str, text: str, suffix: str) -> Table | None:
+    head = "\n".join(text.split("\n", 6)[:5])
+    delimiter = "\t" if suffix == "tsv" else max(_DELIMITERS, key=head.count)
+    if head.count(delimiter):
+        rows: Iterable[list[str]] = csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
+        )
+    elif suffix == "txt":
+        rows = (line.split() for line in text.splitlines())
+    else:
+        return None
+    lines: list[Sequence[Any]] = [row for row in rows if any(row)]
+    if not lines or len(lines[0]) < 2:
+        return None
+    width = len(lines[0])
+    lines = [row for row in lines if len(row) >= width]
+    if suffix == "txt" or _is_data(lines[0]):
+        return Table(document, None, lines)
+    return Table(document, [str(name).strip() for name in lines[0]], lines[1:]) if len(lines) > 1 else None
+
+
+def _is_data(row: Sequence[Any]) -> bool:
+    """Whether the first row of a table is one of values: one of them looks like a file."""
+    return any(
+        re.search(r"\.(jpe?g|png|tiff?|bmp|gif|webp|ppm|pgm|avif|jp2)$", str(cell), re.IGNORECASE) for cell in row
+    )
+
+
+def _decode(data: bytes) -> str:
+    for encoding in ("utf-8-sig", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("utf-8-sig",):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode("cp1252", "replace")
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold()

@@ -1,0 +1,250 @@
+"""Labelling: the split and the label of each image of an upload, from readers, folders and label tables."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from ssl_core.config.reading import Reading
+from ssl_core.data import label_tables, layouts, leftovers
+from ssl_core.data.items import Finding, PackError
+from ssl_core.data.label_tables import Columns, Table
+from ssl_core.data.layouts import Layout
+from ssl_core.data.split_names import Split, find_split, parse_split
+
+Label = str | int | None
+Documents = dict[str, bytes]  # by their paths
+
+UNREAD = "The document is not read: it has no column with the images of the upload, or none with their labels."
+_UNREAD_COLUMN = "The column is not read."
+_SEVERAL = "The image has several labels in a document, and gets none."
+_NO_IMAGE = "The document has a row of an image that is not in the upload."
+_FOLDERS_WIN = "The labels in the document are not used: the folders give the classes; `label_column` prefers these."
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")  # of Hugging Face's ImageFolder: they go before folders
+
+
+@dataclass
+class Labelling:
+    """The splits and labels of the images, in their order, and how they were found."""
+
+    assigned: list[tuple[Split, Label] | None]  # None: outside the split folders
+    findings: list[Finding] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)  # reading, splits, labels (folders, tables, given), tables
+
+
+def assign(
+    names: Sequence[str],
+    labels: Sequence[Label],
+    splits: Sequence[Split | None],
+    documents: Documents,
+    reading: Reading,
+) -> Labelling:
+    """Return the split and label of each image; `labels` and `splits` are those that its reader knows.
+
+    Raises PackError when no image is for training, or a stated column or layout is not there.
+    """
+    places = [row for row, split in enumerate(splits) if split is None]
+    layout = layouts.parse_paths([names[row] for row in places], reading.layout) if places else None
+    assigned: list[tuple[Split, Label] | None] = [
+        None if split is None else (split, label) for split, label in zip(splits, labels, strict=True)
+    ]
+    for row, pair in zip(places, layout.assigned if layout else (), strict=True):
+        assigned[row] = pair if pair is None or labels[row] is None else (pair[0], labels[row])
+    found = Labelling(assigned, list(layout.findings) if layout else [], layout.to_report() if layout else {})
+    if reading.label_column is not None and not documents and all(label is None for label in labels):
+        raise PackError("no_such_column", f"Nothing in the upload has a column {reading.label_column}.")
+    from_tables = _read_tables([names[row] for row in places], documents, reading, found.findings)
+    _apply(from_tables, places, labels, layout, found)
+    found.report["labels"] = from_tables.source or _name_source(assigned, labels)
+    found.report["tables"] = from_tables.used[:20]
+    return found
+
+
+def _name_source(assigned: Sequence[Any], labels: Sequence[Label]) -> str | None:
+    if any(label is not None for label in labels):
+        return "files"
+    return "folders" if any(pair is not None and pair[1] is not None for pair in assigned) else None
+
+
+@dataclass
+class _FromTables:
+    labels: dict[int, tuple[Label, bool]] = field(default_factory=dict)  # and whether it goes before folders
+    splits: dict[int, Split] = field(default_factory=dict)
+    file_splits: dict[int, Split] = field(default_factory=dict)  # by the name of the table that lists the image
+    used: list[str] = field(default_factory=list)
+    source: str | None = None
+
+
+def _apply(
+    tables: _FromTables, places: Sequence[int], labels: Sequence[Label], layout: Layout | None, found: Labelling
+) -> None:
+    """Complete the folders' splits and labels by those of the tables."""
+    has_splits = layout is not None and layout.reading == "splits"
+    splits = tables.splits or (tables.file_splits if "train" in tables.file_splits.values() else {})
+    unused = 0
+    for place, row in enumerate(places):
+        pair = found.assigned[row]
+        if pair is None:
+            continue
+        split, label = pair
+        if not has_splits or place in tables.splits:
+            split = splits.get(place, split)
+        if place in tables.labels and labels[row] is None:
+            value, goes_first = tables.labels[place]
+            if label is None or goes_first:
+                tables.source, label = "tables", value
+            else:
+                unused += str(label) != str(value)
+        found.assigned[row] = (split, label)
+    if unused:
+        found.findings.append(Finding("labels_not_used", _FOLDERS_WIN, ", ".join(tables.used[:3]), unused))
+
+
+def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, findings: list[Finding]) -> _FromTables:
+    result, columns_seen = _FromTables(), set[str]()
+    if not names:  # the readers know the splits and labels
+        findings.extend(
+            Finding("unread_document", UNREAD, name) for name in documents if leftovers.may_hold_labels(name)
+        )
+        return result
+    index = _NameIndex(names)
+    find = partial(
+        label_tables.find_columns, matches=index.matches, label=reading.label_column, split=reading.split_column
+    )
+    for document, data in sorted(documents.items()):
+        table = label_tables.parse(document, data)
+        columns = find(table) if table is not None else None
+        if table is not None:
+            columns_seen.update(table.columns or ())
+        if (
+            table is None
+            or columns is None
+            or (columns.label is None and columns.split is None and not columns.one_hot)
+        ):
+            if leftovers.may_hold_labels(document) or columns is not None:
+                findings.append(Finding("unread_document", UNREAD, document))
+            continue
+        result.used.append(document)
+        findings.extend(_warn_unread(table, columns))
+        goes_first = reading.label_column is not None or PurePosixPath(document).name.casefold() in _METADATA
+        _read_rows(table, columns, index, goes_first, result, findings)
+    if documents:
+        _check_columns(reading, columns_seen)
+    return result
+
+
+def _check_columns(reading: Reading, seen: set[str]) -> None:
+    """Raise PackError for a stated column that no document has."""
+    folded = {name.strip().casefold() for name in seen}
+    for field_name in ("label_column", "split_column"):
+        asked = getattr(reading, field_name)
+        if asked is not None and asked.strip().casefold() not in folded:
+            known = ", ".join(sorted(seen)[:20]) or "none"
+            raise PackError(
+                "no_such_column", f"No document has a column {asked} for `{field_name}`; there are: {known}."
+            )
+
+
+def _warn_unread(table: Table, columns: Columns) -> Iterator[Finding]:
+    read = {columns.file, columns.label, columns.split, *columns.one_hot}
+    for place, name in enumerate(table.columns or ()):
+        if place not in read:
+            yield Finding("unread_columns", _UNREAD_COLUMN, f"{table.document}: {name}")
+
+
+def _read_rows(
+    table: Table, columns: Columns, index: "_NameIndex", goes_first: bool, result: _FromTables, findings: list[Finding]
+) -> None:
+    folder = str(PurePosixPath(table.document).parent)
+    own_split = find_split(PurePosixPath(table.document).stem)
+    several, missing = set[int](), Counter[str]()
+    for row in table.rows:
+        place = index.find(str(row[columns.file]), "" if folder == "." else folder, own_split)
+        if place is None:
+            missing[str(row[columns.file])] += 1
+            continue
+        if own_split is not None:
+            result.file_splits[place] = own_split
+        if columns.split is not None and (split := parse_split(str(row[columns.split]))) is not None:
+            result.splits[place] = split
+        label = _read_label(row, table, columns)
+        before = result.labels.get(place)
+        if isinstance(label, list) or (before is not None and label is not None and str(before[0]) != str(label)):
+            several.add(place)
+        elif label is not None:
+            result.labels[place] = (label, goes_first)
+    for place in several:
+        result.labels.pop(place, None)
+        findings.append(Finding("several_labels", _SEVERAL, index.names[place]))
+    for name in missing:
+        findings.append(Finding("rows_without_image", _NO_IMAGE, f"{table.document}: {name[:200]}"))
+
+
+def _read_label(row: Sequence[Any], table: Table, columns: Columns) -> Label | list[Any]:
+    if columns.one_hot:
+        hot = [place for place in columns.one_hot if label_tables.to_number(row[place]) == 1]
+        if len(hot) != 1:
+            return hot or None
+        return table.columns[hot[0]] if table.columns else hot[0]
+    value = row[columns.label] if columns.label is not None else None
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list | dict):
+        return [value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    text = "" if value is None else str(value).strip()
+    if text.casefold() in ("", "nan", "null", "none", "n/a"):
+        return None
+    return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdigit() else text
+
+
+class _NameIndex:
+    """The images by their paths, their last parts, and these without suffix."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._paths = {name: place for place, name in enumerate(names)}
+        self._files: dict[str, list[int]] = {}
+        self._stems: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            file = name.rpartition("/")[2]
+            self._files.setdefault(file, []).append(place)
+            self._stems.setdefault(file.rpartition(".")[0] or file, []).append(place)
+
+    def matches(self, value: str) -> tuple[bool, bool]:
+        """Whether an image's file has this name, and whether one has it without its suffix."""
+        file = _last_part(value)
+        return file in self._files, file in self._files or file in self._stems
+
+    def find(self, value: str, folder: str, split: Split | None) -> int | None:
+        """Return the image of a value in a document that lies in `folder`; None when there is none, or several."""
+        path = "/".join(part for part in value.strip().replace("\\", "/").split("/") if part not in ("", "."))
+        for whole in (f"{folder}/{path}" if folder else path, path):
+            if whole in self._paths:
+                return self._paths[whole]
+        file = _last_part(value)
+        places = self._files.get(file) or self._stems.get(file, [])
+        if len(places) > 1 and "/" in path:
+            stem = path.rpartition(".")[0] or path
+            ends = (f"/{path}", f"/{stem}.", f"/{path}.")
+            places = [p for p in places if any(_ends_with(f"/{self.names[p]}", end) for end in ends)]
+        if len(places) > 1 and folder:
+            inside = [place for place in places if self.names[place].startswith(f"{folder}/")]
+            places = inside or places
+        if len(places) > 1 and split is not None:
+            places = [p for p in places if split in map(parse_split, self.names[p].split("/")[:-1])]
+        return places[0] if len(places) == 1 else None
+
+
+def _ends_with(name: str, end: str) -> bool:
+    """Whether the name ends with this path, or, where the path ends with a dot, with it and a suffix."""
+    if end.endswith("."):
+        return name.rpartition(".")[0].endswith(end[:-1])
+    return name.endswith(end)
+
+
+def _last_part(value: str) -> str:
+    return value.strip().replace("\\", "/").rpartition("/")[2]

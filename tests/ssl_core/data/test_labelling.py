@@ -1,0 +1,173 @@
+"""Labels in documents: what stands beside the images in CSV, JSON lines, JSON and text files."""
+
+import json
+
+import pytest
+
+from ssl_core.config import Reading
+from ssl_core.data.items import PackError
+from ssl_core.data.labelling import assign
+
+
+def read(names, documents, **fields):
+    data = {name: text.encode() if isinstance(text, str) else text for name, text in documents.items()}
+    return assign(names, [None] * len(names), [None] * len(names), data, Reading(**fields))
+
+
+def labels(found):
+    return [pair and pair[1] for pair in found.assigned]
+
+
+def codes(found):
+    return sorted({finding.code for finding in found.findings})
+
+
+FLAT = [f"images/{number}.png" for number in range(4)]
+WANTED = ["a", "b", "a", "b"]
+
+
+def csv(header="file,label", *, prefix="", suffix=".png", separator=","):
+    lines = [header.replace(",", separator)] if header else []
+    return "\n".join([*lines, *(f"{prefix}{n}{suffix}{separator}{WANTED[n]}" for n in range(4))]) + "\n"
+
+
+OBJECTS = [{"file_name": f"{n}.png", "label": WANTED[n]} for n in range(4)]
+COCO = {
+    "images": [{"id": 10 + n, "file_name": f"{n}.png"} for n in range(4)],
+    "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    "annotations": [{"image_id": 10 + n, "category_id": 1 + n % 2, "bbox": [0, 0, n, n]} for n in range(4)],
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ("labels.csv", csv()),
+        ("labels.csv", csv(separator=";")),
+        ("labels.tsv", csv(separator="\t")),
+        ("labels.csv", "\ufeff" + csv()),
+        ("labels.csv", csv().replace("\n", "\r\n").encode("utf-16")),
+        ("labels.csv", csv(header="")),
+        ("labels.csv", csv("id,breed", suffix="")),
+        ("train.csv", csv("image_id,whatever", prefix="images/")),
+        ("labels.csv", csv(prefix="/home/me/set/images/")),
+        ("labels.csv", csv(prefix="C:\\set\\images\\")),
+        ("images/metadata.csv", csv("file_name,label")),
+        (
+            "metadata.jsonl",
+            "\n".join(json.dumps(each | {"file_name": f"images/{each['file_name']}"}) for each in OBJECTS),
+        ),
+        ("images/metadata.jsonl", "\n".join(map(json.dumps, OBJECTS))),
+        ("labels.json", json.dumps(OBJECTS)),
+        ("labels.json", json.dumps({"data": OBJECTS})),
+        ("labels.json", json.dumps({each["file_name"]: each["label"] for each in OBJECTS})),
+        ("annotations/instances.json", json.dumps(COCO)),
+        ("annotations.txt", csv(header="", separator="\t")),
+        ("annotations.txt", "".join(f"{n}.png {WANTED[n]} 0 0 9 9\n" for n in range(4))),
+        ("labels.csv", "image,a,b\n" + "".join(f"{n},{1.0 - n % 2},{float(n % 2)}\n" for n in range(4))),
+        ("labels.csv", "label,file\n" + "".join(f"{WANTED[n]},{n}.png\n" for n in range(4))),
+    ],
+)
+def test_labels_are_read(document, text):
+    found = read(FLAT, {document: text})
+    assert labels(found) == WANTED
+    assert (found.report["labels"], found.report["tables"], codes(found)) == ("tables", [document], [])
+
+
+def test_numbers_of_files_are_not_taken_for_labels():
+    """The stems of the files and the labels are the same numbers."""
+    text = "label,file\n" + "".join(f"{n % 2},{n}.png\n" for n in range(4))
+    assert labels(read(FLAT, {"labels.csv": text})) == ["0", "1", "0", "1"]
+
+
+def test_unread_columns_and_documents_are_named():
+    text = "file,label,age\n" + "".join(f"{n}.png,{WANTED[n]},{n}\n" for n in range(4))
+    found = read(FLAT, {"labels.csv": text, "other.json": '{"a": {"b": 1}}', "notes.txt": "hello world, all is well"})
+    assert labels(found) == WANTED
+    assert [(each.code, each.example) for each in found.findings] == [
+        ("unread_columns", "labels.csv: age"),
+        ("unread_document", "other.json"),
+    ]
+
+
+def test_columns_without_a_known_name_are_chosen_by_the_upload():
+    text = "file,age,stage\n" + "".join(f"{n}.png,{n},{WANTED[n]}\n" for n in range(4))
+    found = read(FLAT, {"labels.csv": text})
+    assert (labels(found), codes(found)) == ([None] * 4, ["unread_document"])
+    assert labels(read(FLAT, {"labels.csv": text}, label_column="Stage")) == WANTED
+    with pytest.raises(PackError, match="there are: age, file, stage"):
+        read(FLAT, {"labels.csv": text}, label_column="phase")
+    with pytest.raises(PackError, match="phase"):
+        read(FLAT, {}, label_column="phase")
+
+
+def test_folders_go_before_tables_but_not_before_metadata():
+    names = [f"{'xy'[n % 2]}/{n}.png" for n in range(4)]
+    found = read(names, {"labels.csv": csv()})
+    assert (labels(found), codes(found)) == (["x", "y", "x", "y"], ["labels_not_used"])
+    assert labels(read(names, {"labels.csv": csv()}, label_column="label")) == WANTED
+    whole = "file_name,label\n" + "".join(f"{name},{WANTED[n]}\n" for n, name in enumerate(names))
+    assert labels(read(names, {"metadata.csv": whole})) == WANTED
+
+
+def test_tiny_imagenet():
+    names = [f"tiny/train/{c}/images/{c}_{i}.png" for c in ("n01", "n02") for i in range(3)]
+    names += [f"tiny/val/images/val_{i}.png" for i in range(4)] + ["tiny/test/images/test_0.png"]
+    text = "".join(f"val_{i}.png\tn0{1 + i % 2}\t0\t0\t9\t9\n" for i in range(4))
+    found = read(names, {"tiny/val/val_annotations.txt": text, "tiny/wnids.txt": "n01\nn02\n"})
+    assert found.assigned[6:] == [("val", "n01"), ("val", "n02"), ("val", "n01"), ("val", "n02"), ("test", None)]
+    assert codes(found) == []
+
+
+def test_splits_of_a_column_and_of_the_names_of_tables():
+    text = "file,label,split\n" + "".join(f"{n}.png,{WANTED[n]},{'test' if n == 3 else 'Training'}\n" for n in range(4))
+    assert [pair[0] for pair in read(FLAT, {"labels.csv": text}).assigned] == ["train", "train", "train", "test"]
+    tables = {"train.csv": "file,label\n0.png,a\n1.png,b\n", "test.csv": "file,label\n2.png,a\n3.png,b\n"}
+    found = read(FLAT, tables)
+    assert found.assigned == [("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")]
+    assert found.report["tables"] == ["test.csv", "train.csv"]
+
+
+def test_roboflow_documents_stand_in_the_folders_of_splits():
+    names = [f"{split}/{n}.png" for split in ("train", "valid") for n in range(4)]
+    found = read(names, {f"{split}/_annotations.coco.json": json.dumps(COCO) for split in ("train", "valid")})
+    assert labels(found) == WANTED * 2
+    assert [pair[0] for pair in found.assigned] == ["train"] * 4 + ["val"] * 4
+
+
+def test_several_labels_and_missing_images_are_counted():
+    text = csv() + "0.png,b\n9.png,a\n8.png,a\n"
+    found = read(FLAT, {"labels.csv": text})
+    assert labels(found) == [None, "b", "a", "b"]
+    assert sorted((each.code, each.example) for each in found.findings) == [
+        ("rows_without_image", "labels.csv: 8.png"),
+        ("rows_without_image", "labels.csv: 9.png"),
+        ("several_labels", "images/0.png"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["", "NaN", "null", "None"])
+def test_an_empty_value_is_no_label(value):
+    text = csv().replace("3.png,b", f"3.png,{value}")
+    assert labels(read(FLAT, {"labels.csv": text})) == ["a", "b", "a", None]
+
+
+HOSTILE = {
+    "deep.json": "[" * 100_000,
+    "number.json": "9" * 10_000,
+    "list.json": "[1, 2, {}]",
+    "coco.json": '{"images": 1, "annotations": [{}], "categories": {"a": 1}}',
+    "nul.csv": "file,label\n\x000.png,a\n",
+    "ragged.csv": "file,label\n0.png,a\n1.png\n\n2.png,a,b,c\n",
+    "quotes.csv": 'file,label\n"0.png,a\n1.png,b\n',
+    "empty.csv": "",
+    "bytes.csv": bytes(range(256)) * 4,
+    "one_hot.csv": "image,a,b\n" + "0,1,0\n" * 1500 + "1,x,\n2,1,1\n",
+    "nested.jsonl": '{"file_name": {"a": 1}, "label": [[1]]}\n{"file_name": ["0.png"], "label": {}}\n',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_damaged_document_is_at_worst_unread(name):
+    found = read(FLAT, {name: HOSTILE[name]})
+    assert len(found.assigned) == 4
