@@ -112,13 +112,18 @@ class Datasets:
         name: str | None = None,
         on_bad_file: str = "reject",
         progress: upload.Progress | None = None,
+        **reading: str | float | bool,
     ) -> Dataset:
         """Upload an archive, or a folder, which is packed first; `wait` returns the dataset once it is ready.
 
-        `progress(sent, total)` gets numbers of bytes. `on_bad_file` is `reject` or `skip`.
+        `progress(sent, total)` gets numbers of bytes. `on_bad_file` is `reject` or `skip`. reading: other fields of
+        `POST /datasets`, such as `strict=True`, `layout="flat"` or `label_column="breed"`.
         """
         source = Path(path)
         fields = {"name": name or source.resolve().name, "on_bad_file": on_bad_file}
+        fields |= {
+            field: str(value).lower() if isinstance(value, bool) else str(value) for field, value in reading.items()
+        }
         with upload.pack(source) as packed, upload.ProgressReader(packed, progress) as file:
             parts = {"file": (packed.name, file, "application/octet-stream")}
             return Dataset.of(self._transport.create("/datasets", data=fields, files=parts))

@@ -75,6 +75,16 @@ def print_fields(pairs: Mapping[str, object]) -> None:
     out.print(grid)
 
 
+def print_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
+    """Print the warnings of a dataset's report, one below the other, each with its number and its examples."""
+    for warning in warnings:
+        examples = ", ".join(map(str, warning["examples"]))
+        more = f" ({warning['count']:,})" if warning["count"] > 1 else ""
+        out.print(
+            f"[yellow]![/] {escape(warning['detail'])}{more}" + (f" [dim]{escape(examples)}[/]" if examples else "")
+        )
+
+
 def print_code(title: str, code: str) -> None:
     """Print a title, and below it code that can be copied: its lines are neither indented nor wrapped."""
     out.print(f"\n[dim]{escape(title)}[/]")

@@ -110,4 +110,5 @@ def _parse_reading(fields: dict[str, str]) -> Reading:
         return Reading.model_validate_strings(given)
     except ValidationError as error:
         found = faults(error, None, Reading)
-        raise InvalidRequest("; ".join(fault["detail"] for fault in found[:3]), errors=found) from error
+        sentences = (f"{fault['pointer'][1:]}: {fault['detail']}".removeprefix(": ") for fault in found[:3])
+        raise InvalidRequest("; ".join(sentences), errors=found) from error

@@ -35,7 +35,7 @@ class Reading(Closed):
         "first",
         description="Of files with several pages or frames: the first, all as images, or all as channels of one image.",
     )
-    channels: Auto | Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = Field(
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] | Auto = Field(
         "auto",
         description="Number of channels of each image. auto: 3 for greys and colours, and of images with other channels"
         " as many as they have.",

@@ -18,7 +18,7 @@ def clean_path(raw: str) -> str:
     """
     path = raw.replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    if path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", path):
+    if path.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:/", path):
         raise UnsafePath(clean_text(raw))
     return "/".join(clean_text(part) for part in parts)
 

@@ -196,7 +196,7 @@ def _read_label(row: Sequence[Any], table: Table, columns: Columns) -> Label | l
     if isinstance(value, float) and value.is_integer():
         return int(value)
     text = "" if value is None else str(value).strip()
-    if text.casefold() in ("", "nan", "null", "none", "n/a"):
+    if text.casefold() in ("", "nan", "null", "none"):
         return None
     return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdigit() else text
 

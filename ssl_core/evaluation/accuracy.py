@@ -15,6 +15,7 @@ from ssl_core import rng
 RESAMPLES = 1_000
 MAX_CONFUSION_CLASSES, MAX_PER_CLASS = 100, 1_000  # with more classes they are omitted, so that a summary stays small
 _TOP = 5
+_EXAMPLES = 5
 
 
 def compute_metrics(logits: Tensor, labels: Tensor, classes: list[str], seed: int) -> dict[str, Any]:
@@ -70,6 +71,27 @@ def compute_class_metrics(logits: Tensor, labels: Tensor, classes: list[str]) ->
         left_out = f"There are more than {MAX_CONFUSION_CLASSES} classes: the confusion matrix is omitted."
         return {"per_class": per_class, "left_out": left_out}
     return {"per_class": per_class, "confusion": confusion}
+
+
+def warn_of_unseen_classes(training: Tensor, test: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Return `warnings`, as a dataset's report has them, of the test images whose class no training image has.
+
+    training, test: labels, int64. Nothing is returned where there are none.
+    """
+    counts = torch.bincount(test, minlength=len(classes))
+    counts[training.unique()] = 0
+    unseen = counts.nonzero()[:, 0].tolist()
+    if not unseen:
+        return {}
+    images = int(counts.sum())
+    detail = (
+        f"{images:,} of {len(test):,} test images are of classes that no labelled training image has: they count as"
+        " errors of every classifier."
+    )
+    names = [classes[number] for number in unseen[:_EXAMPLES]]
+    return {
+        "warnings": [{"code": "class_without_training_images", "detail": detail, "count": images, "examples": names}]
+    }
 
 
 def _replace_nan(logits: Tensor) -> Tensor:

@@ -103,7 +103,9 @@ class Evaluation:
     @property
     def summary(self) -> dict[str, Any]:
         """The fields of the result's summary that all evaluations share."""
-        return {"layer": self._config.layer, "classes": len(self.classes), "test_images": len(self.test_labels)}
+        unseen = accuracy.warn_of_unseen_classes(self.train_labels, self.test_labels, self.classes)
+        test_images = len(self.test_labels)
+        return {"layer": self._config.layer, "classes": len(self.classes), "test_images": test_images, **unseen}
 
     def describe_protocol(self, trained_on: str = "un-augmented images") -> str:
         """Return the part of the protocol that all evaluations share."""

@@ -69,8 +69,10 @@ class HeldOutAccuracy:
             f"The network's own classifier after its last step, trained with {self.labels:,} labels; un-augmented"
             f" images at {encoder.image_size} px; top-1 on {self.split.test_name} ({len(self.split.test):,} images)."
         )
-        found = accuracy.compute_metrics(logits, select_labels(self.dataset, self.split.test), self.classes, self.seed)
-        return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **found}
+        taught, true = (select_labels(self.dataset, rows) for rows in (self.split.train, self.split.test))
+        found = accuracy.compute_metrics(logits, true, self.classes, self.seed)
+        unseen = accuracy.warn_of_unseen_classes(taught, true, self.classes)
+        return {"protocol": protocol, "labels": self.labels, "classes": len(self.classes), **unseen, **found}
 
     def _extract_test_logits(self, encoder: Encoder) -> Iterator[Tensor]:
         """Chunks of the test images' logits, on the CPU, as those of all may not fit a GPU; in the first process."""

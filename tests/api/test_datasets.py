@@ -2,6 +2,8 @@
 
 import hashlib
 
+import pytest
+
 from api import schemas
 from tests.api.responses import check_body, check_problem
 from tests.service import given
@@ -76,3 +78,37 @@ def test_upload_is_idempotent(client, database):
     assert ("idempotent-replayed" in first.headers, second.headers["idempotent-replayed"]) == (False, "true")
     assert len(client.get("/datasets").json()["data"]) == 1
     check_problem(upload(client, b"other bytes", headers=once), 422, "idempotency_mismatch")
+
+
+def test_reading_options_are_checked_stored_and_part_of_what_makes_datasets_equal(client, database):
+    options = {"strict": "true", "layout": "classes", "label_column": "breed", "pages": "images", "channels": "5"}
+    made = upload(client, data=options | {"low": "-1024", "high": "3071.5"}).json()
+    assert made["reading"] == {
+        "strict": True,
+        "layout": "classes",
+        "label_column": "breed",
+        "pages": "images",
+        "channels": 5,
+        "low": -1024.0,
+        "high": 3071.5,
+    }
+    assert upload(client, data={"layout": "auto", "label_column": ""}).json()["reading"] == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"strict": "maybe"}, "/strict"),
+        ({"layout": "tree"}, "/layout"),
+        ({"pages": "all"}, "/pages"),
+        ({"channels": "17"}, "/channels"),
+        ({"channels": "two"}, "/channels"),
+        ({"low": "nan", "high": "2"}, "/low"),
+        ({"low": "1"}, ""),
+        ({"low": "2", "high": "1"}, ""),
+        ({"label_column": "x" * 201}, "/label_column"),
+    ],
+)
+def test_an_invalid_reading_option_is_refused_by_name(client, fields, pointer):
+    problem = check_problem(upload(client, data=fields), 422, "invalid_request")
+    assert [fault["pointer"] for fault in problem["errors"]] == [pointer]

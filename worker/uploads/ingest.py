@@ -96,7 +96,9 @@ def _format_event(event: Progress | Result) -> str:
             return f"{step:,} of about {total:,} files\n"
         case Result(summary=report):
             counts = ", ".join(f"{split['images']:,} {name}" for name, split in report["splits"].items())
-            return f"{counts} images in {len(report['classes']):,} classes; {report['skipped_count']:,} skipped\n"
+            lines = [f"{counts} images in {len(report['classes']):,} classes; {report['skipped_count']:,} skipped"]
+            lines += [f"! {found['detail']} ({found['count']:,})" for found in report["warnings"]]
+            return "".join(f"{line}\n" for line in lines)
 
 
 def _parse_options(arguments: list[str] | None) -> argparse.Namespace:

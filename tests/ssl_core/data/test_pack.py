@@ -278,6 +278,7 @@ def test_too_many_pixels_make_a_bad_file(tmp_path):
         (b"caf\xe9.png".decode("utf-8", "surrogateescape"), "caf\\xe9.png"),
         ("lone\ud800.png", "lone\\ud800.png"),
         ("é", "é"),
+        ("a:1/b:2.png", "a:1/b:2.png"),
         ("right\u202eto left", "right\\x202eto left"),
         ("x" * 2000, "x" * 512),
     ],

@@ -107,3 +107,11 @@ def test_with_very_many_classes_no_confusion_matrix_is_computed():
     names = [str(number) for number in range(100_000)]
     found = accuracy.compute_class_metrics(torch.rand(2, 100_000), torch.tensor([5, 99_999]), names)
     assert found == {"left_out": "There are more than 1,000 classes: per-class accuracy is omitted."}
+
+
+def test_test_images_of_classes_without_training_images_are_counted():
+    training, test = torch.tensor([0, 1, 1]), torch.tensor([0, 2, 2, 3])
+    (warning,) = accuracy.warn_of_unseen_classes(training, test, ["a", "b", "c", "d"])["warnings"]
+    assert (warning["code"], warning["count"], warning["examples"]) == ("class_without_training_images", 3, ["c", "d"])
+    assert "3 of 4 test images" in warning["detail"]
+    assert accuracy.warn_of_unseen_classes(training, test[:1], ["a", "b"]) == {}

@@ -45,6 +45,23 @@ def test_an_upload_is_added_listed_and_shown(run, tmp_path):
     assert "photos.zip" in run("datasets", "show", added["id"]).stdout
 
 
+def test_reading_options_are_sent_and_an_invalid_one_is_refused_by_name(run, tmp_path):
+    (tmp_path / "photos.zip").write_bytes(b"x")
+    words = ("datasets", "add", str(tmp_path / "photos.zip"), "--no-wait", "--json")
+    options = ("--strict", "--layout", "flat", "--channels", "5", "--low", "0", "--high", "1")
+    added = json.loads(run(*words, *options).stdout)
+    assert added["reading"] == {"strict": True, "layout": "flat", "channels": 5, "low": 0.0, "high": 1.0}
+    assert json.loads(run(*words).stdout)["reading"] == {}
+    assert "layout" in run(*words[:-1], "--layout", "tree").stderr
+
+
+def test_warnings_of_the_report_are_shown(run_scripted, script):
+    warning = {"code": "unread_document", "detail": "Not read [bold].", "count": 1200, "examples": ["a.csv", "b.csv"]}
+    report = {"classes": ["cat"], "splits": {}, "warnings": [warning]}
+    script.responses = [Response(body={"id": "ds_1", "name": "x", "status": "ready", "report": report})]
+    assert "! Not read [bold]. (1,200) a.csv, b.csv" in run_scripted("datasets", "show", "ds_1").stdout
+
+
 def test_empty_lists_print_a_message(run):
     assert "No datasets yet" in run("datasets", "list").stdout
     assert "No jobs yet" in run("jobs", "list").stdout

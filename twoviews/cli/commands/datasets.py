@@ -18,13 +18,29 @@ def add(
     path: Annotated[Path, typer.Argument(help="A zip, tar, npz or Parquet file, or a folder of images.")],
     name: Annotated[str | None, typer.Option(help="Name of the dataset; default the file's name.")] = None,
     skip_bad_files: Annotated[bool, typer.Option("--skip-bad-files", help="Skip images that cannot be read.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse the upload if anything in it is left out.")] = False,
+    layout: Annotated[str | None, typer.Option(help="What folders mean: flat, classes or splits.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Column, array or field with the labels.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column, array or field with the splits.")] = None,
+    pages: Annotated[str | None, typer.Option(help="Pages of a file: first, images or channels.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, max=16, help="Number of channels of each image.")] = None,
+    low: Annotated[float | None, typer.Option(help="Value that becomes black in images of more than 8 bits.")] = None,
+    high: Annotated[float | None, typer.Option(help="Value that becomes white.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the dataset is ready.")] = True,
     json: Json = False,
 ) -> None:
     """Upload a dataset."""
     api, policy = get_client(ctx), "skip" if skip_bad_files else "reject"
+    options: dict[str, Any] = {
+        "layout": layout,
+        "label_column": label_column,
+        "split_column": split_column,
+        "pages": pages,
+    }
+    options |= {"strict": strict or None, "channels": channels, "low": low, "high": high}
+    reading = {field: value for field, value in options.items() if value is not None}
     with terminal.transfer_bar(f"Uploading {path.name}", quiet=json) as progress:
-        dataset = api.datasets.upload(path, name=name, on_bad_file=policy, progress=progress)
+        dataset = api.datasets.upload(path, name=name, on_bad_file=policy, progress=progress, **reading)
     if wait:
         with terminal.spinner("Validating the images", quiet=json):
             dataset = api.datasets.wait(dataset)
@@ -67,9 +83,10 @@ def print_dataset(dataset: Dataset, json: bool) -> None:
     about = {"id": dataset.id, "name": dataset.name, "status": dataset.status}
     found = {"classes": ", ".join(map(str, report.get("classes", []))), "skipped": report.get("skipped_count") or None}
     error = (dataset.error or {}).get("detail") or (dataset.error or {}).get("message")
-    return terminal.print_fields(
+    terminal.print_fields(
         {**about, "size": terminal.format_size(dataset.size_bytes), **counts, **found, "error": error}
     )
+    return terminal.print_warnings(report.get("warnings", []))
 
 
 def _count_images(dataset: Dataset) -> str:
