@@ -9,11 +9,19 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.errors import BadRequest, InvalidRequest
 from ssl_core.errors import Fault, json_pointer
 
+FIRST_BYTES = 2**17  # parsed of a form that is too large, which may be refused for an unknown field instead
+
 
 def parse_content_type(request: Request) -> tuple[bytes, bytes]:
     """Return the media type of the body and its `boundary` parameter, which may be empty."""
     media_type, options = parse_options_header(request.headers.get("content-type", ""))
     return media_type, options.get(b"boundary", b"")
+
+
+def is_declared_larger(request: Request, limit: int) -> bool:
+    """Whether the body has more than `limit` bytes by its Content-Length."""
+    declared = request.headers.get("content-length", "")
+    return declared.isdecimal() and int(declared[:20]) > limit
 
 
 class MultipartForm(ABC):

@@ -16,7 +16,14 @@ from anyio.to_thread import run_sync
 from fastapi import Request
 
 from api.deps import Caller, SettingsDep, StorageDep, TrainCaller, TrainIdentity
-from api.multipart import MultipartForm, duplicate_field, invalid_field, parse_content_type
+from api.multipart import (
+    FIRST_BYTES,
+    MultipartForm,
+    duplicate_field,
+    invalid_field,
+    is_declared_larger,
+    parse_content_type,
+)
 from api.problems import describe_unknown
 from service import idempotency, text
 from service.errors import EmptyUpload, StorageAway, TooLarge, UnsupportedMedia
@@ -94,16 +101,16 @@ async def receive(
     media_type, boundary = parse_content_type(request)
     if media_type != b"multipart/form-data":
         raise UnsupportedMedia("Send the file as multipart/form-data, in a part called `file`.")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit + OVERHEAD_BYTES:
-        raise _too_large(limit)
+    is_too_large = is_declared_larger(request, limit + OVERHEAD_BYTES)
     try:
         temporary = await run_sync(storage.new_upload)
         try:
             form = await run_sync(_Form, temporary, boundary, fields, limit)
             try:
-                async for chunk in _chunks(request):
+                async for chunk in _chunks(request, FIRST_BYTES if is_too_large else CHUNK_BYTES):
                     await run_sync(form.feed, chunk)
+                    if is_too_large:
+                        raise _too_large(limit)
                 return await run_sync(form.store, storage, tenant_id, check)
             finally:
                 with CancelScope(shield=True):
@@ -115,14 +122,14 @@ async def receive(
         raise StorageAway from error
 
 
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yield the body in chunks of at least CHUNK_BYTES. Raises starlette's ClientDisconnect when it ends early."""
+async def _chunks(request: Request, least: int) -> AsyncIterator[bytes]:
+    """Yield the body in chunks of at least `least` bytes. Raises starlette's ClientDisconnect when it ends early."""
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         pieces.append(piece)
         size += len(piece)
-        if size >= CHUNK_BYTES:
+        if size >= least:
             yield b"".join(pieces)
             pieces, size = [], 0
     yield b"".join(pieces)

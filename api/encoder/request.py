@@ -14,7 +14,15 @@ from starlette.requests import ClientDisconnect
 
 from api import json_body
 from api.encoder.body_memory import Allocation
-from api.multipart import MultipartForm, duplicate_field, parse_content_type
+from api.multipart import (
+    FIRST_BYTES,
+    MultipartForm,
+    duplicate_field,
+    invalid_field,
+    is_declared_larger,
+    parse_content_type,
+)
+from api.problems import describe_unknown
 from service.errors import (
     BadRequest,
     Error,
@@ -28,7 +36,6 @@ from service.settings import Settings
 from ssl_core.errors import Fault
 
 MAX_FIELD_BYTES = 1000  # of a text field in multipart
-MAX_FIELDS = 10  # of a form, in addition to its images
 MAX_WIDE_BYTES = 2**20  # of JSON with characters other than ASCII: one such character widens a whole string fourfold
 JSON_COPIES = 3  # of a JSON body while it is parsed: the body, the parser's copy, and the strings
 _WIDE_ESCAPE = re.compile(rb"\\u(?!00[0-7])")
@@ -66,6 +73,8 @@ async def read(request: Request, settings: Settings, memory: Allocation) -> Embe
             fields = await _read_multipart(_read_chunks(request, limit, memory), boundary, settings)
         elif media_type == b"application/json":
             limit = min(limit, (settings.embed_held_bytes - json_body.MAX_STRUCTURE_BYTES) // JSON_COPIES)
+            if is_declared_larger(request, limit):
+                raise TooLarge(f"The body is larger than {limit} bytes.")
             fields = await _read_json(_read_chunks(request, limit, memory), settings, memory)
         else:
             raise UnsupportedMedia("Send images as multipart/form-data, or as application/json with base64.")
@@ -84,15 +93,14 @@ def _max_bytes(settings: Settings) -> int:
 
 
 async def _read_chunks(request: Request, limit: int, memory: Allocation) -> AsyncIterator[bytes]:
-    size, declared = 0, request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise TooLarge(f"The body is larger than {limit} bytes.")
+    """Yield the body. Raises TooLarge: if its declared size is too large, after FIRST_BYTES at most."""
+    size, received = 0, min(limit, FIRST_BYTES) if is_declared_larger(request, limit) else limit
     async for chunk in request.stream():
         size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"The body is larger than {limit} bytes.")
         memory.grow(len(chunk))
         yield chunk
+        if size > received:
+            raise TooLarge(f"The body is larger than {limit} bytes.")
 
 
 async def _read_json(chunks: AsyncIterator[bytes], settings: Settings, memory: Allocation) -> Any:
@@ -164,27 +172,30 @@ class _Form(MultipartForm):
         self._settings = settings
         self._name = ""
         self._data = io.BytesIO()  # its value is taken without a copy
-        self._parts = 0
 
     def begin_part(self, name: str, filename: str) -> None:
-        self._name, self._data = name[:100], io.BytesIO()
-        self._parts += 1
-        if self._parts > self._settings.embed_max_images + MAX_FIELDS:
-            raise TooLarge("The form has too many parts.")
+        if name not in EmbedRequest.model_fields:
+            raise invalid_field(name, "extra_forbidden", _describe_unknown(name))
+        if name in self.fields and name != "images":
+            raise duplicate_field(name)
+        self._name, self._data = name, io.BytesIO()
 
     def add_data(self, data: memoryview) -> None:
         self._data.write(data)
         if self._name == "images":
             _check_size(len(self.fields.get("images", ())), self._data.tell(), self._settings)
         elif self._data.tell() > MAX_FIELD_BYTES:
-            raise TooLarge(f"The field {self._name!r} is longer than {MAX_FIELD_BYTES} bytes.")
+            raise invalid_field(self._name, "too_long", f"A field can have at most {MAX_FIELD_BYTES} bytes.")
 
     def end_part(self) -> None:
         if self._name == "images":
             images = self.fields.setdefault("images", [])
             images.append(self._data.getvalue())
             _check_count(len(images), self._settings)
-        elif self._name in self.fields:
-            raise duplicate_field(self._name)
         else:
             self.fields[self._name] = self._data.getvalue().decode("utf-8", "replace")
+
+
+def _describe_unknown(name: str) -> str:
+    sentence = describe_unknown("field", name, list(EmbedRequest.model_fields))
+    return sentence if "`images`?" in sentence else f"{sentence} The images go in `images`."

@@ -193,7 +193,7 @@ def test_invalid_form_fields_have_pointers(client: TestClient, model: str) -> No
         ("multipart/form-data", b"x", 400, "bad_request"),
         ("multipart/form-data; boundary=b", b"rubbish", 400, "bad_request"),
         ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="x', 400, "bad_request"),
-        ("multipart/form-data; boundary=b", b"--b\r\n\r\n" + b"x" * 2000 + b"\r\n--b--", 413, "too_large"),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\n" + b"x" * 2000 + b"\r\n--b--", 422, "invalid_request"),
     ],
 )
 def test_unreadable_body_is_refused(client: TestClient, kind: str, body: bytes, status: int, code: str) -> None:
@@ -263,11 +263,28 @@ def test_a_large_body_may_have_ascii_characters_only(client: TestClient, model: 
     assert get_pointers(check_problem(escaped, 422, "invalid_request")) == ["/x"]
 
 
-def test_a_form_with_very_many_parts_is_413(client: TestClient) -> None:
-    part = b'--b\r\nContent-Disposition: form-data; name="%d"\r\n\r\n\r\n'
-    body = b"".join(part % number for number in range(20)) + b"--b--\r\n"
+@pytest.mark.parametrize("name", ["file", "image", "images[]", "Images", "picture/1", ""])
+@pytest.mark.parametrize("size", [2, 2000, 40_000, 300_000])
+def test_an_unknown_part_of_any_size_is_named(client: TestClient, model: str, name: str, size: int) -> None:
+    part = f'--b\r\nContent-Disposition: form-data; name="{name}"; filename="a.png"\r\n\r\n'.encode()
+    body = part + b"x" * size + b"\r\n--b--\r\n"
+    answer = client.post("/embed", content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
+    problem = check_problem(answer, 422, "invalid_request")
+    assert get_pointers(problem) == ["/" + name.replace("/", "~1")]
+    assert f"There is no field `{name}` here" in problem["detail"]
+    assert "`images`" in problem["detail"]
+
+
+def test_a_text_that_is_too_long_is_named(client: TestClient, model: str) -> None:
+    answer = client.post("/embed", data={"model": model, "layer": "x" * 2000}, files=multipart(IMAGES[:1]))
+    assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/layer"]
+
+
+def test_a_form_with_too_many_images_is_413_however_small(client: TestClient) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="images"\r\n\r\n\r\n'
+    body = part * 20 + b"--b--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    check_problem(client.post("/embed", content=body, headers=headers), 413, "too_large")
+    check_problem(client.post("/embed", content=body, headers=headers), 413, "too_many_images")
 
 
 def test_unknown_models_and_those_of_other_tenants_are_404(

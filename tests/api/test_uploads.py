@@ -78,6 +78,7 @@ BAD = {
     "two files": ([FILE, FILE], 422, "invalid_request", ["/file"]),
     "two names": ([part("name", b"a"), part("name", b"b"), FILE], 422, "invalid_request", ["/name"]),
     "unknown field": ([part("nmae", b"a"), FILE], 422, "invalid_request", ["/nmae"]),
+    "large unknown field": ([part("images", b"x" * 300_000, "a"), FILE], 422, "invalid_request", ["/images"]),
     "a part without a name": ([b"--" + BOUNDARY.encode() + b"\r\n\r\nx\r\n"], 422, "invalid_request", ["/"]),
     "unknown policy": ([part("on_bad_file", b"ignore"), FILE], 422, "invalid_request", ["/on_bad_file"]),
     "name that is not UTF-8": ([part("name", b"\xff\xfe"), FILE], 422, "invalid_request", ["/name"]),
