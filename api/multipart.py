@@ -1,6 +1,8 @@
 """Multipart forms: parses multipart/form-data from chunks (RFC 7578); a subclass stores the parts."""
 
+import re
 from abc import ABC, abstractmethod
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -9,6 +11,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from service.errors import BadRequest, InvalidRequest
 from ssl_core.errors import Fault, json_pointer
 
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_EXTENDED = re.compile(rb""";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^\s;"]+)""", re.IGNORECASE)
 FIRST_BYTES = 2**17  # parsed of a form that is too large, which may be refused for an unknown field instead
 
 
@@ -76,8 +80,9 @@ class MultipartForm(ABC):
 
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
-        self._disposition = b""
         name, filename = (options.get(key, b"").decode("utf-8", "replace") for key in (b"name", b"filename"))
+        filename = _decode_extended_filename(self._disposition) or filename
+        self._disposition = b""
         self.begin_part(name, filename)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -88,6 +93,18 @@ class MultipartForm(ABC):
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _decode_extended_filename(disposition: bytes) -> str:
+    """Return the `filename*` of a Content-Disposition (RFC 6266, encoded by RFC 5987), or "" without a valid one.
+
+    RFC 7578 forbids it in forms, but some clients send no other name for a file whose name is not ASCII.
+    """
+    found = _EXTENDED.search(_QUOTED.sub(b'""', disposition))
+    try:
+        return unquote_to_bytes(found[2]).decode(found[1].decode()) if found else ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def invalid_field(name: str, code: str, detail: str) -> InvalidRequest:

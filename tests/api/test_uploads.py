@@ -47,6 +47,28 @@ def test_filename_is_optional_and_never_a_path(client):
         assert post(client, part("file", b"bytes", sent)).json()["name"] == kept
 
 
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ("filename*=UTF-8''M%C3%B6wen.zip", "Möwen.zip"),
+        ("filename*=utf-8'de'%E2%82%AC%20rates.zip", "€ rates.zip"),
+        ("filename*=ISO-8859-1''M%F6wen.zip", "Möwen.zip"),
+        ("filename=\"Mowen.zip\"; filename*=UTF-8''M%C3%B6wen.zip", "Möwen.zip"),
+        ("filename*=UTF-8''M%C3%B6wen.zip; filename=\"Mowen.zip\"", "Möwen.zip"),
+        ("FileName*=UTF-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+        ("filename*=UTF-8''a%00%0Ab.zip", "ab.zip"),
+        ("filename=\"a.zip\"; filename*=UTF-8''%FF%FE", "a.zip"),
+        ("filename=\"a.zip\"; filename*=koi8-r''%EC", "a.zip"),
+        ("filename=\"; filename*=UTF-8''b.zip\"", "; filename*=UTF-8''b.zip"),
+        ("filename*=broken", "dataset"),
+    ],
+)
+def test_an_extended_filename_names_the_dataset(client, parameters, name):
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; {parameters}\r\n\r\nbytes\r\n'
+    answer = post(client, head.encode())
+    assert (answer.status_code, answer.json()["name"]) == (202, name)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_bytes_are_stored_unchanged_for_any_chunking(client, storage, tenant, monkeypatch, seed):
     draw = random.Random(seed)
