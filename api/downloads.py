@@ -42,7 +42,7 @@ class Recorded:
 
 
 def file(request: Request, path: Path, media_type: str, filename: str, recorded: Recorded | None) -> Response:
-    """Return the file at `path`, with support for Range; its recorded SHA-256 is its ETag and Repr-Digest.
+    """Return the file at `path`, with support for Range and HEAD; its recorded SHA-256 is its ETag and Repr-Digest.
 
     Runs in a thread: it may hash the file. Raises Corrupt; without `recorded` nothing is checked.
     """
@@ -55,7 +55,7 @@ def file(request: Request, path: Path, media_type: str, filename: str, recorded:
         return Response(status_code=304, headers=headers)
     status = path.stat()
     check = _Check(path, status, recorded)
-    check.before(is_range="range" in request.headers)
+    check.before(is_range="range" in request.headers and request.method != "HEAD")
     return _CheckedResponse(check, path, headers=headers, media_type=media_type, filename=filename, stat_result=status)
 
 

@@ -34,7 +34,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, responder = time.perf_counter(), _Responder(_get_request_id(scope), send, self._drain)
+        started, responder = time.perf_counter(), _Responder(scope, send, self._drain)
         state = scope.setdefault("state", {})
         state["request_id"] = responder.request_id
         with context.bound(request=responder.request_id):
@@ -73,8 +73,9 @@ class RequestMiddleware:
 class _Responder:
     """Sends the response: adds the request id, and replaces an error in plain text with a problem."""
 
-    def __init__(self, request_id: str, send: Send, drain: Drain) -> None:
-        self.request_id = request_id
+    def __init__(self, scope: Scope, send: Send, drain: Drain) -> None:
+        self.request_id = _get_request_id(scope)
+        self._is_head = scope["method"] == "HEAD"  # whose response has no body (RFC 9110, section 9.3.2)
         self._drain = drain
         self.status = 0
         self.body_bytes = 0
@@ -91,6 +92,8 @@ class _Responder:
             if self.status >= 400 and not (headers := Headers(scope=message)).get("content-type", "").endswith("json"):
                 await self._replace(headers)
                 return
+        elif self._is_head and message.get("body"):
+            message = {**message, "body": b""}
         if not self.replaced_by:
             await self._send(message)
             self.body_bytes += len(message.get("body", b""))
@@ -109,8 +112,9 @@ class _Responder:
         response = problems.from_status(self.status, "", self.request_id, headers_kept)
         self.replaced_by = response.code
         await self._send({"type": "http.response.start", "status": self.status, "headers": response.raw_headers})
-        await self._send({"type": "http.response.body", "body": response.body})
-        self.body_bytes = len(response.body)
+        body = b"" if self._is_head else response.body
+        await self._send({"type": "http.response.body", "body": body})
+        self.body_bytes = len(body)
 
 
 def _get_request_id(scope: Scope) -> str:

@@ -13,7 +13,6 @@ from ssl_core.errors import Fault, json_pointer
 
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _EXTENDED = re.compile(rb""";\s*filename\*\s*=\s*(utf-8|iso-8859-1)'[^';]*'([^\s;"]+)""", re.IGNORECASE)
-FIRST_BYTES = 2**17  # parsed of a form that is too large, which may be refused for an unknown field instead
 
 
 def parse_content_type(request: Request) -> tuple[bytes, bytes]:

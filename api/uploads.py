@@ -17,7 +17,6 @@ from fastapi import Request
 
 from api.deps import Caller, SettingsDep, StorageDep, TrainCaller, TrainIdentity
 from api.multipart import (
-    FIRST_BYTES,
     MultipartForm,
     duplicate_field,
     invalid_field,
@@ -105,12 +104,10 @@ async def receive(
     try:
         temporary = await run_sync(storage.new_upload)
         try:
-            form = await run_sync(_Form, temporary, boundary, fields, limit)
+            form = await run_sync(_Form, temporary, boundary, fields, limit, is_too_large)
             try:
-                async for chunk in _chunks(request, FIRST_BYTES if is_too_large else CHUNK_BYTES):
+                async for chunk in _chunks(request, 1 if is_too_large else CHUNK_BYTES):
                     await run_sync(form.feed, chunk)
-                    if is_too_large:
-                        raise _too_large(limit)
                 return await run_sync(form.store, storage, tenant_id, check)
             finally:
                 with CancelScope(shield=True):
@@ -138,8 +135,10 @@ async def _chunks(request: Request, least: int) -> AsyncIterator[bytes]:
 class _Form(MultipartForm):
     """An upload form: writes the part called `file` to disk, and keeps the others as text."""
 
-    def __init__(self, path: Path, boundary: bytes, fields: list[str], limit: int) -> None:
+    def __init__(self, path: Path, boundary: bytes, fields: list[str], limit: int, is_too_large: bool) -> None:
+        """is_too_large: by the declared size of the body; raised once the file begins, since a field may be unknown."""
         super().__init__(boundary)
+        self._is_too_large = is_too_large
         self._path, self._known, self._limit = path, [FILE, *fields], limit
         self._file: BinaryIO = path.open("xb")
         self._hash, self._size, self._filename = hashlib.sha256(), 0, ""
@@ -169,6 +168,8 @@ class _Form(MultipartForm):
             raise invalid_field(name, "extra_forbidden", describe_unknown("field", name, self._known))
         if name in self._values:
             raise duplicate_field(name)
+        if name == FILE and self._is_too_large:
+            raise _too_large(self._limit)
         self._name, self._values[name] = name, bytearray()
         if name == FILE:
             self._filename = _clean_filename(filename)

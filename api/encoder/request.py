@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect
 from api import json_body
 from api.encoder.body_memory import Allocation
 from api.multipart import (
-    FIRST_BYTES,
     MultipartForm,
     duplicate_field,
     invalid_field,
@@ -70,11 +69,12 @@ async def read(request: Request, settings: Settings, memory: Allocation) -> Embe
     limit = _max_bytes(settings)
     try:
         if media_type == b"multipart/form-data":
-            fields = await _read_multipart(_read_chunks(request, limit, memory), boundary, settings)
+            form = _Form(boundary, settings, _too_large(limit) if is_declared_larger(request, limit) else None)
+            fields = await _read_form(_read_chunks(request, limit, memory), form)
         elif media_type == b"application/json":
             limit = min(limit, (settings.embed_held_bytes - json_body.MAX_STRUCTURE_BYTES) // JSON_COPIES)
             if is_declared_larger(request, limit):
-                raise TooLarge(f"The body is larger than {limit} bytes.")
+                raise _too_large(limit)
             fields = await _read_json(_read_chunks(request, limit, memory), settings, memory)
         else:
             raise UnsupportedMedia("Send images as multipart/form-data, or as application/json with base64.")
@@ -92,15 +92,19 @@ def _max_bytes(settings: Settings) -> int:
     return min(settings.embed_max_body_bytes, settings.embed_max_images * per_image + 65536)
 
 
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {limit} bytes.")
+
+
 async def _read_chunks(request: Request, limit: int, memory: Allocation) -> AsyncIterator[bytes]:
-    """Yield the body. Raises TooLarge: if its declared size is too large, after FIRST_BYTES at most."""
-    size, received = 0, min(limit, FIRST_BYTES) if is_declared_larger(request, limit) else limit
+    """Yield the body. Raises TooLarge after what exceeds the limit, which may be refused for another reason."""
+    size = 0
     async for chunk in request.stream():
         size += len(chunk)
         memory.grow(len(chunk))
         yield chunk
-        if size > received:
-            raise TooLarge(f"The body is larger than {limit} bytes.")
+        if size > limit:
+            raise _too_large(limit)
 
 
 async def _read_json(chunks: AsyncIterator[bytes], settings: Settings, memory: Allocation) -> Any:
@@ -155,8 +159,7 @@ def _image_error(kind: type[Error], index: int, code: str, detail: str) -> Error
     return kind(f"{pointer}: {detail}", errors=[Fault(pointer=pointer, code=code, detail=detail)])
 
 
-async def _read_multipart(chunks: AsyncIterator[bytes], boundary: bytes, settings: Settings) -> dict[str, Any]:
-    form = _Form(boundary, settings)
+async def _read_form(chunks: AsyncIterator[bytes], form: "_Form") -> dict[str, Any]:
     async for chunk in chunks:
         form.feed(chunk)
     form.check_ended()
@@ -166,8 +169,10 @@ async def _read_multipart(chunks: AsyncIterator[bytes], boundary: bytes, setting
 class _Form(MultipartForm):
     """An embed form: collects the images and the text fields in `fields`, within their limits."""
 
-    def __init__(self, boundary: bytes, settings: Settings) -> None:
+    def __init__(self, boundary: bytes, settings: Settings, too_large: TooLarge | None) -> None:
+        """too_large: raised at the first image, of a body whose declared size is too large."""
         super().__init__(boundary)
+        self._too_large = too_large
         self.fields: dict[str, Any] = {}
         self._settings = settings
         self._name = ""
@@ -178,6 +183,8 @@ class _Form(MultipartForm):
             raise invalid_field(name, "extra_forbidden", _describe_unknown(name))
         if name in self.fields and name != "images":
             raise duplicate_field(name)
+        if name == "images" and self._too_large is not None:
+            raise self._too_large
         self._name, self._data = name, io.BytesIO()
 
     def add_data(self, data: memoryview) -> None:

@@ -112,8 +112,10 @@ def artifacts(job_id: JobId, caller: ReadCaller) -> JSONResponse:
         return responses.page([serializers.artifact(row) for row in jobs.artifacts(unit.session, job.id)], False, None)
 
 
+@router.head("/jobs/{job_id}/artifacts/{name}", include_in_schema=False)
 @router.get("/jobs/{job_id}/artifacts/{name}", response_class=Response, summary="Download an artifact")
 def artifact(request: Request, job_id: JobId, name: str, caller: ReadCaller, storage: StorageDep) -> Response:
+    """HEAD and range requests are supported; the ETag is the file's SHA-256."""
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, job_id)
         found = jobs.artifact(unit.session, job.id, name)
@@ -123,7 +125,8 @@ def artifact(request: Request, job_id: JobId, name: str, caller: ReadCaller, sto
         raise ArtifactNotFound("The file of the artifact is missing.")
     recorded = Recorded(found.sha256, found.size_bytes)
     response = downloads.file(request, path, found.media_type, found.name, recorded)
-    caller.uses.add_download(actor, "artifact.download", job.id, name=found.name)
+    if request.method == "GET":
+        caller.uses.add_download(actor, "artifact.download", job.id, name=found.name)
     return response
 
 

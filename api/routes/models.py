@@ -110,6 +110,7 @@ def show(model_id: ModelId, caller: ReadCaller) -> JSONResponse:
         return JSONResponse(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
 
 
+@router.head("/models/{model_id}/download", include_in_schema=False)
 @router.get("/models/{model_id}/download", response_class=Response, summary="Download a file of a model")
 def download(
     request: Request,
@@ -120,7 +121,8 @@ def download(
 ) -> Response:
     """Weights and heads are safetensors, the card is JSON, the readme Markdown.
 
-    Range requests are supported; the ETag is the file's SHA-256, except for the card, which has its own checksum.
+    HEAD and range requests are supported; the ETag is the file's SHA-256, except for the card, which has a checksum of
+    its own.
     """
     with caller.reading() as unit:
         model = models.get(unit.session, unit.tenant_id, model_id)
@@ -134,7 +136,8 @@ def download(
     recorded = Recorded.of(model.card.get("files", {}).get(name))
     recorded = Recorded(model.sha256, model.size_bytes) if file == "weights" else recorded
     response = downloads.file(request, path, media_type, f"{model.id}.{name}", recorded)
-    caller.uses.add_download(actor, "model.download", model.id, file=file)
+    if request.method == "GET":
+        caller.uses.add_download(actor, "model.download", model.id, file=file)
     return response
 
 

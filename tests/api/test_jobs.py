@@ -141,11 +141,25 @@ def test_artifact_is_downloaded_by_name(client, database, tenant, dataset, stora
     (folder / "plot.png").write_bytes(b"png")
     answer = client.get(f"/jobs/{job}/artifacts/t-SNE plot.png")
     assert (answer.content, answer.headers["content-type"]) == (b"png", "image/png")
-    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''t-SNE%20plot.png"
+    head = client.head(f"/jobs/{job}/artifacts/t-SNE plot.png")
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", f'"{PNG_SHA}"')
+    assert (head.headers["content-length"], head.headers["accept-ranges"]) == ("3", "bytes")
     (folder / "plot.png").write_bytes(b"pnG")
     check_problem(client.get(f"/jobs/{job}/artifacts/t-SNE plot.png"), 409, "corrupt")
     check_problem(client.get(f"/jobs/{job}/artifacts/other.png"), 404, "artifact_not_found")
     check_problem(client.get(f"/jobs/{job}/artifacts/..%2Fplot.png"), 404, "not_found")
+
+
+def test_a_name_that_is_not_ascii_is_in_the_disposition(client, database, tenant, dataset, storage):
+    job = client.post("/jobs", json=new_job(dataset)).json()["id"]
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Artifact("Möwe €.png", "plot.png", "image/png", PNG_SHA, 3))
+    folder = storage.attempt_dir(job, 1)
+    folder.mkdir(parents=True)
+    (folder / "plot.png").write_bytes(b"png")
+    answer = client.get(f"/jobs/{job}/artifacts/Möwe €.png")
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''M%C3%B6we%20%E2%82%AC.png"
 
 
 def test_artifacts_are_listed_with_urls(client, database, tenant, dataset, storage):

@@ -62,6 +62,36 @@ def test_download_supports_ranges_and_etags(client, job, model):
     assert (readme.text, readme.headers["content-type"]) == ("# Gulls\n", "text/markdown; charset=utf-8")
 
 
+@pytest.mark.parametrize("file", ["weights", "readme", "card"])
+@pytest.mark.parametrize(
+    "sent", [{}, {"Range": "bytes=0-0"}, {"Range": "bytes=99999-"}, {"If-None-Match": f'"{SHA256}"'}]
+)
+def test_head_of_a_download_is_that_of_get_without_a_body(client, model, file, sent):
+    place = f"/models/{model}/download?file={file}"
+    got, head = client.get(place, headers=sent), client.head(place, headers=sent)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    first, second = ({**answer.headers, "x-request-id": ""} for answer in (got, head))
+    assert first == second
+    if not sent:
+        assert (head.status_code, head.headers["accept-ranges"]) == (200, "bytes")
+        assert int(head.headers["content-length"]) == len(got.content) > 0
+        assert head.headers["etag"]
+
+
+def test_head_of_what_is_refused_has_the_status_and_no_body(client, anonymous, model, storage):
+    place = f"/models/{model}/download"
+    assert [(a.status_code, a.content) for a in (anonymous.head(place), client.head("/models/mdl_x/download"))] == [
+        (401, b""),
+        (404, b""),
+    ]
+    answer = client.head(f"/models/{model}")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET")
+    assert client.post(place).headers["allow"] == "GET, HEAD"
+    (path,) = storage.root.glob("jobs/*/a1/model/weights.safetensors")
+    path.write_bytes(WEIGHTS[:-1] + b"!")
+    assert client.head(place).status_code == 409
+
+
 @pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-9"}])
 def test_damaged_weights_are_409_until_they_are_restored(client, model, storage, headers):
     place = f"/models/{model}/download"
