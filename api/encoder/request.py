@@ -1,6 +1,5 @@
 """The request body of /embed, read from multipart/form-data or JSON."""
 
-import binascii
 import io
 import re
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from api import json_body
+from api.encoder import base64_text
 from api.encoder.body_memory import Allocation
 from api.multipart import (
     MultipartForm,
@@ -57,7 +57,7 @@ class EmbedRequest(BaseModel):
         "float",
         description="Lists of numbers; base64 of little-endian float32; or the whole response as one .npy file.",
     )
-    images: list[bytes] = Field(min_length=1, description="Image files; in JSON, each as base64.")
+    images: list[bytes] = Field(min_length=1, description="Image files; in JSON, each as base64 or as a data URI.")
 
 
 async def read(request: Request, settings: Settings, memory: Allocation) -> EmbedRequest:
@@ -88,7 +88,7 @@ async def read(request: Request, settings: Settings, memory: Allocation) -> Embe
 
 
 def _max_bytes(settings: Settings) -> int:
-    per_image = settings.max_image_bytes * 4 // 3 + 1024  # base64, or the headers of a part
+    per_image = settings.max_image_bytes * 3 // 2 + 1024  # base64 in lines, or the headers of a part
     return min(settings.embed_max_body_bytes, settings.embed_max_images * per_image + 65536)
 
 
@@ -133,11 +133,9 @@ def _parse_json(body: bytearray, settings: Settings) -> Any:
 
 def _decode_image(index: int, text: object, settings: Settings) -> bytes:
     try:
-        if not isinstance(text, str):
-            raise ValueError("not a string")
-        image = binascii.a2b_base64(text, strict_mode=True)
+        image = base64_text.decode(text)
     except ValueError as error:
-        detail = "Must be an image file as base64."
+        detail = f"Must be an image file as base64. {error}"
         raise _image_error(InvalidRequest, index, "not_base64", detail) from error
     _check_size(index, len(image), settings)
     return image

@@ -6,4 +6,6 @@ WITHOUT_NUL = r"^[^\u0000]*$"  # databases cannot store it in a text
 PRINTABLE = rf"^[^{_CONTROL}]*$"
 LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"  # printable, and not blank
 LINE_OR_EMPTY = rf"^([^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*)?$"
-BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)$"
+_GROUP = "[A-Za-z0-9+/_-]"  # of four, both alphabets of RFC 4648
+_HEAD = r"(data:[a-z]+/[a-z0-9.+-]+;base64,)?"
+BASE64 = rf"^{_HEAD}({_GROUP}{{4}}[\r\n]*)*({_GROUP}{{4}}|{_GROUP}{{3}}=?|{_GROUP}{{2}}(==)?)[\r\n]*$"

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from api.app import create
+from api.encoder import base64_text
 from api.encoder.body_memory import BodyMemory
 from api.encoder.request import EmbedRequest
+from api.parameters.patterns import BASE64
 from service import keys
 from service.db import ids
 from service.db.models import Dataset, Job, Model
@@ -150,10 +153,68 @@ def test_undecodable_images_have_pointers(client: TestClient, encoder: Server, m
     assert get_pointers(check_problem(answer, 422, "not_an_image")) == ["/images/1", "/images/2"]
 
 
-def test_invalid_base64_has_a_pointer(client: TestClient, model: str) -> None:
-    for wrong in ("%%%", "abc", "AAA=\n", 7, None):
-        answer = client.post("/embed", json={"model": model, "images": [*as_text(IMAGES[:1]), wrong]})
-        assert get_pointers(check_problem(answer, 422, "invalid_request")) == ["/images/1"]
+def test_base64_is_read_as_tools_write_it(client: TestClient, encoder: Server, model: str) -> None:
+    image = IMAGES[0]
+    plain = base64.b64encode(image).decode()
+    lines = base64.encodebytes(image).decode()
+    variants = [
+        plain,
+        lines,
+        lines.replace("\n", "\r\n"),
+        plain + "\n",
+        " " + " ".join(plain),
+        plain.rstrip("="),
+        base64.urlsafe_b64encode(image).decode(),
+        base64.urlsafe_b64encode(image).decode().rstrip("=") + "\n",
+        f"data:image/png;base64,{plain}",
+        f"DATA:image/png;charset=utf-8;Base64,{lines}",
+        f"data:;base64,{plain}",
+    ]
+    answer = client.post("/embed", json={"model": model, "images": variants[:5]})
+    rest = client.post("/embed", json={"model": model, "images": variants[5:10]})
+    last = client.post("/embed", json={"model": model, "images": variants[10:]})
+    rows = [row["embedding"] for each in (answer, rest, last) for row in each.json()["data"]]
+    assert len(rows) == len(variants)
+    np.testing.assert_allclose(rows, [rows[0]] * len(rows), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ("%%%", "Character 1, '%'"),
+        ("AAAA\nAA*A", "Character 8, '*'"),
+        ("AA==AAAA", "Character 3, '='"),
+        ("data:image/png;base64,AA\u00e9A", "Character 25, '\\xe9'"),
+        ("data:image/png,AAAA", "`;base64`"),
+        ("AAAAA", "5 characters"),
+        ("AA=\n", "1 `=`, where 2"),
+        ("AAA==", "2 `=`, where 1"),
+        (7, "not a text"),
+        (None, "not a text"),
+        (["AAAA"], "not a text"),
+    ],
+)
+def test_invalid_base64_has_a_pointer_and_a_place(client: TestClient, model: str, wrong: object, reason: str) -> None:
+    answer = client.post("/embed", json={"model": model, "images": [*as_text(IMAGES[:1]), wrong]})
+    problem = check_problem(answer, 422, "invalid_request")
+    assert get_pointers(problem) == ["/images/1"]
+    assert reason in problem["detail"]
+
+
+def test_every_length_and_byte_is_decoded_in_each_form() -> None:
+    for size in range(300):
+        data = bytes((size * 7 + index * 31) % 256 for index in range(size))
+        for text in (base64.b64encode(data), base64.urlsafe_b64encode(data), base64.encodebytes(data)):
+            plain = text.decode()
+            for form in (plain, plain.replace("=", ""), f"data:image/png;base64,{plain}"):
+                assert base64_text.decode(form) == data
+                assert not data or re.search(BASE64, form)
+
+
+def test_base64_of_many_paddings_takes_linear_time() -> None:
+    for text in ("=" * 2_000_000, "= " * 1_000_000 + "A", "\n" * 2_000_000 + "*"):
+        with pytest.raises(ValueError, match=r"Character|belong"):
+            base64_text.decode(text)
 
 
 @pytest.mark.parametrize(
