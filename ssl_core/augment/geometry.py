@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def crop(pixels: Tensor, box: Tensor, mirror: Tensor, side: int, sizes: Tensor | None = None) -> Tensor:
-    """Return float N×3×side×side in [0, 1] of uint8 pixels N×H×W×3.
+    """Return float N×C×side×side in [0, 1] of uint8 pixels N×H×W×C.
 
     box: N×4 as top, left, height, width in pixels; mirror: N, non-zero flips left and right; sizes: N×2 true heights
     and widths where the images are padded at the bottom and the right.
     """
-    count, height, width, _ = pixels.shape
+    count, height, width, channels = pixels.shape
     top, left, tall, wide = box.unbind(1)
     rows = _triangle_filters(top, tall, side, height, None if sizes is None else sizes[:, 0], total=1 / 255)
     columns = _triangle_filters(left, wide, side, width, None if sizes is None else sizes[:, 1], mirror)
-    image = torch.bmm(rows, pixels.reshape(count, height, width * 3).float())  # N×S×(W·3)
-    image = image.view(count, side, width, 3).permute(0, 3, 1, 2).reshape(count, 3 * side, width)
-    return torch.bmm(image, columns.transpose(1, 2)).view(count, 3, side, side)
+    image = torch.bmm(rows, pixels.reshape(count, height, width * channels).float())  # N×S×(W·C)
+    image = image.view(count, side, width, channels).permute(0, 3, 1, 2).reshape(count, channels * side, width)
+    return torch.bmm(image, columns.transpose(1, 2)).view(count, channels, side, side)
 
 
 def affine(images: Tensor, matrix: Tensor) -> Tensor:

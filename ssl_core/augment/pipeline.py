@@ -2,7 +2,8 @@
 
 A view is a function of (seed, epoch, image, view): on the CPU its bytes are the same in any batch and with any number
 of threads. The steps are SimCLR's (arXiv:2002.05709, appendix A): crop and flip, [affine map], colour jitter in random
-order, greyscale, blur, [solarize, as BYOL], then [gamma, noise] for images with little colour.
+order, greyscale, blur, [solarize, as BYOL], then [gamma, noise] for images with little colour. Images of other than 3
+channels have no saturation, hue and greyscale; all else is done to each channel.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from ssl_core.augment.parameters import NO_JITTER, draw_parameters, has_affine
 from ssl_core.augment.plan import Chunk, Part, Plan, Table
 from ssl_core.compiler import compile_once
 from ssl_core.config import Views
+from ssl_core.config.views import RGB, leave_out_colour
 from ssl_core.data.image_batch import ImageBatch
 
 _JITTER = ("hue_position", "hue", "added", "keep", "mean_share", "grey_share", "grey")  # of `colour.jitter`
@@ -24,15 +26,21 @@ _JITTER = ("hue_position", "hue", "added", "keep", "mean_share", "grey_share", "
 class ViewMaker:
     """Makes views of side `size_out` with the augmentation `views`."""
 
-    def __init__(self, views: Views, size_out: int, seed: int, *, is_compiled: bool = False) -> None:
-        """is_compiled: fuse the colour operations, for a GPU; pixels are within 1/255 of those of the plain ones."""
-        self._views = views
+    def __init__(
+        self, views: Views, size_out: int, seed: int, *, channels: int = RGB, is_compiled: bool = False
+    ) -> None:
+        """channels: of the images.
+
+        is_compiled: fuse the colour operations, for a GPU; pixels are within 1/255 of those of the plain ones.
+        """
+        self._views = leave_out_colour(views, channels)
+        self._channels = channels
         self._side = size_out
         self._seed = seed
         self._jitter = compile_once(colour.jitter) if is_compiled else None
 
     def __call__(self, images: ImageBatch, indices: Tensor, epoch: int, view: int) -> Tensor:
-        """Return float32 N×3×S×S in [0, 1].
+        """Return float32 N×C×S×S in [0, 1].
 
         indices: int64 N on the CPU, the images' rows in the dataset; view: the number of the view, from 0.
         """
@@ -56,8 +64,8 @@ class ViewMaker:
 
     @torch.no_grad()
     def render(self, images: ImageBatch, drawn: Plan) -> Tensor:
-        """Return the views of a plan for these images, float32 V·N×3×S×S in [0, 1], by view and then image."""
-        out = torch.empty(drawn.count, 3, self._side, self._side, device=images.device)
+        """Return the views of a plan for these images, float32 V·N×C×S×S in [0, 1], by view and then image."""
+        out = torch.empty(drawn.count, self._channels, self._side, self._side, device=images.device)
         for chunk in drawn.to(images.device).chunks:
             out.index_copy_(0, chunk.target, self._render(images, chunk))
         return out
@@ -84,7 +92,7 @@ class ViewMaker:
         """Crop and flip, canvas by canvas; all later steps take the whole chunk."""
         if chunk.parts[0].members is None:
             return self._crop_part(images, chunk.parts[0], chunk.table)
-        views = torch.empty(len(chunk.target), 3, self._side, self._side, device=images.device)
+        views = torch.empty(len(chunk.target), self._channels, self._side, self._side, device=images.device)
         for part in chunk.parts:
             assert part.members is not None
             views.index_copy_(0, part.members, self._crop_part(images, part, chunk.table.take(part.members)))

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from ssl_core.augment.parameters import BRIGHTNESS, CONTRAST, NO_JITTER, SATURATION, ViewParameters
+from ssl_core.config.views import RGB
 from ssl_core.data.image_batch import ImageBatch
 from ssl_core.device import send_together
 
 # The size of a chunk in pixels. On a CPU of the images or the views: its tensors stay in the cache. On a GPU of the
-# views, so that their number does not depend on the images, as the compiler wants it: they take less than 2 GiB.
+# views, so that their number does not depend on the images, as the compiler wants it: they take less than 2 GiB. With
+# more channels than RGB there are fewer of them on a GPU.
 _CPU_CHUNK_PIXELS, _GPU_CHUNK_PIXELS = 64 * 32 * 32, 256 * 224 * 224
 _CHUNK_IMAGES = 16  # at least
 _WIDTHS = {
@@ -150,7 +152,8 @@ def _split_by_device(groups: int, group_of: Tensor, device: torch.device) -> Seq
 def _chunk_size(images: ImageBatch, group_of: Tensor, side: int, device: torch.device) -> int:
     """The number of views in a chunk of those whose groups are given."""
     if device.type != "cpu":
-        return max(_CHUNK_IMAGES, _GPU_CHUNK_PIXELS // side**2)
+        channels = images.groups[0].pixels.shape[3]
+        return max(_CHUNK_IMAGES, _GPU_CHUNK_PIXELS * RGB // max(RGB, channels) // side**2)
     canvases = (images.groups[group].pixels.shape for group in group_of.unique().tolist())
     largest = max(side**2, *(height * width for _, height, width, _ in canvases))
     return max(_CHUNK_IMAGES, _CPU_CHUNK_PIXELS // largest)

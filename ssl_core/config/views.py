@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from ssl_core.config.fields import Auto, Closed, Fraction
 
+RGB = 3  # channels of a colour image
+_OF_COLOUR = ("saturation", "hue", "grey")  # options that apply to RGB alone
+
 
 class Views(Closed):
     """Augmentation that makes a view of an image; parameters are drawn per sample, by (seed, epoch, image, view)."""
@@ -29,13 +32,21 @@ class Views(Closed):
     brightness_added: bool = Field(
         False, description="Add to the brightness instead: up to ± that share of white (SimCLR's first version)."
     )
-    contrast: float = Field(0.8, ge=0, le=1, description="Contrast is multiplied likewise.")
+    contrast: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Contrast is multiplied likewise, about the mean of the grey image; of other images than RGB about"
+        " each channel's own mean.",
+    )
     contrast_range: tuple[float, float] | None = Field(
         None, description="Range of the contrast's factor instead, independent of the strength."
     )
-    saturation: float = Field(0.8, ge=0, le=1, description="Saturation is multiplied likewise.")
-    hue: float = Field(0.2, ge=0, le=0.5, description="Largest shift of the hue to either side; 1 is the full circle.")
-    grey: Fraction = Field(0.2, description="Probability of conversion to greyscale.")
+    saturation: float = Field(0.8, ge=0, le=1, description="Saturation is multiplied likewise; of RGB alone.")
+    hue: float = Field(
+        0.2, ge=0, le=0.5, description="Largest shift of the hue to either side; 1 is the full circle. Of RGB alone."
+    )
+    grey: Fraction = Field(0.2, description="Probability of conversion to greyscale; of RGB alone.")
     blur: Fraction = Field(0.0, description="Probability of a Gaussian blur whose kernel is a tenth of the side.")
     blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="Standard deviation of the blur, in pixels.")
     solarize: Fraction = Field(0.0, description="Probability of solarization: values above a half are inverted.")
@@ -71,12 +82,28 @@ def view_sets(views: Views | tuple[Views, ...]) -> tuple[Views, ...]:
     return tuple(each.model_copy(update={"num_views": usual}) if each.num_views == "auto" else each for each in several)
 
 
+def leave_out_colour(views: Views, channels: int) -> Views:
+    """Return the views that images of that number of channels have: of other than RGB, without colour's options."""
+    return views if channels == RGB else views.model_copy(update=dict.fromkeys(_OF_COLOUR, 0.0))
+
+
+def list_left_out(views: Views, channels: int) -> list[str]:
+    """Return the options that are on, and do not apply to images of that number of channels."""
+    has_jitter = views.jitter > 0 and views.jitter_strength > 0
+    used = {
+        "saturation": has_jitter and views.saturation > 0,
+        "hue": has_jitter and views.hue > 0,
+        "grey": views.grey > 0,
+    }
+    return [] if channels == RGB else [name for name in _OF_COLOUR if used[name]]
+
+
 class PlainViews(Views):
     """The views of training with labels: crop and flip, and by default no colour augmentation."""
 
     num_views: Literal[1] = Field(1, description="One view of an image in each epoch.")
     jitter: Fraction = Field(0.0, description="Probability of colour jitter.")
-    grey: Fraction = Field(0.0, description="Probability of conversion to greyscale.")
+    grey: Fraction = Field(0.0, description="Probability of conversion to greyscale; of RGB alone.")
 
 
 class Phase(Closed):

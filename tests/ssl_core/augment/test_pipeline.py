@@ -15,9 +15,11 @@ import torchvision.transforms.functional as reference
 from torchvision.transforms import RandomResizedCrop
 
 from ssl_core import rng
+from ssl_core.augment import colour
 from ssl_core.augment.parameters import CONTRAST, NO_JITTER, ViewParameters, draw_parameters
 from ssl_core.augment.pipeline import ViewMaker
 from ssl_core.config import Views
+from ssl_core.config.views import leave_out_colour, list_left_out
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch
 
 EVERYTHING = Views(
@@ -299,3 +301,78 @@ def test_compiled_colours_are_those_of_the_plain_operations(tmp_path, monkeypatc
         expected = ViewMaker(asked, 16, 0)(ImageBatch.of_pixels(photos(24)), rows, 0, 0)
         made = ViewMaker(asked, 16, 0, is_compiled=True)(ImageBatch.of_pixels(photos(24)), rows, 0, 0)
         assert (made - expected).abs().max() <= 1 / 255
+
+
+def bands(count: int, channels: int, side: int = 32) -> Tensor:
+    generator = torch.Generator().manual_seed(channels)
+    return torch.randint(0, 256, (count, side, side, channels), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5, 16])
+def test_views_of_other_channels_have_the_same_bytes_in_every_batch_and_with_any_threads(channels):
+    pixels, rows, before = bands(70, channels), torch.arange(70) * 7, torch.get_num_threads()
+    maker = ViewMaker(EVERYTHING, 24, seed=3, channels=channels)
+    try:
+        torch.set_num_threads(1)
+        whole = maker(ImageBatch.of_pixels(pixels), rows, epoch=2, view=1)
+        torch.set_num_threads(2)
+        assert whole.shape == (70, channels, 24, 24)
+        assert 0 <= whole.min() < whole.max() <= 1
+        for places in (torch.tensor([33]), torch.arange(69, -1, -1)):
+            assert torch.equal(maker(ImageBatch.of_pixels(pixels[places]), rows[places], 2, 1), whole[places])
+    finally:
+        torch.set_num_threads(before)
+    plan = maker.draw(ImageBatch.of_pixels(pixels), rows, 2, (1,), torch.device("cuda"))
+    assert torch.equal(maker.render(ImageBatch.of_pixels(pixels), plan), whole)
+
+
+def test_each_channel_of_other_images_than_rgb_is_augmented_as_if_it_were_alone():
+    views, rows, pixels = EVERYTHING.model_copy(update={"noise": 0.0}), torch.arange(40), bands(40, 5)
+    made = ViewMaker(views, 24, 1, channels=5)(ImageBatch.of_pixels(pixels), rows, 0, 0)
+    alone = ViewMaker(views, 24, 1, channels=1)
+    for channel in range(5):
+        wanted = alone(ImageBatch.of_pixels(pixels[..., channel : channel + 1].contiguous()), rows, 0, 0)
+        torch.testing.assert_close(made[:, channel : channel + 1], wanted, rtol=0, atol=1e-5)
+
+
+def test_other_images_than_rgb_have_the_geometry_and_brightness_of_rgb_but_no_saturation_hue_and_grey():
+    """An image of three equal channels has no colour, so all of RGB's operations leave it as these do."""
+    grey, rows = bands(60, 1), torch.arange(60)
+    rgb = ViewMaker(Views(blur=0.5), 24, 0)(ImageBatch.of_pixels(grey.expand(-1, -1, -1, 3).contiguous()), rows, 0, 0)
+    for channels in (1, 4):
+        maker = ViewMaker(Views(blur=0.5), 24, 0, channels=channels)
+        made = maker(ImageBatch.of_pixels(grey.expand(-1, -1, -1, channels).contiguous()), rows, 0, 0)
+        torch.testing.assert_close(made, rgb[:, :1].expand_as(made), rtol=0, atol=1e-5)
+    of_colour = Views(jitter=1, grey=1, brightness=0, contrast=0, crop_area=None, flip=0)
+    made = ViewMaker(of_colour, 32, 0, channels=5)(ImageBatch.of_pixels(bands(9, 5)), torch.arange(9), 0, 0)
+    torch.testing.assert_close(made.permute(0, 2, 3, 1) * 255, bands(9, 5).float(), rtol=0, atol=1e-4)
+
+
+def test_the_contrast_of_other_images_than_rgb_is_about_each_channels_own_mean():
+    images = bands(3, 5).permute(0, 3, 1, 2).float() / 255 * 0.5 + 0.25
+    factor = torch.tensor([0.2, 0.7, 1.4])
+    made = colour.blend_(images.clone(), factor, 1 - factor, torch.zeros(3))
+    mean = images.mean((2, 3), keepdim=True)
+    wanted = mean + factor[:, None, None, None] * (images - mean)
+    torch.testing.assert_close(made, wanted.clamp(0, 1), rtol=0, atol=1e-6)
+
+
+def test_options_that_do_not_apply_are_listed():
+    assert list_left_out(Views(), 3) == []
+    assert list_left_out(Views(), 5) == ["saturation", "hue", "grey"]
+    assert list_left_out(Views(jitter=0), 1) == ["grey"]
+    assert list_left_out(Views(grey=0, hue=0), 2) == ["saturation"]
+    assert list_left_out(Views(grey=0, jitter_strength=0), 2) == []
+    assert leave_out_colour(Views(), 3) == Views()
+    assert list_left_out(leave_out_colour(Views(), 5), 5) == []
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="Inductor compiles C++ on a CPU")
+@pytest.mark.parametrize("channels", [1, 5])
+def test_compiled_colours_of_other_channels_are_those_of_the_plain_operations(tmp_path, monkeypatch, channels):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    asked, rows = EVERYTHING.model_copy(update={"brightness_added": True}), torch.arange(8)
+    images = ImageBatch.of_pixels(bands(8, channels, 16))
+    expected = ViewMaker(asked, 16, 0, channels=channels)(images, rows, 0, 0)
+    made = ViewMaker(asked, 16, 0, channels=channels, is_compiled=True)(images, rows, 0, 0)
+    assert (made - expected).abs().max() <= 1 / 255
