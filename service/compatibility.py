@@ -1,22 +1,26 @@
 """Compatibility checks of a job's config with its dataset and its model, by their database rows."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from service.db.models import Dataset
 from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded
 from ssl_core.config import RunConfig, requirements
-from ssl_core.config.requirements import Requirements
+from ssl_core.config.requirements import STARTING_WEIGHTS, Requirements
 from ssl_core.errors import Fault
 
 
-def check_dataset(dataset: Dataset, config: RunConfig) -> None:
-    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the dataset does not meet the config's requirements."""
+def check_dataset(dataset: Dataset, config: RunConfig, *, has_model: bool = False) -> None:
+    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the dataset does not meet the config's requirements.
+
+    has_model: whether the job names a model, which supplies the starting weights.
+    """
     needed = config.requirements
     splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
     train: dict[str, Any] = splits.get("train", {})
     _check_split(splits, needed)
     _check_images(train, needed)
+    _check_channels(dataset, needed, {STARTING_WEIGHTS} if has_model and not config.model_is_teacher else set())
     if needed.labels is not None and not _has_classes(train):
         detail = requirements.knn_needs_labels()
         if needed.labels == "/dataset":
@@ -25,9 +29,14 @@ def check_dataset(dataset: Dataset, config: RunConfig) -> None:
     _check_rows(splits, needed)
 
 
-def check_model(card: Mapping[str, Any], config: RunConfig) -> None:
-    """Raise InvalidConfig when the model lacks what the config requires, or has another backbone."""
+def check_model(card: Mapping[str, Any], config: RunConfig, dataset: Dataset) -> None:
+    """Raise InvalidConfig when the model lacks what the config requires, has another backbone, or takes other images
+    than the dataset's.
+    """
     needed = config.requirements
+    own, channels = requirements.count_channels(card.get("preprocessing", {})), _count_channels(dataset)
+    if own != channels:
+        raise _invalid("/model", "channels_differ", requirements.model_channels_differ(own, channels))
     layers = card.get("layers", {needed.layer: 0})
     if needed.layer is not None and needed.layer not in layers:
         raise _invalid("/config/layer", "layer_not_found", requirements.no_such_layer(needed.layer, sorted(layers)))
@@ -57,6 +66,17 @@ def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:
     if needed.batch_size is not None and needed.batch_size > used:
         detail = requirements.batch_too_large(needed.batch_size, used)
         raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
+
+
+def _check_channels(dataset: Dataset, needed: Requirements, ignored: Collection[str]) -> None:
+    channels = _count_channels(dataset)
+    for pointer, number in needed.channels.items():
+        if number != channels and pointer not in ignored:
+            raise _invalid(pointer, "channels_differ", requirements.channels_differ(pointer, number, channels))
+
+
+def _count_channels(dataset: Dataset) -> int:
+    return requirements.count_channels(dataset.report or {})
 
 
 def _check_rows(splits: Mapping[str, Any], needed: Requirements) -> None:

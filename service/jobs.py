@@ -47,13 +47,13 @@ def submit(
     BatchTooLarge, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
     """
     dataset = _get_ready_dataset(session, tenant_id, dataset_id)
-    compatibility.check_dataset(dataset, config)
+    compatibility.check_dataset(dataset, config, has_model=model is not None)
     if model is None and config.needs_model:
         detail = f"A job of the kind {config.kind} needs a model."
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])
     source = models.find_source(session, tenant_id, model) if model is not None else models.Source(None, None)
     if source.model_id is not None:
-        compatibility.check_model(models.get_card(session, source.model_id), config)
+        compatibility.check_model(models.get_card(session, source.model_id), config, dataset)
     job = Job(
         id=ids.new("job"),
         tenant_id=tenant_id,

@@ -6,15 +6,26 @@ from typing import Any, TypeVar
 
 import torch
 
-from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun
+from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun, view_sets
 from ssl_core.config.base import Seeded
+from ssl_core.config.requirements import count_channels, model_channels_differ
+from ssl_core.config.views import list_left_out
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device, select_kernels
 from ssl_core.distributed import collectives, process_group
-from ssl_core.errors import BadDataset, Corrupt, OutOfMemory, RunFailure, StorageFailed, StorageFull, is_out_of_memory
+from ssl_core.errors import (
+    BadDataset,
+    ConfigUnfit,
+    Corrupt,
+    OutOfMemory,
+    RunFailure,
+    StorageFailed,
+    StorageFull,
+    is_out_of_memory,
+)
 from ssl_core.evaluation.knn_eval import run_knn_eval
 from ssl_core.evaluation.linear_eval import run_linear_eval
-from ssl_core.events import Checkpoint, Event, Failed, Resolved
+from ssl_core.events import Checkpoint, Event, Failed, Log, Resolved
 from ssl_core.files import AWAY, FULL, describe
 from ssl_core.inputs import Inputs
 from ssl_core.serialization import checkpoint, checkpoint_files, provenance, saved_model
@@ -99,6 +110,7 @@ def _training(asked: TrainingRun, inputs: Inputs, directory: Path) -> Iterator[E
     if saved is not None:
         resolved = load_resolved_config(asked, saved)
     else:
+        _check_channels(card, dataset)
         resolved = resolve(asked, dataset.report, Device.here(asked.device), start=card)
     select_kernels(exact=resolved.exact is not False)
     with process_group.process_group(resolved.devices, resolved.device):  # which selects a GPU for each process
@@ -121,6 +133,7 @@ def _train(
     """The events of the first process; the others follow it and have none."""
     follows = collectives.rank() > 0
     yield from [] if follows else [Resolved(resolved.model_dump(mode="json"))]
+    yield from [] if follows or saved is not None else _report_left_out(resolved, data.dataset)
     training = Training(resolved, data, directory, inputs.stop, origin, new=saved is None)
     resumed = [] if saved is None else list(resume(training, data, saved))
     if follows:
@@ -147,7 +160,7 @@ def _project(asked: Project, inputs: Inputs, directory: Path) -> Iterator[Event]
 def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
     from ssl_core.export.formats import run_export  # noqa: PLC0415 - torch.export takes a second to load
 
-    _open(inputs.dataset)
+    _open_both(inputs)
     yield Resolved(asked.model_dump(mode="json"))
     yield from run_export(asked, inputs, directory)
 
@@ -156,11 +169,32 @@ def _evaluation(
     evaluate: Callable[[Evaluated, Inputs, Path], Iterator[Event]], asked: Evaluated, inputs: Inputs, directory: Path
 ) -> Iterator[Event]:
     """The events of a run that trains no network, once its device and precision are resolved."""
-    _open(inputs.dataset)
+    _open_both(inputs)
     resolved = resolve_device(asked, Device.here(asked.device))
     select_kernels(exact=True)
     yield Resolved(resolved.model_dump(mode="json"))
     yield from evaluate(resolved, inputs, directory)
+
+
+def _report_left_out(resolved: TrainingRun, dataset: Dataset) -> Iterator[Log]:
+    """Yield an event where the views have options that do not apply to the dataset's images."""
+    names = {name: None for views in view_sets(resolved.views) for name in list_left_out(views, dataset.channels)}
+    if names:
+        images = f"images of {dataset.channels} channel{'s' * (dataset.channels > 1)}"
+        message = f"The views of {images} are made without {', '.join(names)}: these apply to RGB alone."
+        yield Log("info", message, "colour_left_out", {"options": list(names), "channels": dataset.channels})
+
+
+def _open_both(inputs: Inputs) -> None:
+    """Check the dataset, and that the model takes its images. Raises BadDataset, Corrupt, BadModel and ConfigUnfit."""
+    dataset = _open(inputs.dataset)
+    _check_channels(saved_model.load_card(inputs.model) if inputs.model is not None else None, dataset)
+
+
+def _check_channels(card: Mapping[str, Any] | None, dataset: Dataset) -> None:
+    """Raise ConfigUnfit when the model of the card takes images of another number of channels than the dataset's."""
+    if card is not None and (needed := count_channels(card["preprocessing"])) != dataset.channels:
+        raise ConfigUnfit(model_channels_differ(needed, dataset.channels))
 
 
 def _open(folder: Path) -> Dataset:

@@ -70,3 +70,8 @@ TORCHVISIONS_FIRST: dict[str, str] = {
     "vit": "conv_proj.weight",
     "wide_resnet": "conv1.weight",
 }
+
+
+def find_first_weight(model: str) -> str:
+    """Return the name of the first weight of a model of TORCHVISION or RESNETS."""
+    return next(first for family, first in TORCHVISIONS_FIRST.items() if model.startswith(family))

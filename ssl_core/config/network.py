@@ -7,6 +7,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from ssl_core.config.architectures import LATER_WEIGHTS, RESNETS, TORCHVISION
 from ssl_core.config.fields import Auto, Closed
+from ssl_core.config.reading import MAX_CHANNELS
+from ssl_core.config.views import RGB
 
 BACKBONES: dict[str, str] = {name: shape.description for name, shape in RESNETS.items()} | {
     f"torchvision_{name}": f"{name} of torchvision, without its classifier." for name in TORCHVISION
@@ -57,6 +59,9 @@ class Backbone(Closed):
         description="cifar: 3×3 stride 1, no max-pool; cifar_padding2 and cifar_no_relu are solo-learn's and lightly's,"
         " for imported weights. auto: cifar up to 64 px, imagenet above. Not for torchvision's models.",
     )
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] | Auto = Field(
+        "auto", description="Channels of an image, for any network; auto: as many as the dataset's images have."
+    )
     selective_kernel: bool | Auto = Field(
         "auto",
         description="SimCLRv2's selective kernels, with ResNet-D's stem and shortcuts; from resnet50 up. auto: no.",
@@ -69,7 +74,7 @@ class Backbone(Closed):
     weights: Literal["random", "imagenet", "imagenet_v1"] = Field(
         "random",
         description="Starting weights when the job names no model; imagenet: torchvision's newest, for all but"
-        " resnet10; imagenet_v1: torchvision's first, used in papers before 2022.",
+        " resnet10, of RGB images; imagenet_v1: torchvision's first, used in papers before 2022.",
     )
     zero_init_residual: bool | Auto = Field(
         "auto",
@@ -120,4 +125,11 @@ class Backbone(Closed):
             raise ValueError(f"there are no ImageNet weights for width {width}, only for width 1")
         if info.data.get("selective_kernel") is True or info.data.get("layout") == "google":
             raise ValueError("ImageNet weights need torchvision's layout")
+        if (channels := info.data.get("channels", "auto")) not in ("auto", RGB):
+            raise ValueError(f"ImageNet weights are of RGB images, not of {channels} channels")
         return weights
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of an image; 3 where they are open, as in resolved configs of earlier versions."""
+        return RGB if self.channels == "auto" else self.channels

@@ -7,6 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ssl_core.config.views import RGB
+
+STARTING_WEIGHTS = "/config/backbone/weights"  # which do not matter when a model supplies the weights
+
 
 @dataclass(frozen=True)
 class Requirements:
@@ -21,6 +25,8 @@ class Requirements:
     classifier: bool = False  # the model must have one
     head_layers: int = 0  # of the model's head, at least
     backbone: Mapping[str, Any] = field(default_factory=dict)  # fields that must equal the model's, or be "auto"
+    # JSON pointers of the fields that need images of a certain number of channels, and that number
+    channels: Mapping[str, int] = field(default_factory=dict)
 
 
 def subset_too_large(subset: int, images: int) -> str:
@@ -41,6 +47,21 @@ def head_too_short(selector: int, layers: int) -> str:
 
 def no_classifier() -> str:
     return "The model has no classifier; name one trained by finetune or supervised."
+
+
+def channels_differ(pointer: str, needed: int, channels: int) -> str:
+    """Return the sentence for a field of `Requirements.channels`; channels: of the dataset's images."""
+    name = pointer.removeprefix("/config/").replace("/", ".")
+    return f"{name} needs images of {needed} channel{'s' * (needed != 1)}; those of the dataset have {channels}."
+
+
+def model_channels_differ(needed: int, channels: int) -> str:
+    return f"The model takes images of {needed} channel{'s' * (needed != 1)}; those of the dataset have {channels}."
+
+
+def count_channels(statistics: Mapping[str, Any]) -> int:
+    """Return the channels of a dataset's report or of a card's preprocessing: as many as it has means; 3 without."""
+    return len(statistics.get("mean", ())) or RGB
 
 
 def knn_needs_labels() -> str:

@@ -11,8 +11,8 @@ from ssl_core.config.fields import Auto, Closed
 from ssl_core.config.methods import Method, Recommendation
 from ssl_core.config.network import Backbone
 from ssl_core.config.optimisation import Optimizer, Schedule
-from ssl_core.config.requirements import Requirements
-from ssl_core.config.views import Phases, Views, ViewSets, view_sets
+from ssl_core.config.requirements import STARTING_WEIGHTS, Requirements
+from ssl_core.config.views import RGB, Phases, Views, ViewSets, view_sets
 
 
 class OnlineAccuracy(Closed):
@@ -209,7 +209,10 @@ class TrainingRun(Run):
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(subset=self.subset, backbone=self.backbone.model_dump(mode="json"))
+        channels = {"/config/backbone/channels": self.backbone.channels} if self.backbone.channels != "auto" else {}
+        if self.backbone.weights != "random":
+            channels[STARTING_WEIGHTS] = RGB
+        return Requirements(subset=self.subset, backbone=self.backbone.model_dump(mode="json"), channels=channels)
 
 
 class Pretrain(TrainingRun):
@@ -225,7 +228,7 @@ class Pretrain(TrainingRun):
     normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
         "dataset",
         description="dataset: standardise each channel by its mean and deviation in the training split; imagenet: by"
-        " those of ImageNet; half: scale to [-1, 1]; none: keep [0, 1].",
+        " those of ImageNet, of RGB images; half: scale to [-1, 1]; none: keep [0, 1].",
     )
     evaluation: OnlineEvaluation = Field(OnlineEvaluation(), description="The evaluation during training.")
     early_stop: EarlyStop | None = Field(
@@ -283,4 +286,6 @@ class Pretrain(TrainingRun):
     def requirements(self) -> Requirements:
         stops_by_labels = self.early_stop is not None and self.early_stop.metric == "knn"
         labels = "/config/early_stop/metric" if stops_by_labels else None
-        return replace(super().requirements, batch_size=self.batch_size, labels=labels)
+        needed = super().requirements
+        channels = {**needed.channels, **({"/config/normalisation": RGB} if self.normalisation == "imagenet" else {})}
+        return replace(needed, batch_size=self.batch_size, labels=labels, channels=channels)

@@ -79,6 +79,10 @@ class Dataset:
     def std(self) -> list[float]:
         return list(self.report["std"])
 
+    @property
+    def channels(self) -> int:
+        return len(self.report["mean"])
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -21,7 +21,7 @@ def select_share(rows: Rows) -> Rows:
 def extract_together(encoder: Encoder, share: Tensor, count: int, layer: str = "backbone") -> Tensor | None:
     """Return the features of `count` images, float32 N×D on the encoder's device; None but in the first process.
 
-    share: the images of this process's `select_share`, prepared, uint8 n×S×S×3. All processes call it together.
+    share: the images of this process's `select_share`, prepared, uint8 n×S×S×C. All processes call it together.
     """
     if len(share):
         features = extract_features(encoder, share, layer)

@@ -32,7 +32,7 @@ EventStream = Generator[Event, None, T]
 
 
 def extract_features(encoder: Encoder, pixels: Tensor, layer: str = "backbone", batch_size: int = BATCH) -> Tensor:
-    """Return float32 N×D on the encoder's device of prepared images uint8 N×S×S×3."""
+    """Return float32 N×D on the encoder's device of prepared images uint8 N×S×S×C."""
     return torch.cat([encoder.encode(part, layer) for part in pixels.split(batch_size)])
 
 
@@ -42,15 +42,15 @@ class FeatureSource:
 
     device: torch.device
     image_size: int  # pixels
-    encode_views: Callable[[Tensor], Tensor]  # float32 N×3×S×S in [0, 1] -> float32 N×D
+    encode_views: Callable[[Tensor], Tensor]  # float32 N×C×S×S in [0, 1] -> float32 N×D
 
     def extract(self, pixels: Tensor) -> Tensor:
-        """Return float32 N×D on the device of prepared images uint8 N×S×S×3."""
+        """Return float32 N×D on the device of prepared images uint8 N×S×S×C."""
         parts = (send(part, self.device) for part in pixels.split(BATCH))
         return torch.cat([self.encode_views(part.permute(0, 3, 1, 2).float().div_(255)) for part in parts])
 
     def extract_views(self, views: Tensor) -> Tensor:
-        """Return float32 N×D of views float32 N×3×S×S in [0, 1], which may be overwritten."""
+        """Return float32 N×D of views float32 N×C×S×S in [0, 1], which may be overwritten."""
         return torch.cat([self.encode_views(part) for part in views.split(BATCH)])
 
 
@@ -87,6 +87,7 @@ class Evaluation:
         self.is_stopped = inputs.stop
         self.source_names = ("model", *dict.fromkeys(config.baselines))
         self.classes = self._dataset.class_names
+        self.channels = self._dataset.channels
         parts = (self.split.train, self.split.val, self.split.test)
         labels = (select_labels(self._dataset, rows).to(config.device) for rows in parts)
         self.train_labels, self.val_labels, self.test_labels = labels

@@ -128,7 +128,8 @@ class _AugmentedFeatures:
         self._source, self._scaling = source, scaling
         self._rows = torch.from_numpy(evaluation.split.train[rows])
         self._images = evaluation.open_images(evaluation.split.train[rows], source)
-        self._view_maker = ViewMaker(CROP_AND_FLIP, source.image_size, rng.stream(seed, rng.Stream.PROBE_VIEWS))
+        stream = rng.stream(seed, rng.Stream.PROBE_VIEWS)
+        self._view_maker = ViewMaker(CROP_AND_FLIP, source.image_size, stream, channels=evaluation.channels)
 
     def extract(self, indices: Tensor, epoch: int) -> Tensor:
         """Return B×D of an epoch's views of the labelled images at those indices, int64 B."""

@@ -34,7 +34,7 @@ class HeldOutAccuracy:
     split: LabelSplit
     labels: int  # number of training labels
     seed: int
-    images: Tensor  # for the evaluations during training: this process's share, as centre crops uint8 n×S×S×3
+    images: Tensor  # for the evaluations during training: this process's share, as centre crops uint8 n×S×S×C
     image_labels: Tensor  # int64 N, of all
 
     @classmethod

@@ -30,7 +30,7 @@ _EPOCHS = 20
 class OnlineProbe:
     """Labelled images to fit and to evaluate on."""
 
-    train: Tensor  # this process's share of them, as centre crops uint8 n×S×S×3
+    train: Tensor  # this process's share of them, as centre crops uint8 n×S×S×C
     train_labels: Tensor  # int64 N, of all
     test: Tensor
     test_labels: Tensor

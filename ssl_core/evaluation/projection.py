@@ -31,7 +31,7 @@ from ssl_core.events import Event, Progress, Result, Stopped
 from ssl_core.files import write_artifact
 from ssl_core.inputs import Inputs
 from ssl_core.models.encoder import Encoder
-from ssl_core.reports import files, projection_map, style
+from ssl_core.reports import false_colour, files, projection_map, style
 from ssl_core.serialization import model_card, saved_model
 
 MIN_IMAGES = 4
@@ -189,7 +189,8 @@ def _render_files(
         panels = {name: projection_map.Panel(each.points, each.details) for name, each in projections.items()}
         scatter = projection_map.draw_scatter(panels, labels, classes, images, note)
         yield "projection.png", style.to_bytes(scatter, "png")
-        thumbnails = read_centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy()
+        thumbnails = false_colour.to_rgb(read_centre_crops(dataset, rows, projection_map.THUMBNAIL).numpy())
+        note += false_colour.describe(dataset.channels)
         figure = projection_map.draw_thumbnails(first, projection.points, thumbnails, labels, classes, images, note)
         yield "thumbnails.png", style.to_bytes(figure, "png")
 

@@ -159,7 +159,7 @@ def _select_formats(config: Export, model: _ExportedModel) -> list[str]:
 
 
 def _draw_images(dataset: Dataset, config: Export, side: int) -> Tensor:
-    """Return uint8 N×S×S×3: random images of all splits, centre-cropped."""
+    """Return uint8 N×S×S×C: random images of all splits, centre-cropped."""
     order = rng.permutation(rng.stream(config.seed, rng.Stream.EXPORT), len(dataset))
     return read_centre_crops(dataset, np.sort(order[: config.images].numpy()), side)
 
@@ -199,7 +199,7 @@ def _build_torchvision(model: _ExportedModel) -> tuple[nn.Module, str]:
     if other_libraries.write_torchvision_code(backbone, "") is None:
         untrained = saved_model.load_untrained(model.folder, seed=1).backbone
         return untrained.body, "Twoviews: torchvision has no such network"
-    network = torchvision_models.build_torchvision_network(backbone["name"])
+    network = torchvision_models.build_torchvision_network(backbone["name"], channels=model.encoder.channels)
     return _replace_stem(network, backbone), f"torchvision {version('torchvision')}"
 
 
@@ -207,7 +207,8 @@ def _replace_stem(network: Any, backbone: Mapping[str, Any]) -> nn.Module:
     """Replace the network's stem by the model's, if that is one for small images."""
     if backbone.get("stem") in other_libraries.SMALL_STEMS:
         stride, padding = other_libraries.SMALL_STEMS[backbone["stem"]]
-        network.conv1 = nn.Conv2d(3, network.conv1.out_channels, 3, stride, padding, bias=False)
+        first = network.conv1
+        network.conv1 = nn.Conv2d(first.in_channels, first.out_channels, 3, stride, padding, bias=False)
         network.maxpool = nn.Identity()
     return network
 
@@ -226,6 +227,7 @@ def _build_summary(config: Export, model: _ExportedModel, rows: list[dict[str, A
         f" of the dataset's images at {model.encoder.image_size} px, in fp32 on the CPU; relative: to the largest"
         f" feature. torch_export and onnx give {config.layer}, the others are the backbone.",
         "layer": config.layer,
+        "channels": model.encoder.channels,
         "images": images,
         "difference": max(row["difference"] for row in rows),
         "results": rows,

@@ -1,6 +1,6 @@
 """Export of an encoder, preprocessing included, as a graph of torch.export and of ONNX.
 
-Input: `images`, uint8 N×S×S×3 for any N. Output: `features`, float32 N×D. `ssl_core.data.centre_crop` prepares images
+Input: `images`, uint8 N×S×S×C for any N. Output: `features`, float32 N×D. `ssl_core.data.centre_crop` prepares images
 of other sizes.
 """
 
@@ -23,11 +23,11 @@ from ssl_core.models.encoder import Encoder
 OPSET = 18  # ONNX operator set that torch's exporter writes without conversion
 _MAX_BYTES = 2**31 - 2**20  # of weights in an ONNX file: a protobuf message, less the graph
 
-FeatureFunction = Callable[[Tensor], Tensor]  # uint8 N×S×S×3 -> float32 N×D
+FeatureFunction = Callable[[Tensor], Tensor]  # uint8 N×S×S×C -> float32 N×D
 
 
 class ExportModule(nn.Module):
-    """The module to export, for one layer of an encoder: uint8 N×S×S×3 -> float32 N×D."""
+    """The module to export, for one layer of an encoder: uint8 N×S×S×C -> float32 N×D."""
 
     mean: Tensor
     std: Tensor
@@ -39,18 +39,18 @@ class ExportModule(nn.Module):
         # Unused weights would be in the file.
         self.encoder = Encoder(encoder.backbone, None, preprocessing) if below_head else encoder
         self.layer = layer
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        scaled = images.permute(0, 3, 1, 2).float() / 255  # N×3×S×S
+        scaled = images.permute(0, 3, 1, 2).float() / 255  # N×C×S×S
         return self.encoder((scaled - self.mean) / self.std, self.layer)
 
 
 def trace(encoder: Encoder, layer: str) -> ExportedProgram:
     """Return the program of an encoder on the CPU, for batches of any size. Raises ExportFailed."""
     side = encoder.image_size
-    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+    example = torch.zeros((2, side, side, encoder.channels), dtype=torch.uint8)
     with _wrap_errors("torch.export"), torch.no_grad():
         module = ExportModule(encoder, layer).eval()
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))

@@ -42,7 +42,7 @@ class Classification(Method):
         return Output(F.cross_entropy(logits.float(), labels), h.detach())
 
     def classify(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits N×C of a view N×3×S×S, and the classifier's input features N×F."""
+        """Return the logits N×classes of a view N×C×S×S, and the classifier's input features N×F."""
         h = self.backbone(view)
         h = h if self.head is None else self.head(h)  # N×F
         return self.classifier(h), h

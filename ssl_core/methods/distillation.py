@@ -18,7 +18,7 @@ class Distillation(Classification):
     """The loss is (1−w)·distillation + w·cross-entropy (equation 3), the latter over the batch's labelled images."""
 
     def __init__(self, config: Distill, backbone: Backbone, classes: int, teacher: Callable[[Tensor], Tensor]) -> None:
-        """teacher: a view N×3×S×S -> logits N×classes."""
+        """teacher: a view N×C×S×S -> logits N×classes."""
         super().__init__(backbone, None, classes)
         self.temperature = config.temperature
         self.label_weight = config.label_weight

@@ -35,7 +35,7 @@ class RunPosition(NamedTuple):
 
 
 class Method(nn.Module):
-    """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×3×S×S each.
+    """A backbone, a projector and a loss; `forward(views) -> Output`, views being N×C×S×S each.
 
     State that a checkpoint needs (a queue, a centre, a target network) is a buffer or a module, so that it is in the
     state dict. With several processes the mean of their losses is that of the global batch

@@ -19,7 +19,7 @@ class TargetMethod(Method):
         self._momentum, self._rising = momentum, rising
 
     def embed(self, view: Tensor) -> Tensor:
-        """Return the online network's z, N×D, of a view N×3×S×S."""
+        """Return the online network's z, N×D, of a view N×C×S×S."""
         return self.projector(self.backbone(view))
 
     def on_weights_loaded(self) -> None:

@@ -32,7 +32,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, view: Tensor) -> Tensor:
-        """Return the logits N×C of a student's view N×3×S×S, at the teacher's own image size and normalisation."""
+        """Return the logits N×classes of a student's view N×C×S×S, at the teacher's image size and normalisation."""
         side = self.encoder.image_size
         pixels = self.student_statistics.denormalise(view.float())
         if pixels.shape[-1] != side:

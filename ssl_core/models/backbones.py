@@ -45,11 +45,12 @@ def build(config: BackboneConfig) -> Backbone:
             config.name,
             width=float(config.width),
             stem=config.stem,
+            channels=config.input_channels,
             zero_init_residual=bool(config.zero_init_residual),
             google=config.layout == "google",
             selective_kernel=config.selective_kernel is True,
         )
-    return TorchvisionModel(config.name.removeprefix("torchvision_"))
+    return TorchvisionModel(config.name.removeprefix("torchvision_"), channels=config.input_channels)
 
 
 def load_imagenet(backbone: Backbone, config: BackboneConfig) -> None:

@@ -23,7 +23,7 @@ class Preprocessing:
     """The preprocessing of an encoder: a centre crop at `image_size`, and (x - mean) / std per channel, x in [0, 1]."""
 
     image_size: int
-    mean: tuple[float, ...]
+    mean: tuple[float, ...]  # of each of C channels
     std: tuple[float, ...]
 
     @classmethod
@@ -38,32 +38,32 @@ class Preprocessing:
         return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
 
     def flatten(self, views: Tensor) -> Tensor:
-        """Return raw pixels as features: float32 N×3·S² of float32 N×3×S×S in [0, 1], normalised in place."""
+        """Return raw pixels as features: float32 N×C·S² of float32 N×C×S×S in [0, 1], normalised in place."""
         return self.normalise_(views).flatten(1)
 
     def normalise_(self, images: Tensor) -> Tensor:
-        """Normalise N×3×H×W on [0, 1] in place. Use `statistics` for many batches: this copies them to the device."""
+        """Normalise N×C×H×W on [0, 1] in place. Use `statistics` for many batches: this copies them to the device."""
         return self.statistics(images.device).normalise_(images)
 
     def statistics(self, device: torch.device) -> "ChannelStatistics":
         """Return the mean and standard deviation of the channels on the device."""
-        values = (torch.tensor(value).view(3, 1, 1) for value in (self.mean, self.std))
+        values = (torch.tensor(value).view(-1, 1, 1) for value in (self.mean, self.std))
         return ChannelStatistics(*(send(value, device) for value in values))
 
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Mean and standard deviation of each channel, 3×1×1 each."""
+    """Mean and standard deviation of each channel, C×1×1 each."""
 
     mean: Tensor
     std: Tensor
 
     def normalise_(self, images: Tensor) -> Tensor:
-        """Normalise N×3×H×W on [0, 1] in place."""
+        """Normalise N×C×H×W on [0, 1] in place."""
         return images.sub_(self.mean).div_(self.std)
 
     def denormalise(self, images: Tensor) -> Tensor:
-        """Invert `normalise_`: N×3×H×W on [0, 1]."""
+        """Invert `normalise_`: N×C×H×W on [0, 1]."""
         return images * self.std + self.mean
 
 
@@ -92,23 +92,24 @@ class Encoder(nn.Module):
         self.layers = compute_layer_widths(backbone, projector, classifier)  # name -> width
         self.dim = backbone.dim
         self.image_size = preprocessing.image_size
+        self.channels = len(preprocessing.mean)
         self.eval()
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return uint8 S×S×3 of an image uint8 H×W×3, S being `image_size`."""
+        """Return uint8 S×S×C of an image uint8 H×W×C, S being `image_size` and C `channels`."""
         return np.array(centre_crop.centre_crop(image, self.image_size))  # writable, as torch wants it
 
     def encode(self, pixels: Tensor | NDArray[np.uint8], layer: str = "backbone") -> Tensor:
-        """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×3.
+        """Return float32 N×D, on the encoder's device, of prepared images uint8 N×S×S×C.
 
         Raises KeyError for a layer that is not in `layers`.
         """
-        images = send(torch.as_tensor(pixels), self.device).permute(0, 3, 1, 2).float().div_(255)  # N×3×S×S
+        images = send(torch.as_tensor(pixels), self.device).permute(0, 3, 1, 2).float().div_(255)  # N×C×S×S
         return self.encode_views(images, layer)
 
     @torch.inference_mode()
     def encode_views(self, views: Tensor, layer: str = "backbone") -> Tensor:
-        """Return float32 N×D of float32 N×3×S×S in [0, 1], which are normalised in place.
+        """Return float32 N×D of float32 N×C×S×S in [0, 1], which are normalised in place.
 
         Raises KeyError for a layer that is not in `layers`.
         """
@@ -122,7 +123,7 @@ class Encoder(nn.Module):
         return features.float()
 
     def forward(self, images: Tensor, layer: str = "backbone") -> Tensor:
-        """Return features N×D of normalised images N×3×S×S, with gradients; `encode` starts from uint8."""
+        """Return features N×D of normalised images N×C×S×S, with gradients; `encode` starts from uint8."""
         if layer in self.backbone.block_dims:
             return self.backbone.blocks(images)[layer]
         h = self.backbone(images)

@@ -27,7 +27,7 @@ class _GradCache:
         self._backbone, self._forward, self._size = backbone, forward, size
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return N×F of N×3×S×S."""
+        """Return N×F of N×C×S×S."""
         if len(images) <= self._size or not torch.is_grad_enabled():
             return self._forward(images)
         settings: dict[str, Any] = {"use_reentrant": False, "context_fn": self._contexts}

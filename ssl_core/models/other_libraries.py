@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_core.config import is_torchvisions
-from ssl_core.config.architectures import RESNETS, TORCHVISION
+from ssl_core.config.architectures import RESNETS, TORCHVISION, find_first_weight
+from ssl_core.config.views import RGB
 
 # Torchvision models whose module names are the same in timm; a test compares their outputs.
 SAME_IN_TIMM = frozenset(
@@ -31,15 +32,16 @@ def is_plain_resnet(backbone: Mapping[str, Any]) -> bool:
 
 def get_timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of `timm.create_model` for the weights' network; None where timm has none."""
-    name = backbone["name"]
+    name, channels = backbone["name"], _count_channels(backbone)
+    common = {"num_classes": 0} | ({} if channels == RGB else {"in_chans": channels})
     if is_torchvisions(name):
         model = name.removeprefix("torchvision_")
-        return {"model_name": model, "num_classes": 0} if model in SAME_IN_TIMM else None
+        return {"model_name": model, **common} if model in SAME_IN_TIMM else None
     if not is_plain_resnet(backbone):
         return None
     if name not in TORCHVISION:  # nor in timm, which builds it from its depths
-        return {"model_name": "resnet18", "num_classes": 0, "layers": list(RESNETS[name].depths)}
-    return {"model_name": name, "num_classes": 0}
+        return {"model_name": "resnet18", **common, "layers": list(RESNETS[name].depths)}
+    return {"model_name": name, **common}
 
 
 def write_timm_code(backbone: Mapping[str, Any], file: str) -> str | None:
@@ -55,23 +57,42 @@ def write_torchvision_code(backbone: Mapping[str, Any], file: str) -> str | None
     """Return the code that loads `file` into torchvision's `network`; None where torchvision has no such network."""
     name = backbone["name"]
     if is_torchvisions(name):
-        made = f'network = torchvision.models.get_model("{name.removeprefix("torchvision_")}")'
-        return _write_code("torchvision", [made], file, "strict=False", "  # the classifier stays as it was")
+        model = name.removeprefix("torchvision_")
+        lines = [f'network = torchvision.models.get_model("{model}")', *_write_first_code(model, backbone)]
+        return _write_code("torchvision", lines, file, "strict=False", "  # the classifier stays as it was")
     if not is_plain_resnet(backbone):
         return None
     made = f"network = torchvision.models.{name}()"
     if name not in TORCHVISION:
         resnet = "torchvision.models.resnet"
         made = f"network = {resnet}.ResNet({resnet}.BasicBlock, {list(RESNETS[name].depths)})"
-    return _write_code("torchvision", [made, "network.fc = torch.nn.Identity()", *_write_stem_code(backbone)], file)
+    stem = _write_stem_code(backbone) or _write_first_code(name, backbone)
+    return _write_code("torchvision", [made, "network.fc = torch.nn.Identity()", *stem], file)
+
+
+def _count_channels(backbone: Mapping[str, Any]) -> int:
+    return int(backbone.get("channels", RGB))
+
+
+def _write_first_code(model: str, backbone: Mapping[str, Any]) -> list[str]:
+    """The lines that give torchvision's network a first convolution of other channels than RGB."""
+    if (channels := _count_channels(backbone)) == RGB:
+        return []
+    place = find_first_weight(model).removesuffix(".weight")
+    arguments = f"{channels}, first.out_channels, first.kernel_size, first.stride, first.padding"
+    return [
+        f'first = network.get_submodule("{place}")',
+        f"first = torch.nn.Conv2d({arguments}, bias=first.bias is not None)",
+        f'network.set_submodule("{place}", first)',
+    ]
 
 
 def _write_stem_code(backbone: Mapping[str, Any]) -> list[str]:
     if backbone.get("stem") not in SMALL_STEMS:
         return []
-    stride, padding = SMALL_STEMS[backbone["stem"]]
+    (stride, padding), channels = SMALL_STEMS[backbone["stem"]], _count_channels(backbone)
     return [
-        f"network.conv1 = torch.nn.Conv2d(3, 64, 3, stride={stride}, padding={padding}, bias=False)",
+        f"network.conv1 = torch.nn.Conv2d({channels}, 64, 3, stride={stride}, padding={padding}, bias=False)",
         "network.maxpool = torch.nn.Identity()",
     ]
 

@@ -66,7 +66,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images N×3×S×S -> features N×dim, the spatial mean of the last stage.
+    """Images N×C×S×S -> features N×dim, the spatial mean of the last stage.
 
     google: google-research/simclr's layout. Its max-pool pads SAME and every stage starts with a projection; with
     selective kernels it has ResNet-D's stem of three convolutions and average-pooled shortcuts (arXiv:1812.01187).
@@ -78,6 +78,7 @@ class ResNet(nn.Module):
         *,
         width: float = 1.0,
         stem: str = "imagenet",
+        channels: int = 3,
         zero_init_residual: bool = False,
         google: bool = False,
         selective_kernel: bool = False,
@@ -85,7 +86,7 @@ class ResNet(nn.Module):
         super().__init__()
         shape = RESNETS[name]
         planes = [max(1, round(64 * width * 2**stage)) for stage in range(4)]
-        self.conv1 = _build_stem(planes[0], stem, deep=selective_kernel)
+        self.conv1 = _build_stem(channels, planes[0], stem, deep=selective_kernel)
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.Identity() if stem == "cifar_no_relu" else nn.ReLU(inplace=True)
         self.maxpool = _build_stem_pool(stem, same=google)
@@ -129,15 +130,15 @@ _SMALL_STEMS: dict[str, dict[str, int]] = {
 }
 
 
-def _build_stem(width: int, stem: str, *, deep: bool) -> nn.Module:
+def _build_stem(channels: int, width: int, stem: str, *, deep: bool) -> nn.Module:
     if stem != "imagenet":
-        return Conv(3, width, 3, **_SMALL_STEMS[stem])
+        return Conv(channels, width, 3, **_SMALL_STEMS[stem])
     if not deep:
-        return Conv(3, width, 7, 2)
+        return Conv(channels, width, 7, 2)
     half = max(1, width // 2)
     first, second = (
         [Conv(inputs, half, 3, stride), nn.BatchNorm2d(half), nn.ReLU(inplace=True)]
-        for inputs, stride in ((3, 2), (half, 1))
+        for inputs, stride in ((channels, 2), (half, 1))
     )
     return nn.Sequential(*first, *second, Conv(half, width, 3))
 

@@ -4,15 +4,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ssl_core.config.architectures import RESNETS, TORCHVISION
+from ssl_core.config.architectures import RESNETS, TORCHVISION, find_first_weight
+from ssl_core.config.views import RGB
 
 
 class TorchvisionModel(nn.Module):
-    """A torchvision classification model without its classifier: images N×3×S×S -> penultimate features N×dim."""
+    """A torchvision classification model without its classifier: images N×C×S×S -> penultimate features N×dim."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, channels: int = RGB) -> None:
         super().__init__()
         model = import_torchvision_models().get_model(name, weights=None, **_EXTRA_ARGUMENTS.get(name, {}))
+        replace_first_convolution(model, name, channels)
         self.model = model
         self.dim = _remove_classifier(model)
         self.block_dims: dict[str, int] = {}
@@ -36,15 +38,28 @@ _EXTRA_ARGUMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def build_torchvision_network(name: str) -> nn.Module:
+def build_torchvision_network(name: str, *, channels: int = RGB) -> nn.Module:
     """Return torchvision's network of a backbone's name, without its classifier and with the ImageNet stem."""
     model = name.removeprefix("torchvision_")
     if model in TORCHVISION:
-        return TorchvisionModel(model).body
+        return TorchvisionModel(model, channels=channels).body
     resnet = import_torchvision_models().resnet
     network = resnet.ResNet(resnet.BasicBlock, list(RESNETS[name].depths))
     network.fc = nn.Identity()
+    replace_first_convolution(network, name, channels)
     return network
+
+
+def replace_first_convolution(model: nn.Module, name: str, channels: int) -> None:
+    """Replace the first convolution of a torchvision network by one of that many channels, with PyTorch's initial
+    weights; that of RGB is kept.
+    """
+    if channels == RGB:
+        return
+    place = find_first_weight(name).removesuffix(".weight")
+    first: Any = model.get_submodule(place)
+    geometry = first.kernel_size, first.stride, first.padding
+    model.set_submodule(place, nn.Conv2d(channels, first.out_channels, *geometry, bias=first.bias is not None))
 
 
 def import_torchvision_models() -> Any:

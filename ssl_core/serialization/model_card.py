@@ -10,6 +10,8 @@ from typing import Any
 from ssl_core.config import KINDS
 from ssl_core.config.base import Kind
 from ssl_core.config.methods import METHODS
+from ssl_core.config.requirements import count_channels
+from ssl_core.config.views import RGB
 from ssl_core.models import other_libraries
 
 Card = Mapping[str, Any]
@@ -40,12 +42,17 @@ def _head(card: Card) -> Iterator[str]:
     layers = ", ".join(f"`{name}` {width:,}" for name, width in card["layers"].items())
     yield _table(
         {
-            "input": f"RGB, the largest central square resized to {side}×{side} pixels",
+            "input": f"{_channels(card)}, the largest central square resized to {side}×{side} pixels",
             "normalisation": f"values in [0, 1], mean {_format_numbers(preprocessing['mean'])}, standard deviation"
             f" {_format_numbers(preprocessing['std'])}",
             "features of each layer": layers,
         }
     )
+
+
+def _channels(card: Card) -> str:
+    channels = count_channels(card["preprocessing"])
+    return "RGB" if channels == RGB else f"{channels} channel{'s' * (channels > 1)}"
 
 
 def _data(card: Card) -> Iterator[str]:
@@ -143,24 +150,36 @@ def _provenance(card: Card) -> Iterator[str]:
 def _loading(card: Card) -> Iterator[str]:
     yield "## Loading"
     yield 'With Twoviews installed (`pip install "twoviews[core]"`), with `model` the folder of this file:'
-    yield _python(
-        "from pathlib import Path\n\n"
-        "from ssl_core.data.decode import decode\n"
-        "from ssl_core.serialization import saved_model\n\n"
-        'encoder = saved_model.load(Path("model"))\n'
-        'image = encoder.prepare(decode(Path("cat.jpg").read_bytes()))\n'
-        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; `layer=` selects another layer"
-    )
+    is_rgb = count_channels(card["preprocessing"]) == RGB
+    yield _python(_write_loading_code(card, is_rgb=is_rgb))
     shape = card.get("backbone", {"name": ""})
     if (lines := other_libraries.write_torchvision_code(shape, "weights.safetensors")) is not None:
         yield "The backbone alone, with torchvision:"
         yield _python(lines)
-        yield "Its preprocessing:"
-        yield _python(_transform(card["preprocessing"]))
+        if is_rgb:
+            yield "Its preprocessing:"
+            yield _python(_transform(card["preprocessing"]))
     if (lines := other_libraries.write_timm_code(shape, "weights.safetensors")) is not None:
         yield "With timm:"
         yield _python(lines)
     yield "A job of kind `export` makes ONNX and `torch.export` files, with the preprocessing inside."
+
+
+def _write_loading_code(card: Card, *, is_rgb: bool) -> str:
+    decoder = ["from ssl_core.data.decode import decode"] if is_rgb else ["import numpy as np", ""]
+    image = 'decode(Path("cat.jpg").read_bytes())' if is_rgb else 'np.load("image.npy")'
+    remark = "" if is_rgb else f"  # uint8 H×W×{count_channels(card['preprocessing'])}"
+    lines = [
+        "from pathlib import Path",
+        "",
+        *decoder,
+        "from ssl_core.serialization import saved_model",
+        "",
+        'encoder = saved_model.load(Path("model"))',
+        f"image = encoder.prepare({image}){remark}",
+        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; `layer=` selects another layer",
+    ]
+    return "\n".join(lines)
 
 
 def _transform(preprocessing: Card) -> str:

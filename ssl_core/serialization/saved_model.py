@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ssl_core.checksums import document
 from ssl_core.config import Backbone as BackboneConfig
 from ssl_core.config import is_torchvisions
+from ssl_core.config.requirements import count_channels
 from ssl_core.device import to_device
 from ssl_core.errors import BadModel, Corrupt, ModelMissing
 from ssl_core.files import WrittenFile, describe, make_folder, remove_durably, write_atomic
@@ -34,6 +35,7 @@ NETWORK = {
     "name",
     "width",
     "stem",
+    "channels",
     "selective_kernel",
     "layout",
 }  # fields of a backbone's config that its weights depend on
@@ -57,7 +59,7 @@ def save(
     projector, preprocessing = encoder.projector, encoder.preprocessing
     card = {
         "format": FORMAT,
-        "backbone": backbone.model_dump(mode="json", include=NETWORK),
+        "backbone": backbone.model_dump(mode="json", include=NETWORK) | {"channels": encoder.channels},
         "projector": projector.description if projector is not None else None,
         "dim": encoder.dim,
         "projection_dim": encoder.layers.get("projection"),
@@ -153,10 +155,10 @@ def load_head(head: nn.Module, directory: Path, name: str) -> None:
 
 
 def _backbone(card: Mapping[str, Any]) -> BackboneConfig:
-    """The backbone's config; fields other than the name do not apply to a torchvision model."""
-    shape = card["backbone"]
+    """The backbone's config; fields other than name and channels do not apply to a torchvision model."""
+    shape = {"channels": count_channels(card["preprocessing"])} | card["backbone"]  # an earlier version's had none
     if is_torchvisions(shape["name"]):
-        return BackboneConfig(name=shape["name"])
+        return BackboneConfig(name=shape["name"], channels=shape["channels"])
     return BackboneConfig.model_validate_json(json.dumps({"zero_init_residual": False} | shape))
 
 

@@ -89,7 +89,7 @@ class _TrainingForward:
         self._compiled = compile_whole(forward, is_recorded=is_recorded)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return N×F of N×3×S×S."""
+        """Return N×F of N×C×S×S."""
         return (self._compiled if self._backbone.training else self._forward)(images)
 
     def stop(self) -> None:

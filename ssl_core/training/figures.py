@@ -16,6 +16,8 @@ from ssl_core.config import TrainingRun
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.events import Artifact, Log
+from ssl_core.reports import false_colour
+from ssl_core.reports.false_colour import to_rgb
 from ssl_core.reports.files import NamedFiles, write_reports
 from ssl_core.reports.history import History
 from ssl_core.training.learner import Learner
@@ -52,6 +54,7 @@ def _views(learner: Learner, data: TrainingData) -> NamedFiles:
     ]
     note = "Left: images of the run. Right: their views, which the network is trained on"
     note += ": views of one image are to have similar embeddings." if learner.num_views > 1 else ", one in each epoch."
+    note += false_colour.describe(data.dataset.channels)
     with style.figure_style():
         drawn = view_grid.draw(grid, list(epochs), "Views of the training images", note)
         yield "views.png", style.to_bytes(drawn, "png")
@@ -103,14 +106,14 @@ def _sizes(learner: Learner) -> dict[float, int]:
 
 
 def _image(dataset: Dataset, row: int) -> np.ndarray:
-    image = Image.fromarray(dataset.read_image(row))
+    image = Image.fromarray(np.ascontiguousarray(to_rgb(dataset.read_image(row))))
     image.thumbnail((_SHOWN, _SHOWN))  # does not enlarge
     return np.asarray(image)
 
 
 def _pixels(view: Tensor) -> np.ndarray:
-    """uint8 S×S×3 of float32 3×S×S on [0, 1]."""
-    return view.mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    """uint8 S×S×3 of float32 C×S×S on [0, 1]."""
+    return to_rgb(view.mul(255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy())
 
 
 def _caption(dataset: Dataset, row: int) -> str:

@@ -125,7 +125,7 @@ class Learner:
         return StepInput(images, rows, self._draw(images, rows, epoch, side))
 
     def views(self, images: ImageBatch, rows: Tensor, epoch: int, side: int) -> list[Tensor]:
-        """Return an epoch's views of the images, float32 N×3×S×S in [0, 1] each, S being `side`; never compiled."""
+        """Return an epoch's views of the images, float32 N×C×S×S in [0, 1] each, S being `side`; never compiled."""
         plans = self._draw(images, rows, epoch, side)
         stacks = self._render(images.to(self.device), plans, side, is_compiled=False)
         return [view for stack in stacks for view in stack.split(len(rows))]
@@ -191,7 +191,7 @@ class Learner:
         return output
 
     def _views(self, given: StepInput) -> list[Tensor]:
-        """Normalised views, N×3×S×S each."""
+        """Normalised views, N×C×S×S each."""
         # Not on a CPU, where the bytes of the views do not change from version to version.
         is_compiled = self.is_compiled and self.device.type != "cpu"
         images, side = given.images.to(self.device), self.image_size(self.step)
@@ -208,13 +208,14 @@ class Learner:
         ]
 
     def _render(self, images: ImageBatch, plans: Sequence[Plan], side: int, *, is_compiled: bool) -> list[Tensor]:
-        """The views of each kind, V·N×3×S×S in [0, 1]."""
+        """The views of each kind, V·N×C×S×S in [0, 1]."""
         kinds = zip(self._kinds, plans, strict=True)
         return [self._make_maker(views, side, is_compiled).render(images, plan) for (views, _), plan in kinds]
 
     def _make_maker(self, views: Views, side: int, is_compiled: bool = False) -> ViewMaker:
         side = max(_LEAST_SIDE, round(side * views.size))
-        return ViewMaker(views, side, self.resolved.seed, is_compiled=is_compiled)
+        channels = self.resolved.backbone.input_channels
+        return ViewMaker(views, side, self.resolved.seed, channels=channels, is_compiled=is_compiled)
 
     def _targets(self, rows: Tensor) -> tuple[Tensor, ...]:
         """The batch's labels, int64 N, of a run with labels; nothing of one without."""

@@ -61,12 +61,13 @@ def resolve(config: Fit, report: Mapping[str, Any], device: Device, *, start: Ma
     Raises ConfigUnfit when the config cannot be run on this data.
     """
     _check_images(config, report)
+    _check_channels(config, requirements.count_channels(report))
     start = _start(config, start)
     config = resolve_device(config, device)
     image_size = _image_size(config, report, device, start)
     config = _with(config, image_size=image_size)
     config = _with(config, phases=_phases(config, device))
-    config = _with(config, backbone=_backbone(config, image_size, device, start.get("backbone", {})))
+    config = _with(config, backbone=_backbone(config, report, image_size, device, start.get("backbone", {})))
     config = config.with_method_resolved(_dim(config))
     config = _with(config, optimizer=_optimizer(config), views=_views(config), evaluation=_evaluation(config))
     config = _with(config, compile=_is_compiled(config, report))
@@ -114,6 +115,13 @@ def _check_images(config: TrainingRun, report: Mapping[str, Any]) -> None:
         raise ConfigUnfit(requirements.batch_too_large(needed.batch_size, used))
 
 
+def _check_channels(config: TrainingRun, channels: int) -> None:
+    """Raise ConfigUnfit when the config asks for another number of channels than the dataset's images have."""
+    for pointer, needed in config.requirements.channels.items():
+        if needed != channels:
+            raise ConfigUnfit(requirements.channels_differ(pointer, needed, channels))
+
+
 def _image_size(config: TrainingRun, report: Mapping[str, Any], device: Device, start: Mapping[str, Any]) -> int:
     if config.image_size != "auto":
         return config.image_size
@@ -139,7 +147,9 @@ def _phases(config: TrainingRun, device: Device) -> tuple[Phase, ...]:
     return tuple(Phase(until=until, image_size=size) for size, until in ends.items())
 
 
-def _backbone(config: TrainingRun, image_size: int, device: Device, start: Mapping[str, Any]) -> Backbone:
+def _backbone(
+    config: TrainingRun, report: Mapping[str, Any], image_size: int, device: Device, start: Mapping[str, Any]
+) -> Backbone:
     """The backbone, where open from `start`, the starting model's; raises ConfigUnfit when the two do not fit."""
     # Only the larger of the two default networks has ImageNet weights.
     small = device.device == "cpu" and config.backbone.weights == "random"
@@ -149,6 +159,7 @@ def _backbone(config: TrainingRun, image_size: int, device: Device, start: Mappi
         "name": "resnet50" if selective else "resnet10" if small else "resnet18",
         "width": 0.5 if small else 1.0,
         "stem": "cifar" if image_size <= _SMALL else "imagenet",
+        "channels": requirements.count_channels(report),
         "selective_kernel": False,
         "layout": "google" if google else "torchvision",
         "zero_init_residual": google or (config.recommendation.zero_init_residual and device.device != "cpu"),
@@ -210,7 +221,7 @@ def _dim(config: TrainingRun) -> int:
     with torch.device("meta"):  # shapes alone: nothing is allocated or computed
         for side in sorted({known(config.image_size), *(phase.image_size for phase in known(config.phases))}):
             try:
-                backbone(torch.empty(2, 3, side, side))
+                backbone(torch.empty(2, config.backbone.input_channels, side, side))
             except (RuntimeError, AssertionError, ValueError) as error:
                 raise ConfigUnfit(f"{config.backbone.name} cannot take images of {side} pixels.") from error
     return backbone.dim

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ssl_core.config import TrainingRun
+from ssl_core.config.views import RGB
 from ssl_core.errors import BadCheckpoint
 from ssl_core.events import Log
 from ssl_core.training.loop import Training
@@ -15,8 +16,9 @@ from ssl_core.training.training_data import TrainingData
 def load_resolved_config(asked: TrainingRun, saved: dict[str, Any]) -> TrainingRun:
     """Return the resolved config in a loaded checkpoint. Raises BadCheckpoint when `asked` cannot resolve to it."""
     try:
-        resolved = type(asked).model_validate_json(json.dumps(saved["config"]))
-    except (KeyError, ValueError) as error:
+        backbone = {"channels": RGB} | saved["config"]["backbone"]  # without it in an earlier version's
+        resolved = type(asked).model_validate_json(json.dumps(saved["config"] | {"backbone": backbone}))
+    except (KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint("The checkpoint holds no config of this version.") from error
     if differing := _difference(asked.model_dump(mode="json"), resolved.model_dump(mode="json")):
         raise BadCheckpoint(f"The checkpoint is of a run with another `{differing}`.")

@@ -19,9 +19,9 @@ from ssl_core.serialization import saved_model
 
 # Mean and standard deviation of each channel.
 _FIXED = {
-    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
-    "half": ([0.5] * 3, [0.5] * 3),
-    "none": ([0.0] * 3, [1.0] * 3),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),  # of RGB
+    "half": ([0.5], [0.5]),  # of any channel
+    "none": ([0.0], [1.0]),
 }
 
 
@@ -60,7 +60,11 @@ def _preprocessing(dataset: Dataset, resolved: TrainingRun, card: Mapping[str, A
     image_size = known(resolved.image_size)
     if resolved.keeps_preprocessing and card is not None:
         return replace(Preprocessing.of_card(card), image_size=image_size)
-    return Preprocessing.of(image_size, *_FIXED.get(resolved.channel_statistics, (dataset.mean, dataset.std)))
+    fixed = _FIXED.get(resolved.channel_statistics)
+    if fixed is None:
+        return Preprocessing.of(image_size, dataset.mean, dataset.std)
+    mean, std = (values if len(values) > 1 else values * dataset.channels for values in fixed)
+    return Preprocessing.of(image_size, mean, std)
 
 
 def _evaluator(

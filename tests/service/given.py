@@ -11,13 +11,15 @@ SHA = "ab" * 32
 PRETRAIN = {"method": {"name": "simclr"}, "batch_size": 32}
 
 
-def report(images: int = 100, classes: int = 4, test: int = 0) -> dict[str, Any]:
+def report(images: int = 100, classes: int = 4, test: int = 0, channels: int = 3) -> dict[str, Any]:
     """Return a dataset report of `images` training images in balanced classes, and `test` unlabelled test images."""
+    statistics = {"mean": [0.5] * channels, "std": [0.25] * channels}
     per_class = [images // classes] * classes if classes else []
     train = {"images": images, "labelled": images if classes else 0, "per_class": per_class}
     none = {"images": 0, "labelled": 0, "per_class": [0] * classes}
     names = [f"class {index}" for index in range(classes)]
-    return {"format": 1, "classes": names, "splits": {"train": train, "val": none, "test": none | {"images": test}}}
+    splits = {"train": train, "val": none, "test": none | {"images": test}}
+    return {"format": 1, "classes": names, "splits": splits, **statistics}
 
 
 def create_dataset(database: Database, tenant: str, sha256: str = SHA, **fields: Any) -> Dataset:
@@ -26,7 +28,13 @@ def create_dataset(database: Database, tenant: str, sha256: str = SHA, **fields:
 
 
 def create_ready_dataset(
-    database: Database, tenant: str, sha256: str = SHA, images: int = 100, classes: int = 4, test: int = 0
+    database: Database,
+    tenant: str,
+    sha256: str = SHA,
+    images: int = 100,
+    classes: int = 4,
+    test: int = 0,
+    channels: int = 3,
 ) -> str:
     """Return the id of a dataset whose ingestion has succeeded."""
     dataset = create_dataset(database, tenant, sha256)
@@ -34,7 +42,7 @@ def create_ready_dataset(
     with database.writing() as session:
         run = (claim.job_id, claim.attempt)
         leases.record_events(
-            session, *run, 60, [events.Result(report(images, classes, test))], f"datasets/{dataset.id}/a1"
+            session, *run, 60, [events.Result(report(images, classes, test, channels))], f"datasets/{dataset.id}/a1"
         )
         leases.finish(session, *run, "succeeded")
     return dataset.id

@@ -213,6 +213,48 @@ def test_config_incompatible_with_the_model_is_refused(database, tenant, dataset
 
 
 @pytest.mark.parametrize(
+    ("config", "pointer", "words"),
+    [
+        ({"backbone": {"channels": 3}}, "/config/backbone/channels", "backbone.channels needs images of 3 channels"),
+        (
+            {"backbone": {"channels": 1}},
+            "/config/backbone/channels",
+            "images of 1 channel; those of the dataset have 5",
+        ),
+        ({"backbone": {"weights": "imagenet"}}, "/config/backbone/weights", "backbone.weights needs images of 3"),
+        ({"normalisation": "imagenet"}, "/config/normalisation", "normalisation needs images of 3 channels"),
+    ],
+)
+def test_config_of_other_channels_than_the_dataset_is_refused(database, tenant, config, pointer, words):
+    dataset = given.create_ready_dataset(database, tenant, channels=5)
+    with pytest.raises(InvalidConfig, match=words) as refused:
+        given.submit_job(database, tenant, dataset, config=given.PRETRAIN | config)
+    assert [(fault["pointer"], fault["code"]) for fault in refused.value.errors] == [(pointer, "channels_differ")]
+    given.submit_job(database, tenant, dataset, config=given.PRETRAIN | {"backbone": {"channels": 5}})
+
+
+def test_a_model_of_other_channels_than_the_dataset_is_refused(database, tenant, dataset):
+    bands = given.create_ready_dataset(database, tenant, "cd" * 32, channels=5)
+    parents = {}
+    for channels, trained_on in ((3, dataset), (5, bands)):
+        parents[channels] = given.submit_job(database, tenant, trained_on).id
+        claim = given.claim_job(database)
+        card = {"layers": {"backbone": 8}, "classifier": {"classes": ["cat", "dog"]}}
+        given.record_events(database, claim, given.model(**card, preprocessing={"mean": [0.5] * channels}))
+        given.finish_job(database, claim)
+    for kind in ("pretrain", "finetune", "distill", "knn_eval", "linear_eval", "project", "export"):
+        for channels, other in ((3, bands), (5, dataset)):
+            with pytest.raises(InvalidConfig, match=f"takes images of {channels} channels; those of") as refused:
+                given.submit_job(database, tenant, other, kind, model=parents[channels])
+            assert [fault["pointer"] for fault in refused.value.errors] == ["/model"]
+        given.submit_job(database, tenant, bands, kind, model=parents[5])
+    weights = given.PRETRAIN | {"backbone": {"weights": "imagenet"}}  # which the model's replace
+    given.submit_job(database, tenant, bands, config=weights, model=parents[5])
+    with pytest.raises(InvalidConfig, match=r"backbone\.weights"):  # of the student
+        given.submit_job(database, tenant, bands, "distill", config={"backbone": weights["backbone"]}, model=parents[5])
+
+
+@pytest.mark.parametrize(
     ("kind", "config"),
     [
         ("knn_eval", {"layer": "block1"}),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from service.errors import EncoderBusy, EncoderFailed
 from worker.encoder.turns import Rotation
 
-Pixels: TypeAlias = NDArray[np.uint8]  # S×S×3, or N×S×S×3
+Pixels: TypeAlias = NDArray[np.uint8]  # S×S×C, or N×S×S×C
 Features: TypeAlias = NDArray[np.float32]  # N×D
 Forward: TypeAlias = Callable[[Pixels], Features]  # of one layer of a model; equal ones share batches
 _Key: TypeAlias = tuple[str, Forward]  # owner and forward pass of a queue

@@ -46,7 +46,7 @@ def test_the_saved_model_has_no_projector_and_equals_its_source(tmp_path):
     encoder = saved_model.load(tmp_path / "model")
     assert saved_model.load_card(tmp_path / "model") == card
     assert (card["backbone"], card["projector"]) == (
-        {"name": "resnet10", **SMALL, "selective_kernel": False, "layout": "torchvision"},
+        {"name": "resnet10", **SMALL, "channels": 3, "selective_kernel": False, "layout": "torchvision"},
         None,
     )
     assert set(encoder.layers) == {"backbone", "block1", "block2", "block3", "block4"}
@@ -162,6 +162,7 @@ def test_the_command_writes_a_model_and_prints_the_report(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["backbone"] == {
         "name": "resnet10",
         **SMALL,
+        "channels": 3,
         "selective_kernel": False,
         "layout": "torchvision",
     }

@@ -215,7 +215,7 @@ def test_imagenet_weights_choose_a_network_that_has_them():
 def test_torchvisions_models_are_taken_as_they_are(method):
     asked = {"name": "torchvision_mobilenet_v3_small"}
     resolved = resolved_from(method={"name": method}, backbone=asked)
-    assert resolved.backbone == config.Backbone(**asked, **config.TORCHVISIONS_OWN)
+    assert resolved.backbone == config.Backbone(**asked, channels=3, **config.TORCHVISIONS_OWN)
     assert resolve(resolved, report(), CPU) == resolved
     card = {"backbone": asked | {"width": 0.5, "stem": "cifar"}}  # as they were once written
     begun = resolve(config.parse({"method": {"name": method}}), report(), CPU, start=card)

@@ -10,8 +10,11 @@ import torch
 
 from service.errors import EncoderFailed
 from ssl_core.device import Device
+from ssl_core.models.encoder import Encoder, Preprocessing
+from ssl_core.models.resnet import ResNet
 from ssl_core.serialization import saved_model
 from tests.worker.encoder import models
+from worker.encoder.batcher import _compute
 from worker.encoder.embedder import LayerForward, choose_precision
 
 
@@ -88,3 +91,13 @@ def test_only_a_gpu_computes_in_bf16_unasked(
     asked: Literal["auto", "fp32", "bf16"], device: Literal["cpu", "cuda"], gains: bool, chosen: str
 ) -> None:
     assert choose_precision(asked, Device(device, gains_from_bf16=gains)) == chosen
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_a_batch_of_other_channels_is_padded_and_encoded(channels: int) -> None:
+    backbone = ResNet("resnet10", width=0.125, stem="cifar", channels=channels)
+    encoder = Encoder(backbone, None, Preprocessing.of(16, [0.5] * channels, [0.25] * channels))
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, channels), dtype=np.uint8)
+    features = _compute(LayerForward(encoder, "backbone"), list(images), 4)
+    assert features.shape == (4, 64)
+    np.testing.assert_allclose(features[:3], encoder.encode(images).numpy(), rtol=1e-5, atol=1e-6)
