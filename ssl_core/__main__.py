@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(do=_import_weights)
     command.add_argument("file", type=Path, help="safetensors, or a file written by torch.save")
     command.add_argument("--out", type=Path, required=True, help="the model's folder")
-    kinds: dict[str, dict[str, Any]] = {"image_size": {"type": int}, "mean": {"type": float, "nargs": 3}}
+    kinds: dict[str, dict[str, Any]] = {"image_size": {"type": int}, "mean": {"type": float, "nargs": "+"}}
     kinds["std"] = kinds["mean"]
     for name, field in Import.model_fields.items():
         flag = f"--{name.replace('_', '-')}"

@@ -2,12 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ssl_core.config.base import Kind, Layer
 from ssl_core.config.fields import Auto, Closed, Fraction, Seed
 from ssl_core.config.network import Stem, known_backbone
+from ssl_core.config.reading import MAX_CHANNELS
 from ssl_core.config.requirements import Requirements
+from ssl_core.config.views import RGB
 
 ExportFormat = Literal["torchvision", "timm", "torch_export", "onnx"]
 
@@ -46,6 +48,7 @@ class Export(Kind):
         return Requirements(layer=self.layer)
 
 
+_OF_EACH_CHANNEL = Field(min_length=1, max_length=MAX_CHANNELS)
 Spread = Annotated[float, Field(ge=0.001, le=1)]
 
 
@@ -63,10 +66,11 @@ class Import(Closed):
     image_size: Annotated[int, Field(ge=8, le=1024)] | Auto = Field(
         "auto", description="Side in pixels; auto: 32 with a 3×3 stem, else 224."
     )
-    mean: tuple[Fraction, Fraction, Fraction] | Auto = Field(
-        "auto", description="Mean of each channel on [0, 1]; auto: CIFAR-10's with a 3×3 stem, else ImageNet's."
+    mean: Annotated[tuple[Fraction, ...], _OF_EACH_CHANNEL] | Auto = Field(
+        "auto",
+        description="Mean of each channel on [0, 1]; auto: CIFAR-10's with a 3×3 stem, else ImageNet's, of RGB alone.",
     )
-    std: tuple[Spread, Spread, Spread] | Auto = Field(
+    std: Annotated[tuple[Spread, ...], _OF_EACH_CHANNEL] | Auto = Field(
         "auto", description="Standard deviation of each channel, likewise."
     )
 
@@ -74,3 +78,11 @@ class Import(Closed):
     @classmethod
     def _exists(cls, name: str) -> str:
         return known_backbone(name)
+
+    @field_validator("std")
+    @classmethod
+    def _are_of_the_same_channels(cls, std: tuple[float, ...] | Auto, info: ValidationInfo) -> tuple[float, ...] | Auto:
+        mean, std_count = info.data.get("mean", "auto"), RGB if std == "auto" else len(std)
+        if (mean_count := RGB if mean == "auto" else len(mean)) != std_count:
+            raise ValueError(f"mean is of {mean_count} channels, and std of {std_count}")
+        return std

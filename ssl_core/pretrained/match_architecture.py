@@ -13,7 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from ssl_core.config import TORCHVISIONS_OWN, Backbone, Stem
-from ssl_core.config.architectures import RESNETS, TORCHVISION, TORCHVISIONS_FIRST
+from ssl_core.config.architectures import RESNETS, TORCHVISION, find_first_weight
+from ssl_core.config.reading import MAX_CHANNELS
+from ssl_core.config.views import RGB
 from ssl_core.errors import BadWeights, tensor_fault
 from ssl_core.models import backbones
 
@@ -200,10 +202,12 @@ def _iterate_matches(view: _View, networks: Iterable[Backbone]) -> Iterator[_Mat
 def _iterate_resnets(view: _View, backbone: str | None) -> Iterator[Backbone]:
     """Yield the ResNets with the view's first convolution, or the known one of them."""
     match view.entries.get("conv1.weight"):
-        case (_, (planes, 3, height, width)) if planes <= _MAX_WIDTH and height == width and width in (3, 7):
+        case (_, (planes, channels, height, width)) if (
+            planes <= _MAX_WIDTH and channels <= MAX_CHANNELS and height == width and width in (3, 7)
+        ):
             stem: Stem = "imagenet" if width == 7 else "cifar"
             for name in RESNETS if backbone is None else RESNETS.keys() & {backbone}:
-                yield Backbone(name=name, width=planes / 64, stem=stem, **_AS_TORCHVISION)
+                yield Backbone(name=name, width=planes / 64, stem=stem, channels=channels, **_AS_TORCHVISION)
 
 
 def _iterate_torchvision(view: _View, backbone: str | None) -> Iterator[Backbone]:
@@ -211,9 +215,16 @@ def _iterate_torchvision(view: _View, backbone: str | None) -> Iterator[Backbone
     if view.layout != "torchvision":
         return
     for name in TORCHVISION:
-        first = next(first for family, first in TORCHVISIONS_FIRST.items() if name.startswith(family))
+        first = find_first_weight(name)
         if (backbone is None and first in view.entries and name not in RESNETS) or backbone == f"torchvision_{name}":
-            yield Backbone.model_validate({"name": f"torchvision_{name}", **TORCHVISIONS_OWN})
+            channels = _get_channels(view.entries.get(first))
+            yield Backbone.model_validate({"name": f"torchvision_{name}", "channels": channels, **TORCHVISIONS_OWN})
+
+
+def _get_channels(first: tuple[str, TensorShape] | None) -> int:
+    """The channels of an image, by the shape of a first convolution; those of RGB where it is missing or unlikely."""
+    shape = first[1] if first is not None else ()
+    return shape[1] if len(shape) == 4 and 1 <= shape[1] <= MAX_CHANNELS else RGB
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ssl_core.config import Import
+from ssl_core.config.views import RGB
 from ssl_core.errors import BadWeights, is_out_of_memory, tensor_fault
 from ssl_core.files import WrittenFile
 from ssl_core.models import backbones
@@ -92,7 +93,14 @@ def _find_faults(value: Tensor, own: Tensor) -> list[tuple[str, str]]:
 
 
 def _build_preprocessing(config: Import, found: MatchedArchitecture) -> Preprocessing:
-    large = found.backbone.stem == "imagenet"
+    large, channels = found.backbone.stem == "imagenet", found.backbone.input_channels
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        count = RGB if values == "auto" else len(values)
+        if count != channels:
+            detail = (
+                f"The network takes images of {channels} channel{'s' * (channels > 1)}, and `{name}` is of {count}."
+            )
+            raise BadWeights("channels_differ", detail)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if large else (_CIFAR10_MEAN, _CIFAR10_STD)
     return Preprocessing.of(
         config.image_size if config.image_size != "auto" else 224 if large else 32,
@@ -105,7 +113,7 @@ def _require_finite_features(encoder: Encoder) -> None:
     """Encode a grey image. Raises BadWeights when the network cannot, or its features are not finite."""
     side = encoder.image_size
     try:
-        features = encoder.encode(torch.full((1, side, side, 3), 128, dtype=torch.uint8))
+        features = encoder.encode(torch.full((1, side, side, encoder.channels), 128, dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
         if is_out_of_memory(error):
             raise MemoryError from error

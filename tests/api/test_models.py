@@ -190,7 +190,8 @@ def test_uploaded_weights_become_an_import_job(client, database, storage, tenant
     [
         ({"backbone": "resnet51"}, "/config/backbone"),
         ({"image_size": 7}, "/config/image_size"),
-        ({"mean": [0.5, 0.5]}, "/config/mean"),
+        ({"mean": [0.5, 0.5]}, "/config/std"),
+        ({"mean": [0.5] * 17, "std": [0.5] * 17}, "/config/mean"),
         ({"std": [0.5, 0.5, 0.0]}, "/config/std/2"),
         ({"stem": "vgg"}, "/config/stem"),
         ({"width": 2}, "/config/width"),

@@ -182,3 +182,23 @@ def test_the_command_reports_errors(tmp_path, capsys, words, status, sentence):
     (tmp_path / "w").write_bytes(b"hello")
     assert main(["import-weights", str(tmp_path / words[0]), "--out", str(tmp_path / "m"), *words[1:]]) == status
     assert sentence in capsys.readouterr().err
+
+
+def test_weights_of_five_channels_need_a_mean_and_a_deviation_of_each(tmp_path):
+    source = resnet.ResNet("resnet10", channels=5, **SMALL).eval()
+    with pytest.raises(BadWeights, match="takes images of 5 channels, and `mean` is of 3") as caught:
+        imported(tmp_path, source.state_dict())
+    assert caught.value.code == "channels_differ"
+    _, card = imported(tmp_path, source.state_dict(), mean=[0.5] * 5, std=[0.25] * 5)
+    encoder = saved_model.load(tmp_path / "model")
+    assert (card["backbone"]["channels"], encoder.channels) == (5, 5)
+    images = torch.randint(0, 256, (2, 32, 32, 5), dtype=torch.uint8)
+    wanted = source((images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25)
+    torch.testing.assert_close(encoder.encode(images), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_torchvisions_models_may_have_other_channels(tmp_path):
+    source = torchvision_models.TorchvisionModel("squeezenet1_1", channels=2).body
+    _, card = imported(tmp_path, source.state_dict(), mean=[0.5] * 2, std=[0.25] * 2, image_size=32)
+    assert (card["backbone"]["name"], card["backbone"]["channels"]) == ("torchvision_squeezenet1_1", 2)
+    assert len(saved_model.load(tmp_path / "model").encode(torch.zeros(3, 32, 32, 2, dtype=torch.uint8))) == 3
