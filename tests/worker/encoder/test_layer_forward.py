@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from service.errors import EncoderFailed
+from ssl_core.data.decode import BadImage
 from ssl_core.device import Device
 from ssl_core.models.encoder import Encoder, Preprocessing
 from ssl_core.models.resnet import ResNet
 from ssl_core.serialization import saved_model
-from tests.worker.encoder import models
+from tests.worker.encoder import models, pictures
 from worker.encoder.batcher import _compute
+from worker.encoder.decoder import _prepare
 from worker.encoder.embedder import LayerForward, choose_precision
 
 
@@ -101,3 +103,12 @@ def test_a_batch_of_other_channels_is_padded_and_encoded(channels: int) -> None:
     features = _compute(LayerForward(encoder, "backbone"), list(images), 4)
     assert features.shape == (4, 64)
     np.testing.assert_allclose(features[:3], encoder.encode(images).numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "words"), [(1, "of 1 channel; this has 3"), (5, "of 5 channels; this has 3")])
+def test_an_image_of_other_channels_than_the_models_is_refused(channels: int, words: str) -> None:
+    backbone = ResNet("resnet10", width=0.125, stem="cifar", channels=channels)
+    encoder = Encoder(backbone, None, Preprocessing.of(16, [0.5] * channels, [0.25] * channels))
+    with pytest.raises(BadImage, match=words) as caught:
+        _prepare(encoder, pictures.png(0), 10_000)
+    assert caught.value.code == "channels_differ"
