@@ -189,6 +189,86 @@ def test_documents_and_system_files_are_ignored(tmp_path):
     assert report["skipped_count"] == 0
 
 
+LEFTOVERS = [
+    *("@eaDir/x/SYNOPHOTO_THUMB_S.png", "cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png", "cat/SYNOPHOTO_THUMB_L.jpg"),
+    *("$RECYCLE.BIN/a.png", "System Volume Information/b.png", "lost+found/c.png", "#recycle/d.png", "@Recycle/e.png"),
+    *("__MACOSX/cat/._0.png", "cat/._0.png", "cat/.DS_Store", "cat/Icon\\x0d", "cat/Thumbs.db", "cat/ehthumbs.db"),
+    *("cat/desktop.ini", "cat/Desktop.ini", ".ipynb_checkpoints/0.png", "__pycache__/a.pyc", "cat/Picasa.ini"),
+    *(
+        "cat/0.tfw",
+        "cat/0.prj",
+        "cat/0.tif.ovr",
+        "cat/0.tif.aux.xml",
+        "cat/0.jgw",
+        "cat/0.pgw",
+        "cat/0.xmp",
+        "cat/0.AAE",
+    ),
+]
+
+
+def test_leftovers_of_systems_and_programs_are_ignored_and_counted(tmp_path):
+    """Some of them are images."""
+    images = [Item(f"{name}/{n}.png", png(n)) for n, name in enumerate(("cat", "dog"))]
+    report = pack([*images, *(Item(name, png(9)) for name in LEFTOVERS)], tmp_path)
+    assert (report["classes"], report["ignored"], report["warnings"]) == (["cat", "dog"], len(LEFTOVERS), [])
+    assert report["splits"]["train"]["images"] == 2
+
+
+def warnings(items, path, **fields):
+    report = pack(items, path, reading=Reading(**fields))
+    return {found["code"]: (found["count"], found["examples"]) for found in report["warnings"]}
+
+
+def test_a_class_without_training_images_is_named(tmp_path):
+    items = [Item(f"train/{name}/{name}.png", png(seed)) for seed, name in enumerate("ab")]
+    items += [Item(f"test/{name}/{name}.png", png(9 + seed)) for seed, name in enumerate("az")]
+    assert warnings([*items, Item("val/z/y.png", png(20))], tmp_path) == {"class_without_training_images": (2, ["z"])}
+
+
+def test_the_same_image_in_two_splits_is_named(tmp_path):
+    items = [Item(f"{split}/a/{n}.png", png(n)) for split, n in (("train", 1), ("train", 2), ("test", 2), ("val", 3))]
+    assert warnings(items, tmp_path) == {"same_image_in_two_splits": (1, ["test/a/2.png"])}
+
+
+def test_one_class_that_holds_nearly_all_is_named(tmp_path):
+    items = [Item(f"{'b' if n == 0 else 'a'}/{n}.png", png(n)) for n in range(30)]
+    assert warnings(items, tmp_path / "odd") == {"one_class_holds_nearly_all": (29, ["a"])}
+    items = [Item(f"{'b' if n < 5 else 'a'}/{n}.png", png(n)) for n in range(30)]
+    assert warnings(items, tmp_path / "even") == {}
+
+
+def test_unread_documents_are_named_and_those_of_labels_are_read(tmp_path):
+    images = [Item(f"{n}.png", png(n)) for n in range(2)]
+    table = Item("labels.csv", b"file,label\n0.png,x\n1.png,y\n")
+    documents = [Item("a.xml", b"<a/>"), Item("b.mat", b"MATLAB 5.0"), Item("README.md", b"read me")]
+    for order in (1, -1):  # they come before or after the images
+        report = pack([table, *documents, *images][::order], tmp_path / str(order))
+        assert report["classes"] == ["x", "y"]
+        assert [(found["code"], found["examples"]) for found in report["warnings"]] == [
+            ("unread_document", ["a.xml", "b.mat"])
+        ]
+
+
+def test_strict_makes_a_warning_an_error(tmp_path):
+    items = [Item("a.png", png()), Item("labels.json", b"[]")]
+    with pytest.raises(PackError, match="With `strict`") as caught:
+        pack(items, tmp_path, reading=Reading(strict=True))
+    assert caught.value.code == "warnings"
+    assert pack(items[:1], tmp_path, reading=Reading(strict=True))["warnings"] == []
+
+
+def test_given_splits_and_folders_may_be_mixed(tmp_path):
+    items = [Item("x", png(1), "cat", "train"), Item("test/dog/y.png", png(2)), Item("train/dog/z.png", png(3), "cat")]
+    report = pack(items, tmp_path)
+    assert report["classes"] == ["cat", "dog"]
+    assert [(row["name"], row["split"], row["label"]) for row in rows(tmp_path)] == [
+        ("train/dog/z.png", 0, 0),
+        ("x", 0, 0),
+        ("test/dog/y.png", 2, 1),
+    ]
+
+
 def test_an_image_is_recognised_under_any_name(tmp_path):
     assert pack([Item("data/photo.txt", jpeg())], tmp_path)["splits"]["train"]["images"] == 1
 
