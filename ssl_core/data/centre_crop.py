@@ -10,12 +10,22 @@ from PIL import Image
 
 
 def centre_crop(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return uint8 side×side×3 of an image uint8 H×W×3."""
+    """Return uint8 side×side×C of an image uint8 H×W×C."""
     height, width = image.shape[:2]
     if height == width == side:
         return image
     square = min(height, width)
     left, top = (width - square) / 2, (height - square) / 2
     box = (left, top, left + square, top + square)
-    resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(resized)
+    return resize(image, (side, side), box)
+
+
+def resize(
+    image: NDArray[np.uint8], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> NDArray[np.uint8]:
+    """Return the image, or a box of it (left, top, right, bottom), at another size (width, height), uint8 H×W×C."""
+    if image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, box=box))
+    channels = (Image.fromarray(np.ascontiguousarray(channel)) for channel in np.moveaxis(image, 2, 0))
+    resized = [np.asarray(channel.resize(size, Image.Resampling.BILINEAR, box=box)) for channel in channels]
+    return np.stack(resized, axis=2)

@@ -6,6 +6,7 @@ random numbers, from a seed.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssl_core.data.decode import decode
 from ssl_core.data.encoded_images import EncodedImages
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.data.split_names import SPLITS
+from ssl_core.data.value_range import FULL, ValueRange
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Dataset:
     labels: Rows  # N; -1 is unlabelled
     splits: NDArray[np.int8]  # N; positions in SPLITS
     sizes: Rows  # N×2: heights and widths
-    pixels: NDArray[np.uint8] | None  # memory-mapped N×H×W×3, when all images share one small size
+    pixels: NDArray[np.uint8] | None  # memory-mapped N×H×W×C, when all images share one small size
     _encoded: EncodedImages
     _pixels_file: CheckedFile | None  # None: of a dataset without checksums
 
@@ -81,7 +83,13 @@ class Dataset:
 
     @property
     def channels(self) -> int:
+        """The number of channels of every image."""
         return len(self.report["mean"])
+
+    @cached_property
+    def value_range(self) -> ValueRange | None:
+        """The values that are black and white in images of more than 8 bits; None when there are none."""
+        return ValueRange.of(self.report["range"]) if "range" in self.report else FULL
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,15 +106,16 @@ class Dataset:
         return rows[self.labels[rows] >= 0]
 
     def read_image(self, row: int) -> NDArray[np.uint8]:
-        """Return an image, uint8 H×W×3. Raises Corrupt."""
+        """Return an image, uint8 H×W×C. Raises Corrupt."""
         if self.pixels is not None:
             self._check_pixels(np.array([row]))
             return np.asarray(self.pixels[row])
         # Ingestion has limited the image size already.
-        return decode(self._encoded.read(row), max_pixels=math.inf)
+        data = self._encoded.read(row)
+        return decode(data, max_pixels=math.inf, channels=self.channels, values=self.value_range)
 
     def read_pixels(self, rows: Rows, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Return the images of the rows, uint8 N×H×W×3, in `out` if it is given; only with `pixels`. Raises Corrupt."""
+        """Return the images of the rows, uint8 N×H×W×C, in `out` if it is given; only with `pixels`. Raises Corrupt."""
         assert self.pixels is not None
         assert not len(rows) or 0 <= rows.min() <= rows.max() < len(self.pixels)
         self._check_pixels(rows)

@@ -1,7 +1,8 @@
-"""Image decoding: from the bytes of a file to RGB pixels.
+"""Image decoding: from the bytes of a file to pixels of 8 bits.
 
 Ingestion, training and the encoder server share it, so they get the same pixels: first frame, EXIF orientation applied,
-transparency on white, 16-bit greys scaled to 8 bits, every colour model as RGB. The format is detected from the bytes.
+transparency on white, every colour model as RGB, deep values scaled by a range. The format is detected from the bytes.
+Pillow reads 8 bits in one, three or four channels; `ssl_core.data.formats` the rest, and is loaded when it is needed.
 Only the encoder server reads images of more than LARGE_PIXELS at a reduced size (`decode_square`).
 """
 
@@ -9,19 +10,28 @@ import io
 import re
 from collections.abc import Callable
 from math import ceil
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from ssl_core.data import value_range
+from ssl_core.data.centre_crop import centre_crop
+from ssl_core.data.formats import recognise
+from ssl_core.data.formats.samples import BadImage as BadImage
+from ssl_core.data.formats.samples import Samples, check_size, fit_channels
+from ssl_core.data.value_range import ValueRange
+
 CountPixels = Callable[[int], None]
+T = TypeVar("T")
 MAX_PIXELS = 100_000_000
 LARGE_PIXELS = 2**24  # beyond the photographs of most cameras, whose pixels are always those of training
 SPARE = 4  # a reduced image has this many times the pixels, per side, of the size that it is resized to
 STRIP_PIXELS = 2**20  # that are RGB at a time
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 COSTLY_FORMATS = ("WEBP", "AVIF", "JPEG2000")  # whose decoders need up to 18 bytes for each pixel, at full size
-NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey")
+NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey", "deep")
 
 # `max_pixels` below is the limit. Pillow's own, which only warns at its default, is set far above it for the sizes
 # that Pillow reads inside a file (tiles, frames).
@@ -40,22 +50,19 @@ _TRANSPOSES = {
 _MAX_SCANS = 100
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GREY16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _GREY = ("1", "L", "LA", "La", "I", *_GREY16)
 
 
-class BadImage(Exception):
-    """Raised for bytes that cannot be decoded as an image; `code` and `detail` give the reason."""
+def decode(
+    data: bytes, max_pixels: float = MAX_PIXELS, *, channels: int | None = 3, values: ValueRange | None = None
+) -> NDArray[np.uint8]:
+    """Return the image as uint8 H×W×C. Raises BadImage.
 
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        self.detail = detail
-        super().__init__(detail)
-
-
-def decode(data: bytes, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return the image as RGB, uint8 H×W×3. Raises BadImage."""
-    return decode_with_notes(data, max_pixels)[0]
+    channels: None keeps those of the file, with greys as RGB. values: of deep images; None: by the image's bit depth.
+    """
+    return to_pixels(load(data, max_pixels)[0], channels, values)
 
 
 def decode_with_notes(
@@ -65,37 +72,154 @@ def decode_with_notes(
 
     count_pixels: called with the number of pixels that the header declares, before any is decoded.
     """
+    samples, notes = load(data, max_pixels, count_pixels)
+    return to_pixels(samples, 3, None), notes
+
+
+def to_pixels(samples: Samples, channels: int | None, values: ValueRange | None) -> NDArray[np.uint8]:
+    """Return uint8 H×W×C of an image as it was loaded; see `decode`. Raises BadImage."""
+    if samples.is_deep:
+        return fit_channels(_scale(samples, channels, values), channels, is_colour=samples.is_colour)
+    return fit_channels(samples.values, channels, is_colour=samples.is_colour)
+
+
+def load(
+    data: bytes, max_pixels: float = MAX_PIXELS, count_pixels: CountPixels | None = None
+) -> tuple[Samples, set[str]]:
+    """Return the image's values, upright, and the NOTES that apply to the file. Raises BadImage."""
+    return _with_short_texts(lambda data: _load(data, max_pixels, count_pixels), data)
+
+
+def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS, max_costly_pixels: float = MAX_PIXELS) -> int:
+    """Return the number of pixels by the file's header, without decoding. Raises BadImage.
+
+    Deep images count once for every 4 bytes of a pixel. max_costly_pixels: the limit for COSTLY_FORMATS, if it is less
+    than `max_pixels`.
+    """
+    return _with_short_texts(lambda data: _count_pixels(data, max_pixels, max_costly_pixels), data)
+
+
+def decode_square(
+    data: bytes,
+    side: int,
+    max_pixels: float = MAX_PIXELS,
+    *,
+    channels: int | None = 3,
+    values: ValueRange | None = None,
+) -> NDArray[np.uint8]:
+    """Return the central square as uint8 side×side×C: `centre_crop` of `decode`, in less memory. Raises BadImage.
+
+    It is reduced by a whole factor to no less than SPARE*side, then resized, as with Pillow's `reducing_gap`. A JPEG is
+    reduced by up to 8 while it is decoded. The memory of another format is that of its colour model and its decoder, up
+    to 18 bytes for each pixel (JPEG 2000), and not that of RGB in addition. A deep image is not reduced.
+    """
+    return _with_short_texts(lambda data: _decode_square(data, side, max_pixels, channels, values), data)
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return H×W or H×W×3 pixels as a PNG file; equal pixels give equal bytes."""
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "PNG", compress_level=3)
+    return target.getvalue()
+
+
+def encode_array(values: NDArray) -> bytes:
+    """Return H×W or H×W×C values as a file that `decode` reads; equal arrays give equal bytes.
+
+    uint8 values of one or three channels become a PNG, others a TIFF. Raises BadImage when there are too many channels.
+    """
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.dtype == np.uint8 and (values.ndim == 2 or values.shape[2] == 3):
+        return encode_png(values)
+    from ssl_core.data.formats import tiff  # noqa: PLC0415 - slow to import, and seldom needed
+
+    return tiff.encode(values if values.ndim == 3 else values[:, :, None])
+
+
+def _with_short_texts(work: Callable[[bytes], T], data: bytes) -> T:
+    """Do the work; again without the long texts of a PNG that exceed what Pillow reads."""
+    try:
+        return work(data)
+    except BadImage as bad:
+        if bad.code != "corrupt" or "MAX_TEXT" not in bad.detail:
+            raise
+    from ssl_core.data.formats import png  # noqa: PLC0415
+
+    return work(png.shorten_texts(data))
+
+
+def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> tuple[Samples, set[str]]:
     image = _open(data, max_pixels)
+    if (is_tiff := _is_deep_tiff(data, image)) or _is_deep_png(data, image):
+        cost = _measure(data, image, max_pixels)
+        if count_pixels is not None:
+            count_pixels(cost)
+        return _load_deep(data, image, max_pixels, is_tiff=is_tiff)
+    assert image is not None
     if count_pixels is not None:
         count_pixels(image.width * image.height)
     try:
         image, notes = _load_upright(image)
-        return _convert_to_rgb(image, notes), notes
+        if image.mode in _GREY16 or image.mode == "I":
+            notes.add("grey16")
+            return Samples(_read_grey16(image)), notes
+        return Samples(_convert_to_rgb(image, notes), is_colour=True), notes
     except (MemoryError, BadImage):
         raise
     except Exception as error:  # decoders raise nearly any exception on damaged data
         raise _corrupt(error) from error
 
 
-def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS, max_costly_pixels: float = MAX_PIXELS) -> int:
-    """Return the number of pixels by the file's header, without decoding. Raises BadImage.
+def _load_deep(data: bytes, image: Image.Image | None, max_pixels: float, *, is_tiff: bool) -> tuple[Samples, set[str]]:
+    if is_tiff:
+        from ssl_core.data.formats import tiff  # noqa: PLC0415
 
-    max_costly_pixels: the limit for COSTLY_FORMATS, if it is less than `max_pixels`.
-    """
+        samples, orientation = tiff.read(data, max_pixels), tiff.orientation(data)
+    else:
+        from ssl_core.data.formats import png  # noqa: PLC0415
+
+        samples, orientation = png.read16(data), _read_orientation(image)
+    notes = {"grey16" if samples.values.shape[2] == 1 else "deep"} if samples.is_deep else set()
+    if samples.values.shape[2] == 1:
+        notes.add("grey")
+    if samples.alpha is not None:
+        notes.add("alpha")
+    if getattr(image, "n_frames", 1) > 1:
+        notes.add("animated")
+    if orientation in _TRANSPOSES:
+        notes.add("orientation")
+        samples = samples.oriented(orientation)
+    return samples, notes
+
+
+def _count_pixels(data: bytes, max_pixels: float, max_costly_pixels: float) -> int:
     image = _open(data, max_pixels)
+    if image is None or _is_deep_tiff(data, image) or _is_deep_png(data, image):
+        return _measure(data, image, max_pixels)
     if image.format in COSTLY_FORMATS:
         _check_pixels(image, max_costly_pixels, f" of a {image.format} image")
     return image.width * image.height
 
 
-def decode_square(data: bytes, side: int, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
-    """Return the central square as RGB, uint8 side×side×3: `centre_crop` of `decode`, in less memory. Raises BadImage.
+def _measure(data: bytes, image: Image.Image | None, max_pixels: float) -> int:
+    if image is not None and image.format == "PNG":
+        channels = {2: 3, 4: 2, 6: 4}[data[25]]
+        return check_size(image.width, image.height, channels, 2, max_pixels)
+    from ssl_core.data.formats import tiff  # noqa: PLC0415
 
-    It is reduced by a whole factor to no less than SPARE*side, then resized, as with Pillow's `reducing_gap`. A JPEG is
-    reduced by up to 8 while it is decoded. The memory of another format is that of its colour model and its decoder, up
-    to 18 bytes for each pixel (JPEG 2000), and not that of RGB in addition.
-    """
+    return tiff.measure(data, max_pixels)
+
+
+def _decode_square(
+    data: bytes, side: int, max_pixels: float, channels: int | None, values: ValueRange | None
+) -> NDArray[np.uint8]:
     image = _open(data, max_pixels)
+    if _is_deep_tiff(data, image) or _is_deep_png(data, image) or (image and image.mode in (*_GREY16, "I")):
+        samples, _ = _load(data, max_pixels, None)
+        pixels = _scale(samples, channels, values) if samples.is_deep else samples.values
+        return fit_channels(centre_crop(pixels, side), channels, is_colour=samples.is_colour)
+    assert image is not None
     try:
         width, height = image.size
         if image.format == "JPEG" and (factor := min(width, height) // (SPARE * side)) > 1:
@@ -106,21 +230,39 @@ def decode_square(data: bytes, side: int, max_pixels: float = MAX_PIXELS) -> NDA
             width, height = image.size  # Pillow has transposed a TIFF
         square = _resize_square(image, width / scale, height / scale, side)
         orientation = _read_orientation(image)
-        return np.asarray(_transpose(square, orientation) if orientation in _TRANSPOSES else square)
+        square = _transpose(square, orientation) if orientation in _TRANSPOSES else square
     except (MemoryError, BadImage):
         raise
-    except Exception as error:  # as in decode_with_notes
+    except Exception as error:  # as in `_load`
         raise _corrupt(error) from error
+    return fit_channels(np.asarray(square), channels)
 
 
-def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return H×W or H×W×3 pixels as a PNG file; equal pixels give equal bytes."""
-    target = io.BytesIO()
-    Image.fromarray(pixels).save(target, "PNG", compress_level=3)
-    return target.getvalue()
+def _scale(samples: Samples, channels: int | None, values: ValueRange | None) -> NDArray[np.uint8]:
+    """The values as uint8 H×W×C; those of a range for each of `channels` if there is one."""
+    if values is not None and len(values.low) not in (1, samples.values.shape[2]):
+        fit_channels(np.empty((1, 1, samples.values.shape[2]), np.uint8), channels or len(values.low))  # says why
+    return (values or value_range.own_range(samples)).scale(samples)
 
 
-def _open(data: bytes, max_pixels: float) -> Image.Image:
+def _is_deep_tiff(data: bytes, image: Image.Image | None) -> bool:
+    """Whether the file is a TIFF that Pillow does not read in full: deep, or of more channels than it knows."""
+    if image is None:
+        return True
+    if image.format != "TIFF":
+        return False
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    extras = tags.get(338, ())
+    return max(tags.get(258, (1,))) > 8 or 0 in extras or image.mode in ("F", "I")
+
+
+def _is_deep_png(data: bytes, image: Image.Image | None) -> bool:
+    """Whether it is a PNG of 16 bits that Pillow cuts to 8; greys it does not cut."""
+    return image is not None and image.format == "PNG" and data[24:25] == b"\x10" and data[25:26] != b"\0"
+
+
+def _open(data: bytes, max_pixels: float) -> Image.Image | None:
+    """Return the image with its header read; None for a TIFF that Pillow does not know."""
     if not data:
         raise BadImage("empty", "The file is empty.")
     try:
@@ -128,7 +270,9 @@ def _open(data: bytes, max_pixels: float) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage("not_an_image", "The file is not an image of a known format.") from error
+        if data[:4] in _TIFF and len(data) > 8:
+            return None
+        raise BadImage("not_an_image", recognise.explain(data)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_many_pixels", f"The image has more than {max_pixels:,} pixels.") from error
     except Exception as error:  # as in decode_with_notes
@@ -201,7 +345,9 @@ def _resize_square(image: Image.Image, width: float, height: float, side: int) -
     return reduced.resize((side, side), Image.Resampling.BILINEAR, box=scaled)
 
 
-def _read_orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image | None) -> int:
+    if image is None:
+        return 1
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
@@ -222,11 +368,6 @@ def _convert_to_rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
         notes.add("cmyk")
     if image.mode in ("P", "PA"):
         notes.add("palette")
-    if image.mode in _GREY16 or image.mode == "I":
-        notes.add("grey16")
-        return _convert_grey16(image)
-    if image.mode == "F":
-        raise BadImage("unsupported_depth", "The image has floating-point pixels; 8 or 16 bits are read.")
     if image.has_transparency_data:
         notes.add("alpha")
         image = image.convert("RGBA")
@@ -235,12 +376,11 @@ def _convert_to_rgb(image: Image.Image, notes: set[str]) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _convert_grey16(image: Image.Image) -> NDArray[np.uint8]:
+def _read_grey16(image: Image.Image) -> NDArray[np.uint16]:
     values = np.array(image)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage("unsupported_depth", "The image has 32 bits per pixel; 8 or 16 are read.")
-    grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return values.astype(np.uint16)[:, :, None]
 
 
 def _corrupt(error: Exception) -> BadImage:

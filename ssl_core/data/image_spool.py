@@ -4,6 +4,7 @@ Takes about 250 bytes of memory per image, so that millions fit; sorting reads t
 """
 
 import hashlib
+import math
 import os
 import tempfile
 from array import array
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
+from ssl_core.data.formats.samples import Samples, fit_channels
 from ssl_core.data.split_names import Split
+from ssl_core.data.value_range import ValueRange
 
 SMALL_SIDE = 64  # a dataset of one image size up to this gets a pixel array
 _PIXELS_PER_SUM = 2**18
@@ -23,29 +26,49 @@ _PIXELS_PER_SUM = 2**18
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """The results of decoding an image. `sums`: of the values and of their squares, per channel."""
+    """The results of decoding an image. `sums`: of the values and of their squares, per channel.
+
+    Of a deep image, sums and pixels are zeros until the dataset's range is known.
+    """
 
     width: int
     height: int
     notes: frozenset[str]
-    sums: tuple[int, ...]
+    sums: tuple[int, ...]  # 2·C
     sha256: bytes
-    pixels: bytes | None  # H×W×3 when small
+    pixels: bytes | None  # H×W×C when small
+    deep: Samples | None = None
+
+    @property
+    def channels(self) -> int:
+        return len(self.sums) // 2
 
 
-def inspect_image(data: bytes, max_pixels: int, count_pixels: decode.CountPixels | None = None) -> ImageFacts:
-    """Decode an image and return its facts. Raises BadImage, and what `count_pixels` raises."""
-    pixels, notes = decode.decode_with_notes(data, max_pixels, count_pixels)
+def inspect_image(
+    data: bytes, max_pixels: int, count_pixels: decode.CountPixels | None = None, channels: int | None = None
+) -> ImageFacts:
+    """Decode an image and return its facts. Raises BadImage, and what `count_pixels` raises.
+
+    channels: of every image; None: as many as it has, with greys as RGB.
+    """
+    samples, notes = decode.load(data, max_pixels, count_pixels)
+    digest = hashlib.sha256(data).digest()
+    if not samples.is_deep:
+        return _facts_of(decode.to_pixels(samples, channels, None), notes, digest)
+    height, width, have = samples.values.shape
+    shape = fit_channels(np.zeros((1, 1, have), np.uint8), channels, is_colour=samples.is_colour).shape
+    zeros = bytes(height * width * shape[2]) if _is_small(height, width) else None
+    return ImageFacts(width, height, frozenset(notes), (0,) * 2 * shape[2], digest, zeros, samples)
+
+
+def _facts_of(pixels: NDArray[np.uint8], notes: set[str], digest: bytes) -> ImageFacts:
     height, width, _ = pixels.shape
-    small = height <= SMALL_SIDE and width <= SMALL_SIDE
-    return ImageFacts(
-        width,
-        height,
-        frozenset(notes),
-        _sum_channels(pixels),
-        hashlib.sha256(data).digest(),
-        pixels.tobytes() if small else None,
-    )
+    small = pixels.tobytes() if _is_small(height, width) else None
+    return ImageFacts(width, height, frozenset(notes), _sum_channels(pixels), digest, small)
+
+
+def _is_small(height: int, width: int) -> bool:
+    return height <= SMALL_SIDE and width <= SMALL_SIDE
 
 
 class ImageSpool:
@@ -65,6 +88,9 @@ class ImageSpool:
         self._folded = bytearray()
         self._notes = array("B")
         self._uniform = True
+        self.channels: Counter[int] = Counter()
+        self._deep = bytearray()
+        self._stride = 0  # of `_sums`
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,11 +102,23 @@ class ImageSpool:
         self._bytes.write(data)
         self._ends.append(self._ends[-1] + len(data))
         self._shapes.extend((facts.width, facts.height))
-        self._sums.extend(facts.sums)
+        self.channels[facts.channels] += 1
+        self._stride = self._stride or len(facts.sums)
+        # A dataset of several numbers of channels is refused, so that its sums are never read.
+        self._sums.extend(facts.sums if len(facts.sums) == self._stride else (0,) * self._stride)
+        self._deep.append(facts.deep is not None)
         self._sha256 += facts.sha256
         self._folded += hashlib.blake2b(folder_layout.fold_name(name).encode(), digest_size=16).digest()
         self._notes.append(sum(1 << bit for bit, note in enumerate(decode.NOTES) if note in facts.notes))
         self._append_pixels(facts)
+
+    def rescale(self, values: ValueRange, channels: int) -> None:
+        """Compute the sums and pixels of the deep images, which `append` has left out, by their range."""
+        for row in np.flatnonzero(np.frombuffer(self._deep, np.uint8)).tolist():
+            pixels = decode.decode(self.read_image(row), math.inf, channels=channels, values=values)
+            self._sums[self._stride * row : self._stride * (row + 1)] = array("Q", _sum_channels(pixels))
+            if self.small_size:
+                _write_exactly(self._pixels.fileno(), row * pixels.size, pixels.tobytes())
 
     def close(self) -> None:
         try:
@@ -106,9 +144,10 @@ class ImageSpool:
         return self._ends[row + 1] - self._ends[row]
 
     def read_small_image(self, row: int) -> bytes:
-        """Return the pixels, H×W×3; valid only when there is a `small_size`."""
+        """Return the pixels, H×W×C; valid only when there is a `small_size`."""
         width, height = self.shape(row)
-        return _read_exactly(self._pixels.fileno(), row * width * height * 3, width * height * 3)
+        size = width * height * self._stride // 2
+        return _read_exactly(self._pixels.fileno(), row * size, size)
 
     def shape(self, row: int) -> tuple[int, int]:
         """Return width and height."""
@@ -125,8 +164,9 @@ class ImageSpool:
     def sum_moments(self, rows: NDArray[np.int64]) -> tuple[int, list[int], list[int]]:
         """Return, over all pixels of the rows, their number and each channel's sum and sum of squares. Exact."""
         shapes = np.frombuffer(self._shapes, np.uint32).reshape(-1, 2)[rows].astype(np.uint64)
-        sums = np.frombuffer(self._sums, np.uint64).reshape(-1, 6)[rows].sum(axis=0)
-        return int((shapes[:, 0] * shapes[:, 1]).sum()), [int(s) for s in sums[:3]], [int(s) for s in sums[3:]]
+        sums = np.frombuffer(self._sums, np.uint64).reshape(-1, self._stride)[rows].sum(axis=0)
+        count, half = int((shapes[:, 0] * shapes[:, 1]).sum()), self._stride // 2
+        return count, [int(s) for s in sums[:half]], [int(s) for s in sums[half:]]
 
     def count_distinct(self, rows: NDArray[np.int64]) -> int:
         """Return the number of distinct images among the rows, by SHA-256."""
@@ -144,7 +184,7 @@ class ImageSpool:
         self.sizes[facts.width, facts.height] += 1
         if not self._uniform:
             return
-        if facts.pixels is None or len(self.sizes) > 1:
+        if facts.pixels is None or len(self.sizes) > 1 or len(self.channels) > 1:
             self._uniform = False
             self._pixels.seek(0)
             self._pixels.truncate()
@@ -153,13 +193,14 @@ class ImageSpool:
 
 
 def _sum_channels(pixels: NDArray[np.uint8]) -> tuple[int, ...]:
-    flat = pixels.reshape(-1, 3)
-    total = np.zeros(6, np.uint64)
+    channels = pixels.shape[2]
+    flat = pixels.reshape(-1, channels)
+    total = np.zeros(2 * channels, np.uint64)
     for start in range(0, len(flat), _PIXELS_PER_SUM):
         # Channel by channel: adding along the long axis is several times faster.
         values = np.ascontiguousarray(flat[start : start + _PIXELS_PER_SUM].T).astype(np.uint32)
-        total[:3] += values.sum(axis=1, dtype=np.uint64)
-        total[3:] += (values * values).sum(axis=1, dtype=np.uint64)
+        total[:channels] += values.sum(axis=1, dtype=np.uint64)
+        total[channels:] += (values * values).sum(axis=1, dtype=np.uint64)
     return tuple(int(value) for value in total)
 
 
@@ -168,3 +209,8 @@ def _read_exactly(file: int, start: int, size: int) -> bytes:
     if len(data) != size:
         raise OSError(f"read {len(data)} of {size} bytes of the spool")
     return data
+
+
+def _write_exactly(file: int, start: int, data: bytes) -> None:
+    if os.pwrite(file, data, start) != len(data):
+        raise OSError("the spool was not written in full")

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from ssl_core.data.centre_crop import centre_crop
+from ssl_core.data.centre_crop import centre_crop, resize
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.image_batch import CanvasGroup, ImageBatch, allocate_pixels
 from ssl_core.data.sampling import Rows
@@ -36,7 +35,7 @@ class ImageStore:
         self.device = device
         self._sizes = dataset.sizes if dataset.pixels is not None else limit_sizes(dataset.sizes, image_size)
         self._pool = ThreadPoolExecutor(count_processors(), thread_name_prefix="decode")
-        size_bytes = int(self._canvas_sizes(rows).prod(1).sum()) * 3
+        size_bytes = int(self._canvas_sizes(rows).prod(1).sum()) * dataset.channels
         self._cache: ImageBatch | None = None
         if size_bytes <= _memory_budget():
             self._fill_cache(rows, size_bytes)
@@ -91,7 +90,10 @@ class ImageStore:
         """The batch of the rows, on canvases that are not initialised."""
         canvases, canvas_of = np.unique(self._canvas_sizes(rows), axis=0, return_inverse=True)
         members = [np.flatnonzero(canvas_of.reshape(-1) == number) for number in range(len(canvases))]
-        shapes = [(len(indices), *canvas, 3) for indices, canvas in zip(members, canvases.tolist(), strict=True)]
+        shapes = [
+            (len(indices), *canvas, self._dataset.channels)
+            for indices, canvas in zip(members, canvases.tolist(), strict=True)
+        ]
         groups = (
             CanvasGroup(torch.from_numpy(indices), pixels, torch.from_numpy(self._sizes[rows[indices]]))
             for indices, pixels in zip(members, allocate_pixels(shapes, pinned=pinned), strict=True)
@@ -102,17 +104,17 @@ class ImageStore:
         height, width = self._sizes[row].tolist()
         image = self._dataset.read_image(row)
         if image.shape[:2] != (height, width):
-            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+            image = resize(image, (width, height))
         canvas[:height, :width] = image
         canvas[:height, width:] = 0
         canvas[height:] = 0
 
 
 def read_centre_crops(dataset: Dataset, rows: Rows, side: int) -> Tensor:
-    """Return the centre crops of the rows (`ssl_core.data.centre_crop`), uint8 N×side×side×3."""
+    """Return the centre crops of the rows (`ssl_core.data.centre_crop`), uint8 N×side×side×C."""
     if dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side):
         return torch.from_numpy(dataset.read_pixels(rows))
-    out = np.empty((len(rows), side, side, 3), dtype=np.uint8)
+    out = np.empty((len(rows), side, side, dataset.channels), dtype=np.uint8)
 
     def read(canvas: NDArray[np.uint8], row: int) -> None:
         canvas[:] = centre_crop(dataset.read_image(row), side)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Self
@@ -27,6 +27,7 @@ from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.data.items import BadFile, Finding, Found, Item, PackError, Warnings
 from ssl_core.data.layouts import NO_TRAINING_IMAGES
 from ssl_core.data.split_names import SPLITS
+from ssl_core.data.value_range import FoundRange, RangeFinder, stated
 from ssl_core.files import make_folder, remove_durably, write_atomic
 
 FORMAT = 1
@@ -45,6 +46,10 @@ SCHEMA = pa.schema(
     ]
 )
 _DOCUMENTS = 1000
+NARROW = (
+    "The images use little of the range of their depth; they are scaled by the 0.1th and 99.9th percentiles of their"
+    " values. `low` and `high` state another range."
+)
 _FAULTS_REPORTED = 1000
 _FAULTS_IN_ERROR = 100
 _FEW_IMAGES, _NEARLY_ALL = 20, 0.9
@@ -99,6 +104,9 @@ class Packer:
         self._ignored = 0
         self._documents: dict[str, bytes] = {}  # by their names; in memory
         self._document_room = 2 * label_tables.MOST_BYTES
+        self._channels = None if reading.channels == "auto" else reading.channels
+        self._range_finder = RangeFinder()
+        self._range: FoundRange | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +126,7 @@ class Packer:
             self._record_bad_file(item)
             return
         try:
-            facts = inspect_image(item.data, self._max_pixels, self._count_pixels)
+            facts = inspect_image(item.data, self._max_pixels, self._count_pixels, self._channels)
         except decode.BadImage as error:
             if not self._keep_document(item):
                 self._record_bad_file(BadFile(item.name, error.code, error.detail))
@@ -136,9 +144,9 @@ class Packer:
             raise PackError("no_training_images", NO_TRAINING_IMAGES)
         for finding in rows.find_oddities(self._spool):
             self._warnings.add(finding)
+        self._scale_deep_images()
         if self._reading.strict and (warnings := self._warnings.to_report()):
             raise PackError("warnings", f"With `strict` a warning fails the dataset: {warnings[0]['detail']}")
-        self._spool.flush()
         remove_durably(self._directory / DOCUMENT)  # of an earlier dataset, whose files are replaced
         written = {"images.arrow": _write_arrow(self._directory / "images.arrow", self._spool, rows)}
         report = self._report(rows)
@@ -157,6 +165,27 @@ class Packer:
         if len(self._spool) >= self._max_images:
             raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
         self._spool.append(item.name, item.label, item.split, item.data, facts)
+        if facts.deep is not None:
+            self._range_finder.add(facts.deep, facts.sha256)
+
+    def _scale_deep_images(self) -> None:
+        """Find the range of the deep images and compute their pixels. Raises PackError for several numbers of channels.
+
+        Afterwards the spool can be read.
+        """
+        counts = self._spool.channels
+        if len(counts) > 1:
+            raise PackError("mixed_channels", describe_mixed_channels(counts))
+        self._spool.flush()
+        if not self._range_finder.images:
+            return
+        (channels,) = counts
+        low, high = self._reading.low, self._reading.high
+        found = stated(low, high) if low is not None and high is not None else self._range_finder.find(channels)
+        if found.narrow:
+            self._warnings.add(Finding("narrow_range", NARROW, str(found.to_json()), found.narrow))
+        self._range = found
+        self._spool.rescale(found.values, channels)
 
     def _keep_document(self, item: Item) -> bool:
         """Whether the file is a document; one that may hold labels is kept until `finish`."""
@@ -228,11 +257,13 @@ class Packer:
         mean, std = _compute_mean_and_std(*spool.sum_moments(rows.order[rows.splits[rows.order] == 0]))
         sizes = Counter(spool.shape(row) for row in rows.order.tolist())
         small = spool.small_size
-        shape = [len(rows.order), small[1], small[0], 3] if small else None
+        shape = [len(rows.order), small[1], small[0], *spool.channels] if small else None
         return {
             "format": FORMAT,
             "classes": rows.classes,
             "splits": {split: rows.summary(number) for number, split in enumerate(SPLITS)},
+            "channels": len(mean),
+            "range": self._range.to_json() if self._range else None,
             "mean": mean,
             "std": std,
             "sizes": [
@@ -317,6 +348,14 @@ def _read_folder(folder: Path) -> Iterator[Found]:
             yield Item(relative, path.read_bytes())
 
 
+def describe_mixed_channels(counts: Mapping[int, int]) -> str:
+    """Return the sentence for images of several numbers of channels; greys and colours are 3."""
+    parts = ", ".join(f"{images:,} of {channels} channels" for channels, images in sorted(counts.items()))
+    return (
+        f"All images of a dataset have the same number of channels; there are {parts} (greys and colours count as 3)."
+    )
+
+
 def _clean_class_name(label: str | int | None) -> str | None:
     if label is None or (isinstance(label, int) and label < 0):
         return None
@@ -386,7 +425,7 @@ def _make_record_batch(spool: ImageSpool, rows: _SelectedImages, batch: list[int
 
 def _write_pixels(path: Path, spool: ImageSpool, rows: _SelectedImages) -> BlockWriter:
     width, height = spool.shape(int(rows.order[0]))
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, 3)}
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows.order), height, width, *spool.channels)}
     with path.open("wb") as file:
         hashed = BlockWriter(file)
         np.lib.format.write_array_header_1_0(hashed, header)

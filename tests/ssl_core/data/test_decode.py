@@ -131,8 +131,8 @@ def test_damaged_metadata_does_not_prevent_decoding():
         (jpeg()[: len(jpeg()) // 2], "corrupt"),
         (png()[:-40], "corrupt"),
         (b"P6 0 4 255 ", "not_an_image"),
-        (encoded(Image.new("F", (2, 2), 0.5), "TIFF"), "unsupported_depth"),
-        (encoded(Image.new("I", (2, 2), 70_000), "TIFF"), "unsupported_depth"),
+        (encoded(Image.new("F", (2, 2), 5e5), "TIFF"), "unsupported_depth"),
+        (encoded(Image.new("I", (2, 2), -70_000), "TIFF"), "unsupported_depth"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not_an_image"),
     ],
 )

@@ -18,7 +18,7 @@ from ssl_core.data.items import BadFile, Item, PackError
 from ssl_core.data.pack import pack, pack_folder
 from tests.pictures import encoded, jpeg, pixels, png
 
-NOTHING_CONVERTED = dict.fromkeys(("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey"), 0)
+NOTHING_CONVERTED = dict.fromkeys(("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey", "deep"), 0)
 
 
 def rows(directory):
@@ -77,6 +77,8 @@ def test_report_is_the_dataset_json_and_is_complete(tmp_path):
             "labels": "folders",
             "tables": [],
         },
+        "channels": 3,
+        "range": None,
         "warnings": [],
         "pixels": {"file": "pixels.npy", "shape": [4, 8, 12, 3]},
         "size_bytes": sum(file.stat().st_size for file in tmp_path.iterdir() if file.name != "dataset.json"),
@@ -133,6 +135,7 @@ def test_conversions_are_counted(tmp_path):
         "alpha": 1,
         "animated": 1,
         "grey": 2,
+        "deep": 0,
     }
 
 
