@@ -1,168 +1,141 @@
-"""Archives: reads an upload as a stream of files, from zip, tar, npz or Parquet.
+"""Archives: reads an upload as a stream of images, whatever it is packed in.
 
-The format is detected by magic bytes. Nothing is written to disk, so a name in an archive is never used as a path; an
-unsafe path rejects the whole upload nevertheless. Readers yield items until an error, which they raise as PackError.
+The format is detected by magic bytes. A name in an archive is never used as a path; an unsafe path rejects the whole
+upload nevertheless. Files of an archive that hold images themselves are read too, one level deep: archives and Parquet
+when they are reached, arrays and batches at the end, since their labels are often files of their own. Those files are
+copied to an unnamed temporary file.
 """
 
-import errno
-import gzip
-import lzma
-import os
-import stat
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import IO
 
-import zstandard
-
 from ssl_core.config import Reading
-from ssl_core.data import folder_layout
-from ssl_core.data.items import BadFile, Found, Item, PackError
-from worker.uploads import npz, parquet, tar
-from worker.uploads.limits import Meter
-
-Reader = Callable[[IO[bytes], Meter], Iterator[Found]]
+from ssl_core.data.items import BadFile, Finding, Found, PackError
+from worker.uploads import compressed, formats, parquet, shards, tar, webdataset
+from worker.uploads.arrays import npz
+from worker.uploads.binaries import stored_images
+from worker.uploads.entries import HEAD, BadEntry, Entry, UnsafePath, Walked, read_exactly, read_item
+from worker.uploads.limits import LimitExceeded, Meter
+from worker.uploads.shelf import Shelf, Stored
+from worker.uploads.zips import ZipArchive
 
 DEFAULTS = Reading()
-_SUPPORTED = "zip, tar, tar.gz, tar.xz, tar.zst, npz and Parquet"
-_CHUNK = 2**20
-_MAX_WINDOW = 2**27  # of zstd: 128 MiB, as `zstd --long` needs
-_ZIP_HEADER_BYTES = 30  # of a file, without its name
-_ZIP_ENCRYPTED = 0x1 | 0x40 | 0x2000
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile does not bound the output of other methods
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
-_ZIP_TYPES = {
-    stat.S_IFLNK: BadFile("", "symlink", "The entry is a symbolic link."),
-    stat.S_IFCHR: BadFile("", "device", "The entry is a device."),
-    stat.S_IFBLK: BadFile("", "device", "The entry is a device."),
-    stat.S_IFIFO: BadFile("", "fifo", "The entry is a named pipe."),
-    stat.S_IFSOCK: BadFile("", "device", "The entry is a socket."),
-}
 
 
-def read(file: IO[bytes], meter: Meter, reading: Reading = DEFAULTS) -> Iterator[Found]:
-    """Yield the upload's files in archive order. Raises PackError."""
-    head = file.read(512)
-    file.seek(0)
-    for magic, reader in READERS.items():
-        if head.startswith(magic):
-            return reader(file, meter)
-    if tar.is_header(head):
-        return tar.read(file, meter)
-    raise PackError("not_an_archive", f"The file is not an archive of a supported format: {_SUPPORTED}.")
+def read(file: IO[bytes], meter: Meter, reading: Reading = DEFAULTS, directory: Path | None = None) -> Iterator[Found]:
+    """Yield the upload's files in archive order. Raises PackError.
+
+    directory: of the temporary file.
+    """
+    head = _read_head(file)
+    with Shelf(directory) as shelf:
+        upload = _Upload(meter, reading, shelf)
+        if head.startswith(b"PAR1"):
+            yield from parquet.read(file, meter, reading)
+        elif (kind := _find_lone_kind(file, head)) is not None:
+            yield from stored_images.read([Stored("", kind, file)], meter, reading)
+        elif formats.is_archive(head):
+            yield from upload.read_archive(file)
+        else:
+            raise PackError("not_an_archive", formats.explain(head))
 
 
-def read_zip(file: IO[bytes], meter: Meter) -> Iterator[Found]:
-    """Yield the files of a zip archive, or the images of an npz one."""
-    with _open_zip(file) as archive:
-        entries = _list_zip_entries(archive, file)
-        names = {entry.filename for entry in entries}
-        if names and all(name.endswith(".npy") for name in names):
-            yield from npz.read(archive, meter)
+class _Upload:
+    """An upload that is being read. nested: within an archive of the upload, whose own archives are not opened."""
+
+    def __init__(self, meter: Meter, reading: Reading, shelf: Shelf, nested: bool = False) -> None:
+        self._meter = meter
+        self._reading = reading
+        self._shelf = shelf
+        self._nested = nested
+        self._stored: list[Stored] = []
+        self._images = 0
+
+    def read_archive(self, file: IO[bytes], name: str = "") -> Iterator[Found]:
+        """Yield the images of a zip, npz or tar archive. Raises PackError."""
+        folder, number = shards.find_folder(name) if name else ("", "")
+        walked = self._open_archive(file, _read_head(file))
+        if walked is None:
+            yield from _move(npz.read(file, self._meter, self._reading, shards.find_split(name)), folder)
             return
-        for entry in entries:
-            meter.add_entry()
-            name = tar.clean_path(entry.filename)
-            if not entry.is_dir():
-                yield _read_zip_entry(archive, entry, name, meter)
+        files = webdataset.pair(self._read_files(walked), self._reading, shards.find_split(name), number)
+        yield from _move(files, folder)
+        stored = stored_images.read(self._stored, self._meter, self._reading, beside_images=self._images > 0)
+        yield from _move(stored, folder)
 
+    def _open_archive(self, file: IO[bytes], head: bytes) -> Iterator[Walked] | None:
+        """Return the walk over the files; None for an npz."""
+        if formats.is_zip(head):
+            archive = ZipArchive(file)
+            return None if npz.is_npz(archive) else archive.walk(self._meter)
+        kind = compressed.find_format(head)
+        file.seek(0)
+        return tar.walk(file if kind is None else compressed.open_stream(file, kind), self._meter)
 
-def read_gzip(file: IO[bytes], meter: Meter) -> Iterator[Found]:
-    """Yield the files of a gzipped tar archive."""
-    with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-        yield from _read_tar(stream, meter, (gzip.BadGzipFile, zlib.error))
+    def _read_files(self, walked: Iterator[Walked]) -> Iterator[Found]:
+        for entry in walked:
+            if not isinstance(entry, Entry):
+                yield entry
+                continue
+            try:
+                yield from self._read_entry(entry)
+            except BadEntry as error:
+                yield error.bad
 
-
-def read_xz(file: IO[bytes], meter: Meter) -> Iterator[Found]:
-    """Yield the files of a tar archive packed with xz."""
-    with lzma.LZMAFile(file) as stream:
-        yield from _read_tar(stream, meter, (lzma.LZMAError,))
-
-
-def read_zstd(file: IO[bytes], meter: Meter) -> Iterator[Found]:
-    """Yield the files of a tar archive packed with zstd."""
-    unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-    with unpacker.stream_reader(file, read_across_frames=True, closefd=False) as stream:
-        yield from _read_tar(stream, meter, (zstandard.ZstdError,))
-
-
-READERS: dict[bytes, Reader] = {
-    b"PK\x03\x04": read_zip,
-    b"PK\x05\x06": read_zip,
-    b"\x1f\x8b": read_gzip,
-    b"\xfd7zXZ\x00": read_xz,
-    b"\x28\xb5\x2f\xfd": read_zstd,
-    b"PAR1": parquet.read,
-}
-
-
-def _read_tar(stream: tar.Stream, meter: Meter, damage: tuple[type[Exception], ...]) -> Iterator[Found]:
-    try:
-        yield from tar.read(stream, meter)
-    except EOFError as error:
-        raise tar.truncated_error() from error
-    except damage as error:
-        raise PackError(
-            "corrupt_archive", f"The archive is damaged: {folder_layout.clean_text(str(error))}."
-        ) from error
-
-
-def _open_zip(file: IO[bytes]) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except UnicodeDecodeError as error:
-        raise PackError("corrupt_archive", "A file name in the archive is not valid UTF-8.") from error
-    except NotImplementedError as error:
-        raise PackError("corrupt_archive", f"The zip archive has an unsupported format: {error}.") from error
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        # EINVAL: the central directory lies outside of the file. Other OSErrors are faults of the disk.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    def _read_entry(self, entry: Entry) -> Iterator[Found]:
+        head = read_exactly(entry.read, HEAD)
+        kind = None if self._nested else formats.find_kind(entry.name, head)
+        if kind is None:
+            self._images += formats.is_image_name(entry.name)
+            yield read_item(entry, head, self._meter)
+            return
+        stored = self._shelf.store(entry, kind, head)
+        if kind not in ("archive", "parquet"):
+            self._stored.append(stored)
+            return
+        try:
+            yield from self._read_container(stored)
+        except (LimitExceeded, UnsafePath):
             raise
-        raise PackError(
-            "truncated_archive", "The zip archive is truncated or damaged: its central directory cannot be read."
-        ) from error
+        except PackError as error:
+            yield BadFile(entry.name, error.code, error.detail)
+        self._shelf.release(stored)
+
+    def _read_container(self, stored: Stored) -> Iterator[Found]:
+        if stored.kind == "parquet":
+            return parquet.read(stored.file, self._meter, self._reading, stored.name)
+        inner = _Upload(self._meter, self._reading, self._shelf, nested=True)
+        return inner.read_archive(stored.file, stored.name)
 
 
-def _list_zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> list[zipfile.ZipInfo]:
-    size = os.fstat(file.fileno()).st_size
-    end = 0
-    for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
-        if not 0 <= entry.header_offset < size:
-            raise PackError("corrupt_archive", "The zip archive is damaged: it lists files outside of itself.")
-        if entry.header_offset < end:  # one file's data, read many times
-            raise PackError("corrupt_archive", "The zip archive is damaged: its files overlap.")
-        end = entry.header_offset + _ZIP_HEADER_BYTES + entry.compress_size
-    return archive.infolist()
+def _read_head(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(0)
+    return head
 
 
-def _read_zip_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str, meter: Meter) -> Item | BadFile:
-    fault = _ZIP_TYPES.get(stat.S_IFMT(entry.external_attr >> 16))
-    if fault is not None:
-        return BadFile(name, fault.code, fault.detail)
-    if entry.flag_bits & _ZIP_ENCRYPTED:
-        raise PackError("encrypted", "The archive is encrypted; pack the images without a password.")
-    if entry.compress_type not in _ZIP_METHODS:
-        return BadFile(name, "unsupported_compression", "The entry is neither stored nor deflated.")
-    try:
-        data = _read_zip_data(archive, entry, meter)
-    except _ZIP_DAMAGE as error:
-        return BadFile(name, "corrupt_entry", f"The entry is damaged: {folder_layout.clean_text(str(error))}.")
-    if len(data) > meter.limits.image_bytes:
-        return tar.too_large_file(name, meter)
-    if len(data) < entry.file_size:
-        return BadFile(name, "corrupt_entry", "The entry is damaged: it is shorter than the archive declares.")
-    return Item(name, data)
+def _find_lone_kind(file: IO[bytes], head: bytes) -> formats.Kind | None:
+    """Return the kind of an upload that is one file of images, and no archive."""
+    if compressed.find_format(head) == "gz":
+        try:
+            head = compressed.open_stream(file, "gz").read(HEAD)
+        except PackError:
+            return None
+        return "idx" if formats.is_idx(head) else None
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
+    if formats.is_idx(head):
+        return "idx"
+    return "cifar" if formats.is_pickle(head) else None
 
 
-def _read_zip_data(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, meter: Meter) -> bytes:
-    """Return at most `image_bytes + 1` bytes of the entry."""
-    data = bytearray()
-    with archive.open(entry) as stream:
-        while len(data) <= meter.limits.image_bytes:
-            chunk = stream.read(min(_CHUNK, meter.limits.image_bytes + 1 - len(data)))
-            if not chunk:
-                break
-            meter.add_bytes(len(chunk))
-            data += chunk
-    return bytes(data)
+def _move(files: Iterator[Found], folder: str) -> Iterator[Found]:
+    """Yield the files with their names in the folder."""
+    for file in files:
+        if isinstance(file, Finding) or not folder:
+            yield file
+        else:
+            yield replace(file, name=f"{folder}/{file.name}")

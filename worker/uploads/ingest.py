@@ -66,7 +66,7 @@ def _pack(upload: Path, out: Path, reading: Reading, limits: Limits, sha256: str
         ) as packer,
     ):
         started = reported = time.monotonic()
-        for count, item in enumerate(archives.read(file, meter, reading), 1):
+        for count, item in enumerate(archives.read(file, meter, reading, out), 1):
             packer.add(item)
             if time.monotonic() - reported >= _PROGRESS_SECONDS:
                 reported = time.monotonic()

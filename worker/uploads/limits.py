@@ -30,8 +30,12 @@ class Limits:
     image_pixels: int
 
 
+class LimitExceeded(PackError):
+    """The upload is too large, for the service or for the bytes that were sent; nothing more of it is read."""
+
+
 class Meter:
-    """Counts the bytes, entries and pixels that are read, not those that an archive declares."""
+    """Counts the bytes, entries, images and pixels that are read, not those that an archive declares."""
 
     def __init__(self, limits: Limits, packed_bytes: int) -> None:
         self.limits = limits
@@ -39,36 +43,43 @@ class Meter:
         self._bytes = 0
         self._entries = 0
         self._pixels = 0
+        self._images = 0
         self._max_images = max(_HARMLESS_IMAGES, packed_bytes // _BYTES_PER_IMAGE)
 
     def add_bytes(self, count: int) -> None:
-        """Raises PackError when the upload unpacks to too many bytes."""
+        """Raises LimitExceeded when the upload unpacks to too many bytes."""
         self._bytes += count
-        if self._bytes > self.limits.unpacked_bytes:
-            raise PackError("too_much_data", f"It unpacks to more than {self.limits.unpacked_bytes:,} bytes.")
-        if self._bytes > max(_HARMLESS_BYTES, self.limits.ratio * self._packed_bytes):
-            raise PackError("bomb", f"It unpacks to more than {self.limits.ratio:g} times its own size.")
+        self.check_bytes(0)
+
+    def check_bytes(self, declared: int) -> None:
+        """Raises LimitExceeded when so many bytes more would be too many."""
+        total = self._bytes + declared
+        if total > self.limits.unpacked_bytes:
+            raise LimitExceeded("too_much_data", f"It unpacks to more than {self.limits.unpacked_bytes:,} bytes.")
+        if total > max(_HARMLESS_BYTES, self.limits.ratio * self._packed_bytes):
+            raise LimitExceeded("bomb", f"It unpacks to more than {self.limits.ratio:g} times its own size.")
 
     def add_entry(self) -> None:
-        """Raises PackError when the upload has too many entries."""
+        """Raises LimitExceeded when the upload has too many entries."""
         self._entries += 1
         if self._entries > 2 * self.limits.images + _SPARE_ENTRIES:
-            raise PackError("too_many_entries", f"It holds more than {self._entries - 1:,} files and folders.")
+            raise LimitExceeded("too_many_entries", f"It holds more than {self._entries - 1:,} files and folders.")
         if self._entries > 2 * self._max_images + _SPARE_ENTRIES:
-            raise PackError("bomb", f"It holds more than {self._entries - 1:,} files and folders in so few bytes.")
+            raise LimitExceeded("bomb", f"It holds more than {self._entries - 1:,} files and folders in so few bytes.")
 
-    def check_images(self, count: int) -> None:
-        """Raises PackError when a table of so many images is too long, for the service or for the upload's size."""
-        if count > self.limits.images:
-            raise PackError("too_many_images", f"There are more than {self.limits.images:,} images.")
-        if count > self._max_images:
+    def add_images(self, count: int) -> None:
+        """Count the rows of a table before they are read. Raises LimitExceeded when the upload has too many."""
+        self._images += count
+        if self._images > self.limits.images:
+            raise LimitExceeded("too_many_images", f"There are more than {self.limits.images:,} images.")
+        if self._images > self._max_images:
             allowed = f"at most {self._max_images:,} images are read from a file of {self._packed_bytes:,} bytes"
-            raise PackError("bomb", f"It unpacks to {count:,} images; {allowed}.")
+            raise LimitExceeded("bomb", f"It unpacks to {self._images:,} images; {allowed}.")
 
     def add_pixels(self, count: int) -> None:
-        """Count the pixels of an image before they are decoded. Raises PackError when the upload has too many."""
+        """Count the pixels of an image before they are decoded. Raises LimitExceeded when the upload has too many."""
         self._pixels += count
         if self._pixels > max(_HARMLESS_PIXELS, self.limits.ratio * self._packed_bytes):
-            raise PackError(
+            raise LimitExceeded(
                 "bomb", f"Its images have more than {self.limits.ratio:g} pixels for each byte of the file."
             )

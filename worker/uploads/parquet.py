@@ -1,29 +1,37 @@
-"""Parquet files: reads a column of encoded images as a stream of images.
+"""Parquet files: reads a column of encoded images, or of lists of pixels, as a stream of images.
 
-Images are bytes, or structs with a field `bytes` as in Hugging Face datasets; columns `label` and `split` are optional.
+Encoded images are bytes, or structs with a field `bytes` as in Hugging Face datasets.
 """
 
-import json
 from collections.abc import Iterator
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssl_core.config import Reading
 from ssl_core.data.items import BadFile, Found, Item, PackError
 from ssl_core.data.split_names import SPLIT_NAMES, Split
+from worker.uploads import parquet_columns, shards
+from worker.uploads.arrays import pixels
+from worker.uploads.entries import too_large_file
 from worker.uploads.limits import Meter
+from worker.uploads.parquet_columns import Columns, is_list
 
+DEFAULTS = Reading()
 _BATCH_ROWS = 32
-_IMAGE_NAMES = ("image", "img", "images")
-_LABEL_NAMES = ("label", "labels", "class")
+_VALUE_BYTES = 8  # of a number in memory, at most
 
 
-def read(file: IO[bytes], meter: Meter) -> Iterator[Found]:
-    """Yield an image for each row. Raises PackError."""
+def read(file: IO[bytes], meter: Meter, reading: Reading = DEFAULTS, path: str = "") -> Iterator[Found]:
+    """Yield an image for each row. Raises PackError.
+
+    path: of a file within an archive, whose name may hold the split.
+    """
     pa.set_memory_pool(pa.system_memory_pool())  # the other pools reserve far more address space than they use
     try:
-        yield from _read_rows(file, meter)
+        yield from _read_rows(file, meter, reading, path)
     except (pa.ArrowException, OSError) as error:
         # Arrow's OSErrors about the file's content have no errno; those of the system have one.
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno is not None):
@@ -33,85 +41,107 @@ def read(file: IO[bytes], meter: Meter) -> Iterator[Found]:
         raise PackError("corrupt_archive", "A text column holds invalid UTF-8.") from error
 
 
-def _read_rows(file: IO[bytes], meter: Meter) -> Iterator[Found]:
+def _read_rows(file: IO[bytes], meter: Meter, reading: Reading, path: str) -> Iterator[Found]:
     table = pq.ParquetFile(file, pre_buffer=False)
-    schema = table.schema_arrow
-    meter.check_images(table.metadata.num_rows)
-    image = _find_image_column(schema)
-    label = next((name for name in _LABEL_NAMES if name in schema.names), None)
-    split = "split" if "split" in schema.names else None
-    classes = _read_class_names(schema, label)
-    for name in (image, label, split):
-        if schema.names.count(name) > 1:
-            raise PackError("doubled_column", f"The column {name} is there more than once.")
-    _check_types(schema, label, split)
-    struct = pa.types.is_struct(schema.field(image).type)
-    columns = [f"{image}.bytes" if struct else image, *(name for name in (label, split) if name)]
+    meter.add_images(table.metadata.num_rows)
+    columns = parquet_columns.choose(table.schema_arrow, reading)
+    yield from columns.findings
+    kind = table.schema_arrow.field(columns.image).type
+    if is_list(kind):
+        meter.check_bytes(_VALUE_BYTES * _count_values(table.metadata, columns.image))
+    struct = pa.types.is_struct(kind)
+    present = [name for name in ("bytes", "path") if struct and kind.get_field_index(name) >= 0]
+    fields = [f"{columns.image}.{name}" for name in present]
+    others = [name for name in (columns.label, columns.split) if name]
+    split = shards.find_split(path) or "train"
+    folder = f"{path.removesuffix('.parquet')}/" if path else ""
     number = 0
-    for batch in table.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False):
-        pixels = batch.column(image).field("bytes") if struct else batch.column(image)
-        labels = batch.column(label).to_pylist() if label else [None] * len(batch)
-        splits = batch.column(split).to_pylist() if split else ["train"] * len(batch)
-        for data, value, part in zip(pixels, labels, splits, strict=True):
-            yield _make_item(f"row {number:09d}", data, _name_label(value, classes), _parse_split(part), meter)
+    for batch in table.iter_batches(_BATCH_ROWS, columns=[*(fields or [columns.image]), *others], use_threads=False):
+        for name in others:
+            meter.add_bytes(batch.column(name).nbytes)
+        images = batch.column(columns.image)
+        data = images.field("bytes") if struct else images
+        paths = images.field("path") if len(fields) > 1 else [None] * len(batch)
+        labels, splits = _read_labels(batch, columns), _read_splits(batch, columns, split)
+        for image, place, label, part in zip(data, paths, labels, splits, strict=True):
+            name = f"{folder}row {number:09d}"
+            if not image.is_valid and place is not None and place.is_valid:
+                raise parquet_columns.no_bytes(columns.image)
+            yield _make_item(name, image, label, part, meter)
             number += 1
 
 
-def _make_item(name: str, data: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
-    if not data.is_valid:
+def _count_values(metadata: pq.FileMetaData, column: str) -> int:
+    """Return the declared number of values in a column of lists."""
+    return sum(
+        chunk.num_values
+        for group in range(metadata.num_row_groups)
+        for place in range(metadata.num_columns)
+        if (chunk := metadata.row_group(group).column(place)).path_in_schema.split(".", 1)[0] == column
+    )
+
+
+def _read_labels(batch: pa.RecordBatch, columns: Columns) -> list[str | int | None]:
+    if columns.label is None:
+        return [None] * len(batch)
+    return [_name_label(value, columns.classes) for value in batch.column(columns.label).to_pylist()]
+
+
+def _read_splits(batch: pa.RecordBatch, columns: Columns, default: Split) -> list[Split]:
+    if columns.split is None:
+        return [default] * len(batch)
+    return [_parse_split(value, columns.split, default) for value in batch.column(columns.split).to_pylist()]
+
+
+def _make_item(name: str, image: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
+    if not image.is_valid:
         return BadFile(name, "empty", "The row has no image.")
-    view = data.as_buffer()
+    if is_list(image.type):
+        return _make_item_of_pixels(name, image, label, split, meter)
+    view = image.as_buffer()
     meter.add_bytes(view.size)
     if view.size > meter.limits.image_bytes:
-        return BadFile(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
+        return too_large_file(name, meter)
     return Item(name, view.to_pybytes(), label, split)
 
 
-def _find_image_column(schema: pa.Schema) -> str:
-    candidates: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
-    named = [name for name in _IMAGE_NAMES if name in candidates]
-    if named or len(candidates) == 1:
-        return (named or candidates)[0]
-    raise PackError("no_image_column", "The Parquet file has no column `image` of bytes, or of structs with `bytes`.")
+def _make_item_of_pixels(name: str, image: Any, label: str | int | None, split: Split, meter: Meter) -> Item | BadFile:
+    shape, values = _flatten(image)
+    meter.add_bytes(values.nbytes)
+    if shape is None or values.null_count:
+        return BadFile(name, "wrong_shape", "The lists of the row's pixels differ in length, or lack values.")
+    numbers = values.to_numpy(zero_copy_only=False)
+    geometry = pixels.infer_geometry("The images", (1, *shape))
+    if geometry.channels not in (1, 3):
+        raise PackError("wrong_shape", f"The images must have 1 or 3 channels, and have {geometry.channels}.")
+    if geometry.height * geometry.width > meter.limits.image_pixels:
+        return BadFile(name, "too_many_pixels", f"An image may have at most {meter.limits.image_pixels:,} pixels.")
+    if numbers.dtype.kind not in "ui" or numbers.min() < 0 or numbers.max() > 255:
+        raise PackError("wrong_dtype", "Pixels in lists must be integers from 0 to 255; other images must be encoded.")
+    return Item(name, pixels.encode(geometry.arrange(numbers.astype(np.uint8))), label, split)
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type))
-    return _is_bytes(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _check_types(schema: pa.Schema, label: str | None, split: str | None) -> None:
-    for name, integers in ((label, True), (split, False)):
-        if name is None:
-            continue
-        kind = schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if not text and not (integers and pa.types.is_integer(kind)):
-            raise PackError("wrong_dtype", f"The column {name} has an unsupported type: {kind}.")
-
-
-def _read_class_names(schema: pa.Schema, label: str | None) -> list[str]:
-    """Return the class names as Hugging Face `datasets` stores them; empty when there are none."""
-    try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        names = about["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return []
-    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else []
+def _flatten(image: Any) -> tuple[tuple[int, ...] | None, Any]:
+    """Return the shape of nested lists, None where lengths differ, and their values as one Arrow array."""
+    values = image.value.values if isinstance(image, pa.ExtensionScalar) else image.values
+    shape: tuple[int, ...] = (len(values),)
+    while is_list(values.type):
+        lengths = [] if values.null_count else np.unique(values.value_lengths()).tolist()
+        if len(lengths) != 1:
+            return None, values.flatten()
+        shape = (*shape, lengths[0])
+        values = values.flatten()
+    return shape, values
 
 
 def _name_label(value: str | int | None, classes: list[str]) -> str | int | None:
+    if isinstance(value, bool):
+        return int(value)
     return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else value
 
 
-def _parse_split(value: str | None) -> Split:
-    split = SPLIT_NAMES.get(str(value or "train").casefold())
+def _parse_split(value: str | None, column: str, default: Split) -> Split:
+    split = SPLIT_NAMES.get(str(value or default).casefold())
     if split is None:
-        raise PackError("unknown_split", "The column split holds a value other than train, val and test.")
+        raise PackError("unknown_split", f"The column {column} holds a value other than train, val and test.")
     return split

@@ -7,14 +7,14 @@ header and loads extended headers of any declared size.
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from ssl_core.data import folder_layout
-from ssl_core.data.items import BadFile, Found, Item, PackError
+from ssl_core.data.items import BadFile, Finding, PackError
+from worker.uploads import formats
+from worker.uploads.entries import CHUNK, Entry, Stream, Walked, clean_path, read_exactly, unfollowed_link
 from worker.uploads.limits import Meter
 
 _BLOCK = 512
-_CHUNK = 2**20
+_ZEROS = bytes(_BLOCK)
 _MAX_EXTENSION = 2**20
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _EMPTY_TYPES = {
@@ -24,12 +24,6 @@ _EMPTY_TYPES = {
     tarfile.BLKTYPE: BadFile("", "device", "The entry is a device."),
     tarfile.FIFOTYPE: BadFile("", "fifo", "The entry is a named pipe."),
 }
-
-
-class Stream(Protocol):
-    """A binary stream without seek."""
-
-    def read(self, size: int, /) -> bytes: ...
 
 
 def is_header(block: bytes) -> bool:
@@ -43,8 +37,8 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def read(stream: Stream, meter: Meter) -> Iterator[Found]:
-    """Yield the files of the archive. Raises PackError, and the exceptions of the stream."""
+def walk(stream: Stream, meter: Meter) -> Iterator[Walked]:
+    """Yield the files of the archive, and of archives that follow its end. Raises PackError."""
     blocks = _BlockReader(stream, meter)
     extension = _ExtendedHeader()
     while (header := blocks.read_header()) is not None:
@@ -55,23 +49,14 @@ def read(stream: Stream, meter: Meter) -> Iterator[Found]:
             blocks.read_extension(header.size)
             continue
         meter.add_entry()
-        found = _read_entry(header, extension, blocks, meter)
+        yield from _read_entry(header, extension, blocks)
         extension = _ExtendedHeader()
-        if found is not None:
-            yield found
-    blocks.drain()
-
-
-def clean_path(raw: str) -> str:
-    """Return the normalized path. Raises PackError when it is absolute or leads out of the archive."""
-    try:
-        return folder_layout.clean_path(raw)
-    except folder_layout.UnsafePath as error:
-        raise PackError("unsafe_path", f"The archive holds a path that leads out of it: {error}.") from error
-
-
-def too_large_file(name: str, meter: Meter) -> BadFile:
-    return BadFile(name, "file_too_large", f"The file has more than {meter.limits.image_bytes:,} bytes.")
+    if blocks.bytes_behind_end:
+        yield Finding(
+            "bytes_behind_end",
+            "Bytes that follow the end of an archive and are no archive themselves are not read.",
+            f"{blocks.bytes_behind_end:,} bytes",
+        )
 
 
 def truncated_error() -> PackError:
@@ -98,48 +83,59 @@ class _ExtendedHeader:
         )
 
 
-def _read_entry(
-    header: tarfile.TarInfo, extension: _ExtendedHeader, blocks: "_BlockReader", meter: Meter
-) -> Item | BadFile | None:
+def _read_entry(header: tarfile.TarInfo, extension: _ExtendedHeader, blocks: "_BlockReader") -> Iterator[Walked]:
     raw = header.name if extension.path is None else extension.path
     name = clean_path(raw)
     empty = _EMPTY_TYPES.get(header.type)
     if empty is not None:
-        return BadFile(name, empty.code, empty.detail)
+        yield BadFile(name, empty.code, empty.detail)
+        if header.type in (tarfile.LNKTYPE, tarfile.SYMTYPE):
+            yield unfollowed_link(name)
+        return
     if header.type == tarfile.DIRTYPE:
-        return None
+        return
     if header.type == tarfile.GNUTYPE_SPARSE:  # followed by a map of a length that only GNU tar knows
         raise PackError("unsupported_entry", f"The archive holds a sparse file, {name}; pack it without --sparse.")
-    size = header.size if extension.size is None else extension.size
+    blocks.start_file(header.size if extension.size is None else extension.size)
     if extension.sparse or header.type not in _REGULAR:
-        blocks.skip(size)
-        return BadFile(name, "unsupported_entry", "The entry is not a regular file.")
-    if size > meter.limits.image_bytes:
-        blocks.skip(size)
-        return too_large_file(name, meter)
-    return Item(name, blocks.read_data(size))
+        yield BadFile(name, "unsupported_entry", "The entry is not a regular file.")
+    else:
+        yield Entry(name, blocks.read_file, blocks.left)
+    blocks.end_file()
 
 
 class _BlockReader:
-    """Reads and counts the archive's bytes; holds at most one file in memory."""
+    """Reads and counts the archive's bytes.
+
+    left: bytes of the present file that are still to be read.
+    bytes_behind_end: that are neither zeros nor another archive.
+    """
 
     def __init__(self, stream: Stream, meter: Meter) -> None:
         self._stream = stream
         self._meter = meter
         self._started = False
+        self._padding = 0
+        self.left = 0
+        self.bytes_behind_end = 0
 
     def read_header(self) -> tarfile.TarInfo | None:
-        """Return the next header, or None at the archive's end. Raises PackError."""
+        """Return the next header, of this archive or of one that follows it; None at the end. Raises PackError."""
         block = self._take(_BLOCK)
-        if len(block) == _BLOCK and not any(block):
+        ended = False
+        while block == _ZEROS:
+            ended = True
+            block = self._take(_BLOCK)
+        if ended and not block:
             return None
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
+            if ended:
+                self._drain(block)
+                return None
             if not self._started and block:
-                raise PackError(
-                    "not_an_archive", "The file is compressed, but its content is not a tar archive."
-                ) from error
+                raise PackError("not_an_archive", formats.explain_content(block)) from error
             if len(block) < _BLOCK:
                 raise truncated_error() from error
             raise PackError("corrupt_archive", "The archive is damaged: a header cannot be read.") from error
@@ -147,6 +143,24 @@ class _BlockReader:
             raise PackError("corrupt_archive", "The archive is damaged: a size is negative.")
         self._started = True
         return header
+
+    def start_file(self, size: int) -> None:
+        self.left, self._padding = size, -size % _BLOCK
+
+    def read_file(self, size: int) -> bytes:
+        """Return up to `size` of the next bytes of the file; none at its end. Raises PackError."""
+        data = self._take(min(size, self.left, CHUNK))
+        if not data and size and self.left:
+            raise truncated_error()
+        self.left -= len(data)
+        return data
+
+    def end_file(self) -> None:
+        """Skip what is left of the file."""
+        while self.left:
+            self.read_file(CHUNK)
+        if len(self._take(self._padding)) < self._padding:
+            raise truncated_error()
 
     def read_data(self, size: int) -> bytes:
         data = self._take(size)
@@ -160,27 +174,17 @@ class _BlockReader:
             raise PackError("corrupt_archive", f"The archive is damaged: a header of {size:,} bytes.")
         return self.read_data(size)
 
-    def skip(self, size: int) -> None:
-        left = size + -size % _BLOCK
-        while left:
-            chunk = self._take(min(left, _CHUNK))
-            if not chunk:
-                raise truncated_error()
-            left -= len(chunk)
-
-    def drain(self) -> None:
+    def _drain(self, block: bytes) -> None:
         """Read to the end, where compressed streams have their checksum."""
-        while self._take(_CHUNK):
-            pass
+        while block:
+            self.bytes_behind_end += len(block) - block.count(0)
+            block = self._take(CHUNK)
 
     def _take(self, size: int) -> bytes:
         """Return `size` bytes; fewer only at the end of the stream."""
-        parts = []
-        while size and (chunk := self._stream.read(min(size, _CHUNK))):
-            self._meter.add_bytes(len(chunk))
-            parts.append(chunk)
-            size -= len(chunk)
-        return b"".join(parts)
+        data = read_exactly(self._stream.read, size)
+        self._meter.add_bytes(len(data))
+        return data
 
 
 def _parse_records(data: bytes) -> Iterator[tuple[str, str]]:

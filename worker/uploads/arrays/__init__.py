@@ -1,0 +1,1 @@
+"""Arrays: images and labels as arrays, from npz, npy and idx files."""
