@@ -1,8 +1,10 @@
 """Sample archives: small uploads of every supported format."""
 
+import bz2
 import gzip
 import io
 import lzma
+import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -85,13 +87,48 @@ def make_parquet(columns: Mapping[str, Any] | pa.Table, metadata: dict[bytes, by
     return bytes(target.getvalue().to_pybytes())
 
 
+def make_npy(array: Any) -> bytes:
+    target = io.BytesIO()
+    np.save(target, array)
+    return target.getvalue()
+
+
+def make_idx(array: Any) -> bytes:
+    """Return a uint8 array of up to four dimensions as an idx file."""
+    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def make_cifar_pickle(planes: Any, **fields: Any) -> bytes:
+    """Return a batch as Python 2 pickled it: texts and the bytes of the array (N×3072) as byte strings."""
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR(I1\n(" + b"".join(
+        f"I{side}\n".encode() for side in planes.shape
+    )
+    array += (
+        b"tcnumpy\ndtype\n(U\x02u1I0\nI1\ntR(I3\nU\x01|NNNI-1\nI-1\nI0\ntbI00\n"
+        + _pickle_text(planes.tobytes())
+        + b"tb"
+    )
+    pairs = _pickle_text(b"data") + array
+    for key, values in fields.items():
+        items = (f"I{value}\n".encode() if isinstance(value, int) else _pickle_text(value.encode()) for value in values)
+        pairs += _pickle_text(key.encode()) + b"(" + b"".join(items) + b"l"
+    return b"\x80\x02}(" + pairs + b"u."
+
+
+def _pickle_text(data: bytes) -> bytes:
+    return b"T" + struct.pack("<I", len(data)) + data
+
+
 EVERY_KIND = {
     "zip": make_zip(),
     "zip stored": make_zip(method=zipfile.ZIP_STORED),
+    "zip bzip2": make_zip(method=zipfile.ZIP_BZIP2),
+    "zip lzma": make_zip(method=zipfile.ZIP_LZMA),
     "tar": make_tar(),
     "tar gnu": make_tar(tar_format=tarfile.GNU_FORMAT),
     "tar ustar": make_tar(tar_format=tarfile.USTAR_FORMAT),
     "tar.gz": compress_gzip(make_tar()),
+    "tar.bz2": bz2.compress(make_tar()),
     "tar.xz": compress_xz(make_tar()),
     "tar.zst": compress_zstd(make_tar()),
 }
