@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ssl_core.config import Reading
@@ -58,7 +59,7 @@ def _read_rows(file: IO[bytes], meter: Meter, reading: Reading, path: str) -> It
     number = 0
     for batch in table.iter_batches(_BATCH_ROWS, columns=[*(fields or [columns.image]), *others], use_threads=False):
         for name in others:
-            meter.add_bytes(batch.column(name).nbytes)
+            meter.add_bytes(_count_bytes(batch.column(name)))
         images = batch.column(columns.image)
         data = images.field("bytes") if struct else images
         paths = images.field("path") if len(fields) > 1 else [None] * len(batch)
@@ -69,6 +70,14 @@ def _read_rows(file: IO[bytes], meter: Meter, reading: Reading, path: str) -> It
                 raise parquet_columns.no_bytes(columns.image)
             yield _make_item(name, image, label, part, meter)
             number += 1
+
+
+def _count_bytes(column: pa.Array) -> int:
+    """Return the size of the values, where repeated ones count each time."""
+    if not pa.types.is_dictionary(column.type) or pa.types.is_integer(column.type.value_type):
+        return int(column.nbytes)
+    lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
+    return int(pc.sum(lengths).as_py() or 0)
 
 
 def _count_values(metadata: pq.FileMetaData, column: str) -> int:

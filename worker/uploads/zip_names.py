@@ -95,22 +95,32 @@ def _decode_all(names: Sequence[bytes], encoding: str) -> str | None:
 
 
 def _score(text: str, page: str) -> float:
-    """Return how common the letters outside ASCII are, from −1 to 1 on average."""
-    foreign = [letter for letter in text if not letter.isascii()]
-    return sum(_rate(letter, page) for letter in foreign) / max(1, len(foreign))
+    """Return how usual the letters outside ASCII are, each in its place, from −1 to 1 on average."""
+    padded = f"/{text}/"
+    places = [place for place, letter in enumerate(padded) if not letter.isascii()]
+    return sum(_rate(*padded[place - 1 : place + 2], page) for place in places) / max(1, len(places))
 
 
-def _rate(letter: str, page: str) -> float:
+def _rate(before: str, letter: str, after: str, page: str) -> float:
     code = ord(letter)
-    if 0x3040 <= code <= 0x30FF or 0xAC00 <= code <= 0xD7A3:  # kana; Hangul
-        return 1.0 if page in ("cp932", "cp949") and _is_common(letter, page) else -0.5
-    if 0x4E00 <= code <= 0x9FFF:
-        return 0.9 if _is_common(letter, page) else -0.5
+    beside_ascii = _is_ascii_letter(before) or _is_ascii_letter(after)
+    if code < 0x250 and unicodedata.category(letter).startswith("L"):  # among ASCII letters, as in café
+        return 0.4 if _is_foreign_letter(before) or _is_foreign_letter(after) else 0.7
     if 0x0400 <= code <= 0x045F:
-        return 0.8 if page == "cp866" else -0.5
-    if code < 0x250 and unicodedata.category(letter).startswith("L"):
-        return 0.7
+        return 0.8 if _is_foreign_letter(before) or _is_foreign_letter(after) else 0.3
+    if 0x3040 <= code <= 0x30FF or 0x4E00 <= code <= 0x9FFF or 0xAC00 <= code <= 0xD7A3:
+        if not _is_common(letter, page):
+            return -0.5
+        return 0.2 if beside_ascii else 0.9 + 0.1 * (code < 0x4E00 or code > 0x9FFF)  # kana and Hangul are certain
     return -1.0 if unicodedata.category(letter)[0] in "SC" or 0xFF61 <= code <= 0xFF9F else -0.3
+
+
+def _is_ascii_letter(letter: str) -> bool:
+    return letter.isascii() and letter.isalpha()
+
+
+def _is_foreign_letter(letter: str) -> bool:
+    return not letter.isascii() and letter.isalpha()
 
 
 def _is_common(letter: str, page: str) -> bool:
@@ -120,6 +130,6 @@ def _is_common(letter: str, page: str) -> bool:
         return 0xB0 <= raw[0] <= 0xD7 and raw[-1] >= 0xA1
     if page == "cp932":
         return 0x82 <= raw[0] <= 0x83 or 0x88 <= raw[0] <= 0x98
-    if page == "cp949":
+    if page == "cp949":  # Hangul; the hanja that follow it are rare
         return 0xB0 <= raw[0] <= 0xC8 and raw[-1] >= 0xA1
     return page == "big5" and 0xA4 <= raw[0] <= 0xC6

@@ -136,10 +136,10 @@ def test_instructions_beside_those_of_data_are_refused(tmp_path, data):
 
 
 def test_a_pickle_bomb_costs_neither_time_nor_memory(tmp_path):
-    doubled = b"\x80\x02]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(200)) + b"."
-    nested = b"\x80\x02" + b"]" * 100_000 + b"." + b"a" * 0
+    doubled = b"\x80\x02]q\x000" + b"".join(b"](h%ch%ceq%c0" % (n, n, n + 1) for n in range(200)) + b"}U\x04datah\xc8s."
+    nested = b"\x80\x02" + b"]" * 100_000 + b"."
     copied = b"\x80\x02]c_codecs\nencode\nq\x00X" + (2**20).to_bytes(4, "little") + bytes(2**20) + b"q\x01"
     copied += b"(" + b"h\x00h\x01U\x06latin1\x86R" * 1000 + b"e."
     long = b"\x80\x02" + b"K\x01" * 2_100_000 + b"."
     for data in (doubled, nested, copied, long):
-        assert read_error(tmp_path, data) in ("unsafe_pickle", "no_images")
+        assert read_error(tmp_path, data) in ("unsafe_pickle", "no_images", "wrong_shape")

@@ -1,8 +1,10 @@
 """Ingestion: its events, exit codes and limits, and its behaviour on damaged uploads."""
 
+import bz2
 import hashlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -318,6 +320,37 @@ INTACT = {
     "tar.zst": sample_archives.compress_zstd(sample_archives.make_tar(SMALL)),
     "npz": sample_archives.make_npz(images=np.stack([pixels(1), pixels(2)]), labels=np.array(["a", "b"])),
     "parquet": sample_archives.make_parquet({"image": [png(1), jpeg(2)], "label": [0, 1]}),
+    "bzip2 zip": sample_archives.make_zip(SMALL, zipfile.ZIP_BZIP2),
+    "lzma zip": sample_archives.make_zip(SMALL, zipfile.ZIP_LZMA),
+    "tar.bz2": bz2.compress(sample_archives.make_tar(SMALL)),
+    "zip in zip": sample_archives.make_zip({"train.zip": sample_archives.make_zip(SMALL)}, 0),
+    "parquet in tar": sample_archives.make_tar(
+        {"train-0.parquet": sample_archives.make_parquet({"image": [png(1), jpeg(2)], "label": [0, 1]})}
+    )[:5120],
+    "npy in zip": sample_archives.make_zip(
+        {
+            "x.npy": sample_archives.make_npy(np.stack([pixels(1), pixels(2)]) / 255),
+            "y.npy": sample_archives.make_npy(np.eye(2)),
+            "a.txt": b"",
+        },
+        0,
+    ),
+    "idx": sample_archives.make_idx(np.stack([pixels(1), pixels(2)])),
+    "idx in zip": sample_archives.make_zip(
+        {
+            "train-images-idx4-ubyte": sample_archives.make_idx(np.stack([pixels(1), pixels(2)])),
+            "train-labels-idx1-ubyte.gz": sample_archives.compress_gzip(
+                sample_archives.make_idx(np.array([1, 2], "u1"))
+            ),
+        },
+        0,
+    ),
+    "cifar": sample_archives.make_cifar_pickle(
+        np.frombuffer(pixels(1, 24, 8).tobytes(), np.uint8).reshape(3, 192), labels=[1, 2, 0], label_names=["a", "b"]
+    ),
+    "pickle": pickle.dumps({"data": np.zeros((2, 192), np.uint8), "labels": ["a", 1]}, 5),
+    "cifar binary": sample_archives.make_zip({"data_batch_1.bin": bytes(3073), "batches.meta.txt": b"a\nb"}),
+    "webdataset": sample_archives.make_tar({"0.jpg": jpeg(), "0.cls": b"1", "1.json": b'{"cls": 2}', "1.png": png()}),
 }
 DAMAGE = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=0, max_size=4)
 
