@@ -2,7 +2,7 @@
 
 import re
 
-from ssl_core.data.folder_layout import SPLIT_NAMES, Split
+from ssl_core.data.split_names import SPLIT_NAMES, Split
 
 _SUFFIX = re.compile(r"\.(zip|npz|npy|parquet|bin|tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst|gz)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-_.]?(\d{3,}(-of-\d+)?|\d+-of-\d+)$")

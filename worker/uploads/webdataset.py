@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Iterator
 
 from ssl_core.config import Reading
-from ssl_core.data.folder_layout import Split
 from ssl_core.data.items import BadFile, Finding, Found, Item
+from ssl_core.data.split_names import Split
 from worker.uploads import formats, shards
 
 _LABEL_FIELDS = ("label", "class", "target", "cls")

@@ -98,7 +98,8 @@ def _score(text: str, page: str) -> float:
     """Return how usual the letters outside ASCII are, each in its place, from −1 to 1 on average."""
     padded = f"/{text}/"
     places = [place for place, letter in enumerate(padded) if not letter.isascii()]
-    return sum(_rate(*padded[place - 1 : place + 2], page) for place in places) / max(1, len(places))
+    rates = (_rate(padded[place - 1], padded[place], padded[place + 1], page) for place in places)
+    return sum(rates) / max(1, len(places))
 
 
 def _rate(before: str, letter: str, after: str, page: str) -> float:

@@ -16,7 +16,7 @@ import pytest
 
 from ssl_core.data.items import Finding, Item, PackError
 from tests.pictures import jpeg, png
-from tests.sample_archives import compress_gzip, make_tar, make_zip
+from tests.sample_archives import compress_gzip, compress_zstd, make_tar, make_zip
 from tests.worker.uploads.readings import LIMITS, read, read_error, read_findings, read_items
 from worker.uploads import archives, formats
 from worker.uploads.limits import Meter
@@ -84,6 +84,25 @@ def test_folders_with_backslashes_are_folders_and_colons_are_letters(tmp_path):
     assert read(tmp_path, data.getvalue()) == []
 
 
+def test_zip64_is_read(tmp_path):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive, archive.open("a.png", "w", force_zip64=True) as entry:
+        entry.write(png())
+    assert read(tmp_path, target.getvalue()) == [Item("a.png", png())]
+
+
+@pytest.mark.parametrize(("size", "found"), [(5000, "a.bin"), (2**22, "file_too_large")])
+def test_zstandard_in_a_zip_is_read_and_bounded(tmp_path, size, found):
+    packed = compress_zstd(bytes(size))
+    data = bytearray(make_zip({"a.bin": packed}, zipfile.ZIP_STORED))
+    for place in (data.index(b"PK\x03\x04") + 8, data.index(b"PK\x01\x02") + 10):
+        data[place : place + 2] = struct.pack("<H", 93)
+        data[place + 6 : place + 10] = struct.pack("<I", binascii.crc32(bytes(size)))
+        data[place + 14 : place + 18] = struct.pack("<I", size)
+    (file,) = read(tmp_path, bytes(data))
+    assert found == (file.name if isinstance(file, Item) else file.code)
+
+
 # --- tar -------------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +140,7 @@ def test_tar_archives_that_follow_each_other_are_read_as_one(tmp_path, pack):
         (b"\x01\x02\x03", "docs/upload.md"),
     ],
 )
-def test_an_upload_of_an_unknown_format_is_told_what_it_looks_like(tmp_path, head, words):
+def test_the_error_of_an_unknown_upload_names_what_it_looks_like(tmp_path, head, words):
     (tmp_path / "upload").write_bytes(head)
     with (tmp_path / "upload").open("rb") as file, pytest.raises(PackError) as caught:
         list(archives.read(file, Meter(LIMITS, len(head))))

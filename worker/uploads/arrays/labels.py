@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_core.data.folder_layout import SPLIT_NAMES, Split
 from ssl_core.data.items import Finding, PackError
+from ssl_core.data.split_names import SPLIT_NAMES, Split
 from worker.uploads.arrays.array import Array, read_row
 
 Label = str | int | None

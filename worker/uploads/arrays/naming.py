@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ssl_core.config import Reading
-from ssl_core.data.folder_layout import SPLIT_NAMES, Split
+from ssl_core.data.split_names import SPLIT_NAMES, Split
 from worker.uploads import shards
 
 Role = Literal["images", "labels", "split", "classes"]

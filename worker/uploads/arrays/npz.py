@@ -5,8 +5,8 @@ from functools import partial
 from typing import IO
 
 from ssl_core.config import Reading
-from ssl_core.data.folder_layout import Split
 from ssl_core.data.items import Found, PackError
+from ssl_core.data.split_names import Split
 from worker.uploads.arrays import pairing
 from worker.uploads.arrays.array import read_npy
 from worker.uploads.limits import Meter

@@ -3,8 +3,8 @@
 from collections.abc import Generator, Iterator, Sequence
 
 from ssl_core.config import Reading
-from ssl_core.data.folder_layout import Split
 from ssl_core.data.items import Finding, Found, Item, PackError
+from ssl_core.data.split_names import Split
 from worker.uploads.arrays import labels, naming, pixels
 from worker.uploads.arrays.array import Array, Unreadable
 from worker.uploads.arrays.naming import ArrayName
@@ -19,15 +19,14 @@ def read(
     meter: Meter,
     reading: Reading,
     split: Split | None = None,
-    optional: bool = False,
 ) -> Iterator[Found]:
     """Yield the images. Raises PackError.
 
-    split: of arrays whose name holds none. optional: arrays without images are findings, not an error.
+    split: of arrays whose name holds none.
     """
     named = [(array, naming.parse(array.name, reading)) for array in arrays]
     chosen = _choose_images(named)
-    if not chosen and not optional:
+    if not chosen:
         raise _no_images(arrays)
     used: set[str] = set()
     for array, name in chosen:

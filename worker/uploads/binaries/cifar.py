@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ssl_core.config import Reading
 from ssl_core.data import decode
-from ssl_core.data.folder_layout import Split
 from ssl_core.data.items import Finding, Item, PackError
+from ssl_core.data.split_names import Split
 from worker.uploads import shards
 from worker.uploads.binaries import pickled
 from worker.uploads.limits import Meter

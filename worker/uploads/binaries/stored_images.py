@@ -17,7 +17,7 @@ _BESIDE = "Arrays beside image files are not read."
 def read(stored: Sequence[Stored], meter: Meter, reading: Reading, beside_images: bool = False) -> Iterator[Found]:
     """Yield the images of all files. Raises PackError.
 
-    beside_images: the archive holds image files too, beside which arrays are something else.
+    beside_images: the archive holds image files too, beside which arrays are something else, and batches are files.
     """
     arrays = [_open_array(file, meter) for file in stored if file.kind in ("npy", "idx")]
     if beside_images:
@@ -25,9 +25,13 @@ def read(stored: Sequence[Stored], meter: Meter, reading: Reading, beside_images
             yield Finding("unread_arrays", _BESIDE, array.name)
     elif arrays:
         yield from pairing.read(arrays, meter, reading)
-    texts = [file for file in stored if file.kind == "text"]
-    batches = [file for file in stored if file.kind == "cifar"]
-    rows = [file for file in stored if file.kind == "stl10"]
+    others = [file for file in stored if file.kind not in ("npy", "idx")]
+    if beside_images:
+        yield from (read_item(file.as_entry(), b"", meter) for file in others)
+        return
+    texts = [file for file in others if file.kind == "text"]
+    batches = [file for file in others if file.kind == "cifar"]
+    rows = [file for file in others if file.kind == "stl10"]
     used = []
     if batches:
         yield from cifar.read(batches, texts, meter, reading)
