@@ -4,16 +4,17 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from service.db.models import Dataset
-from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded
+from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded, TooFewImages
 from ssl_core.config import RunConfig, requirements
 from ssl_core.config.requirements import STARTING_WEIGHTS, Requirements
 from ssl_core.errors import Fault
 
 
 def check_dataset(dataset: Dataset, config: RunConfig, *, has_model: bool = False) -> None:
-    """Raise InvalidConfig, BatchTooLarge or LabelsNeeded when the dataset does not meet the config's requirements.
+    """Raise when the dataset does not meet the config's requirements.
 
-    has_model: whether the job names a model, which supplies the starting weights.
+    has_model: whether the job names a model, which supplies the starting weights. Raises InvalidConfig, BatchTooLarge,
+    TooFewImages, LabelsNeeded.
     """
     needed = config.requirements
     splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
@@ -63,6 +64,10 @@ def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:
     if needed.subset is not None and needed.subset > images:
         raise _invalid("/config/subset", "subset_too_large", requirements.subset_too_large(needed.subset, images))
     used = needed.subset or images
+    if needed.images > used:
+        detail = requirements.too_few_images(needed.images, used)
+        pointer = "/config/devices" if needed.images > 2 else "/dataset"
+        raise TooFewImages(detail, errors=[Fault(pointer=pointer, code="too_few_images", detail=detail)])
     if needed.batch_size is not None and needed.batch_size > used:
         detail = requirements.batch_too_large(needed.batch_size, used)
         raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])

@@ -196,6 +196,10 @@ class BatchTooLarge(Unprocessable):
     """The batch is larger than the training split."""
 
 
+class TooFewImages(Unprocessable):
+    """The dataset has too few training images."""
+
+
 class ModelNeeded(Unprocessable):
     """This kind of job needs a model: set `model`."""
 

@@ -44,7 +44,7 @@ def submit(
     """Create a job of the config's kind: `queued`, or `waiting` when `model` names a job that has not ended.
 
     All that can be checked without running it is: raises DatasetNotFound, DatasetNotReady, DatasetFailed, LabelsNeeded,
-    BatchTooLarge, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
+    BatchTooLarge, TooFewImages, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
     """
     dataset = _get_ready_dataset(session, tenant_id, dataset_id)
     compatibility.check_dataset(dataset, config, has_model=model is not None)

@@ -9,7 +9,7 @@ from ssl_core.config.fields import Auto, Fraction, Row
 from ssl_core.config.methods import DEFAULT_OPTIMIZERS, Recommendation
 from ssl_core.config.network import Backbone
 from ssl_core.config.requirements import Requirements
-from ssl_core.config.training import TrainingRun
+from ssl_core.config.training import BatchSize, TrainingRun
 from ssl_core.config.views import Phases, PlainViews
 
 
@@ -21,10 +21,15 @@ class Labelled(TrainingRun):
     decays_all: ClassVar[bool] = False
     zero_init_residual: ClassVar[bool] = False
     learns_labels: ClassVar = True
+    largest_auto_batch: ClassVar = 64
 
     phases: Phases | Auto = Field("auto", description="auto: the full size.")
     views: PlainViews = Field(PlainViews(), description="Augmentation that makes a view of an image.")
-    batch_size: int = Field(64, ge=2, le=65_536, description="Images per step; all of them where the run has fewer.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images per step; all of them where the run has fewer. auto: 64, rounded down to a multiple of"
+        " `devices`.",
+    )
     label_fraction: float = Field(
         1.0, gt=0, le=1, description="Share of the training labels to use, drawn evenly from the classes."
     )

@@ -17,6 +17,7 @@ class Requirements:
     """What a config says about the dataset and the model that it can be run with."""
 
     subset: int | None = None  # training images, at least
+    images: int = 0  # training images, at least
     batch_size: int | None = None  # training images of one whole batch
     labels: str | None = None  # JSON pointer of what needs two labelled classes: "/dataset" or a field of the config
     label_rows: tuple[int, ...] = ()  # rows of the dataset
@@ -35,6 +36,11 @@ def subset_too_large(subset: int, images: int) -> str:
 
 def batch_too_large(batch_size: int, images: int) -> str:
     return f"batch_size is {batch_size}, but there are {images} training images."
+
+
+def too_few_images(needed: int, images: int) -> str:
+    found = "There is 1 training image" if images == 1 else f"There are {images} training images"
+    return f"{found}; the run needs at least {needed}" + (", one for each of its devices." if needed > 2 else ".")
 
 
 def no_such_layer(layer: str, layers: Iterable[str]) -> str:

@@ -67,10 +67,14 @@ class EarlyStop(Closed):
     min_delta: float = Field(0.0, ge=0, le=100_000, description="Least rise that counts as a new best.")
 
 
+BatchSize = Annotated[int, Field(ge=2, le=65_536)] | Auto
+
+
 class TrainingRun(Run):
     """What all runs share that train a network, with labels or without."""
 
     trains: ClassVar = True
+    largest_auto_batch: ClassVar[int] = 256  # images
     keeps_preprocessing: ClassVar[bool] = False  # of the model it starts from
     progressive_sizes: ClassVar[bool] = False  # `phases: auto` trains on smaller images first where that pays
 
@@ -95,7 +99,7 @@ class TrainingRun(Run):
         le=43_200,
         description="Length in minutes, converted to epochs by the measured speed of a few steps.",
     )
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step.")
+    batch_size: BatchSize = Field("auto", description="Images per step; auto: 256, or all where there are fewer.")
     optimizer: Optimizer | Auto = Field(
         "auto",
         description="`sgd`, `adamw`, `lars` or `muon`; auto: muon on a CPU; on a GPU lars for Barlow Twins and VICReg,"
@@ -143,7 +147,7 @@ class TrainingRun(Run):
 
     @model_validator(mode="after")
     def _devices_share_evenly(self) -> Self:
-        if self.batch_size % self.devices:
+        if self.batch_size != "auto" and self.batch_size % self.devices:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of devices {self.devices}")
         if self.devices > 1 and self.minutes is not None:
             raise ValueError("give epochs, not minutes, with more than one device")
@@ -184,6 +188,11 @@ class TrainingRun(Run):
         return self.title
 
     @property
+    def fewest_images(self) -> int:
+        """Training images that the smallest batch has: two, for batch norm and negatives, and one for each device."""
+        return max(2, self.devices)
+
+    @property
     def online_probe(self) -> OnlineEvaluation | None:
         """Settings of the kNN vote and the linear probe that evaluate the encoder while it trains; None: neither."""
         return None
@@ -209,10 +218,11 @@ class TrainingRun(Run):
 
     @property
     def requirements(self) -> Requirements:
+        backbone = self.backbone.model_dump(mode="json")
         channels = {"/config/backbone/channels": self.backbone.channels} if self.backbone.channels != "auto" else {}
         if self.backbone.weights != "random":
             channels[STARTING_WEIGHTS] = RGB
-        return Requirements(subset=self.subset, backbone=self.backbone.model_dump(mode="json"), channels=channels)
+        return Requirements(subset=self.subset, images=self.fewest_images, backbone=backbone, channels=channels)
 
 
 class Pretrain(TrainingRun):
@@ -224,7 +234,11 @@ class Pretrain(TrainingRun):
 
     kind: Literal["pretrain"] = Field("pretrain", description="The kind of the job; may be left out.")
     method: Method = Field(description="The method: its `name`, and the fields that differ from the method's defaults.")
-    batch_size: int = Field(256, ge=2, le=65_536, description="Images per step; each gives two views or more.")
+    batch_size: BatchSize = Field(
+        "auto",
+        description="Images per step; each gives two views or more. auto: 256, or all where there are fewer, rounded"
+        " down to a multiple of `devices`.",
+    )
     normalisation: Literal["dataset", "imagenet", "half", "none"] = Field(
         "dataset",
         description="dataset: standardise each channel by its mean and deviation in the training split; imagenet: by"
@@ -251,7 +265,7 @@ class Pretrain(TrainingRun):
 
     @model_validator(mode="after")
     def _subset_holds_a_batch(self) -> Self:
-        if self.subset is not None and self.batch_size > self.subset:
+        if self.subset is not None and self.batch_size != "auto" and self.batch_size > self.subset:
             raise ValueError(f"batch_size {self.batch_size} is larger than subset {self.subset}")
         return self
 
@@ -288,4 +302,5 @@ class Pretrain(TrainingRun):
         labels = "/config/early_stop/metric" if stops_by_labels else None
         needed = super().requirements
         channels = {**needed.channels, **({"/config/normalisation": RGB} if self.normalisation == "imagenet" else {})}
-        return replace(needed, batch_size=self.batch_size, labels=labels, channels=channels)
+        batch_size = None if self.batch_size == "auto" else self.batch_size
+        return replace(needed, batch_size=batch_size, labels=labels, channels=channels)

@@ -10,7 +10,8 @@ from ssl_core.config.fields import known
 
 def compute_peak_lr(config: TrainingRun) -> float:
     """Return the peak learning rate of a resolved config: lr, lr·batch/256 or lr·√batch."""
-    factors = {"none": 1.0, "linear": config.batch_size / 256, "sqrt": math.sqrt(config.batch_size)}
+    batch_size = known(config.batch_size)
+    factors = {"none": 1.0, "linear": batch_size / 256, "sqrt": math.sqrt(batch_size)}
     return known(known(config.optimizer).lr) * factors[config.schedule.lr_scaling]
 
 

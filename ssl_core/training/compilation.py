@@ -24,7 +24,7 @@ def is_launch_bound(resolved: TrainingRun) -> bool:
     """Whether a GPU is faster with a step of the resolved config than the host is with launching its kernels."""
     side = known(resolved.image_size)
     pixels = sum(int(views.num_views) * (side * views.size) ** 2 for views in view_sets(resolved.views))
-    return resolved.device == "cuda" and resolved.batch_size * pixels <= _FEW_PIXELS
+    return resolved.device == "cuda" and known(resolved.batch_size) * pixels <= _FEW_PIXELS
 
 
 class Compilation:

@@ -34,7 +34,7 @@ def measure(resolved: TrainingRun, data: TrainingData) -> Length:
     began, seconds = time.perf_counter(), 60 * resolved.minutes
     step_seconds = _step_seconds(one_epoch, data, min(_MOST_SECONDS, _SHARE * seconds))
     gc.collect()  # a compiled learner refers to itself
-    epoch_seconds = step_seconds * max(1, len(data.rows) // resolved.batch_size)
+    epoch_seconds = step_seconds * max(1, len(data.rows) // known(resolved.batch_size))
     evaluation_seconds = _evaluation_seconds(one_epoch, data)
     evaluations = ONLINE_EVALUATIONS
     left = seconds - (time.perf_counter() - began)

@@ -70,7 +70,7 @@ class Learner:
         self._network = process_group.data_parallel(self.method, self.device)
         peak_lr = schedule.compute_peak_lr(resolved)
         self.optimizer = optimizers.build(resolved.optimizer, self.method, peak_lr, resolved.precision)
-        self.batch_size = min(resolved.batch_size, len(data.rows))  # of all processes together
+        self.batch_size = min(known(resolved.batch_size), len(data.rows))  # of all processes together
         self.batch_size -= self.batch_size % collectives.world_size()
         self.steps_per_epoch = len(data.rows) // self.batch_size
         self.total_steps = resolved.epochs * self.steps_per_epoch

@@ -65,7 +65,7 @@ def resolve(config: Fit, report: Mapping[str, Any], device: Device, *, start: Ma
     start = _start(config, start)
     config = resolve_device(config, device)
     image_size = _image_size(config, report, device, start)
-    config = _with(config, image_size=image_size)
+    config = _with(config, image_size=image_size, batch_size=_batch_size(config, report))
     config = _with(config, phases=_phases(config, device))
     config = _with(config, backbone=_backbone(config, report, image_size, device, start.get("backbone", {})))
     config = config.with_method_resolved(_dim(config))
@@ -111,6 +111,8 @@ def _check_images(config: TrainingRun, report: Mapping[str, Any]) -> None:
     if needed.subset is not None and needed.subset > images:
         raise ConfigUnfit(requirements.subset_too_large(needed.subset, images))
     used = needed.subset or images
+    if needed.images > used:
+        raise ConfigUnfit(requirements.too_few_images(needed.images, used))
     if needed.batch_size is not None and needed.batch_size > used:
         raise ConfigUnfit(requirements.batch_too_large(needed.batch_size, used))
 
@@ -120,6 +122,15 @@ def _check_channels(config: TrainingRun, channels: int) -> None:
     for pointer, needed in config.requirements.channels.items():
         if needed != channels:
             raise ConfigUnfit(requirements.channels_differ(pointer, needed, channels))
+
+
+def _batch_size(config: TrainingRun, report: Mapping[str, Any]) -> int:
+    if config.batch_size != "auto":
+        return config.batch_size
+    most = config.largest_auto_batch
+    if not config.learns_labels:  # whose budget may hold fewer images, and whose batches are cut to it
+        most = min(most, config.subset or int(report["splits"]["train"]["images"]))
+    return most - most % config.devices
 
 
 def _image_size(config: TrainingRun, report: Mapping[str, Any], device: Device, start: Mapping[str, Any]) -> int:
@@ -209,7 +220,7 @@ def _is_compiled(config: TrainingRun, report: Mapping[str, Any]) -> bool:
     if config.minutes is not None:
         return config.minutes >= _COMPILED_MINUTES
     images = config.subset or int(report["splits"]["train"]["images"])
-    return (config.epochs or DEFAULT_EPOCHS) * max(1, images // config.batch_size) >= _COMPILED_STEPS
+    return (config.epochs or DEFAULT_EPOCHS) * max(1, images // known(config.batch_size)) >= _COMPILED_STEPS
 
 
 def _dim(config: TrainingRun) -> int:

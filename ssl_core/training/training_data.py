@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ssl_core.config import Labelled, TrainingRun
+from ssl_core.config import Labelled, TrainingRun, requirements
 from ssl_core.config.fields import known
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.image_store import ImageStore
 from ssl_core.data.label_budget import LabelBudget
 from ssl_core.data.sampling import Rows
 from ssl_core.device import local_device
+from ssl_core.errors import ConfigUnfit
 from ssl_core.evaluation.online_accuracy import HeldOutAccuracy
 from ssl_core.evaluation.online_probe import OnlineProbe
 from ssl_core.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -43,6 +44,8 @@ class TrainingData:
         card = saved_model.load_card(model) if model is not None else None
         budget = LabelBudget.of(dataset, resolved, card) if isinstance(resolved, Labelled) else None
         rows = budget.rows if budget else dataset.indices("train", resolved.subset, resolved.seed)
+        if len(rows) < resolved.fewest_images:  # of them, some may be held out to evaluate on
+            raise ConfigUnfit(requirements.too_few_images(resolved.fewest_images, len(rows)))
         largest = max(phase.image_size for phase in known(resolved.phases))
         return cls(
             dataset,

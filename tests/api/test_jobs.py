@@ -235,11 +235,11 @@ BAD = {
         ["/config"],
         "batch_size 51 is larger than subset 50",
     ),
-    "default batch larger than the subset": (
-        {"config": {"method": {"name": "simclr"}, "subset": 50}},
-        "invalid_config",
-        ["/config"],
-        "batch_size 256 is larger than subset 50",
+    "more devices than images": (
+        {"config": {"method": {"name": "simclr"}, "subset": 3, "devices": 4}},
+        "too_few_images",
+        ["/config/devices"],
+        "3 training images; the run needs at least 4",
     ),
     "subset larger than the dataset": (
         {"config": {"method": {"name": "simclr"}, "batch_size": 10, "subset": 101}},
@@ -272,6 +272,39 @@ def test_invalid_jobs_are_refused(client, database, tenant, dataset, case):
     assert get_pointers(body) == places
     assert hint in body["detail"]
     assert client.get("/jobs").json()["data"] == []
+
+
+SIMCLR = {"method": {"name": "simclr"}}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("pretrain", SIMCLR),
+        ("pretrain", {**SIMCLR, "batch_size": "auto", "subset": 2}),
+        ("pretrain", {**SIMCLR, "minutes": 1.0}),
+        ("pretrain", {**SIMCLR, "devices": 3}),
+        ("pretrain", {**SIMCLR, "chunk_size": 4096}),
+        ("supervised", {"devices": 3}),
+        ("supervised", {"subset": 10, "label_fraction": 0.5}),
+    ],
+)
+def test_a_batch_size_that_nothing_says_fits_a_small_dataset(client, database, tenant, kind, config):
+    small = given.create_ready_dataset(database, tenant, "ef" * 32, images=32)
+    job = check_body(schemas.Job, client.post("/jobs", json=new_job(small, kind=kind, config=config)), 202)
+    assert job["config"]["batch_size"] == "auto"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_single_image_is_too_few_to_train_on(client, database, tenant):
+    single = given.create_ready_dataset(database, tenant, "ef" * 32, images=1, classes=1)
+    for kind, config in (("pretrain", SIMCLR), ("supervised", {})):
+        problem = check_problem(
+            client.post("/jobs", json=new_job(single, kind=kind, config=config)), 422, "too_few_images"
+        )
+        assert get_pointers(problem) == ["/dataset"]
+        assert problem["detail"] == "There is 1 training image; the run needs at least 2."
 
 
 def test_evaluation_without_labels_is_refused(client, database, tenant):

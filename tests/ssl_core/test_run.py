@@ -47,6 +47,14 @@ def kinds(events, kind):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_two_images_are_a_batch_of_every_method(name, digits, tmp_path):
+    events = go(digits, tmp_path, method={"name": name}, epochs=1, subset=2, batch_size="auto")
+    assert events[0].config["batch_size"] == 2
+    assert isinstance(events[-1], Result)
+    assert events[-1].summary["steps"] == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_run_tells_its_story_and_leaves_a_model(name, digits, tmp_path):
     events = go(digits, tmp_path, method={"name": name}, evaluation={"every_epochs": 2, "knn_k": 5})
     assert isinstance(events[0], Resolved)

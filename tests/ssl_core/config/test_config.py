@@ -228,7 +228,6 @@ BAD = {
     "phase of no length": ({**SIMCLR, **phases(0.5, 0.5, 1.0)}, [""], "phases must ascend"),
     "phases that end early": ({**SIMCLR, **phases(0.5, 0.9)}, [""], "end at 1"),
     "batch larger than the subset": ({**SIMCLR, "subset": 100, "batch_size": 101}, [""], "batch_size 101 is larger"),
-    "default batch larger than the subset": ({**SIMCLR, "subset": 100}, [""], "batch_size 256 is larger"),
 }
 BAD_EVALUATIONS = {
     "layer that does not exist": ({"layer": "block5"}, ["/layer"], "pattern"),

@@ -40,6 +40,40 @@ def test_nothing_stays_at_auto_and_the_result_resolves_to_itself(name, machine, 
     assert config.parse(resolved.model_dump(mode="json")) == resolved
 
 
+@pytest.mark.parametrize(
+    ("images", "fields", "batch_size"),
+    [
+        (1000, {}, 256),
+        (256, {}, 256),
+        (32, {}, 32),
+        (2, {}, 2),
+        (1000, {"subset": 31}, 31),
+        (1000, {"devices": 3}, 255),
+        (32, {"devices": 3}, 30),
+        (3, {"devices": 3}, 3),
+        (32, {"batch_size": 16}, 16),
+        (1000, {"batch_size": 512}, 512),
+    ],
+)
+def test_the_batch_of_pretraining_fits_the_images(images, fields, batch_size):
+    assert resolved_from(CPU, report(images=images), **fields).batch_size == batch_size
+
+
+def test_the_batch_of_a_run_with_labels_is_cut_to_them_when_it_trains():
+    for fields, batch_size in (({}, 64), ({"devices": 3}, 63), ({"devices": 48}, 48), ({"batch_size": 1000}, 1000)):
+        assert resolve(config.parse(fields, "supervised"), report(images=50), CPU).batch_size == batch_size
+
+
+def test_too_few_images_are_refused_with_their_number():
+    for images, fields, said in (
+        (1, {}, "There is 1 training image; the run needs at least 2."),
+        (3, {"devices": 4}, "There are 3 training images; the run needs at least 4, one for each of its devices."),
+        (32, {"batch_size": 33}, "batch_size is 33, but there are 32 training images."),
+    ):
+        with pytest.raises(ConfigUnfit, match=said):
+            resolved_from(CPU, report(images=images), **fields)
+
+
 def test_long_runs_on_one_gpu_are_compiled():
     def compiles(machine, images=50_000, **fields):
         return resolved_from(machine, report(images=images), **fields).compile
