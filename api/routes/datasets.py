@@ -9,11 +9,13 @@ from api import responses, schemas, serializers, uploads
 from api.deps import ReadCaller, SettingsDep, TrainCaller, UnitOfWork
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
+from api.parameters import filters
 from api.parameters.cursor import After
 from api.parameters.patterns import LINE_OR_EMPTY
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import datasets, text
+from service.db.statuses import DatasetStatus
 from service.errors import InvalidRequest
 from service.quotas import checks
 from ssl_core.config import Reading, faults
@@ -84,6 +86,7 @@ def list_(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
+    filters.check("status", status, [*DatasetStatus])
     with caller.reading() as unit:
         page = datasets.list_(unit.session, unit.tenant_id, after, limit, status)
         return responses.page([serializers.dataset(row) for row in page.items], page.has_more, page.next)

@@ -12,9 +12,12 @@ from api.deps import ReadCaller, SettingsDep, StorageDep, TrainCaller, UnitOfWor
 from api.downloads import Recorded
 from api.idempotency import Created, Idempotent
 from api.json_body import JsonRoute
+from api.parameters import filters
 from api.parameters.cursor import After
 from api.responses import JSONResponse
 from service import jobs
+from service.db.kinds import IMPORT
+from service.db.statuses import JobStatus
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
 from service.keys import Identity
 from service.quotas import checks
@@ -54,6 +57,8 @@ def list_(
     kind: Annotated[str | None, Query(max_length=64)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
+    filters.check("status", status, [*JobStatus])
+    filters.check("kind", kind, [*KINDS, IMPORT])
     with caller.reading() as unit:
         page = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
         transitions = jobs.transitions_by_job(unit.session, [job.id for job in page.items])

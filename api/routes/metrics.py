@@ -111,4 +111,4 @@ def _build_headers(etag: str) -> dict[str, str]:
 def _split_names(names: list[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    return tuple(sorted({name for item in names for name in item.split(",") if name}))
+    return tuple(sorted({name.strip() for item in names for name in item.split(",") if name.strip()}))

@@ -5,7 +5,9 @@ import hashlib
 import pytest
 
 from api import schemas
+from service.db.statuses import DatasetStatus, JobStatus
 from ssl_core import events
+from ssl_core.config import KINDS
 from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
 
@@ -98,9 +100,12 @@ def test_lists_are_filtered_and_paged(client, database, tenant, dataset):
     for filters in ({"status": "cancelled"}, {"status": "cancelled", "kind": "pretrain", "dataset": dataset}):
         assert [job["id"] for job in client.get("/jobs", params=filters).json()["data"]] == [created[0]]
     assert client.get("/jobs", params={"kind": "knn_eval"}).json()["data"] == []
-    assert client.get("/jobs", params={"kind": "ingest"}).json()["data"] == []
-    assert client.get("/jobs", params={"kind": "\x11"}).json()["data"] == []
-    refused = client.get("/jobs", params={"kind": "\x11", "after": "x"})
+    for kind in ("ingest", "\x11"):  # an internal kind, whose jobs are not shown, and none
+        assert get_pointers(check_problem(client.get("/jobs", params={"kind": kind}), 422, "invalid_request")) == [
+            "kind"
+        ]
+    assert client.get("/jobs", params={"dataset": "\x11"}).json()["data"] == []
+    refused = client.get("/jobs", params={"dataset": "\x11", "after": "x"})
     assert get_pointers(check_problem(refused, 422, "invalid_request")) == ["after"]
 
 
@@ -355,3 +360,32 @@ def test_ids_of_another_tenant_are_404(client, other, database, tenant, dataset)
     check_problem(other.post("/jobs", json=new_job(dataset)), 404, "dataset_not_found")
     assert other.get("/jobs").json()["data"] == []
     assert client.get(f"/jobs/{job}").json()["status"] == "queued"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("path", "name", "value", "hint"),
+    [
+        ("/jobs", "status", "succeded", "`succeeded`"),
+        ("/jobs", "status", "Running", "`running`"),
+        ("/jobs", "status", "xyz", "there are waiting, queued"),
+        ("/jobs", "kind", "pretrian", "`pretrain`"),
+        ("/datasets", "status", "redy", "`ready`"),
+        ("/datasets", "status", "", "there are validating"),
+    ],
+)
+def test_an_unknown_value_of_a_filter_is_refused_with_the_closest(client, path, name, value, hint):
+    problem = check_problem(client.get(path, params={name: value}), 422, "invalid_request")
+    assert get_pointers(problem) == [name]
+    assert hint in problem["detail"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_every_value_of_a_filter_is_accepted(client):
+    for path, name, values in (
+        ("/jobs", "status", JobStatus),
+        ("/jobs", "kind", [*KINDS, "import"]),
+        ("/datasets", "status", DatasetStatus),
+    ):
+        for value in values:
+            assert client.get(path, params={name: str(value)}).status_code == 200

@@ -1,0 +1,17 @@
+"""Filters of lists by a value of a closed set: another value would match nothing, and is refused."""
+
+import difflib
+from collections.abc import Collection
+
+from service.errors import InvalidRequest
+from ssl_core.errors import Fault
+
+
+def check(name: str, value: str | None, known: Collection[str]) -> None:
+    """Raise InvalidRequest, with the closest known value, when the filter `name` has a value that cannot be."""
+    if value is None or value in known:
+        return
+    close = difflib.get_close_matches(value, known, n=1)
+    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}."
+    detail = f"There is no {name} `{value}`; {hint}"
+    raise InvalidRequest(detail, errors=[Fault(pointer=name, code="enum", detail=detail)])
