@@ -21,6 +21,7 @@ import httpx
 
 from twoviews import credentials, download, embeddings, upload
 from twoviews.errors import DatasetFailed, JobFailed, WaitTimeout
+from twoviews.image_bytes import Image
 from twoviews.transport import Transport
 from twoviews.values import Dataset, Job, JobStatus, Json, Key, Metrics, Model, Update, Value
 
@@ -51,11 +52,13 @@ class Client:
         self.keys = Keys(self._transport)
 
     def embed(
-        self, model: Ref, images: Iterable[str | Path | bytes], *, layer: str = "backbone", batch: int = 64
+        self, model: Ref, images: Image | Iterable[Image], *, layer: str = "backbone", batch: int = 64
     ) -> list[embeddings.Row]:
-        """Return one float32 row per image (a path, or the bytes of a file), in order.
+        """Return one float32 row per image, in order: of one image, or of each of an iterable.
 
-        `numpy.array(rows)` has shape N×D. Images are read and sent `batch` at a time.
+        An image is a path, the bytes of a file, a Pillow image, or a uint8 array of H×W or H×W×3; an array of N×H×W×3
+        is N images. `numpy.array(rows)` has shape N×D. Raises TypeError for anything else. Images are
+        read and sent `batch` at a time.
         """
         return list(embeddings.embed(self._transport, id_of(model), images, layer, batch))
 

@@ -8,9 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from twoviews import image_bytes
+from twoviews.image_bytes import Image
 from twoviews.transport import Transport
 
-Image = str | Path | bytes
 if TYPE_CHECKING:
     Row = array[float]  # subscriptable at run time since Python 3.12
 else:
@@ -20,13 +21,13 @@ SUFFIXES = frozenset(
 )
 
 
-def embed(transport: Transport, model: str, images: Iterable[Image], layer: str, batch: int) -> Iterator[Row]:
+def embed(transport: Transport, model: str, images: Image | Iterable[Image], layer: str, batch: int) -> Iterator[Row]:
     """Yield one row of D float32 values per image, in order."""
-    remaining = iter(images)
+    remaining = iter(image_bytes.as_images(images))
     while chunk := list(islice(remaining, batch)):
         fields = {"model": model, "layer": layer, "encoding_format": "base64"}
         parts = [
-            ("images", (f"{index}", _read_image(image), "application/octet-stream"))
+            ("images", (f"{index}", image_bytes.read(image), "application/octet-stream"))
             for index, image in enumerate(chunk)
         ]
         answer = transport.send("POST", "/embed", data=fields, files=parts).json()
@@ -51,10 +52,6 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 def _is_image(file: Path, folder: Path) -> bool:
     is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return file.suffix.lower() in SUFFIXES and file.is_file() and not is_hidden
-
-
-def _read_image(image: Image) -> bytes:
-    return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
 def _decode_row(text: str) -> Row:

@@ -46,7 +46,7 @@ def test_points_are_columns_after_a_cursor(client, database, job, claim):
 def test_series_are_selected_and_thinned(client, database, job, claim):
     given.record_events(database, claim, *(given.metrics(step, a=1.0, b=2.0, c=3.0) for step in range(100)))
     place = f"/jobs/{job}/metrics"
-    assert [series["name"] for series in client.get(place, params={"names": "a,c"}).json()["series"]] == ["a", "c"]
+    assert [series["name"] for series in client.get(place, params={"names": "a, c"}).json()["series"]] == ["a", "c"]
     assert [series["name"] for series in client.get(place, params={"names": ["a", "c"]}).json()["series"]] == ["a", "c"]
     assert client.get(place, params={"names": "none"}).json()["series"] == []
     (thin,) = client.get(place, params={"names": "a", "max_points": 5}).json()["series"]
