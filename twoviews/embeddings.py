@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twoviews import image_bytes
+from twoviews import image_bytes, upload
 from twoviews.image_bytes import Image
 from twoviews.transport import Transport
 
@@ -38,20 +38,21 @@ def embed(transport: Transport, model: str, images: Image | Iterable[Image], lay
 def find_images(paths: Iterable[Path]) -> list[Path]:
     """Return the files, and in place of each folder its images at any depth, sorted and without hidden ones.
 
-    The images of a folder are its files with a suffix of `SUFFIXES`. Raises FileNotFoundError.
+    The images of a folder are its files with a suffix of `SUFFIXES`; linked folders are followed.
+    Raises FileNotFoundError.
     """
     found: list[Path] = []
     for path in paths:
-        images = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _is_image(file, path))
+        images = [path] if path.is_file() else _find_in_folder(path)
         if not images:
             raise FileNotFoundError(f"There are no images in {path}." if path.is_dir() else f"There is no file {path}.")
         found += images
     return found
 
 
-def _is_image(file: Path, folder: Path) -> bool:
-    is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in SUFFIXES and file.is_file() and not is_hidden
+def _find_in_folder(folder: Path) -> list[Path]:
+    files = upload.find_files(folder) if folder.is_dir() else []
+    return [file for file in files if file.suffix.lower() in SUFFIXES]
 
 
 def _decode_row(text: str) -> Row:

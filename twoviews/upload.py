@@ -1,6 +1,7 @@
 """Uploads: a file, or a folder packed as tar, read from disk in chunks."""
 
 import io
+import os
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,10 +51,32 @@ def pack(path: Path) -> Iterator[Path]:
 def _write_tar(folder: Path, target: Path) -> None:
     """Write the folder's files, sorted and without hidden ones, so that equal folders give equal archives."""
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT, dereference=True) as tar:
-        for file in sorted(folder.rglob("*")):
-            name = file.relative_to(folder)
-            if file.is_file() and not any(part.startswith(".") for part in name.parts):
-                tar.add(file, name.as_posix(), filter=_strip_metadata)
+        for file in find_files(folder):
+            tar.add(file, file.relative_to(folder).as_posix(), filter=_strip_metadata)
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Return the files of a folder at any depth, sorted and without hidden ones; linked folders are followed.
+
+    A link to a folder that contains it is not. Raises FileNotFoundError for a link to nothing.
+    """
+    return sorted(_walk(folder, frozenset()), key=lambda file: file.relative_to(folder))
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, above | {identity})
+        elif path.is_file():
+            yield path
+        elif path.is_symlink():
+            raise FileNotFoundError(f"{path} is a link to {os.readlink(path)}, which does not exist.")
 
 
 def _strip_metadata(entry: tarfile.TarInfo) -> tarfile.TarInfo:
