@@ -17,7 +17,6 @@ def to_rgb(images: NDArray[T]) -> NDArray[T]:
 
 def describe(channels: int) -> str:
     """Return the sentence for a figure's note; empty for RGB."""
-    if channels == RGB:
+    if channels in (1, RGB):
         return ""
-    shown = "the first is shown as grey" if channels < RGB else "the first three are shown as red, green and blue"
-    return f" Of {channels} channels {shown}." if channels > 1 else " Images have one channel."
+    return f" Shown: the first {'of' if channels < RGB else f'{RGB} of'} {channels} channels."

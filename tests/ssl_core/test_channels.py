@@ -16,11 +16,12 @@ import timm
 import torchvision
 
 from ssl_core import config
+from ssl_core.config.architectures import TORCHVISION, TORCHVISIONS_FIRST
 from ssl_core.data.dataset import Dataset
 from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Model, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS
-from ssl_core.models import other_libraries
+from ssl_core.models import backbones, other_libraries
 from ssl_core.models.torchvision_models import TorchvisionModel
 from ssl_core.reports import projection_map
 from ssl_core.run import run
@@ -185,14 +186,15 @@ def test_the_code_for_other_libraries_builds_networks_of_five_channels(name, ste
         assert scope["network"](torch.rand(2, 5, 64, 64)).shape[0] == 2
 
 
-@pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "convnext_tiny", "mnasnet0_5", "googlenet"])
-def test_torchvisions_models_keep_the_names_and_other_shapes_of_their_weights(name):
-    with torch.device("meta"):
+@pytest.mark.parametrize("family", TORCHVISIONS_FIRST)
+def test_torchvisions_models_keep_the_names_and_other_shapes_of_their_weights(family):
+    name = next(name for name in TORCHVISION if name.startswith(family))
+    with backbones.MetaTensors():
         rgb, bands = (TorchvisionModel(name, channels=channels).body.state_dict() for channels in (3, 5))
     assert rgb.keys() == bands.keys()
     (first,) = [key for key in rgb if rgb[key].shape != bands[key].shape]
-    assert first.endswith("weight")
-    assert bands[first].shape[1] == 5
+    assert first == TORCHVISIONS_FIRST[family]
+    assert bands[first].shape == (rgb[first].shape[0], 5, *rgb[first].shape[2:])
 
 
 @pytest.mark.parametrize(
