@@ -21,9 +21,9 @@ from ssl_core.checksums.blocks import CheckedFile
 from ssl_core.data import encoded_images
 from ssl_core.data.decode import decode
 from ssl_core.data.encoded_images import EncodedImages
+from ssl_core.data.formats.value_range import FULL, ValueRange
 from ssl_core.data.sampling import Rows, draw_evenly
 from ssl_core.data.split_names import SPLITS
-from ssl_core.data.value_range import FULL, ValueRange
 
 
 @dataclass(frozen=True)

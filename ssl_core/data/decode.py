@@ -7,6 +7,7 @@ Only the encoder server reads images of more than LARGE_PIXELS at a reduced size
 """
 
 import io
+import logging
 import re
 from collections.abc import Callable
 from math import ceil
@@ -16,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from ssl_core.data import value_range
 from ssl_core.data.centre_crop import centre_crop
-from ssl_core.data.formats import recognise
+from ssl_core.data.formats import recognise, tiff_pages, value_range
 from ssl_core.data.formats.samples import BadImage as BadImage
 from ssl_core.data.formats.samples import Samples, check_size, fit_channels
-from ssl_core.data.value_range import ValueRange
+from ssl_core.data.formats.value_range import ValueRange
 
 CountPixels = Callable[[int], None]
 T = TypeVar("T")
@@ -36,6 +36,7 @@ NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey"
 # `max_pixels` below is the limit. Pillow's own, which only warns at its default, is set far above it for the sizes
 # that Pillow reads inside a file (tiles, frames).
 Image.MAX_IMAGE_PIXELS = 2**28
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # the reasons are in BadImage
 
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,8 +151,8 @@ def _with_short_texts(work: Callable[[bytes], T], data: bytes) -> T:
 
 
 def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> tuple[Samples, set[str]]:
-    image = _open(data, max_pixels)
-    if (is_tiff := _is_deep_tiff(data, image)) or _is_deep_png(data, image):
+    image = open_header(data, max_pixels)
+    if (is_tiff := is_deep_tiff(image)) or _is_deep_png(data, image):
         cost = _measure(data, image, max_pixels)
         if count_pixels is not None:
             count_pixels(cost)
@@ -160,11 +161,8 @@ def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> t
     if count_pixels is not None:
         count_pixels(image.width * image.height)
     try:
-        image, notes = _load_upright(image)
-        if image.mode in _GREY16 or image.mode == "I":
-            notes.add("grey16")
-            return Samples(_read_grey16(image)), notes
-        return Samples(_convert_to_rgb(image, notes), is_colour=True), notes
+        image, notes = _load_upright(image, is_animated=count_pages(data, image) > 1)
+        return convert(image, notes), notes
     except (MemoryError, BadImage):
         raise
     except Exception as error:  # decoders raise nearly any exception on damaged data
@@ -185,7 +183,7 @@ def _load_deep(data: bytes, image: Image.Image | None, max_pixels: float, *, is_
         notes.add("grey")
     if samples.alpha is not None:
         notes.add("alpha")
-    if getattr(image, "n_frames", 1) > 1:
+    if count_pages(data, image) > 1:
         notes.add("animated")
     if orientation in _TRANSPOSES:
         notes.add("orientation")
@@ -193,9 +191,31 @@ def _load_deep(data: bytes, image: Image.Image | None, max_pixels: float, *, is_
     return samples, notes
 
 
+def convert(image: Image.Image, notes: set[str]) -> Samples:
+    """Return the values of an image that Pillow has loaded, and add to its notes."""
+    if image.mode in _GREY16 or image.mode == "I":
+        notes.add("grey16")
+        return Samples(_read_grey16(image))
+    return Samples(_convert_to_rgb(image, notes), is_colour=True)
+
+
+def count_pages(data: bytes, image: Image.Image | None = None) -> int:
+    """Return the number of pages or frames, without the overviews, masks and thumbnails that some formats have."""
+    if data[:4] in _TIFF:
+        return len(tiff_pages.find(data))
+    try:
+        image = image or Image.open(io.BytesIO(data), formats=FORMATS)
+        # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except MemoryError:
+        raise
+    except Exception as error:  # as in `_load`
+        raise _corrupt(error) from error
+
+
 def _count_pixels(data: bytes, max_pixels: float, max_costly_pixels: float) -> int:
-    image = _open(data, max_pixels)
-    if image is None or _is_deep_tiff(data, image) or _is_deep_png(data, image):
+    image = open_header(data, max_pixels)
+    if image is None or is_deep_tiff(image) or _is_deep_png(data, image):
         return _measure(data, image, max_pixels)
     if image.format in COSTLY_FORMATS:
         _check_pixels(image, max_costly_pixels, f" of a {image.format} image")
@@ -214,8 +234,8 @@ def _measure(data: bytes, image: Image.Image | None, max_pixels: float) -> int:
 def _decode_square(
     data: bytes, side: int, max_pixels: float, channels: int | None, values: ValueRange | None
 ) -> NDArray[np.uint8]:
-    image = _open(data, max_pixels)
-    if _is_deep_tiff(data, image) or _is_deep_png(data, image) or (image and image.mode in (*_GREY16, "I")):
+    image = open_header(data, max_pixels)
+    if is_deep_tiff(image) or _is_deep_png(data, image) or (image and image.mode in (*_GREY16, "I")):
         samples, _ = _load(data, max_pixels, None)
         pixels = _scale(samples, channels, values) if samples.is_deep else samples.values
         return fit_channels(centre_crop(pixels, side), channels, is_colour=samples.is_colour)
@@ -245,7 +265,7 @@ def _scale(samples: Samples, channels: int | None, values: ValueRange | None) ->
     return (values or value_range.own_range(samples)).scale(samples)
 
 
-def _is_deep_tiff(data: bytes, image: Image.Image | None) -> bool:
+def is_deep_tiff(image: Image.Image | None) -> bool:
     """Whether the file is a TIFF that Pillow does not read in full: deep, or of more channels than it knows."""
     if image is None:
         return True
@@ -261,7 +281,7 @@ def _is_deep_png(data: bytes, image: Image.Image | None) -> bool:
     return image is not None and image.format == "PNG" and data[24:25] == b"\x10" and data[25:26] != b"\0"
 
 
-def _open(data: bytes, max_pixels: float) -> Image.Image | None:
+def open_header(data: bytes, max_pixels: float) -> Image.Image | None:
     """Return the image with its header read; None for a TIFF that Pillow does not know."""
     if not data:
         raise BadImage("empty", "The file is empty.")
@@ -303,12 +323,9 @@ def _has_too_many_scans(data: bytes) -> bool:
     return scans > _MAX_SCANS
 
 
-def _load_upright(image: Image.Image) -> tuple[Image.Image, set[str]]:
+def _load_upright(image: Image.Image, *, is_animated: bool) -> tuple[Image.Image, set[str]]:
     """Return the first frame, decoded and with its orientation applied, and its notes."""
-    notes = set()
-    # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        notes.add("animated")
+    notes = {"animated"} if is_animated else set()
     if image.mode in _GREY:
         notes.add("grey")
     before = _read_orientation(image)

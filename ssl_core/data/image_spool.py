@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ssl_core.data import decode, folder_layout
 from ssl_core.data.formats.samples import Samples, fit_channels
+from ssl_core.data.formats.value_range import ValueRange
 from ssl_core.data.split_names import Split
-from ssl_core.data.value_range import ValueRange
 
 SMALL_SIDE = 64  # a dataset of one image size up to this gets a pixel array
 _PIXELS_PER_SUM = 2**18
@@ -38,6 +38,7 @@ class ImageFacts:
     sha256: bytes
     pixels: bytes | None  # H×W×C when small
     deep: Samples | None = None
+    pages: int = 1  # of the file
 
     @property
     def channels(self) -> int:
@@ -53,18 +54,19 @@ def inspect_image(
     """
     samples, notes = decode.load(data, max_pixels, count_pixels)
     digest = hashlib.sha256(data).digest()
+    pages = decode.count_pages(data) if "animated" in notes else 1
     if not samples.is_deep:
-        return _facts_of(decode.to_pixels(samples, channels, None), notes, digest)
+        return _facts_of(decode.to_pixels(samples, channels, None), notes, digest, pages)
     height, width, have = samples.values.shape
     shape = fit_channels(np.zeros((1, 1, have), np.uint8), channels, is_colour=samples.is_colour).shape
     zeros = bytes(height * width * shape[2]) if _is_small(height, width) else None
-    return ImageFacts(width, height, frozenset(notes), (0,) * 2 * shape[2], digest, zeros, samples)
+    return ImageFacts(width, height, frozenset(notes), (0,) * 2 * shape[2], digest, zeros, samples, pages)
 
 
-def _facts_of(pixels: NDArray[np.uint8], notes: set[str], digest: bytes) -> ImageFacts:
+def _facts_of(pixels: NDArray[np.uint8], notes: set[str], digest: bytes, pages: int) -> ImageFacts:
     height, width, _ = pixels.shape
     small = pixels.tobytes() if _is_small(height, width) else None
-    return ImageFacts(width, height, frozenset(notes), _sum_channels(pixels), digest, small)
+    return ImageFacts(width, height, frozenset(notes), _sum_channels(pixels), digest, small, pages=pages)
 
 
 def _is_small(height: int, width: int) -> bool:

@@ -10,7 +10,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 
 from ssl_core.checksums import blocks, document
 from ssl_core.checksums.blocks import BlockWriter
-from ssl_core.config.reading import Reading
+from ssl_core.config.reading import Pages, Reading
 from ssl_core.data import decode, folder_layout, label_tables, labelling, leftovers
 from ssl_core.data.decode import CountPixels
+from ssl_core.data.formats.pages import split, stack
+from ssl_core.data.formats.value_range import FoundRange, RangeFinder, stated
 from ssl_core.data.image_spool import ImageFacts, ImageSpool, inspect_image
 from ssl_core.data.items import BadFile, Finding, Found, Item, PackError, Warnings
 from ssl_core.data.layouts import NO_TRAINING_IMAGES
 from ssl_core.data.split_names import SPLITS
-from ssl_core.data.value_range import FoundRange, RangeFinder, stated
 from ssl_core.files import make_folder, remove_durably, write_atomic
 
 FORMAT = 1
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
     ]
 )
 _DOCUMENTS = 1000
+PAGES_LEFT_OUT = "Only the first page or frame of a file is read; `pages` reads all, as images or as channels."
 NARROW = (
     "The images use little of the range of their depth; they are scaled by the 0.1th and 99.9th percentiles of their"
     " values. `low` and `high` state another range."
@@ -126,12 +128,12 @@ class Packer:
             self._record_bad_file(item)
             return
         try:
-            facts = inspect_image(item.data, self._max_pixels, self._count_pixels, self._channels)
+            for image in _split_pages(item, self._reading.pages, self._max_pixels):
+                facts = inspect_image(image.data, self._max_pixels, self._count_pixels, self._channels)
+                self._append(image, facts)
         except decode.BadImage as error:
             if not self._keep_document(item):
                 self._record_bad_file(BadFile(item.name, error.code, error.detail))
-            return
-        self._append(item, facts)
 
     def finish(self) -> dict[str, Any]:
         """Write the dataset and return its report. Raises PackError."""
@@ -144,7 +146,7 @@ class Packer:
             raise PackError("no_training_images", NO_TRAINING_IMAGES)
         for finding in rows.find_oddities(self._spool):
             self._warnings.add(finding)
-        self._scale_deep_images()
+        self._range = _scale_deep_images(self._spool, self._range_finder, self._reading, self._warnings)
         if self._reading.strict and (warnings := self._warnings.to_report()):
             raise PackError("warnings", f"With `strict` a warning fails the dataset: {warnings[0]['detail']}")
         remove_durably(self._directory / DOCUMENT)  # of an earlier dataset, whose files are replaced
@@ -165,27 +167,10 @@ class Packer:
         if len(self._spool) >= self._max_images:
             raise PackError("too_many_images", f"There are more than {self._max_images:,} images.")
         self._spool.append(item.name, item.label, item.split, item.data, facts)
+        if facts.pages > 1:
+            self._warnings.add(Finding("pages_left_out", PAGES_LEFT_OUT, item.name, facts.pages - 1))
         if facts.deep is not None:
             self._range_finder.add(facts.deep, facts.sha256)
-
-    def _scale_deep_images(self) -> None:
-        """Find the range of the deep images and compute their pixels. Raises PackError for several numbers of channels.
-
-        Afterwards the spool can be read.
-        """
-        counts = self._spool.channels
-        if len(counts) > 1:
-            raise PackError("mixed_channels", describe_mixed_channels(counts))
-        self._spool.flush()
-        if not self._range_finder.images:
-            return
-        (channels,) = counts
-        low, high = self._reading.low, self._reading.high
-        found = stated(low, high) if low is not None and high is not None else self._range_finder.find(channels)
-        if found.narrow:
-            self._warnings.add(Finding("narrow_range", NARROW, str(found.to_json()), found.narrow))
-        self._range = found
-        self._spool.rescale(found.values, channels)
 
     def _keep_document(self, item: Item) -> bool:
         """Whether the file is a document; one that may hold labels is kept until `finish`."""
@@ -348,12 +333,46 @@ def _read_folder(folder: Path) -> Iterator[Found]:
             yield Item(relative, path.read_bytes())
 
 
-def describe_mixed_channels(counts: Mapping[int, int]) -> str:
+def _scale_deep_images(
+    spool: ImageSpool, finder: RangeFinder, reading: Reading, warnings: Warnings
+) -> FoundRange | None:
+    """Find the range of the deep images and compute their pixels; None without any. The spool can be read then.
+
+    Raises PackError when images have several numbers of channels.
+    """
+    if len(spool.channels) > 1:
+        raise PackError("mixed_channels", _describe_mixed_channels(spool.channels))
+    spool.flush()
+    if not finder.images:
+        return None
+    (channels,) = spool.channels
+    if reading.low is not None and reading.high is not None:
+        found = stated(reading.low, reading.high)
+    else:
+        found = finder.find(channels)
+    if found.narrow:
+        warnings.add(Finding("narrow_range", NARROW, str(found.to_json()), found.narrow))
+    spool.rescale(found.values, channels)
+    return found
+
+
+def _describe_mixed_channels(counts: Mapping[int, int]) -> str:
     """Return the sentence for images of several numbers of channels; greys and colours are 3."""
     parts = ", ".join(f"{images:,} of {channels} channels" for channels, images in sorted(counts.items()))
     return (
         f"All images of a dataset have the same number of channels; there are {parts} (greys and colours count as 3)."
     )
+
+
+def _split_pages(item: Item, pages: Pages, max_pixels: int) -> Iterator[Item]:
+    """The images of a file: its first page, every page, or one with the pages as channels. Raises BadImage."""
+    if pages == "first":
+        yield item
+    elif pages == "channels":
+        yield replace(item, data=stack(item.data, max_pixels))
+    else:
+        for number, data in enumerate(split(item.data, max_pixels), 1):
+            yield item if data is item.data else replace(item, name=f"{item.name}#{number:04d}", data=data)
 
 
 def _clean_class_name(label: str | int | None) -> str | None:

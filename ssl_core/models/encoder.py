@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ssl_core.data import centre_crop
+from ssl_core.data.formats.value_range import FULL, ValueRange
 from ssl_core.device import autocast, memory_format, send
 from ssl_core.models.backbones import Backbone
 from ssl_core.models.heads import MLP
@@ -25,6 +26,7 @@ class Preprocessing:
     image_size: int
     mean: tuple[float, ...]  # of each of C channels
     std: tuple[float, ...]
+    values: ValueRange | None = None  # that are 0 and 1 in deep images; None: by the bit depth of each image
 
     @classmethod
     def of(cls, image_size: int, mean: list[float], std: list[float]) -> "Preprocessing":
@@ -33,9 +35,10 @@ class Preprocessing:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> "Preprocessing":
-        """Return the preprocessing of a saved model's card."""
+        """Return the preprocessing of a saved model's card; one from before ranges has that of 16 bits."""
         shape = card["preprocessing"]
-        return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]))
+        values = ValueRange.of(shape["range"]) if "range" in shape else FULL
+        return cls(shape["image_size"], tuple(shape["mean"]), tuple(shape["std"]), values)
 
     def flatten(self, views: Tensor) -> Tensor:
         """Return raw pixels as features: float32 N×C·S² of float32 N×C×S×S in [0, 1], normalised in place."""

@@ -69,6 +69,7 @@ def save(
             "resize": "shorter side, then centre crop",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
+            "range": preprocessing.values.to_json() if preprocessing.values else None,
         },
         **metadata,
     }

@@ -59,15 +59,20 @@ class TrainingData:
 
 
 def _preprocessing(dataset: Dataset, resolved: TrainingRun, card: Mapping[str, Any] | None) -> Preprocessing:
-    """By the dataset's channels, fixed ones, or those of the model that is trained on."""
+    """By the dataset's channels, fixed ones, or those of the model that is trained on.
+
+    The range of values is the dataset's, which its pixels were scaled by; of 8-bit images that of the model, if any.
+    """
     image_size = known(resolved.image_size)
+    values = dataset.value_range
     if resolved.keeps_preprocessing and card is not None:
-        return replace(Preprocessing.of_card(card), image_size=image_size)
+        kept = Preprocessing.of_card(card)
+        return replace(kept, image_size=image_size, values=values or kept.values)
     fixed = _FIXED.get(resolved.channel_statistics)
     if fixed is None:
-        return Preprocessing.of(image_size, dataset.mean, dataset.std)
+        return replace(Preprocessing.of(image_size, dataset.mean, dataset.std), values=values)
     mean, std = (values if len(values) > 1 else values * dataset.channels for values in fixed)
-    return Preprocessing.of(image_size, mean, std)
+    return replace(Preprocessing.of(image_size, mean, std), values=values)
 
 
 def _evaluator(

@@ -83,13 +83,10 @@ class Decoder:
 
 def _prepare(model: Encoder, blob: bytes, count: int) -> Pixels:
     try:
-        image = decode_square(blob, model.image_size) if count > LARGE_PIXELS else decode(blob, count)
-        if (channels := image.shape[2]) != model.channels:
-            detail = (
-                f"The model takes images of {model.channels} channel{'s' * (model.channels > 1)}; this has {channels}."
-            )
-            raise BadImage("channels_differ", detail)
-        return model.prepare(image)
+        values = model.preprocessing.values
+        if count > LARGE_PIXELS:
+            return model.prepare(decode_square(blob, model.image_size, channels=model.channels, values=values))
+        return model.prepare(decode(blob, count, channels=model.channels, values=values))
     finally:
         if count > TRIM_PIXELS:
             return_freed_memory()

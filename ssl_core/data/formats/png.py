@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import imagecodecs
 import numpy as np
@@ -48,7 +48,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + size
 
 
-def _join(chunks) -> bytes:  # noqa: ANN001 - of `_chunks`
+def _join(chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
     parts = [b"\x89PNG\r\n\x1a\n"]
     for kind, body in chunks:
         parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(kind + body))]

@@ -98,8 +98,8 @@ def fit_channels(pixels: NDArray[np.uint8], channels: int | None, *, is_colour: 
         return np.ascontiguousarray(pixels[:, :, :3])
     if have == 3 and channels == 1:
         return _luma(pixels)
-    plural = "" if have == 1 else "s"
-    raise BadImage("channels", f"The image has {have} channel{plural}; images with {channels} are expected here.")
+    taken = f"{channels} channel{'s' * (channels != 1)}"
+    raise BadImage("channels_differ", f"Images of {taken} are taken here; this has {have}.")
 
 
 def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@ Strips or tiles are decoded into arrays of their declared size, which is checked
 import io
 import logging
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import tifffile
@@ -15,6 +17,7 @@ from ssl_core.data.formats.samples import MAX_CHANNELS, BadImage, Samples, check
 
 # Whose decoders write no more than the declared size: none, LZW, deflate, PackBits, LZMA, Zstandard.
 _COMPRESSIONS = {1, 5, 8, 32946, 32773, 34925, 50000}
+T = TypeVar("T")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSPECIFIED, _PREMULTIPLIED, _ALPHA = 0, 1, 2
 _MAX_IFD_BYTES = 2**24
@@ -24,17 +27,17 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # the reasons are in B
 
 def read(data: bytes, max_pixels: float, page: int = 0) -> Samples:
     """Return a page of the file; the orientation tag is not applied. Raises BadImage."""
-    return _guard(lambda file: _read_page(file.pages[page], max_pixels, len(data)), data)
+    return _guard(lambda file: _read_page(_page(file, page), max_pixels, len(data)), data)
 
 
 def measure(data: bytes, max_pixels: float) -> int:
     """Return the first page's size in pixels of up to 4 bytes, without decoding. Raises BadImage."""
-    return _guard(lambda file: _check(file.pages[0], max_pixels, len(data)), data)
+    return _guard(lambda file: _check(_page(file), max_pixels, len(data)), data)
 
 
 def orientation(data: bytes) -> int:
     """Return the first page's orientation tag, 1 without one. Raises BadImage."""
-    return _guard(lambda file: _orientation(file.pages[0]), data)
+    return _guard(lambda file: _orientation(_page(file)), data)
 
 
 def encode(values: NDArray) -> bytes:
@@ -61,7 +64,7 @@ def encode(values: NDArray) -> bytes:
     return target.getvalue()
 
 
-def _guard(work, data: bytes):  # noqa: ANN001, ANN202 - as `work` returns
+def _guard(work: Callable[[tifffile.TiffFile], T], data: bytes) -> T:
     try:
         with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as file:
             return work(file)
@@ -70,6 +73,12 @@ def _guard(work, data: bytes):  # noqa: ANN001, ANN202 - as `work` returns
     except Exception as error:  # of damaged files nearly any
         reason = str(error)[:200].strip(" .") or type(error).__name__
         raise BadImage("corrupt", f"The image is damaged or cut short: {reason}.") from error
+
+
+def _page(file: tifffile.TiffFile, number: int = 0) -> tifffile.TiffPage:
+    page = file.pages[number]
+    assert isinstance(page, tifffile.TiffPage)
+    return page
 
 
 def _read_page(page: tifffile.TiffPage, max_pixels: float, size: int) -> Samples:

@@ -71,7 +71,7 @@ class ValueRange:
         if len(self.low) == 1:
             channel = 0
         elif channel >= len(self.low):
-            raise BadImage("channels", f"The image has more channels than the {len(self.low)} of the range.")
+            raise BadImage("channels_differ", f"The image has more channels than the {len(self.low)} of the range.")
         low, high = self.low[channel], self.high[channel]
         if values.dtype in (np.uint16, np.int16):
             out[:] = _table(low, high, values.dtype.char)[values.view(np.uint16)]

@@ -1,0 +1,75 @@
+"""The pages of a file, TIFF's and the frames of animations, as images of their own or as channels of one."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ssl_core.data import decode
+from ssl_core.data.formats import tiff_pages
+from ssl_core.data.formats.samples import MAX_CHANNELS, BadImage, check_size, too_many_channels
+
+
+def split(data: bytes, max_pixels: float) -> Iterator[bytes]:
+    """Yield each page as a file of its own, losslessly; the file as it is when it has one. Raises BadImage."""
+    numbers = _find(data, max_pixels)
+    if len(numbers) == 1:
+        yield data
+        return
+    if len(numbers) > tiff_pages.MAX_PAGES:
+        raise BadImage("too_many_pages", f"The file has more than {tiff_pages.MAX_PAGES:,} pages.")
+    for number in numbers:
+        yield decode.encode_array(_read(data, number, max_pixels))
+
+
+def stack(data: bytes, max_pixels: float) -> bytes:
+    """Return one file whose channels are those of all pages; one page as it is. Raises BadImage."""
+    numbers = _find(data, max_pixels)
+    if len(numbers) == 1:
+        return data
+    if len(numbers) > MAX_CHANNELS:
+        raise too_many_channels(len(numbers), "file's stack of pages")
+    pages: list[NDArray] = []
+    for number in numbers:
+        page = _read(data, number, max_pixels / len(numbers))
+        if pages and (page.shape[:2] != pages[0].shape[:2] or page.dtype != pages[0].dtype):
+            raise BadImage("pages_differ", "The pages have different sizes or depths, and cannot be channels.")
+        pages.append(page)
+    return decode.encode_array(np.concatenate(pages, axis=2))
+
+
+def _find(data: bytes, max_pixels: float) -> list[int]:
+    image = decode.open_header(data, max_pixels)
+    if image is None or image.format == "TIFF":
+        return tiff_pages.find(data)
+    return list(range(1 if image.format == "MPO" else getattr(image, "n_frames", 1)))
+
+
+def _read(data: bytes, number: int, max_pixels: float) -> NDArray:
+    """A page's values, H×W×C, with white as their highest value."""
+    image = decode.open_header(data, max_pixels)
+    if decode.is_deep_tiff(image):
+        from ssl_core.data.formats import tiff  # noqa: PLC0415
+
+        samples = tiff.read(data, max_pixels, number)
+        values = samples.values
+        if samples.is_inverted:
+            values = np.iinfo(values.dtype).max - values if values.dtype.kind in "iu" else -values
+        return values
+    try:
+        return _read_frame(Image.open(io.BytesIO(data), formats=decode.FORMATS), number, max_pixels)
+    except (MemoryError, BadImage):
+        raise
+    except Exception as error:  # of damaged files nearly any
+        raise BadImage("corrupt", f"Page {number + 1} is damaged: {str(error)[:200].strip(' .')}.") from error
+
+
+def _read_frame(image: Image.Image, number: int, max_pixels: float) -> NDArray:
+    image.seek(number)
+    check_size(*image.size, len(image.getbands()), 1, max_pixels)
+    image.load()
+    samples = decode.convert(image, set())
+    is_grey = image.mode in ("1", "L") and not samples.is_deep
+    return samples.values[:, :, :1] if is_grey else samples.values
