@@ -4,7 +4,7 @@ import re
 import tarfile
 from typing import Literal
 
-from ssl_core.data import folder_layout
+from ssl_core.data import leftovers
 from worker.uploads import compressed
 
 # What is read from a file that holds images: archive and parquet by itself, the others with their companions.
@@ -50,7 +50,7 @@ _LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16 of a page
 
 def find_kind(name: str, head: bytes) -> Kind | None:
     """Return what is read from a file of an archive, by its name and its first bytes; None for any other file."""
-    if _IMAGE_NAME.search(name) or folder_layout.is_junk(name):
+    if _IMAGE_NAME.search(name) or leftovers.is_leftover(name):
         return None
     if _ARCHIVE_NAME.search(name) and is_archive(head):
         return "archive"
