@@ -51,9 +51,9 @@ def encode(values: NDArray) -> bytes:
     target = io.BytesIO()
     tifffile.imwrite(
         target,
-        np.ascontiguousarray(values),
+        np.ascontiguousarray(values if channels > 1 else values[:, :, 0]),
         photometric="rgb" if channels == 3 else "minisblack",
-        planarconfig="contig",
+        planarconfig="contig" if channels > 1 else None,
         extrasamples=None if channels in (1, 3) else [_UNSPECIFIED] * (channels - 1),
         compression="zlib",
         compressionargs={"level": 1},
