@@ -92,22 +92,23 @@ class _Upload:
             yield read_item(entry, head, self._meter)
             return
         stored = self._shelf.store(entry, kind, head)
-        if kind not in ("archive", "parquet"):
+        if kind == "archive":
+            yield from self._read_inner_archive(stored)
+            self._shelf.release(stored)
+        elif kind == "parquet":
+            yield from parquet.read(stored.file, self._meter, self._reading, stored.name)
+            self._shelf.release(stored)
+        else:
             self._stored.append(stored)
-            return
+
+    def _read_inner_archive(self, stored: Stored) -> Iterator[Found]:
+        inner = _Upload(self._meter, self._reading, self._shelf, nested=True)
         try:
-            yield from self._read_container(stored)
+            yield from inner.read_archive(stored.file, stored.name)
         except (LimitExceeded, UnsafePath):
             raise
         except PackError as error:
-            yield BadFile(entry.name, error.code, error.detail)
-        self._shelf.release(stored)
-
-    def _read_container(self, stored: Stored) -> Iterator[Found]:
-        if stored.kind == "parquet":
-            return parquet.read(stored.file, self._meter, self._reading, stored.name)
-        inner = _Upload(self._meter, self._reading, self._shelf, nested=True)
-        return inner.read_archive(stored.file, stored.name)
+            yield BadFile(stored.name, error.code, error.detail)
 
 
 def _read_head(file: IO[bytes]) -> bytes:

@@ -2,14 +2,14 @@
 
 import re
 
-from ssl_core.data.split_names import SPLIT_NAMES, Split
+from ssl_core.data.split_names import SPLIT_NAMES, UNLABELLED, Split
 
 _SUFFIX = re.compile(r"\.(zip|npz|npy|parquet|bin|tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst|gz)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-_.]?(\d{3,}(-of-\d+)?|\d+-of-\d+)$")
 _SHORT_NUMBER = re.compile(
     r"^(train|training|val|valid|validation|test|part|shard|images?|data|batch)[-_.]?(\d+)$", re.I
 )
-_OTHER_SPLITS: dict[str, Split] = {"t10k": "test", "unlabeled": "train", "unlabelled": "train"}
+_OTHER_SPLITS: dict[str, Split] = {"t10k": "test", **dict.fromkeys(UNLABELLED, "train")}
 
 
 def find_split(path: str) -> Split | None:

@@ -90,7 +90,7 @@ IMAGES = np.zeros((2, 8, 12, 3), np.uint8)
     [
         ({"images": np.array([object()])}, "object_array"),
         ({"images": IMAGES, "labels": np.array([None, "x"])}, "object_array"),
-        ({"images": np.full((2, 8, 12), -1, np.int16)}, "wrong_dtype"),
+        ({"images": np.zeros((2, 8, 12), np.complex64)}, "wrong_dtype"),
         ({"images": np.full((2, 8, 12), np.nan)}, "not_finite"),
         ({"images": np.zeros((2, 8), np.uint8)}, "wrong_shape"),
         ({"images": np.zeros((2, 3, 8, 12), np.uint8)}, "wrong_shape"),

@@ -5,9 +5,12 @@ import gzip
 import numpy as np
 import pytest
 
+from ssl_core.config import Reading
 from ssl_core.data.items import Finding
+from ssl_core.events import Result
 from tests.sample_archives import make_idx, make_npy, make_npz, make_tar, make_zip
 from tests.worker.uploads.readings import LIMITS, decoded, facts, read, read_error, read_findings, read_items
+from worker.uploads.ingest import ingest
 from worker.uploads.limits import Limits
 
 GREY = np.random.default_rng(0).integers(0, 256, (4, 18, 20), dtype=np.uint8)
@@ -96,6 +99,27 @@ def test_class_names_of_an_array_name_the_classes(tmp_path, name):
 )
 def test_values_from_0_to_1_or_255_and_channels_first_give_the_same_pixels(tmp_path, images):
     assert np.array_equal(decoded(read_items(tmp_path, make_npz(images=images))), COLOUR)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i2", ">i4", "<i8", "<f4", "<f8"])
+@pytest.mark.parametrize("values", [GREY, COLOUR])
+def test_values_of_more_than_8_bits_are_kept_and_scaled_by_the_range_of_the_set(tmp_path, dtype, values):
+    images = values.astype(np.int64)
+    images[0, 0, :2] = np.array([0, 255]).reshape(2, *[1] * (values.ndim - 3))
+    (tmp_path / "upload").write_bytes(make_npz(images=(images * 13).astype(dtype)))
+    *_, event = ingest(tmp_path / "upload", tmp_path / "out", Reading(low=0, high=255 * 13), LIMITS)
+    assert isinstance(event, Result), event
+    packed = np.load(tmp_path / "out" / "pixels.npy").astype(int)
+    expected = np.broadcast_to(images.reshape(4, 18, 20, -1), (4, 18, 20, 3))
+    assert np.abs(packed - expected).max() <= 1
+
+
+def test_images_of_many_channels_keep_them(tmp_path):
+    bands = np.random.default_rng(0).integers(0, 256, (2, 7, 20, 24), dtype=np.uint8)
+    (tmp_path / "upload").write_bytes(make_npz(images=bands))
+    *_, event = ingest(tmp_path / "upload", tmp_path / "out", Reading(), LIMITS)
+    assert isinstance(event, Result), event
+    assert np.array_equal(np.load(tmp_path / "out" / "pixels.npy"), bands.transpose(0, 2, 3, 1))
 
 
 def test_bool_arrays_are_black_and_white(tmp_path):

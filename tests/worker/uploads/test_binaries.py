@@ -140,6 +140,7 @@ def test_a_pickle_bomb_costs_neither_time_nor_memory(tmp_path):
     nested = b"\x80\x02" + b"]" * 100_000 + b"."
     copied = b"\x80\x02]c_codecs\nencode\nq\x00X" + (2**20).to_bytes(4, "little") + bytes(2**20) + b"q\x01"
     copied += b"(" + b"h\x00h\x01U\x06latin1\x86R" * 1000 + b"e."
+    large = b"\x80\x04\x8e" + (2**50).to_bytes(8, "little") + b"few."
     long = b"\x80\x02" + b"K\x01" * 2_100_000 + b"."
-    for data in (doubled, nested, copied, long):
-        assert read_error(tmp_path, data) in ("unsafe_pickle", "no_images", "wrong_shape")
+    for data in (doubled, nested, copied, large, long):
+        assert read_error(tmp_path, data) in ("unsafe_pickle", "no_images", "wrong_shape", "corrupt_archive")

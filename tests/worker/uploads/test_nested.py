@@ -75,6 +75,12 @@ def test_a_damaged_inner_archive_is_a_bad_file_and_a_bomb_ends_the_upload(tmp_pa
     assert read_error(tmp_path, make_tar({"b.zip": make_zip({"../a.png": png()})})) == "unsafe_path"
 
 
+def test_a_damaged_shard_of_parquet_ends_the_upload(tmp_path):
+    assert read_error(tmp_path, make_tar({"train-0.parquet": shard(1), "train-1.parquet": shard(2)[:-9]})) == (
+        "corrupt_archive"
+    )
+
+
 def test_an_office_document_is_no_archive(tmp_path):
     (item,) = read(tmp_path, make_zip({"notes.docx": make_zip(CATS)}))
     assert item.name == "notes.docx"

@@ -1,11 +1,11 @@
 """Pixels of arrays: which axes and which range of values an array of images has, and its rows as encoded files.
 
 uint8 and bool arrays are 8 bits deep, and so are others whose values run from 0 to 1 or to 255. The rest keeps its
-values, as an image of more bits.
+values, as images of more bits, which are scaled by the range of the set.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,7 +26,6 @@ _MAX_ROW_BYTES = 2**30
 _MIN_FLAT_SIDE = 8
 _MANY = 16  # pixels: an axis of more is no axis of channels
 _DULL = 128  # that 8-bit images reach, all together
-_encode_array: Callable[[NDArray[Any]], bytes] | None = getattr(decode, "encode_array", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,6 @@ def encode_rows(array: Array, reading: Reading, meter: Meter) -> Iterator[bytes]
     if geometry.height * geometry.width > meter.limits.image_pixels or array.row_bytes > _MAX_ROW_BYTES:
         raise PackError("too_many_pixels", f"An image may have at most {meter.limits.image_pixels:,} pixels.")
     factor = _find_factor(array, reading)
-    if factor is None or geometry.channels not in (1, 3):
-        _check_deep(array, geometry)
     for row in _iterate_rows(array):
         pixels = geometry.arrange(row)
         if factor is not None:
@@ -101,11 +98,8 @@ def encode_rows(array: Array, reading: Reading, meter: Meter) -> Iterator[bytes]
 
 def encode(pixels: NDArray[Any]) -> bytes:
     """Return H×W or H×W×C pixels as an encoded file."""
-    if pixels.dtype == np.uint8 and (pixels.ndim == 2 or pixels.shape[2] == 3):
-        return decode.encode_png(np.ascontiguousarray(pixels))
-    if _encode_array is None:
-        raise PackError("wrong_dtype", f"Images of {pixels.dtype} and shape {pixels.shape} are not read.")
-    return _encode_array(np.ascontiguousarray(pixels))
+    kept = pixels.dtype.itemsize <= 4
+    return decode.encode_array(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("=") if kept else np.float32))
 
 
 def _find_flat_geometry(name: str, shape: tuple[int, ...]) -> Geometry:
@@ -144,13 +138,3 @@ def _find_factor(array: Array, reading: Reading) -> float | None:
     if high <= 1:
         return 255
     return 1 if high >= _DULL else None
-
-
-def _check_deep(array: Array, geometry: Geometry) -> None:
-    """Raises PackError unless images of more than 8 bits, or of this number of channels, are read."""
-    if _encode_array is not None:
-        return
-    if geometry.channels not in (1, 3):
-        raise _shape_error(array.name, array.shape, f"with {geometry.channels} channels, of which 1 or 3 are read")
-    detail = f"{array.name} are {array.dtype}, and their values run neither from 0 to 1 nor from 0 to 255."
-    raise PackError("wrong_dtype", detail)

@@ -51,8 +51,9 @@ def load(file: IO[bytes], size: int) -> Any:
     """Return the value of the pickle, whose bytes are `size`. Raises PackError."""
     machine = _Machine(size)
     file.seek(0)
+    bounded: Any = _Bounded(file, size)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(bounded)):
             if count > _MAX_INSTRUCTIONS:
                 raise _refuse("has too many instructions")
             if opcode.name == "STOP":
@@ -63,6 +64,19 @@ def load(file: IO[bytes], size: int) -> Any:
     except Exception as error:  # damaged instructions raise many types
         raise PackError("corrupt_archive", "A pickle is damaged.") from error
     raise PackError("truncated_archive", "A pickle is truncated.")
+
+
+class _Bounded:
+    """Limits a read to the bytes that are there, for which memory is taken before they are read."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
+        self.readline = file.readline
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._size - self._file.tell()))
 
 
 @dataclass(frozen=True, slots=True)
