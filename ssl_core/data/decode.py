@@ -6,12 +6,13 @@ Pillow reads 8 bits in one, three or four channels; `ssl_core.data.formats` the 
 Only the encoder server reads images of more than LARGE_PIXELS at a reduced size (`decode_square`).
 """
 
+import importlib.util
 import io
 import logging
 import re
 from collections.abc import Callable
 from math import ceil
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ LARGE_PIXELS = 2**24  # beyond the photographs of most cameras, whose pixels are
 SPARE = 4  # a reduced image has this many times the pixels, per side, of the size that it is resized to
 STRIP_PIXELS = 2**20  # that are RGB at a time
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-COSTLY_FORMATS = ("WEBP", "AVIF", "JPEG2000")  # whose decoders need up to 18 bytes for each pixel, at full size
+COSTLY_FORMATS = ("WEBP", "AVIF", "JPEG2000", "HEIF")  # whose decoders need up to 18 bytes for each pixel, at full size
 NOTES = ("orientation", "grey16", "cmyk", "palette", "alpha", "animated", "grey", "deep")
 
 # `max_pixels` below is the limit. Pillow's own, which only warns at its default, is set far above it for the sizes
@@ -171,9 +172,8 @@ def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> t
 
 def _load_deep(data: bytes, image: Image.Image | None, max_pixels: float, *, is_tiff: bool) -> tuple[Samples, set[str]]:
     if is_tiff:
-        from ssl_core.data.formats import tiff  # noqa: PLC0415
-
-        samples, orientation = tiff.read(data, max_pixels), tiff.orientation(data)
+        reader = reader_of(data)
+        samples, orientation = reader.read(data, max_pixels), reader.orientation(data)
     else:
         from ssl_core.data.formats import png  # noqa: PLC0415
 
@@ -203,8 +203,10 @@ def count_pages(data: bytes, image: Image.Image | None = None) -> int:
     """Return the number of pages or frames, without the overviews, masks and thumbnails that some formats have."""
     if data[:4] in _TIFF:
         return len(tiff_pages.find(data))
+    if image is None and _is_dicom(data):
+        return int(reader_of(data).count_frames(data))
     try:
-        image = image or Image.open(io.BytesIO(data), formats=FORMATS)
+        image = image or _open_heif(data) or Image.open(io.BytesIO(data), formats=FORMATS)
         # The second picture of an MPO is a thumbnail, a depth map or a gain map, not a second frame.
         return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except MemoryError:
@@ -226,9 +228,29 @@ def _measure(data: bytes, image: Image.Image | None, max_pixels: float) -> int:
     if image is not None and image.format == "PNG":
         channels = {2: 3, 4: 2, 6: 4}[data[25]]
         return check_size(image.width, image.height, channels, 2, max_pixels)
-    from ssl_core.data.formats import tiff  # noqa: PLC0415
+    return int(reader_of(data).measure(data, max_pixels))
 
-    return tiff.measure(data, max_pixels)
+
+def reader_of(data: bytes) -> Any:
+    """The module that reads a file which Pillow does not: `tiff` or `dicom`."""
+    return importlib.import_module(f"ssl_core.data.formats.{'dicom' if _is_dicom(data) else 'tiff'}")
+
+
+def _is_dicom(data: bytes) -> bool:
+    return data[128:132] == b"DICM" and importlib.util.find_spec("pydicom") is not None
+
+
+def _open_heif(data: bytes) -> Image.Image | None:
+    """Return a HEIF image with its header read; None for other files and without the extra `heic`."""
+    if data[4:8] != b"ftyp" or importlib.util.find_spec("pillow_heif") is None:
+        return None
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    try:
+        return Image.open(io.BytesIO(data), formats=("HEIF",))
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - videos, and damaged files
+        return None
 
 
 def _decode_square(
@@ -282,7 +304,7 @@ def _is_deep_png(data: bytes, image: Image.Image | None) -> bool:
 
 
 def open_header(data: bytes, max_pixels: float) -> Image.Image | None:
-    """Return the image with its header read; None for a TIFF that Pillow does not know."""
+    """Return the image with its header read; None for a TIFF that Pillow does not know, or DICOM."""
     if not data:
         raise BadImage("empty", "The file is empty.")
     try:
@@ -290,9 +312,11 @@ def open_header(data: bytes, max_pixels: float) -> Image.Image | None:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        if data[:4] in _TIFF and len(data) > 8:
+        if (data[:4] in _TIFF and len(data) > 8) or _is_dicom(data):
             return None
-        raise BadImage("not_an_image", recognise.explain(data)) from error
+        if (heif := _open_heif(data)) is None:
+            raise BadImage("not_an_image", recognise.explain(data)) from error
+        image = heif
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage("too_many_pixels", f"The image has more than {max_pixels:,} pixels.") from error
     except Exception as error:  # as in decode_with_notes

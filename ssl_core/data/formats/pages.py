@@ -42,8 +42,10 @@ def stack(data: bytes, max_pixels: float) -> bytes:
 
 def _find(data: bytes, max_pixels: float) -> list[int]:
     image = decode.open_header(data, max_pixels)
-    if image is None or image.format == "TIFF":
+    if image is not None and image.format == "TIFF":
         return tiff_pages.find(data)
+    if image is None:
+        return tiff_pages.find(data) if data[:2] in (b"II", b"MM") else list(range(decode.count_pages(data)))
     return list(range(1 if image.format == "MPO" else getattr(image, "n_frames", 1)))
 
 
@@ -51,9 +53,7 @@ def _read(data: bytes, number: int, max_pixels: float) -> NDArray:
     """A page's values, H×W×C, with white as their highest value."""
     image = decode.open_header(data, max_pixels)
     if decode.is_deep_tiff(image):
-        from ssl_core.data.formats import tiff  # noqa: PLC0415
-
-        samples = tiff.read(data, max_pixels, number)
+        samples = decode.reader_of(data).read(data, max_pixels, number)
         values = samples.values
         if samples.is_inverted:
             values = np.iinfo(values.dtype).max - values if values.dtype.kind in "iu" else -values

@@ -244,7 +244,7 @@ def test_pixels_are_counted_without_decoding():
     assert bad.value.code == "too_many_pixels"
 
 
-@pytest.mark.parametrize("kind", COSTLY_FORMATS)
+@pytest.mark.parametrize("kind", [kind for kind in COSTLY_FORMATS if kind != "HEIF"])
 def test_a_format_with_a_costly_decoder_has_a_limit_of_its_own(kind):
     file = encoded(Image.new("RGB", (40, 30)), kind)
     assert count_pixels(file, max_costly_pixels=1200) == 1200

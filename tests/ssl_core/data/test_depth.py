@@ -382,3 +382,68 @@ def test_a_deep_image_is_measured_before_it_is_decoded():
     with pytest.raises(BadImage) as caught:
         decode(file, max_pixels=32 * 40 * 31, channels=None)
     assert caught.value.code == "too_many_pixels"
+
+
+def dicom(values, photometric="MONOCHROME2", **fields):
+    pydicom = pytest.importorskip("pydicom")
+    image = pydicom.Dataset()
+    image.file_meta = pydicom.dataset.FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    image.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = "1.2.3"
+    image.SOPClassUID = pydicom.uid.CTImageStorage
+    image.Rows, image.Columns = values.shape[:2]
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, photometric
+    image.BitsAllocated = image.BitsStored = 8 * values.itemsize
+    image.HighBit, image.PixelRepresentation = image.BitsStored - 1, int(values.dtype.kind == "i")
+    for name, value in fields.items():
+        setattr(image, name, value)
+    image.PixelData = values.tobytes()
+    image["PixelData"].VR = "OW"
+    target = io.BytesIO()
+    image.save_as(target, enforce_file_format=True, implicit_vr=False, little_endian=True)
+    return target.getvalue()
+
+
+def test_dicom_values_are_hounsfield_units_and_a_window_applies(tmp_path):
+    raw = np.linspace(0, 4000, 1280).reshape(32, 40).astype(np.int16)
+    file = dicom(raw, RescaleSlope=1, RescaleIntercept=-1024)
+    _, dataset = packed(tmp_path, {"ct.dcm": file}, low=-160, high=240)
+    assert np.array_equal(dataset.read_image(0)[:, :, 0] == 255, raw - 1024 >= 240 - 0.7)
+    assert load(file)[0].values.min() == -1024
+    with pytest.raises(BadImage):
+        decode(file[: len(file) // 2])
+
+
+def test_dicom_of_monochrome_1_is_inverted():
+    file = dicom(65535 - deep(GREY), "MONOCHROME1")
+    assert np.array_equal(decode(file, values=FULL)[:, :, 0], GREY)
+
+
+def test_heic_is_read_where_its_library_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    file = encoded(Image.fromarray(np.kron(COLOUR, np.ones((4, 4, 1), np.uint8))), "HEIF", quality=95)
+    assert np.abs(decode(file).astype(int)[::4, ::4] - COLOUR).mean() < 12
+    with pytest.raises(BadImage) as caught:
+        decode(file, max_pixels=100)
+    assert caught.value.code == "too_many_pixels"
+
+
+def test_the_same_image_in_12_and_in_8_bits_has_the_same_embedding():
+    torch = pytest.importorskip("torch")
+    from ssl_core.models.encoder import Encoder, Preprocessing
+    from ssl_core.models.resnet import ResNet
+    from worker.encoder.decoder import _prepare
+
+    torch.manual_seed(0)
+    backbone = ResNet("resnet10", width=0.25, stem="cifar")
+    card = {"preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3, "range": {"low": 0, "high": 4095}}}
+    card8 = {"preprocessing": card["preprocessing"] | {"range": None}}  # trained on images of 8 bits
+    for record in (card, card8):
+        encoder = Encoder(backbone, None, Preprocessing.of_card(record))
+        deep_file = encoded(Image.fromarray((GREY.astype(np.uint32) * 4095 // 255).astype(np.uint16)))
+        files = (encoded(Image.fromarray(GREY)), deep_file)
+        batch = np.stack([_prepare(encoder, file, 10_000) for file in files])
+        assert torch.cosine_similarity(*encoder.encode(batch).chunk(2)).item() > 0.999
+    before = {"preprocessing": {name: card["preprocessing"][name] for name in ("image_size", "mean", "std")}}
+    assert Preprocessing.of_card(before).values == FULL
