@@ -1,4 +1,4 @@
-"""What a training run reports: metrics, progress, a collapse, and the history for its curves."""
+"""What a training run reports: metrics, progress, warnings, and the history for its curves."""
 
 import math
 import time
@@ -15,6 +15,7 @@ from ssl_core.events import Event, Log, Metrics, Progress
 from ssl_core.reports.history import History
 from ssl_core.training.early_stopping import EarlyStopping
 from ssl_core.training.learner import Learner, StepOutput
+from ssl_core.training.loss_watch import LossWatch
 from ssl_core.training.throughput import Throughput
 
 _POINTS = 2_000  # about so many points of each training metric, plus one an epoch
@@ -35,6 +36,7 @@ class Reporter:
         self.history = History()
         self.early_stopping = EarlyStopping(resolved.stopping_rule, evaluated=evaluated)
         self.throughput = Throughput()
+        self._loss_watch = LossWatch()
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint; the keys are those of every version."""
@@ -44,6 +46,7 @@ class Reporter:
             "collapse_told": self._collapse_reported,
             "patience": self.early_stopping.state(),
             "seconds": self.throughput.seconds,
+            "losses": self._loss_watch.state(),
         }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -54,6 +57,8 @@ class Reporter:
         if "patience" in saved:
             self.early_stopping.load(saved["patience"])
         self.throughput.seconds = saved["seconds"]
+        if "losses" in saved:
+            self._loss_watch.load(saved["losses"])
 
     def is_logged(self, step: int) -> bool:
         """Whether that step's metrics are reported."""
@@ -78,10 +83,12 @@ class Reporter:
             yield Log("warning", message, "compiler_failed", {"reason": compilation.failure})
 
     def report(self, output: StepOutput) -> Iterator[Event]:
-        """Yield the metrics of the step just taken, a collapse, and the progress."""
+        """Yield the metrics of the step just taken, warnings of a collapse and of divergence, and the progress."""
         values = self._training_metrics(output)
         yield self.metrics(values)
         yield from self._collapse(values)
+        if warning := self._loss_watch.update(self._learner.step, values["train/loss"], values["train/lr"]):
+            yield warning
         yield self._progress(values["train/images_per_second"])
 
     def metrics(self, values: Mapping[str, float]) -> Metrics:

@@ -437,7 +437,9 @@ def test_the_same_image_in_12_and_in_8_bits_has_the_same_embedding():
 
     torch.manual_seed(0)
     backbone = ResNet("resnet10", width=0.25, stem="cifar")
-    card = {"preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3, "range": {"low": 0, "high": 4095}}}
+    card = {
+        "preprocessing": {"image_size": 32, "mean": [0.5] * 3, "std": [0.25] * 3, "range": {"low": 0, "high": 4095}}
+    }
     card8 = {"preprocessing": card["preprocessing"] | {"range": None}}  # trained on images of 8 bits
     for record in (card, card8):
         encoder = Encoder(backbone, None, Preprocessing.of_card(record))
