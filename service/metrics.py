@@ -172,6 +172,11 @@ def query(
     return {"series": [item for item in columns if item["step"]], "last": last}
 
 
+def list_names(session: Session, job: Job) -> list[str]:
+    """Return the names of the job's series, sorted."""
+    return list(session.scalars(select(Series.name).where(Series.job_id == job.id).order_by(Series.name)))
+
+
 def _read_column(session: Session, series: Series, after: int, last: int, limit: int) -> Column:
     rows = _read_points(session, series.id, after, last, limit)
     step, epoch, time, value = (list(part) for part in zip(*rows, strict=True)) if rows else ([], [], [], [])

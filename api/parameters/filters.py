@@ -7,11 +7,14 @@ from service.errors import InvalidRequest
 from ssl_core.errors import Fault
 
 
-def check(name: str, value: str | None, known: Collection[str]) -> None:
-    """Raise InvalidRequest, with the closest known value, when the filter `name` has a value that cannot be."""
+def check(name: str, value: str | None, known: Collection[str], what: str = "") -> None:
+    """Raise InvalidRequest, with the closest known value, when the filter `name` has a value that cannot be.
+
+    what: of what it is the name, if not of the filter itself.
+    """
     if value is None or value in known:
         return
     close = difflib.get_close_matches(value, known, n=1)
     hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}."
-    detail = f"There is no {name} `{value}`; {hint}"
+    detail = f"There is no {what or name} `{value}`; {hint}"
     raise InvalidRequest(detail, errors=[Fault(pointer=name, code="enum", detail=detail)])

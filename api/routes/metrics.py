@@ -14,18 +14,21 @@ from api import schemas
 from api.deps import Caller, ReadCaller
 from api.job_watcher import JobWatcher, State
 from api.json_body import JsonRoute
+from api.parameters import filters
 from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse, has_current_etag
 from api.routes.jobs import JobId
 from service import jobs, metrics
 from service.db.statuses import TERMINAL
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.keys import Identity
+from ssl_core.config import metric_names
 
+_KNOWN = metric_names.list_known()
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 
 Names = Annotated[
     list[str] | None,
-    Query(max_length=100, description="Names of series; comma-separated, or repeated.", examples=["train/loss"]),
+    Query(max_length=100, description="Names of series, with commas between them, or repeated.", examples=["train/loss"]),
 ]
 
 
@@ -100,6 +103,10 @@ async def _receive_disconnect(request: Request) -> None:
 def _read_points(caller: Caller, query: _Query) -> JSONResponse:
     with caller.reading() as unit:
         job = jobs.get(unit.session, unit.tenant_id, query.job_id)
+        if unknown := set(query.names or ()).difference(_KNOWN):
+            known = [*_KNOWN, *metrics.list_names(unit.session, job)]  # those of earlier versions too
+            for name in sorted(unknown):
+                filters.check("names", name, known, "metric")
         columns = metrics.query(unit.session, job, query.names, query.after, query.max_points)
         return JSONResponse(columns, headers=_build_headers(query.etag(job.last_point)))
 

@@ -48,7 +48,11 @@ def test_series_are_selected_and_thinned(client, database, job, claim):
     place = f"/jobs/{job}/metrics"
     assert [series["name"] for series in client.get(place, params={"names": "a, c"}).json()["series"]] == ["a", "c"]
     assert [series["name"] for series in client.get(place, params={"names": ["a", "c"]}).json()["series"]] == ["a", "c"]
-    assert client.get(place, params={"names": "none"}).json()["series"] == []
+    assert client.get(place, params={"names": "online/knn, train/std"}).json()["series"] == []
+    for name, closest in (("train/los", "train/loss"), ("online_knn", "online/knn"), ("knn/top1_pixel", "knn/top1_pixels")):
+        problem = check_problem(client.get(place, params={"names": f"a,{name}"}), 422, "invalid_request")
+        assert problem["detail"] == f"There is no metric `{name}`; did you mean `{closest}`?"
+        assert get_pointers(problem) == ["names"]
     (thin,) = client.get(place, params={"names": "a", "max_points": 5}).json()["series"]
     assert (len(thin["step"]), thin["step"][0], thin["step"][-1]) == (5, 0, 99)
 
