@@ -28,7 +28,9 @@ router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 
 Names = Annotated[
     list[str] | None,
-    Query(max_length=100, description="Names of series, with commas between them, or repeated.", examples=["train/loss"]),
+    Query(
+        max_length=100, description="Names of series, with commas between them, or repeated.", examples=["train/loss"]
+    ),
 ]
 
 

@@ -49,7 +49,11 @@ def test_series_are_selected_and_thinned(client, database, job, claim):
     assert [series["name"] for series in client.get(place, params={"names": "a, c"}).json()["series"]] == ["a", "c"]
     assert [series["name"] for series in client.get(place, params={"names": ["a", "c"]}).json()["series"]] == ["a", "c"]
     assert client.get(place, params={"names": "online/knn, train/std"}).json()["series"] == []
-    for name, closest in (("train/los", "train/loss"), ("online_knn", "online/knn"), ("knn/top1_pixel", "knn/top1_pixels")):
+    for name, closest in (
+        ("train/los", "train/loss"),
+        ("online_knn", "online/knn"),
+        ("knn/top1_pixel", "knn/top1_pixels"),
+    ):
         problem = check_problem(client.get(place, params={"names": f"a,{name}"}), 422, "invalid_request")
         assert problem["detail"] == f"There is no metric `{name}`; did you mean `{closest}`?"
         assert get_pointers(problem) == ["names"]
