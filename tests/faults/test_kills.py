@@ -116,6 +116,7 @@ def test_without_a_keeper_no_job_is_requeued_or_rung_for_until_the_next_keeper(
     fleet.ring()
     soon(lambda: set(workload.list_workers()) - names)  # the new worker has found no queued job
     soon(lambda: fleet.broker.queue_length() == 0)
+    time.sleep(1)  # the message is taken from the queue before the worker looks for a job
     queued = workload.submit(seed=6, epochs=4)
     time.sleep(1)
     assert [(job.status, job.attempt) for job in map(workload.job, (held, queued))] == [("running", 1), ("queued", 0)]

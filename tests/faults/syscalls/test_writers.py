@@ -48,6 +48,7 @@ def test_every_file_that_writes_has_a_writer():
         "ssl_core/data/image_spool.py": "its files have no name; the writer `dataset` fills them",
         "ssl_core/checksums/blocks.py": "the writer `dataset` writes the digests",
         "ssl_core/evaluation/projection.py": "by write_artifact",
+        "worker/uploads/shelf.py": "its files have no name, and are read before the process ends",
         "worker/keeper.py": "the heartbeat, which only the time of its last writing matters of",
         "worker/encoder/socket.py": "a socket",
         "service/monitoring/last_runs.py": "by write_atomic",

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from ssl_core.config import Reading
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.items import Item
 from ssl_core.data.pack import pack
@@ -43,7 +44,7 @@ def _prepare_both(folder: Path) -> None:
 
 
 def _write(folder: Path) -> dict[str, Any]:
-    return error_of(list(ingest(folder / _UPLOAD, folder / DATASET, "reject", LIMITS)))
+    return error_of(list(ingest(folder / _UPLOAD, folder / DATASET, Reading(), LIMITS)))
 
 
 def _look(folder: Path) -> str:
