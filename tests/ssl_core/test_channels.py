@@ -18,6 +18,8 @@ import torchvision
 from ssl_core import config
 from ssl_core.config.architectures import TORCHVISION, TORCHVISIONS_FIRST
 from ssl_core.data.dataset import Dataset
+from ssl_core.data.decode import decode, encode_array
+from ssl_core.data.image_store import read_centre_crops
 from ssl_core.events import Artifact, Checkpoint, Failed, Log, Metrics, Model, Resolved, Result, Stopped
 from ssl_core.inputs import Inputs
 from ssl_core.methods import METHODS
@@ -26,7 +28,7 @@ from ssl_core.models.torchvision_models import TorchvisionModel
 from ssl_core.reports import projection_map
 from ssl_core.run import run
 from ssl_core.serialization import saved_model
-from tests.ssl_core.bands import SIDE, pack_bands
+from tests.ssl_core.bands import SIDE, pack_bands, pack_deep_bands
 from tests.ssl_core.digits import TINY, pack_digits
 
 NETWORK = {"name": "resnet10", "width": 0.125, "stem": "cifar_stride2"}
@@ -149,14 +151,33 @@ def test_five_channels_are_learnt_by_labels_fine_tuned_and_distilled(sets, model
 
 @pytest.mark.parametrize("channels", [2, 5])
 def test_a_projection_shows_three_channels_or_the_first_as_grey(channels, sets, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(projection_map, "THUMBNAIL", SIDE)  # images of other channels cannot be resized yet
     shown = []
     draw = projection_map.draw_thumbnails
     monkeypatch.setattr(projection_map, "draw_thumbnails", lambda *given: shown.append(given[2]) or draw(*given))
     events = go(sets[channels], tmp_path, "project", {"model": models[channels]}, methods=["pca"], split="train")
     assert one(events, Result).summary["images"] == 40
-    pixels = np.load(sets[channels] / "pixels.npy")[:40]
+    pixels = read_centre_crops(Dataset.open(sets[channels]), np.arange(40), projection_map.THUMBNAIL).numpy()
     assert np.array_equal(shown[0], pixels[..., :3] if channels == 5 else pixels[..., [0, 0, 0]])
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(5, 12), (1, 12), (3, 14)])
+def test_deep_images_of_several_sizes_are_trained_judged_and_embedded(channels, bits, tmp_path):
+    """The same image of 8 bits has nearly the embedding of the deep one."""
+    dataset = Dataset.open(pack_deep_bands(tmp_path / "data", channels, bits))
+    assert (dataset.pixels, dataset.channels, set(dataset.value_range.high)) == (None, channels, {2**bits - 1})
+    short = {"batch_size": 12, "image_size": 32, "phases": [{"until": 1.0, "image_size": 32}], "epochs": 1}
+    events = go(dataset.directory, tmp_path / "run", **short)
+    assert any("online/knn" in event.values for event in events if isinstance(event, Metrics))
+    model = tmp_path / "run" / "model"
+    judged = go(dataset.directory, tmp_path / "judged", "knn_eval", {"model": model}, k=5)
+    assert 0 <= one(judged, Result).summary["top1"] <= 1
+    encoder = saved_model.load(model)
+    preprocessing = encoder.preprocessing
+    values = (dataset.read_image(0) * ((2**bits - 1) / 255)).astype(np.uint16)
+    files = (encode_array(values), encode_array(dataset.read_image(0)))
+    images = [decode(file, channels=channels, values=preprocessing.values) for file in files]
+    vectors = encoder.encode(np.stack([encoder.prepare(image) for image in images]))
+    assert torch.cosine_similarity(*vectors.chunk(2)).item() > 0.99
 
 
 @pytest.mark.parametrize(("channels", "stem"), [(1, "cifar"), (5, "imagenet")])

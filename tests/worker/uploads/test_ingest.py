@@ -60,7 +60,7 @@ def test_an_upload_of_another_sha256_is_corrupt_before_it_is_read(tmp_path):
     sha256 = hashlib.sha256(data).hexdigest()
     assert isinstance([*ingest(tmp_path / "upload", tmp_path / "out", Reading(), LIMITS, sha256)][-1], Result)
     (tmp_path / "upload").write_bytes(data[:-1] + b"!")
-    (failed,) = ingest(tmp_path / "upload", tmp_path / "again", "reject", LIMITS, sha256)
+    (failed,) = ingest(tmp_path / "upload", tmp_path / "again", Reading(), LIMITS, sha256)
     assert (failed.code, failed.retry, failed.data) == ("corrupt", False, {"file": "upload"})
     assert not (tmp_path / "again").exists()
 
@@ -183,7 +183,7 @@ def test_names_of_invalid_utf8_are_escaped_in_events(tmp_path):
 def test_a_folder_or_an_upload_that_cannot_be_opened_is_retried(tmp_path):
     (tmp_path / "upload").write_bytes(sample_archives.make_zip(SMALL))
     (tmp_path / "file").write_bytes(b"")
-    *_, event = ingest(tmp_path / "upload", tmp_path / "file" / "out", "reject", LIMITS)
+    *_, event = ingest(tmp_path / "upload", tmp_path / "file" / "out", Reading(), LIMITS)
     assert (event.code, event.retry) == ("storage", True)
     *_, event = ingest(tmp_path / "missing", tmp_path / "out", Reading(), LIMITS)
     assert (event.code, event.retry) == ("storage", True)

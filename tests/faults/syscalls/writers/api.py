@@ -17,6 +17,7 @@ from service.db.session import Database
 from service.db.statuses import DatasetStatus
 from service.settings import Settings
 from service.storage import Storage
+from ssl_core.config import Reading
 from tests import sample_archives
 from tests.faults.syscalls.writer import Writer, error_of
 from tests.faults.syscalls.writers.dataset import LIMITS
@@ -83,7 +84,7 @@ def _ingest(database: Database, storage: Storage, upload: Path) -> None:
     """As a worker does."""
     claim = given.claim_job(database, "data")
     assert claim.dataset_id is not None
-    events = list(ingest(upload, storage.dataset_dir(claim.dataset_id, claim.attempt), "reject", LIMITS, _SHA256))
+    events = list(ingest(upload, storage.dataset_dir(claim.dataset_id, claim.attempt), Reading(), LIMITS, _SHA256))
     assert error_of(events) == {}
     given.record_events(database, claim, events[-1])
     given.finish_job(database, claim)
