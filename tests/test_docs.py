@@ -311,6 +311,18 @@ def test_every_metric_of_a_run_is_in_the_table():
     assert metrics == {name for names, _ in rows("watch.md", "metric") for name in re.findall(r"`(\w+/\w+)`", names)}
 
 
+def test_every_warning_of_an_upload_is_in_the_table():
+    codes = {
+        node.args[0].value
+        for room in ("ssl_core", "worker")
+        for file in (ROOT / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Finding"
+    }
+    assert "unread_document" in codes
+    assert codes == {code for cell, _ in rows("upload.md", "code") for code in re.findall(r"`(\w+)`", cell)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_local_links_exist(page):
     local = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]

@@ -51,8 +51,10 @@ FILE_NAMES = (
 )
 MOST_BYTES = 64 * 2**20  # of a document
 _SAMPLE = 1000  # rows, of which the columns are recognised
+_SOME = 3  # rows, whose numbers are not by chance those of images
 _FEW = 20  # rows, of which each may have a label of its own
 _DELIMITERS = ",;\t|"
+_MOST = 0.5  # of them do, where only that shows that they are names
 _ENOUGH = 0.05  # of the sampled rows name an image of the upload; others may be of images that are not in it
 
 Matches = Callable[[str], tuple[bool, bool]]  # whether a value is an image's name, and its name without the suffix
@@ -65,6 +67,8 @@ class Table:
     document: str
     columns: list[str] | None
     rows: list[Sequence[Any]]
+    has_loose_lines: bool = False  # of words, whose files have to be named in full
+    has_keys: bool = False  # the first column can only be that of the files
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +108,15 @@ def find_columns(table: Table, matches: Matches, label: str | None = None, split
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)][:_SAMPLE]
     width = min((len(row) for row in sample), default=0)
     names = [_fold(name) for name in table.columns or [""] * width]
-    scores = {place: _score(sample, place, names, matches) for place in range(width)}
+    places = range(1 if table.has_keys else width)
+    scores = {place: _score(sample, place, names, matches) for place in places}
     if not scores:
         return None
     file = max(scores, key=lambda place: scores[place])
     exact, stem, *_ = scores[file]
-    if max(exact, stem) < _ENOUGH:
+    # Without its suffix a name may be a mere number, which may also be something else.
+    is_name = names[file] in FILE_NAMES or (stem >= _MOST and len(sample) >= _SOME)
+    if exact < _ENOUGH and (stem < _ENOUGH or not is_name or table.has_loose_lines):
         return None
     others = [place for place in range(width) if place != file]
     split_place = _find_split_column(names, sample, others, split)
@@ -185,7 +192,7 @@ def _from_json(document: str, found: Any) -> Table | None:
     if len(lists) == 1:
         return _from_objects(document, lists[0])
     if found and all(isinstance(value, str | int) for value in found.values()):
-        return Table(document, None, list(found.items()))
+        return Table(document, None, list(found.items()), has_keys=True)
     return None
 
 
@@ -223,7 +230,7 @@ def _from_lines(document: str, text: str, suffix: str) -> Table | None:
     width = len(lines[0])
     lines = [row for row in lines if len(row) >= width]
     if suffix == "txt" or _is_data(lines[0]):
-        return Table(document, None, lines)
+        return Table(document, None, lines, has_loose_lines=suffix == "txt")
     return Table(document, [str(name).strip() for name in lines[0]], lines[1:]) if len(lines) > 1 else None
 
 

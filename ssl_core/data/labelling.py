@@ -123,7 +123,7 @@ def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, f
             or columns is None
             or (columns.label is None and columns.split is None and not columns.one_hot)
         ):
-            if leftovers.may_hold_labels(document) or columns is not None:
+            if leftovers.may_hold_labels(document) or columns is not None or index.has_stem(document):
                 findings.append(Finding("unread_document", UNREAD, document))
             continue
         result.used.append(document)
@@ -218,6 +218,10 @@ class _NameIndex:
         """Whether an image's file has this name, and whether one has it without its suffix."""
         file = _last_part(value)
         return file in self._files, file in self._files or file in self._stems
+
+    def has_stem(self, document: str) -> bool:
+        """Whether an image has the document's name but for the suffix, as one that describes it has."""
+        return _last_part(document).rpartition(".")[0] in self._stems
 
     def find(self, value: str, folder: str, split: Split | None) -> int | None:
         """Return the image of a value in a document that lies in `folder`; None when there is none, or several."""

@@ -77,7 +77,7 @@ def _find_split_level(paths: list[Parts]) -> _SplitLevel | None:
             return _SplitLevel(depth, parse_split)
         if "train" in found and depth == 0 and (len(found) > 2 or not _has_files(paths, _name_of(names, "train"))):
             return _SplitLevel(depth, parse_split)  # `others` lie outside
-        loose = {find_split(name) for name in names}
+        loose = {find_split(name) for name in names if not is_unlabelled(name)}
         if None not in loose and "train" in loose and len(loose) > 1:
             return _SplitLevel(depth, find_split)
     return None

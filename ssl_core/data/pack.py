@@ -179,9 +179,10 @@ class Packer:
         self._ignored += 1
         size = len(item.data)
         is_table = item.name.casefold().endswith(label_tables.SUFFIXES) and size <= label_tables.MOST_BYTES
-        if is_table and size <= self._document_room and len(self._documents) < _DOCUMENTS:
-            self._documents[item.name] = item.data
-            self._document_room -= size
+        if is_table:
+            is_kept = size <= self._document_room and len(self._documents) < _DOCUMENTS
+            self._documents[item.name] = item.data if is_kept else b""
+            self._document_room -= size if is_kept else 0
         elif leftovers.may_hold_labels(item.name):
             self._warnings.add(Finding("unread_document", labelling.UNREAD, item.name))
         return True
@@ -344,14 +345,16 @@ def _scale_deep_images(
         raise PackError("mixed_channels", _describe_mixed_channels(spool.channels))
     spool.flush()
     if not finder.images:
+        if reading.low is not None:
+            warnings.add(Finding("range_not_used", "`low` and `high` are not used: no image has more than 8 bits."))
         return None
     (channels,) = spool.channels
     if reading.low is not None and reading.high is not None:
         found = stated(reading.low, reading.high)
     else:
         found = finder.find(channels)
-    if found.narrow:
-        warnings.add(Finding("narrow_range", NARROW, str(found.to_json()), found.narrow))
+    for pair in found.narrow:
+        warnings.add(Finding("narrow_range", NARROW, pair))
     spool.rescale(found.values, channels)
     return found
 

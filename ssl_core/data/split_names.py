@@ -11,6 +11,7 @@ SPLIT_NAMES: dict[str, Split] = {
     **dict.fromkeys(("test", "testing", "tst", "testset", "testdata", "holdout"), "test"),
 }
 UNLABELLED = ("unlabeled", "unlabelled", "unsup", "unsupervised", "nolabel", "nolabels")
+_PREDICTED = ("pred", "predict", "prediction", "predictions")  # images whose labels are what a contest asks for
 
 _ADDED = ("set", "split", "data", "dataset", "images", "image", "imgs", "img", "folder", "full", "sub")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
@@ -30,7 +31,8 @@ def find_split(name: str) -> Split | None:
 
 def is_unlabelled(name: str) -> bool:
     """Return whether the name is that of a folder of images without labels."""
-    return "".join(word for word in _find_words(name) if word not in _ADDED) in UNLABELLED
+    words = [word for word in _find_words(name) if word not in _ADDED]
+    return "".join(words) in UNLABELLED or any(word in _PREDICTED for word in words)
 
 
 def _find_words(name: str) -> list[str]:

@@ -90,11 +90,13 @@ class FoundRange:
 
     values: ValueRange
     sources: tuple[str, ...]
+    is_unsigned: bool = False  # the values are
 
     @property
-    def narrow(self) -> int:
-        """The number of pairs that are percentiles."""
-        return self.sources.count(PERCENTILES)
+    def narrow(self) -> tuple[str, ...]:
+        """The pairs that use little of the depth of unsigned integers, as text; signed values and floats have none."""
+        pairs = zip(self.values.low, self.values.high, self.sources, strict=True)
+        return tuple(f"{low:g} to {high:g}" for low, high, by in pairs if by == PERCENTILES and self.is_unsigned)
 
     def to_json(self) -> dict[str, Any]:
         """Return `{low, high, found_by}`."""
@@ -136,7 +138,7 @@ class RangeFinder:
             columns = [np.concatenate([values[:, channel] for values in arrays]) for channel in range(channels)]
         found = [_find(values[np.isfinite(values)], unsigned=unsigned) for values in columns]
         low, high, sources = zip(*found, strict=True)
-        return FoundRange(ValueRange(low, high), sources)
+        return FoundRange(ValueRange(low, high), sources, unsigned)
 
 
 def stated(low: float, high: float) -> FoundRange:

@@ -168,10 +168,17 @@ def test_a_range_that_is_hardly_used_is_found_and_warned_of(tmp_path):
     values = (30_000 + GREY.astype(np.uint16) * 4).astype(np.uint16)
     report, dataset = packed(tmp_path, {"a.png": encoded(Image.fromarray(values))})
     assert report["range"]["found_by"] == "percentiles"
-    assert codes(report) == {"narrow_range"}
+    assert [(found["code"], found["examples"]) for found in report["warnings"]] == [
+        ("narrow_range", ["30000 to 31020"])
+    ]
     assert np.ptp(dataset.read_image(0)) == 255
     with pytest.raises(PackError, match="strict"):
         packed(tmp_path / "strict", {"a.png": encoded(Image.fromarray(values))}, strict=True)
+
+
+def test_a_range_for_images_of_8_bits_is_named_as_not_used(tmp_path):
+    report, _ = packed(tmp_path, {"a.png": encoded(Image.fromarray(GREY))}, low=0.0, high=100.0)
+    assert (report["range"], codes(report)) == (None, {"range_not_used"})
 
 
 @pytest.mark.parametrize(

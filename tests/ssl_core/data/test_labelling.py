@@ -119,6 +119,16 @@ def test_tiny_imagenet():
     assert codes(found) == []
 
 
+def test_numbers_that_are_no_names_are_not_taken_for_images():
+    boxes = {f"labels/{n}.txt": f"{n} 0.5 0.5 0.1 0.1\n" for n in range(4)}  # as YOLO writes, beside each image
+    found = read(FLAT, boxes)
+    assert (labels(found), codes(found), len(found.findings)) == ([None] * 4, ["unread_document"], 4)
+    for text in ('{"version": 1}', '{"images": 2, "classes": 3}', '[{"year": 1, "month": 2}]'):
+        assert labels(read(FLAT, {"meta.json": text})) == [None] * 4
+    ages = "age,weight\n" + "".join(f"{n + 40},{n}\n" for n in range(100))
+    assert labels(read(FLAT, {"other.csv": ages})) == [None] * 4
+
+
 def test_splits_of_a_column_and_of_the_names_of_tables():
     text = "file,label,split\n" + "".join(f"{n}.png,{WANTED[n]},{'test' if n == 3 else 'Training'}\n" for n in range(4))
     assert [pair[0] for pair in read(FLAT, {"labels.csv": text}).assigned] == ["train", "train", "train", "test"]

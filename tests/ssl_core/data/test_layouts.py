@@ -95,6 +95,13 @@ def test_unlabelled_folders_are_for_training(name):
         ]
 
 
+def test_images_to_predict_are_for_training_without_labels():
+    folders = ["seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/cat", "seg_pred/seg_pred"]
+    layout = read(*spread(*folders))
+    assert summarise(layout) == {("train", C): 2, ("train", D): 2, ("test", C): 2, ("train", None): 2}
+    assert [(found.code, found.example) for found in layout.findings] == [("unlabelled_folder", "seg_pred")]
+
+
 @pytest.mark.parametrize("others", [["bus", "car"], ["bus"]])
 def test_a_class_may_be_called_train(others):
     layout = read(*spread("train", *others))
