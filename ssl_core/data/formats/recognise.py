@@ -1,5 +1,11 @@
 """Recognition of files that are not read, by their first bytes, for the sentence that says so."""
 
+import importlib.util
+
+_EXTRAS = {  # of this project, and the module that reads the format
+    **dict.fromkeys(("a HEIC image", "a HEIF image"), ("heic", "pillow_heif")),
+    "a DICOM image": ("dicom", "pydicom"),
+}
 READ = "JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, AVIF and JPEG 2000"
 _BRANDS = {
     b"heic": "a HEIC image", b"heix": "a HEIC image", b"hevc": "a HEIC image", b"heim": "a HEIC image",
@@ -92,7 +98,12 @@ def explain(data: bytes) -> str:
     """Return the sentence for a file that is not an image of a known format."""
     name = recognise(data)
     what = f"The file is {name}, which is not read" if name else "The file is not an image of a known format"
-    return f"{what}; {READ} are (see docs/upload.md)."
+    if name in _EXTRAS:
+        extra, module = _EXTRAS[name]
+        damaged = importlib.util.find_spec(module) is not None
+        state = "but it is damaged" if damaged else f"which is read where the extra `{extra}` is installed"
+        what = f"The file is {name}, {state}"
+    return f"{what}; {READ} are read (see docs/upload.md)."
 
 
 def _recognise_text(data: bytes) -> str | None:
