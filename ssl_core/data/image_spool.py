@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_core.data import decode, folder_layout
+from ssl_core.data import clean_names, decode
 from ssl_core.data.formats.samples import Samples, fit_channels
 from ssl_core.data.formats.value_range import ValueRange
 from ssl_core.data.split_names import Split
@@ -110,7 +110,7 @@ class ImageSpool:
         self._sums.extend(facts.sums if len(facts.sums) == self._stride else (0,) * self._stride)
         self._deep.append(facts.deep is not None)
         self._sha256 += facts.sha256
-        self._folded += hashlib.blake2b(folder_layout.fold_name(name).encode(), digest_size=16).digest()
+        self._folded += hashlib.blake2b(clean_names.fold_name(name).encode(), digest_size=16).digest()
         self._notes.append(sum(1 << bit for bit, note in enumerate(decode.NOTES) if note in facts.notes))
         self._append_pixels(facts)
 

@@ -9,7 +9,7 @@ from ssl_core.errors import Fault, json_pointer
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file of a dataset. `name` is its clean path (`folder_layout.clean_path`); without a `split`, split and label
+    """One file of a dataset. `name` is its clean path (`clean_names.clean_path`); without a `split`, split and label
     are parsed from the path. A label that is None, empty or negative means unlabelled.
     """
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ssl_core.checksums import blocks, document
 from ssl_core.checksums.blocks import BlockWriter
 from ssl_core.config.reading import Pages, Reading
-from ssl_core.data import decode, folder_layout, label_tables, labelling, leftovers
+from ssl_core.data import clean_names, decode, label_tables, labelling, leftovers
 from ssl_core.data.decode import CountPixels
 from ssl_core.data.formats.pages import split, stack
 from ssl_core.data.formats.value_range import FoundRange, RangeFinder, stated
@@ -324,8 +324,8 @@ def _read_folder(folder: Path) -> Iterator[Found]:
         for name in sorted(files):
             path = Path(parent, name)
             try:
-                relative = folder_layout.clean_path(path.relative_to(folder).as_posix())
-            except folder_layout.UnsafePath as error:
+                relative = clean_names.clean_path(path.relative_to(folder).as_posix())
+            except clean_names.UnsafePath as error:
                 yield BadFile(str(error), "unsafe_path", "The file's name looks like an absolute path.")
                 continue
             if not path.is_file():  # or a link to one
@@ -381,7 +381,7 @@ def _split_pages(item: Item, pages: Pages, max_pixels: int) -> Iterator[Item]:
 def _clean_class_name(label: str | int | None) -> str | None:
     if label is None or (isinstance(label, int) and label < 0):
         return None
-    return folder_layout.clean_text(str(label)) or None
+    return clean_names.clean_text(str(label)) or None
 
 
 def _sort_classes(names: set[str]) -> list[str]:
@@ -392,7 +392,7 @@ def _sort_classes(names: set[str]) -> list[str]:
     ordered = sorted(names, key=lambda name: (int(name) if numeric else 0, name))
     seen: dict[str, str] = {}
     for name in ordered:
-        other = seen.setdefault(folder_layout.fold_name(name), name)
+        other = seen.setdefault(clean_names.fold_name(name), name)
         if other != name:
             raise PackError("duplicate_class", f"The classes {other} and {name} differ only in case or Unicode form.")
     return ordered

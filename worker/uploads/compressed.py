@@ -8,7 +8,7 @@ from typing import IO
 
 import zstandard
 
-from ssl_core.data import folder_layout
+from ssl_core.data import clean_names
 from ssl_core.data.items import PackError
 from worker.uploads.entries import Stream
 
@@ -56,4 +56,4 @@ class _Checked:
 
 
 def _damaged(error: Exception) -> PackError:
-    return PackError("corrupt_archive", f"The archive is damaged: {folder_layout.clean_text(str(error))}.")
+    return PackError("corrupt_archive", f"The archive is damaged: {clean_names.clean_text(str(error))}.")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ssl_core.data import folder_layout
+from ssl_core.data import clean_names
 from ssl_core.data.items import BadFile, Finding, Item, PackError
 from worker.uploads.limits import Meter
 
@@ -69,8 +69,8 @@ def read_exactly(read: Callable[[int], bytes], size: int) -> bytes:
 def clean_path(raw: str) -> str:
     """Return the normalized path. Raises UnsafePath when it is absolute or leads out of the archive."""
     try:
-        return folder_layout.clean_path(raw)
-    except folder_layout.UnsafePath as error:
+        return clean_names.clean_path(raw)
+    except clean_names.UnsafePath as error:
         raise UnsafePath("unsafe_path", f"The archive holds a path that leads out of it: {error}.") from error
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 
 import zstandard
 
-from ssl_core.data import folder_layout
+from ssl_core.data import clean_names
 from ssl_core.data.items import BadFile, PackError
 from worker.uploads import zip_names
 from worker.uploads.entries import BadEntry, Entry, Stream, Walked, clean_path, unfollowed_link
@@ -116,7 +116,7 @@ class _EntryStream:
         except _DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            detail = f"The entry is damaged: {folder_layout.clean_text(str(error))}."
+            detail = f"The entry is damaged: {clean_names.clean_text(str(error))}."
             raise BadEntry(BadFile(self._name, "corrupt_entry", detail)) from error
         self._meter.add_bytes(len(data))
         return data

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssl_core import files
 from ssl_core.config.reading import Reading
-from ssl_core.data import folder_layout, layouts
+from ssl_core.data import clean_names, layouts
 from ssl_core.data.decode import decode
 from ssl_core.data.items import BadFile, Item, PackError
 from ssl_core.data.pack import pack, pack_folder
@@ -311,12 +311,12 @@ def test_skipping_every_file_is_refused(tmp_path):
     [("a/X.png", "a/x.PNG"), ("a/é.png", "a/é.png"), ("a/ﬁsh.png", "a/fish.png"), ("straße.png", "STRASSE.png")],
 )
 def test_duplicate_folded_names_are_bad_files(tmp_path, names):
-    items = [Item(folder_layout.clean_path(name), png(seed)) for seed, name in enumerate((*names, "a/other.png"))]
+    items = [Item(clean_names.clean_path(name), png(seed)) for seed, name in enumerate((*names, "a/other.png"))]
     with pytest.raises(PackError) as caught:
         pack(items, tmp_path)
     assert [error["code"] for error in caught.value.errors] == ["duplicate_name"]
     report = pack(items, tmp_path, reading=Reading(on_bad_file="skip"))
-    assert [fault["name"] for fault in report["skipped"]] == [folder_layout.clean_path(names[1])]
+    assert [fault["name"] for fault in report["skipped"]] == [clean_names.clean_path(names[1])]
     assert {row["image"] for row in rows(tmp_path)} == {png(0), png(2)}
 
 
@@ -367,14 +367,14 @@ def test_too_many_pixels_make_a_bad_file(tmp_path):
     ],
 )
 def test_names_are_escaped_and_normalised(raw, clean):
-    assert folder_layout.clean_path(raw) == clean
+    assert clean_names.clean_path(raw) == clean
     clean.encode("utf-8")
 
 
 @pytest.mark.parametrize("raw", ["/etc/passwd", "../x", "a/../../x", "..\\x", "C:\\x", "c:/x", "\\x"])
 def test_absolute_and_parent_paths_are_unsafe(raw):
-    with pytest.raises(folder_layout.UnsafePath):
-        folder_layout.clean_path(raw)
+    with pytest.raises(clean_names.UnsafePath):
+        clean_names.clean_path(raw)
 
 
 def test_a_plain_folder_is_packed(tmp_path):

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_core.data import folder_layout
+from ssl_core.data import clean_names
 from ssl_core.data.items import PackError
 
 _MAX_INSTRUCTIONS = 2_000_000
@@ -232,7 +232,7 @@ def _find_global(module: Any, attribute: Any) -> _Global:
         raise _refuse("has instructions that do not fit its values")
     name = _GLOBALS.get((module, attribute))
     if name is None:
-        called = folder_layout.clean_text(f"{module[:100]}.{attribute[:100]}")
+        called = clean_names.clean_text(f"{module[:100]}.{attribute[:100]}")
         raise _refuse(f"calls for {called}, which is no part of an array")
     return _Global(name)
 
