@@ -63,12 +63,18 @@ class Broker:
 
     def kill(self, data: str = "kept") -> None:
         assert self.process is not None
+        if data == "kept":  # with a slow disk the server holds back writes to its file for up to two seconds
+            soon(self._has_written_all)
         kill(self.process.pid)
         self.process.wait()
         if data == "lost":
             for file in self._folder.rglob("*"):
                 if file.is_file():
                     file.unlink()
+
+    def _has_written_all(self) -> bool:
+        with self.client() as client:
+            return not client.info("persistence").get("aof_buffer_length", 0)
 
     def client(self, timeout_seconds: float | None = None) -> redis.Redis:
         return servers.broker_client(self.url, timeout_seconds)

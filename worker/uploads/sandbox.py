@@ -18,7 +18,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CPU_GRACE_SECONDS = 10
 
 
-class CpuTimeExceeded(Exception):
+class CpuTimeExceeded(BaseException):  # so that no decoder takes it for damage of a file
     """The process has used its CPU time."""
 
 
