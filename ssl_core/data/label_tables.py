@@ -229,6 +229,8 @@ def _from_lines(document: str, text: str, suffix: str) -> Table | None:
         return None
     width = len(lines[0])
     lines = [row for row in lines if len(row) >= width]
+    if suffix == "txt" and not any(map(_is_data, lines[:_SAMPLE])):
+        return None  # prose
     if suffix == "txt" or _is_data(lines[0]):
         return Table(document, None, lines, has_loose_lines=suffix == "txt")
     return Table(document, [str(name).strip() for name in lines[0]], lines[1:]) if len(lines) > 1 else None

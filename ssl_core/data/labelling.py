@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -109,27 +108,29 @@ def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, f
             Finding("unread_document", UNREAD, name) for name in documents if leftovers.may_hold_labels(name)
         )
         return result
-    index = _NameIndex(names)
-    find = partial(
-        label_tables.find_columns, matches=index.matches, label=reading.label_column, split=reading.split_column
-    )
+    index: _NameIndex | None = None  # takes memory for each image, and a README needs none
+    unread: list[str] = []
+    mentioning = set[str]()  # of these, those that name images
     for document, data in sorted(documents.items()):
         table = label_tables.parse(document, data)
-        columns = find(table) if table is not None else None
+        columns = None
         if table is not None:
             columns_seen.update(table.columns or ())
-        if (
-            table is None
-            or columns is None
-            or (columns.label is None and columns.split is None and not columns.one_hot)
-        ):
-            if leftovers.may_hold_labels(document) or columns is not None or index.has_stem(document):
-                findings.append(Finding("unread_document", UNREAD, document))
+            index = index or _NameIndex(names)
+            columns = label_tables.find_columns(table, index.matches, reading.label_column, reading.split_column)
+        if table is None or columns is None or not columns.are_useful:
+            unread.append(document)
+            mentioning |= {document} if columns is not None else set()
             continue
+        assert index is not None
         result.used.append(document)
         findings.extend(_warn_unread(table, columns))
         goes_first = reading.label_column is not None or PurePosixPath(document).name.casefold() in _METADATA
         _read_rows(table, columns, index, goes_first, result, findings)
+    described = {_stem(document) for document in unread}.intersection(map(_stem, names)) if unread else set()
+    for document in unread:
+        if leftovers.may_hold_labels(document) or document in mentioning or _stem(document) in described:
+            findings.append(Finding("unread_document", UNREAD, document))
     if documents:
         _check_columns(reading, columns_seen)
     return result
@@ -212,16 +213,12 @@ class _NameIndex:
         for place, name in enumerate(names):
             file = name.rpartition("/")[2]
             self._files.setdefault(file, []).append(place)
-            self._stems.setdefault(file.rpartition(".")[0] or file, []).append(place)
+            self._stems.setdefault(_stem(name), []).append(place)
 
     def matches(self, value: str) -> tuple[bool, bool]:
         """Whether an image's file has this name, and whether one has it without its suffix."""
         file = _last_part(value)
         return file in self._files, file in self._files or file in self._stems
-
-    def has_stem(self, document: str) -> bool:
-        """Whether an image has the document's name but for the suffix, as one that describes it has."""
-        return _last_part(document).rpartition(".")[0] in self._stems
 
     def find(self, value: str, folder: str, split: Split | None) -> int | None:
         """Return the image of a value in a document that lies in `folder`; None when there is none, or several."""
@@ -248,6 +245,12 @@ def _ends_with(name: str, end: str) -> bool:
     if end.endswith("."):
         return name.rpartition(".")[0].endswith(end[:-1])
     return name.endswith(end)
+
+
+def _stem(path: str) -> str:
+    """The file's name without its suffix: a document beside an image has the image's."""
+    file = path.rpartition("/")[2]
+    return file.rpartition(".")[0] or file
 
 
 def _last_part(value: str) -> str:

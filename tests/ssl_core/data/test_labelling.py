@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ssl_core.config import Reading
+from ssl_core.data import labelling
 from ssl_core.data.items import PackError
 from ssl_core.data.labelling import assign
 
@@ -154,6 +155,12 @@ def test_several_labels_and_missing_images_are_counted():
         ("rows_without_image", "labels.csv: 9.png"),
         ("several_labels", "images/0.png"),
     ]
+
+
+def test_prose_beside_millions_of_images_makes_no_index_of_them(monkeypatch):
+    monkeypatch.setattr(labelling, "_NameIndex", None)
+    found = read(FLAT, {"README.txt": "Photographs of the year.\nThey were taken by many.\n", "LICENSE.txt": "MIT\n"})
+    assert (labels(found), found.findings) == ([None] * 4, [])
 
 
 @pytest.mark.parametrize("value", ["", "NaN", "null", "None"])
