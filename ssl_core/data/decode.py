@@ -295,7 +295,9 @@ def is_deep_tiff(image: Image.Image | None) -> bool:
         return False
     tags = image.tag_v2  # type: ignore[attr-defined]
     extras = tags.get(338, ())
-    return max(tags.get(258, (1,))) > 8 or 0 in extras or image.mode in ("F", "I")
+    # An unspecified sample is a channel, but behind CMYK, a palette, or other extra samples.
+    is_band = tuple(extras) == (0,) * len(extras) and len(extras) > 0 and tags.get(262) in (1, 2)
+    return max(tags.get(258, (1,))) > 8 or is_band or image.mode in ("F", "I")
 
 
 def _is_deep_png(data: bytes, image: Image.Image | None) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ssl_core.data.clean_names import clean_text
 from ssl_core.data.split_names import Split
 from ssl_core.errors import Fault, json_pointer
 
@@ -67,8 +68,9 @@ class Warnings:
         """Count a finding, and keep the first examples of its code and sentence, in the order of the alphabet."""
         counted = self._found.setdefault((finding.code, finding.detail), _Counted([]))
         counted.count += finding.count
-        if finding.example and finding.example not in counted.examples:
-            counted.examples = sorted([*counted.examples, finding.example])[:_EXAMPLES]
+        example = clean_text(finding.example)
+        if example and example not in counted.examples:
+            counted.examples = sorted([*counted.examples, example])[:_EXAMPLES]
 
     def to_report(self) -> list[dict[str, object]]:
         """Return `{code, detail, count, examples}` for each, at most 100."""

@@ -34,6 +34,24 @@ LABEL_NAMES = (
     *("fine_label", "class_id", "label_id", "category_id", "classid"),
 )
 SPLIT_NAMES = ("split", "set", "subset", "partition", "data_split", "dataset_split", "data set", "usage", "purpose")
+NO_LABELS = (  # names of columns that are never guessed to be labels
+    *(
+        "fold",
+        "age",
+        "width",
+        "height",
+        "size",
+        "url",
+        "date",
+        "time",
+        "year",
+        "group",
+        "patient",
+        "patient_id",
+        "source",
+    ),
+    *("caption", "text", "description", "index", "count", "score", "weight", "x", "sha256", "md5", "license"),
+)
 FILE_NAMES = (
     *(
         "file_name",
@@ -50,6 +68,7 @@ FILE_NAMES = (
     *("img", "img_name", "img_path", "imgpath", "images", "name", "id", "key"),
 )
 MOST_BYTES = 64 * 2**20  # of a document
+_CELLS, _CELLS_PER_KEY = 2**20, 20  # of a table of objects, as many as it has names
 _SAMPLE = 1000  # rows, of which the columns are recognised
 _SOME = 3  # rows, whose numbers are not by chance those of images
 _FEW = 20  # rows, of which each may have a label of its own
@@ -123,7 +142,8 @@ def find_columns(table: Table, matches: Matches, label: str | None = None, split
     others = [place for place in others if place != split_place]
     label_place = _find_label_column(names, others, label)
     if label_place is None and label is None and others and (len(others) == 1 or table.columns is None):
-        is_guess = _repeats(sample, others[0])  # of a file and a label, and perhaps more behind them
+        # Of a file and a label, and perhaps more behind them.
+        is_guess = names[others[0]] not in NO_LABELS and _repeats(sample, others[0])
         label_place = others[0] if is_guess else None
     one_hot = () if label_place is not None or label is not None else _find_one_hot(sample, others)
     return Columns(file, label_place, split_place, one_hot)
@@ -210,6 +230,8 @@ def _from_objects(document: str, found: list[Any]) -> Table | None:
     if not objects or len(objects) < len(found):
         return None
     columns = list(dict.fromkeys(name for each in objects for name in each))
+    if len(columns) * len(objects) > _CELLS_PER_KEY * sum(map(len, objects)) + _CELLS:
+        return None  # each object has names of its own: nothing that a table could be
     return Table(document, [str(name) for name in columns], [[each.get(name) for name in columns] for each in objects])
 
 
@@ -228,7 +250,7 @@ def _from_lines(document: str, text: str, suffix: str) -> Table | None:
     if not lines or len(lines[0]) < 2:
         return None
     width = len(lines[0])
-    lines = [row for row in lines if len(row) >= width]
+    lines = [row[:width] for row in lines if len(row) >= width]
     if suffix == "txt" and not any(map(_is_data, lines[:_SAMPLE])):
         return None  # prose
     if suffix == "txt" or _is_data(lines[0]):

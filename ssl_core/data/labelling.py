@@ -21,6 +21,8 @@ _UNREAD_COLUMN = "The column is not read."
 _SEVERAL = "The image has several labels in a document, and gets none."
 _NO_IMAGE = "The document has a row of an image that is not in the upload."
 _FOLDERS_WIN = "The labels in the document are not used: the folders give the classes; `label_column` prefers these."
+_PARTS = 3  # of a path, by which it is found
+_TRIED = 100  # images that a value may mean, at most
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv")  # of Hugging Face's ImageFolder: they go before folders
 
 
@@ -112,7 +114,7 @@ def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, f
     unread: list[str] = []
     mentioning = set[str]()  # of these, those that name images
     for document, data in sorted(documents.items()):
-        table = label_tables.parse(document, data)
+        table = label_tables.parse(document, data) if "submission" not in document.casefold() else None
         columns = None
         if table is not None:
             columns_seen.update(table.columns or ())
@@ -168,7 +170,10 @@ def _read_rows(
             continue
         if own_split is not None:
             result.file_splits[place] = own_split
-        if columns.split is not None and (split := parse_split(str(row[columns.split]))) is not None:
+        if columns.split is not None:
+            if (split := parse_split(str(row[columns.split]))) is None:
+                detail = f"{table.document} has a split {row[columns.split]}, which is none of train, val and test."
+                raise PackError("unknown_split", detail)
             result.splits[place] = split
         label = _read_label(row, table, columns)
         before = result.labels.get(place)
@@ -197,54 +202,63 @@ def _read_label(row: Sequence[Any], table: Table, columns: Columns) -> Label | l
     if isinstance(value, float) and value.is_integer():
         return int(value)
     text = "" if value is None else str(value).strip()
-    if text.casefold() in ("", "nan", "null", "none"):
+    if text.casefold() in ("", "nan"):
         return None
     return text[:-2] if text.endswith(".0") and text[:-2].lstrip("-").isdigit() else text
 
 
 class _NameIndex:
-    """The images by their paths, their last parts, and these without suffix."""
+    """The images by their paths, and by the last one to three parts of these, with and without suffix."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self._paths = {name: place for place, name in enumerate(names)}
-        self._files: dict[str, list[int]] = {}
-        self._stems: dict[str, list[int]] = {}
+        self._tails: dict[str, list[int]] = {}
         for place, name in enumerate(names):
-            file = name.rpartition("/")[2]
-            self._files.setdefault(file, []).append(place)
-            self._stems.setdefault(_stem(name), []).append(place)
+            parts = name.split("/")[-_PARTS:]
+            for count in range(1, len(parts) + 1):
+                tail = "/".join(parts[-count:])
+                for key in {tail, _without_suffix(tail)}:
+                    self._tails.setdefault(key, []).append(place)
 
     def matches(self, value: str) -> tuple[bool, bool]:
         """Whether an image's file has this name, and whether one has it without its suffix."""
         file = _last_part(value)
-        return file in self._files, file in self._files or file in self._stems
+        places = self._tails.get(file, [])
+        return any(_last_part(self.names[place]) == file for place in places[:_TRIED]), bool(places)
 
     def find(self, value: str, folder: str, split: Split | None) -> int | None:
-        """Return the image of a value in a document that lies in `folder`; None when there is none, or several."""
+        """Return the image of a value in a document that lies in `folder`; None when there is none, or several.
+
+        The folders in the value, as far as an image's path has as many, have to be the image's.
+        """
         path = "/".join(part for part in value.strip().replace("\\", "/").split("/") if part not in ("", "."))
         for whole in (f"{folder}/{path}" if folder else path, path):
             if whole in self._paths:
                 return self._paths[whole]
-        file = _last_part(value)
-        places = self._files.get(file) or self._stems.get(file, [])
-        if len(places) > 1 and "/" in path:
-            stem = path.rpartition(".")[0] or path
-            ends = (f"/{path}", f"/{stem}.", f"/{path}.")
-            places = [p for p in places if any(_ends_with(f"/{self.names[p]}", end) for end in ends)]
+        parts = path.split("/")[-_PARTS:]
+        for count in range(len(parts), 0, -1):
+            found = self._tails.get("/".join(parts[-count:]), [])
+            if found and count < len(parts):  # these images have fewer folders, or others, which contradict the value
+                found = [place for place in found[:_TRIED] if self.names[place].count("/") < count]
+            if found:
+                return self._choose(found, folder, split)
+        return None
+
+    def _choose(self, places: list[int], folder: str, split: Split | None) -> int | None:
+        """The one image in the document's folder, or of the split that the document's name says."""
+        if len(places) > _TRIED:
+            return None
         if len(places) > 1 and folder:
-            inside = [place for place in places if self.names[place].startswith(f"{folder}/")]
-            places = inside or places
+            places = [place for place in places if self.names[place].startswith(f"{folder}/")] or places
         if len(places) > 1 and split is not None:
             places = [p for p in places if split in map(parse_split, self.names[p].split("/")[:-1])]
         return places[0] if len(places) == 1 else None
 
 
-def _ends_with(name: str, end: str) -> bool:
-    """Whether the name ends with this path, or, where the path ends with a dot, with it and a suffix."""
-    if end.endswith("."):
-        return name.rpartition(".")[0].endswith(end[:-1])
-    return name.endswith(end)
+def _without_suffix(path: str) -> str:
+    folder, slash, file = path.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def _stem(path: str) -> str:

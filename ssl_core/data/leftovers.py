@@ -10,7 +10,7 @@ _NAMES = frozenset(
         *("__MACOSX", "Icon\\x0d", "Icon\\x0D", "Network Trash Folder", "Temporary Items"),
         # Windows
         *("Thumbs.db", "Thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$RECYCLE.BIN"),
-        *("RECYCLER", "RECYCLED", "System Volume Information", "FOUND.000", "WPSettings.dat", "IndexerVolumeGuid"),
+        *("System Volume Information", "FOUND.000", "WPSettings.dat", "IndexerVolumeGuid"),
         # Linux, and NAS of Synology and QNAP
         *("lost+found", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "@tmp", "@SynoResource"),
         # photo programs and editors
@@ -28,9 +28,10 @@ _SIDECAR = re.compile(
 _DOCUMENT = re.compile(
     r"\.(txt|md|rst|json|jsonl|csv|tsv|xml|ya?ml|html?|pdf|docx?|xlsx?|py|ipynb|sh|mat|npy|pkl|log|ini|cfg|toml|sha256|md5"
     r"|geojson|kml|shp|shx|dbf|bib|tex|names|data|h5|hdf5|parquet|odt|ods|rtf|r|m|bat|ps1)$"
-    r"|(^|/)(readme|license|licence|copying|authors|changelog|makefile|contributing|citation|notice|version)[^/]*$",
+    r"|(^|/)(readme|license|licence|copying|authors|changelog|makefile|contributing|citation|notice|version)(\.[a-z]{1,8})?$",
     re.IGNORECASE,
 )
+_IMAGE = re.compile(r"\.(jpe?g|png|tiff?|bmp|gif|webp|p[pgn]m|avif|jp2|hei[cf]|dcm)$", re.IGNORECASE)
 _DATA = re.compile(r"\.(json|jsonl|csv|tsv|xml|xlsx?|mat|npy|pkl|h5|hdf5|parquet|names|data|geojson)$", re.IGNORECASE)
 
 
@@ -42,7 +43,7 @@ def is_leftover(path: str) -> bool:
 
 def is_document(path: str) -> bool:
     """Return whether the path has the name of a document, such as a README or a label file."""
-    return _DOCUMENT.search(path) is not None
+    return _DOCUMENT.search(path) is not None and _IMAGE.search(path) is None
 
 
 def may_hold_labels(path: str) -> bool:

@@ -46,7 +46,7 @@ def _find(data: bytes, max_pixels: float) -> list[int]:
         return tiff_pages.find(data)
     if image is None:
         return tiff_pages.find(data) if data[:2] in (b"II", b"MM") else list(range(decode.count_pages(data)))
-    return list(range(1 if image.format == "MPO" else getattr(image, "n_frames", 1)))
+    return list(range(decode.count_pages(data, image)))
 
 
 def _read(data: bytes, number: int, max_pixels: float) -> NDArray:

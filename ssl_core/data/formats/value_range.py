@@ -110,6 +110,7 @@ class RangeFinder:
     def __init__(self) -> None:
         self._heap: list[tuple[bytes, bool, NDArray[np.float64]]] = []  # the negated digest first
         self._held: set[bytes] = set()
+        self._dropped = b""  # the greatest key that was: what is not above it is not among the lowest digests
         self._size = 0
         self.images = 0
 
@@ -117,7 +118,7 @@ class RangeFinder:
         """Count in the values of an image; `digest` is of its file."""
         self.images += 1
         key = bytes(255 - byte for byte in digest)
-        if key in self._held:
+        if key in self._held or key <= self._dropped:
             return
         values = _sample(samples)
         heapq.heappush(self._heap, (key, _is_unsigned(samples), values))
@@ -126,6 +127,7 @@ class RangeFinder:
         while self._size > _SAMPLE_VALUES and len(self._heap) > 1:
             dropped, _, values = heapq.heappop(self._heap)
             self._held.discard(dropped)
+            self._dropped = dropped
             self._size -= values.size
 
     def find(self, channels: int) -> FoundRange:
@@ -169,7 +171,7 @@ def _find(values: NDArray[np.float64], *, unsigned: bool) -> tuple[float, float,
     natural = _natural(least, most, unsigned=unsigned)
     if natural is not None and (high == low or high - low >= _USED * (natural[1] - natural[0])):
         return *natural, BIT_DEPTH if unsigned else FIXED
-    return low, high if high > low else low + 1, PERCENTILES
+    return low, high if high > low else max(low + 1, float(np.nextafter(low, np.inf))), PERCENTILES
 
 
 def _natural(low: float, high: float, *, unsigned: bool) -> tuple[float, float] | None:

@@ -130,6 +130,28 @@ def test_numbers_that_are_no_names_are_not_taken_for_images():
     assert labels(read(FLAT, {"other.csv": ages})) == [None] * 4
 
 
+def test_a_path_that_contradicts_an_images_folder_is_not_its():
+    found = read(
+        ["dogs/0.png", "dogs/1.png"], {"labels.csv": "file,label\ncats/0.png,cat\ndogs/1.png,dog\n"}, layout="flat"
+    )
+    assert (labels(found), codes(found)) == ([None, "dog"], ["rows_without_image"])
+
+
+def test_tables_of_no_labels_give_none():
+    submission = {"sample_submission.csv": csv("id,label", suffix=""), "folds.csv": csv("file,fold")}
+    found = read(FLAT, submission)
+    assert (labels(found), codes(found)) == ([None] * 4, ["unread_document"])
+    assert labels(read(FLAT, {"labels.csv": csv().replace(",a", ",none")})) == ["none", "b", "none", "b"]
+    with pytest.raises(PackError, match="none of train, val and test"):
+        read(FLAT, {"labels.csv": csv("file,phase")}, split_column="phase")
+    assert labels(read(FLAT, {"labels.csv": csv().replace("a\n", "a,\n")})) == WANTED  # a comma too many
+
+
+def test_objects_with_names_of_their_own_are_no_table():
+    objects = [{"file_name": f"{n}.png", f"key{n}": n} for n in range(3000)]
+    assert labels(read(FLAT, {"labels.json": json.dumps(objects)})) == [None] * 4
+
+
 def test_splits_of_a_column_and_of_the_names_of_tables():
     text = "file,label,split\n" + "".join(f"{n}.png,{WANTED[n]},{'test' if n == 3 else 'Training'}\n" for n in range(4))
     assert [pair[0] for pair in read(FLAT, {"labels.csv": text}).assigned] == ["train", "train", "train", "test"]
@@ -163,7 +185,7 @@ def test_prose_beside_millions_of_images_makes_no_index_of_them(monkeypatch):
     assert (labels(found), found.findings) == ([None] * 4, [])
 
 
-@pytest.mark.parametrize("value", ["", "NaN", "null", "None"])
+@pytest.mark.parametrize("value", ["", "NaN"])
 def test_an_empty_value_is_no_label(value):
     text = csv().replace("3.png,b", f"3.png,{value}")
     assert labels(read(FLAT, {"labels.csv": text})) == ["a", "b", "a", None]

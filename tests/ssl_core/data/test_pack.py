@@ -253,6 +253,15 @@ def test_unread_documents_are_named_and_those_of_labels_are_read(tmp_path):
         ]
 
 
+def test_a_broken_image_with_the_name_of_a_document_is_a_bad_file(tmp_path):
+    with pytest.raises(PackError) as caught:
+        pack([Item("a.png", png()), Item("license_plate_0.png", png()[:40])], tmp_path / "a")
+    assert caught.value.code == "bad_files"
+    assert pack([Item(f"{name}/0.png", png(n)) for n, name in enumerate(("new", "recycled"))], tmp_path / "b")[
+        "classes"
+    ] == ["new", "recycled"]
+
+
 def test_strict_makes_a_warning_an_error(tmp_path):
     items = [Item("a.png", png()), Item("labels.json", b"[]")]
     with pytest.raises(PackError, match="With `strict`") as caught:

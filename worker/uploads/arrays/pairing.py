@@ -1,6 +1,7 @@
 """Pairing: from the arrays of an upload to its images with their labels and splits."""
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import cache, partial
 
 from ssl_core.config import Reading
 from ssl_core.data.items import Finding, Found, Item, PackError
@@ -29,8 +30,11 @@ def read(
     if not chosen:
         raise _no_images(arrays)
     used: set[str] = set()
+    images = [array for array, _ in chosen if isinstance(array, Array)]
+    find_factor = cache(partial(pixels.find_factor, images, reading))  # one for all, as their values mean the same
     for array, name in chosen:
-        used |= yield from _read_images(_require(array), name, named, len(chosen) == 1, meter, reading, split)
+        encoded = pixels.encode_rows(_require(array), meter, find_factor)
+        used |= yield from _read_images(_require(array), encoded, name, named, len(chosen) == 1, split)
     for array in arrays:
         if array.name not in used:
             yield Finding("unread_arrays", _UNREAD, array.name)
@@ -55,15 +59,13 @@ def _choose_images(named: Sequence[tuple[Array | Unreadable, ArrayName]]) -> lis
 
 def _read_images(
     array: Array,
+    encoded: Iterator[bytes],
     name: ArrayName,
     named: Sequence[tuple[Array | Unreadable, ArrayName]],
     alone: bool,
-    meter: Meter,
-    reading: Reading,
     split: Split | None,
 ) -> Generator[Item | Finding, None, set[str]]:
-    """Yield the images of an array, and return the names of the arrays that were read."""
-    encoded = pixels.encode_rows(array, reading, meter)
+    """Yield the encoded images of an array, and return the names of the arrays that were read."""
     count = array.shape[0] if array.shape else 0
     first = next(encoded, None)  # the images' own faults are raised before those of their labels
     used = {array.name}

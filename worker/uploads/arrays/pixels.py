@@ -5,7 +5,7 @@ values, as images of more bits, which are scaled by the range of the set.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ SHAPES = "N×H×W, N×H×W×C or, with few channels and larger sides, N×C×H×W
 _MAX_ROW_BYTES = 2**30
 _MIN_FLAT_SIDE = 8
 _MANY = 16  # pixels: an axis of more is no axis of channels
+_FACTORS = {"u1": 1.0, "b1": 255.0}
 _DULL = 128  # that 8-bit images reach, all together
 
 
@@ -80,15 +81,15 @@ def infer_geometry(name: str, shape: tuple[int, ...]) -> Geometry:
     raise _shape_error(name, shape, "where the axis of the channels is not certain")
 
 
-def encode_rows(array: Array, reading: Reading, meter: Meter) -> Iterator[bytes]:
-    """Yield each image as an encoded file. Raises PackError."""
+def encode_rows(array: Array, meter: Meter, find_factor: Callable[[], float | None]) -> Iterator[bytes]:
+    """Yield each image as an encoded file; find_factor: of the numbers that are not uint8. Raises PackError."""
     if array.dtype.kind not in "buif" or array.dtype.itemsize > 8:
         raise PackError("wrong_dtype", f"{array.name} must be uint8 or other numbers, and are {array.dtype}.")
     geometry = find_geometry(array)
     meter.add_images(array.shape[0])
     if geometry.height * geometry.width > meter.limits.image_pixels or array.row_bytes > _MAX_ROW_BYTES:
         raise PackError("too_many_pixels", f"An image may have at most {meter.limits.image_pixels:,} pixels.")
-    factor = _find_factor(array, reading)
+    factor = _FACTORS.get(array.dtype.kind + str(array.dtype.itemsize)) or find_factor()
     for row in _iterate_rows(array):
         pixels = geometry.arrange(row)
         if factor is not None:
@@ -120,21 +121,24 @@ def _iterate_rows(array: Array) -> Iterator[NDArray[Any]]:
         yield np.frombuffer(read_row(stream, array.row_bytes), array.dtype)
 
 
-def _find_factor(array: Array, reading: Reading) -> float | None:
-    """Return what takes the values to 0…255; None where they are of more than 8 bits."""
-    if array.dtype == np.uint8:
-        return 1
-    if array.dtype == np.bool_:
-        return 255
+def find_factor(arrays: Iterable[Array], reading: Reading) -> float | None:
+    """Return what takes the values of all arrays of an upload to 0…255; None where they are of more than 8 bits.
+
+    Arrays of bytes beside the others show that these run to 255 too. Raises PackError.
+    """
     if reading.low is not None:
         return None
-    low, high = math.inf, -math.inf
-    for row in _iterate_rows(array):
-        if not np.isfinite(row).all():
-            raise PackError("not_finite", f"{array.name} hold values that are infinite or not a number.")
-        low, high = min(low, float(row.min())), max(high, float(row.max()))
+    low, high, has_bytes = math.inf, -math.inf, False
+    for array in arrays:
+        if array.dtype.kind not in "buif" or array.dtype in (np.uint8, np.bool_):
+            has_bytes |= array.dtype == np.uint8
+            continue
+        for row in _iterate_rows(array):
+            if not np.isfinite(row).all():
+                raise PackError("not_finite", f"{array.name} hold values that are infinite or not a number.")
+            low, high = min(low, float(row.min())), max(high, float(row.max()))
     if low < 0 or high > 255:
         return None
     if high <= 1:
         return 255
-    return 1 if high >= _DULL else None
+    return 1 if high >= _DULL or has_bytes else None

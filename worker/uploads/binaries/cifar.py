@@ -94,7 +94,7 @@ def _read_batch(
     data = batch["data"]
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim not in (2, 4):
         raise PackError("wrong_shape", f"The array data of {file.name or 'the pickle'} must be uint8 of N×3072.")
-    rows = data.reshape(len(data), -1)
+    rows = data.reshape(len(data), math.prod(data.shape[1:]))
     side = math.isqrt(rows.shape[1] // _PLANES)
     if not side or side * side * _PLANES != rows.shape[1] or (data.ndim == 4 and data.shape[1] != _PLANES):
         raise PackError("wrong_shape", f"The images of {file.name or 'the pickle'} must be three square planes.")
@@ -118,7 +118,7 @@ def _read_labels(batch: Batch, key: str | None, count: int, names: Mapping[str, 
     values = batch[key].tolist() if isinstance(batch[key], np.ndarray) else batch[key]
     if not isinstance(values, list) or len(values) != count:
         raise PackError("labels_length", f"There are {count:,} images, and {key} is not a list of that length.")
-    if not all(isinstance(value, int | str) for value in values):
+    if not all(isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**63) for value in values):
         raise PackError("wrong_dtype", f"{key} must be integers or strings.")
     known = names.get(_NAMES.get(key, ""), [])
     return [known[value] if isinstance(value, int) and 0 <= value < len(known) else value for value in values]
