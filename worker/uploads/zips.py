@@ -163,7 +163,7 @@ class _Inflater:
 
 
 class _Packed:
-    """The packed bytes of an entry. Reads at the place where it left off, whoever moved the file."""
+    """The packed bytes of an entry. Reads at the place where it left off, wherever the file has been moved to."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file = file
