@@ -23,7 +23,7 @@ def dataset(row: Dataset) -> Json:
         "name": row.name,
         "status": row.status,
         "on_bad_file": row.on_bad_file,
-        "reading": json.loads(row.reading),
+        "reading": json.loads(row.reading or "{}"),
         "sha256": row.sha256,
         "size_bytes": row.size_bytes,
         "report": row.report,

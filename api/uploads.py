@@ -106,8 +106,12 @@ async def receive(
         try:
             form = await run_sync(_Form, temporary, boundary, fields, limit, is_too_large)
             try:
+                received = 0
                 async for chunk in _chunks(request, 1 if is_too_large else CHUNK_BYTES):
                     await run_sync(form.feed, chunk)
+                    received += len(chunk)
+                    if received > limit + OVERHEAD_BYTES:  # not of the file, whose bytes `feed` counts
+                        raise _too_large(limit)
                 return await run_sync(form.store, storage, tenant_id, check)
             finally:
                 with CancelScope(shield=True):

@@ -1,27 +1,26 @@
 """Compatibility checks of a job's config with its dataset and its model, by their database rows."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from service.db.models import Dataset
 from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded, TooFewImages
 from ssl_core.config import RunConfig, requirements
-from ssl_core.config.requirements import STARTING_WEIGHTS, Requirements
+from ssl_core.config.requirements import Requirements
 from ssl_core.errors import Fault
 
 
-def check_dataset(dataset: Dataset, config: RunConfig, *, has_model: bool = False) -> None:
+def check_dataset(dataset: Dataset, config: RunConfig) -> None:
     """Raise when the dataset does not meet the config's requirements.
 
-    has_model: whether the job names a model, which supplies the starting weights. Raises InvalidConfig, BatchTooLarge,
-    TooFewImages, LabelsNeeded.
+    Raises InvalidConfig, BatchTooLarge, TooFewImages, LabelsNeeded.
     """
     needed = config.requirements
     splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
     train: dict[str, Any] = splits.get("train", {})
     _check_split(splits, needed)
     _check_images(train, needed)
-    _check_channels(dataset, needed, {STARTING_WEIGHTS} if has_model and not config.model_is_teacher else set())
+    _check_channels(dataset, needed)
     if needed.labels is not None and not _has_classes(train):
         detail = requirements.knn_needs_labels()
         if needed.labels == "/dataset":
@@ -73,10 +72,10 @@ def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:
         raise BatchTooLarge(detail, errors=[Fault(pointer="/config/batch_size", code="too_large", detail=detail)])
 
 
-def _check_channels(dataset: Dataset, needed: Requirements, ignored: Collection[str]) -> None:
+def _check_channels(dataset: Dataset, needed: Requirements) -> None:
     channels = _count_channels(dataset)
     for pointer, number in needed.channels.items():
-        if number != channels and pointer not in ignored:
+        if number != channels:
             raise _invalid(pointer, "channels_differ", requirements.channels_differ(pointer, number, channels))
 
 

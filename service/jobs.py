@@ -47,7 +47,7 @@ def submit(
     BatchTooLarge, TooFewImages, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
     """
     dataset = _get_ready_dataset(session, tenant_id, dataset_id)
-    compatibility.check_dataset(dataset, config, has_model=model is not None)
+    compatibility.check_dataset(dataset, config)
     if model is None and config.needs_model:
         detail = f"A job of the kind {config.kind} needs a model."
         raise ModelNeeded(errors=[Fault(pointer="/model", code="model_needed", detail=detail)])

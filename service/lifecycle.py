@@ -151,7 +151,10 @@ def _parent_error(parent: Job) -> tuple[str, Json]:
 
 
 def find_ready_duplicate(session: Session, dataset: Dataset) -> Dataset | None:
-    """Return a ready dataset of the same bytes and policy, locked against deletion until the commit, or None."""
+    """Return a ready dataset of the same bytes and options, locked against deletion until the commit, or None.
+
+    One that an earlier version has read, without options, is none: it may have been read otherwise.
+    """
     query = select(Dataset).where(
         Dataset.tenant_id == dataset.tenant_id,
         Dataset.deleted_at.is_(None),

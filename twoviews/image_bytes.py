@@ -10,6 +10,8 @@ from typing import Any
 Image = str | Path | bytes | Any  # Any: an image of Pillow, or an array of uint8, H×W or H×W×3
 _WANTED = "an image is a path, the bytes of a file, a Pillow image, or a uint8 array of H×W or H×W×3"
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# Modes of 8 bits that PNG does not have, and the one that loses nothing.
+_CONVERTED = {**dict.fromkeys(("CMYK", "YCbCr", "LAB", "HSV", "RGBX"), "RGB"), "PA": "RGBA", "RGBa": "RGBA"}
 _COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # of PNG, by channels
 
 
@@ -34,9 +36,7 @@ def read(image: Image) -> bytes:
     if isinstance(image, str | Path):
         return Path(image).read_bytes()
     if _is_pillow(image):
-        file = io.BytesIO()
-        (image if image.mode in _PNG_MODES else image.convert("RGB")).save(file, "PNG")
-        return file.getvalue()
+        return _encode_pillow(image)
     if _is_array(image):
         return _encode_png(image)
     raise TypeError(f"not an image: {type(image).__name__}; {_WANTED}.")
@@ -48,6 +48,20 @@ def _is_pillow(image: Any) -> bool:
 
 def _is_array(image: Any) -> bool:
     return hasattr(image, "__array_interface__") and hasattr(image, "ndim")
+
+
+def _encode_pillow(image: Any) -> bytes:
+    """Encode an image of Pillow upright, as the service reads its file. Raises TypeError for other than 8 bits."""
+    from PIL import ImageOps  # noqa: PLC0415 - installed, as its image is here
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode not in _PNG_MODES:
+        if upright.mode not in _CONVERTED:
+            raise TypeError(f"not an image of 8 bits: a Pillow image of mode {upright.mode}; send its file instead.")
+        upright = upright.convert(_CONVERTED[upright.mode])
+    file = io.BytesIO()
+    upright.save(file, "PNG")
+    return file.getvalue()
 
 
 def _encode_png(array: Any) -> bytes:

@@ -131,7 +131,12 @@ def _parse_json(body: bytearray, settings: Settings) -> Any:
     return fields
 
 
+_SPARE_LETTERS = 2048  # of an image as base64, in addition to two for each of its bytes: a data URI's head
+
+
 def _decode_image(index: int, text: object, settings: Settings) -> bytes:
+    if isinstance(text, str):  # before it is decoded, which takes memory for forms other than the usual one
+        _check_size(index, (len(text) - _SPARE_LETTERS) // 2, settings)
     try:
         image = base64_text.decode(text)
     except ValueError as error:

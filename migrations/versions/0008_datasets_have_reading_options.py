@@ -1,4 +1,4 @@
-"""Datasets have the options with which their upload is read."""
+"""Datasets have the options with which their upload is read; those read before have none, and are read again."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.add_column("datasets", sa.Column("reading", sa.String(), server_default="{}", nullable=False))
+    op.add_column("datasets", sa.Column("reading", sa.String(), nullable=True))
 
 
 def downgrade() -> None:

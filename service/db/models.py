@@ -60,7 +60,7 @@ class Dataset(Base):
     name: Mapped[str] = mapped_column(String(200))
     status: Mapped[str]  # a DatasetStatus (service.db.statuses)
     on_bad_file: Mapped[str]  # reject | skip
-    reading: Mapped[str] = mapped_column(server_default="{}")  # other fields of ssl_core.config.Reading, as JSON
+    reading: Mapped[str | None]  # other fields of ssl_core.config.Reading, as JSON; None: read before there were any
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     path: Mapped[str | None] = mapped_column(String(400))

@@ -9,8 +9,6 @@ from typing import Any
 
 from ssl_core.config.views import RGB
 
-STARTING_WEIGHTS = "/config/backbone/weights"  # which do not matter when a model supplies the weights
-
 
 @dataclass(frozen=True)
 class Requirements:

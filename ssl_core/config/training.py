@@ -11,7 +11,7 @@ from ssl_core.config.fields import Auto, Closed
 from ssl_core.config.methods import Method, Recommendation
 from ssl_core.config.network import Backbone
 from ssl_core.config.optimisation import Optimizer, Schedule
-from ssl_core.config.requirements import STARTING_WEIGHTS, Requirements
+from ssl_core.config.requirements import Requirements
 from ssl_core.config.views import RGB, Phases, Views, ViewSets, view_sets
 
 
@@ -221,7 +221,7 @@ class TrainingRun(Run):
         backbone = self.backbone.model_dump(mode="json")
         channels = {"/config/backbone/channels": self.backbone.channels} if self.backbone.channels != "auto" else {}
         if self.backbone.weights != "random":
-            channels[STARTING_WEIGHTS] = RGB
+            channels["/config/backbone/weights"] = RGB
         return Requirements(subset=self.subset, images=self.fewest_images, backbone=backbone, channels=channels)
 
 

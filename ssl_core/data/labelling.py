@@ -263,8 +263,7 @@ def _without_suffix(path: str) -> str:
 
 def _stem(path: str) -> str:
     """The file's name without its suffix: a document beside an image has the image's."""
-    file = path.rpartition("/")[2]
-    return file.rpartition(".")[0] or file
+    return _without_suffix(path.rpartition("/")[2])
 
 
 def _last_part(value: str) -> str:

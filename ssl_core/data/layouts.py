@@ -25,7 +25,10 @@ _NO_CLASSES = (*_FILLERS, "masks", "mask", "labels", "annotations", "annotation"
 _PART = re.compile(r"(^|[^a-z])(part|parts|shard|chunk|batch|volume|vol|images?|archive)[-_ .]?\d+$", re.IGNORECASE)
 _SPLITS_SHOWN = 20
 
-NO_TRAINING_IMAGES = "All images are in val or test folders: there is no training split."
+NO_TRAINING_IMAGES = (
+    "All images are in val or test folders: there is no training split. With `layout` flat or classes all of them are"
+    " for training."
+)
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,8 @@ def _read_classes(paths: list[Parts], *, may_be_parts: bool) -> Layout:
         detail = "The folders are numbered parts of the dataset, and no classes; `layout` classes makes them classes."
         parts_found = Finding("parts", detail, min(names), len(names))
         return Layout([("train", None)] * len(paths), "flat", {}, [parts_found])
-    has_classes = any(pair is not None and pair[1] is not None for pair in assigned)
     findings = [*_warn_unlabelled(unlabelled), *_warn_of_classes(assigned, unlabelled, nested)]
-    return Layout(assigned, "classes" if has_classes else "flat", {}, findings)
+    return Layout(assigned, "classes" if names else "flat", {}, findings)
 
 
 def _warn_unlabelled(folders: Counter[str]) -> list[Finding]:

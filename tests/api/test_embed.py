@@ -271,6 +271,11 @@ def test_too_many_and_too_large_images_are_413(client: TestClient, model: str) -
             assert get_pointers(body) == (["/images/1"] if code == "image_too_large" else [])
 
 
+def test_text_that_is_too_long_for_an_image_is_413_before_it_is_decoded(client: TestClient, model: str) -> None:
+    answer = client.post("/embed", json={"model": model, "images": ["_" * 45_000]})
+    check_problem(answer, 413, "image_too_large")
+
+
 def test_too_large_body_is_413_with_and_without_content_length(client: TestClient) -> None:
     headers = {"Content-Type": "application/json"}
     check_problem(client.post("/embed", content=b" " * 60_001, headers=headers), 413, "too_large")

@@ -134,6 +134,17 @@ def test_invalid_multipart_is_refused(client, storage):
     assert list_files(storage) == []
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_that_goes_on_behind_its_form_is_refused(client, storage, declared):
+    body = part("name", b"x") + b"--" + BOUNDARY.encode() + b"--\r\n" + b"x" * 300_000
+    content = body if declared else iter([body])
+    answer = client.post(
+        "/datasets", content=content, headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    )
+    check_problem(answer, 413, "too_large")
+    assert list_files(storage) == []
+
+
 def test_full_disk_is_503(client, storage, monkeypatch):
     def full(self, chunk):
         raise OSError(errno.ENOSPC, "No space left on device")

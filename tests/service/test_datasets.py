@@ -77,6 +77,13 @@ def test_duplicate_with_another_policy_or_tenant_is_ingested(database, tenant, s
     assert given.create_dataset(database, stranger).status == "validating"
 
 
+def test_a_dataset_that_an_earlier_version_has_read_is_read_again(database, tenant):
+    first = given.create_ready_dataset(database, tenant)
+    with database.writing() as session:
+        datasets.get(session, tenant, first).reading = None
+    assert given.create_dataset(database, tenant).status == "validating"
+
+
 def test_dataset_of_another_tenant_is_not_found(database, tenant, stranger):
     dataset = given.create_dataset(database, tenant)
     with database.reading() as session:

@@ -248,10 +248,10 @@ def test_a_model_of_other_channels_than_the_dataset_is_refused(database, tenant,
                 given.submit_job(database, tenant, other, kind, model=parents[channels])
             assert [fault["pointer"] for fault in refused.value.errors] == ["/model"]
         given.submit_job(database, tenant, bands, kind, model=parents[5])
-    weights = given.PRETRAIN | {"backbone": {"weights": "imagenet"}}  # which the model's replace
-    given.submit_job(database, tenant, bands, config=weights, model=parents[5])
-    with pytest.raises(InvalidConfig, match=r"backbone\.weights"):  # of the student
-        given.submit_job(database, tenant, bands, "distill", config={"backbone": weights["backbone"]}, model=parents[5])
+    weights = {"backbone": {"weights": "imagenet"}}
+    for kind, asked in (("pretrain", given.PRETRAIN | weights), ("distill", weights)):
+        with pytest.raises(InvalidConfig, match=r"backbone\.weights"):  # as the trainer does
+            given.submit_job(database, tenant, bands, kind, config=asked, model=parents[5])
 
 
 @pytest.mark.parametrize(

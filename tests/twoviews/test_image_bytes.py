@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from twoviews import image_bytes
 
@@ -20,6 +20,29 @@ def decode(image):
 def test_arrays_and_pillow_images_keep_their_pixels(array):
     assert np.array_equal(decode(array), array)
     assert np.array_equal(decode(Image.fromarray(np.ascontiguousarray(array))), array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pillow_images_are_upright_as_the_service_reads_their_files(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    assert np.array_equal(decode(Image.open(tmp_path / "a.png")), expected)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV", "LAB", "RGBa"])
+def test_other_pillow_modes_of_8_bits_keep_their_colours(mode):
+    image = Image.new("RGB", (4, 4), (200, 10, 10)).convert("RGBA" if mode == "RGBa" else "RGB").convert(mode)
+    assert np.abs(decode(image)[0, 0, :3].astype(int) - (200, 10, 10)).max() <= 6
+    translucent = Image.new("RGBA", (4, 4), (200, 10, 10, 60)).convert("RGBa")
+    assert decode(translucent)[0, 0, 3] == 60
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "I;16B", "La"])
+def test_pillow_modes_that_would_lose_bits_are_refused(mode):
+    with pytest.raises(TypeError, match=f"mode {mode}; send its file"):
+        image_bytes.read(Image.new(mode, (4, 4)))
 
 
 def test_one_image_is_a_list_of_it_and_a_batch_its_images(tmp_path):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ssl_core.config import Reading
 from ssl_core.data.items import BadFile, Found, Item, PackError
-from ssl_core.data.split_names import SPLIT_NAMES, Split
+from ssl_core.data.split_names import Split, parse_split
 from worker.uploads import parquet_columns, shards
 from worker.uploads.arrays import pixels
 from worker.uploads.entries import too_large_file
@@ -150,7 +150,7 @@ def _name_label(value: str | int | None, classes: list[str]) -> str | int | None
 
 
 def _parse_split(value: str | None, column: str, default: Split) -> Split:
-    split = SPLIT_NAMES.get(str(value or default).casefold())
+    split = parse_split(str(value or default))
     if split is None:
         raise PackError("unknown_split", f"The column {column} holds a value other than train, val and test.")
     return split

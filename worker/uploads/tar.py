@@ -26,17 +26,6 @@ _EMPTY_TYPES = {
 }
 
 
-def is_header(block: bytes) -> bool:
-    """Return whether the block of 512 bytes starts a tar archive, which may be empty."""
-    if len(block) < _BLOCK:
-        return False
-    try:
-        tarfile.TarInfo.frombuf(block[:_BLOCK], "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
-        return not any(block[:_BLOCK])
-    return True
-
-
 def walk(stream: Stream, meter: Meter) -> Iterator[Walked]:
     """Yield the files of the archive, and of archives that follow its end. Raises PackError."""
     blocks = _BlockReader(stream, meter)

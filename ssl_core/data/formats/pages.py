@@ -1,7 +1,6 @@
 """The pages of a file, TIFF's and the frames of animations, as images of their own or as channels of one."""
 
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,8 @@ def split(data: bytes, max_pixels: float) -> Iterator[bytes]:
         return
     if len(numbers) > tiff_pages.MAX_PAGES:
         raise BadImage("too_many_pages", f"The file has more than {tiff_pages.MAX_PAGES:,} pages.")
-    for number in numbers:
-        yield decode.encode_array(_read(data, number, max_pixels))
+    for page in _read_all(data, numbers, max_pixels):
+        yield decode.encode_array(page)
 
 
 def stack(data: bytes, max_pixels: float) -> bytes:
@@ -32,8 +31,7 @@ def stack(data: bytes, max_pixels: float) -> bytes:
     if len(numbers) > MAX_CHANNELS:
         raise too_many_channels(len(numbers), "file's stack of pages")
     pages: list[NDArray] = []
-    for number in numbers:
-        page = _read(data, number, max_pixels / len(numbers))
+    for page in _read_all(data, numbers, max_pixels / len(numbers)):
         if pages and (page.shape[:2] != pages[0].shape[:2] or page.dtype != pages[0].dtype):
             raise BadImage("pages_differ", "The pages have different sizes or depths, and cannot be channels.")
         pages.append(page)
@@ -49,21 +47,29 @@ def _find(data: bytes, max_pixels: float) -> list[int]:
     return list(range(decode.count_pages(data, image)))
 
 
-def _read(data: bytes, number: int, max_pixels: float) -> NDArray:
-    """A page's values, H×W×C, with white as their highest value."""
+def _read_all(data: bytes, numbers: Sequence[int], max_pixels: float) -> Iterator[NDArray]:
+    """Each page's values, H×W×C, with white as their highest value."""
     image = decode.open_header(data, max_pixels)
-    if decode.is_deep_tiff(image):
-        samples = decode.reader_of(data).read(data, max_pixels, number)
-        values = samples.values
-        if samples.is_inverted:
-            values = np.iinfo(values.dtype).max - values if values.dtype.kind in "iu" else -values
-        return values
-    try:
-        return _read_frame(Image.open(io.BytesIO(data), formats=decode.FORMATS), number, max_pixels)
-    except (MemoryError, BadImage):
-        raise
-    except Exception as error:  # of damaged files nearly any
-        raise BadImage("corrupt", f"Page {number + 1} is damaged: {str(error)[:200].strip(' .')}.") from error
+    is_deep = decode.is_deep_tiff(image)
+    for number in numbers:
+        if is_deep:
+            yield _read_deep(data, number, max_pixels)
+            continue
+        assert image is not None
+        try:  # of one open image, as an animation is decoded from its first frame on
+            yield _read_frame(image, number, max_pixels)
+        except (MemoryError, BadImage):
+            raise
+        except Exception as error:  # of damaged files nearly any
+            raise BadImage("corrupt", f"Page {number + 1} is damaged: {str(error)[:200].strip(' .')}.") from error
+
+
+def _read_deep(data: bytes, number: int, max_pixels: float) -> NDArray:
+    samples = decode.reader_of(data).read(data, max_pixels, number)
+    values = samples.values
+    if samples.is_inverted:
+        values = np.iinfo(values.dtype).max - values if values.dtype.kind in "iu" else -values
+    return values
 
 
 def _read_frame(image: Image.Image, number: int, max_pixels: float) -> NDArray:

@@ -8,13 +8,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image, ImageOps
+from PIL import GifImagePlugin, Image, ImageOps
 
 from ssl_core.config.reading import Reading
 from ssl_core.data.centre_crop import centre_crop
 from ssl_core.data.dataset import Dataset
 from ssl_core.data.decode import BadImage, count_pixels, decode, decode_square, encode_array, load
 from ssl_core.data.formats import tiff_pages
+from ssl_core.data.formats.pages import split
 from ssl_core.data.formats.recognise import explain
 from ssl_core.data.formats.value_range import FULL, RangeFinder, ValueRange
 from ssl_core.data.image_store import read_centre_crops
@@ -307,6 +308,31 @@ def test_frames_of_an_animation_are_images_with_numbers_in_their_names(tmp_path)
     report, dataset = packed(tmp_path, {"cat/a.png": file, "dog/b.png": png(9)}, pages="images")
     assert (len(dataset), report["classes"]) == (4, ["cat", "dog"])
     assert np.array_equal(dataset.read_image(2), pixels(2))
+
+
+def test_the_frames_of_an_animation_are_decoded_once(tmp_path, monkeypatch):
+    frames = [Image.fromarray(pixels(n)) for n in range(12)]
+    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    opened = []
+    opens = GifImagePlugin.GifImageFile._open
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "_open", lambda image: opened.append(image) or opens(image))
+    assert len(list(split(file, 1000))) == 12
+    assert len(opened) < 5
+
+
+@pytest.mark.parametrize("pages", ["images", "channels"])
+def test_a_damaged_animation_is_at_worst_a_bad_file(tmp_path, pages):
+    """Cut between two frames, it has fewer."""
+    frames = [Image.fromarray(pixels(n)) for n in range(3)]
+    file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    refused = 0
+    for end in range(20, len(file), 7):
+        try:
+            packed(tmp_path / str(end), {"a.gif": file[:end]}, pages=pages)
+        except PackError as error:
+            assert error.code == "bad_files"
+            refused += 1
+    assert refused > 10
 
 
 def test_overviews_and_masks_are_no_pages():

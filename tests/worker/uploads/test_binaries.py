@@ -1,5 +1,6 @@
 """Binary formats of well-known datasets: CIFAR as pickles and as bytes, STL-10; and pickles that are no data."""
 
+import io
 import pickle
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from ssl_core.data.items import PackError
 from tests.sample_archives import compress_gzip, make_cifar_pickle, make_tar, make_zip
 from tests.worker.uploads.readings import decoded, facts, read_error, read_findings, read_items
-from worker.uploads.binaries import pickled
+from worker.uploads.binaries import cifar, pickled
+from worker.uploads.shelf import Stored
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 PLANES = np.ascontiguousarray(IMAGES.transpose(0, 3, 1, 2)).reshape(4, 3072)
@@ -133,6 +135,18 @@ def test_instructions_beside_those_of_data_are_refused(tmp_path, data):
     with path.open("rb") as file, pytest.raises(PackError) as caught:
         pickled.load(file, len(data))
     assert caught.value.code in ("unsafe_pickle", "corrupt_archive")
+
+
+def test_one_long_name_many_times_is_kept_short():
+    name = "x" * 100_000
+    file = io.BytesIO(pickle.dumps({"label_names": [name] * 1000}))
+    batch = cifar._load(Stored("batches.meta", "cifar", file))
+    assert sum(map(len, batch["label_names"])) <= 1000 * 1024
+
+
+def test_numbers_whose_hashes_may_be_equal_are_no_keys(tmp_path):
+    data = pickle.dumps({"data": PLANES, "labels": [0] * 4, (2**61 - 1) * 3: 1})
+    assert read_error(tmp_path, data) == "unsafe_pickle"
 
 
 def test_a_pickle_bomb_costs_neither_time_nor_memory(tmp_path):

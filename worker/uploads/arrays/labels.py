@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_core.data.items import Finding, PackError
-from ssl_core.data.split_names import SPLIT_NAMES, Split
+from ssl_core.data.split_names import Split, parse_split
 from worker.uploads.arrays.array import Array, read_row
 
 Label = str | int | None
@@ -39,7 +39,7 @@ def read_splits(array: Array, count: int) -> list[Split]:
         raise PackError("labels_length", f"There are {count:,} images, and splits of shape {array.describe_shape()}.")
     if array.dtype.kind not in "US" or array.dtype.itemsize > _MAX_LABEL_BYTES:
         raise PackError("wrong_dtype", f"{array.name} must be strings, and are {array.dtype}.")
-    splits = [SPLIT_NAMES.get(str(value).casefold()) for value in _read_values(array)]
+    splits = [parse_split(str(value)) for value in _read_values(array)]
     known: list[Split] = [split for split in splits if split is not None]
     if len(known) < count:
         raise PackError("unknown_split", f"The array {array.name} holds a value other than train, val and test.")

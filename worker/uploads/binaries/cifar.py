@@ -26,7 +26,7 @@ _LABELS = ("labels", "fine_labels", "coarse_labels")
 _NAMES = {"labels": "label_names", "fine_labels": "fine_label_names", "coarse_labels": "coarse_label_names"}
 _READ_KEYS = {"data", "filenames", "batch_label", "num_cases_per_batch", "num_vis", *_LABELS, *_NAMES.values()}
 _TEXTS = {"label_names": "batches.meta.txt", "fine_label_names": "fine_label_names.txt"}
-_MAX_TEXT = 2**16  # bytes
+_MAX_TEXT, _MAX_NAME = 2**16, 2**10  # bytes
 _UNREAD = "Fields of CIFAR's batches other than their images and labels are not read."
 _OTHER_LABELS = "Of the several labels of CIFAR-100 the fine ones are read, unless `label_column` names others."
 
@@ -80,6 +80,8 @@ def _clean(value: Any) -> Any:
 
 
 def _to_text(value: str | bytes) -> str:
+    """Return the beginning of a name, of which a pickle may hold a long one many times in few bytes."""
+    value = value[:_MAX_NAME]
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 

@@ -34,6 +34,7 @@ _GLOBALS = {
 }
 _DTYPES = frozenset(("b1", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f4", "f8"))
 _KEYS = (str, bytes, int)  # hashing others may take long
+_MAX_KEY = 2**32  # greater numbers may be chosen so that their hashes are equal
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -238,7 +239,7 @@ def _find_global(module: Any, attribute: Any) -> _Global:
 
 
 def _to_dict(values: list[Any]) -> dict[Any, Any]:
-    keys = [key for key in values[::2] if isinstance(key, _KEYS)]
+    keys = [key for key in values[::2] if isinstance(key, _KEYS) and (not isinstance(key, int) or abs(key) < _MAX_KEY)]
     if 2 * len(keys) != len(values):
         raise _refuse("has a dict with keys that are neither text nor numbers")
     return dict(
