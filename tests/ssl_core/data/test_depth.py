@@ -325,14 +325,14 @@ def test_a_damaged_animation_is_at_worst_a_bad_file(tmp_path, pages):
     """Cut between two frames, it has fewer."""
     frames = [Image.fromarray(pixels(n)) for n in range(3)]
     file = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    refused = 0
+    codes = []
     for end in range(20, len(file), 7):
         try:
             packed(tmp_path / str(end), {"a.gif": file[:end]}, pages=pages)
         except PackError as error:
-            assert error.code == "bad_files"
-            refused += 1
-    assert refused > 10
+            codes.append(error.code)
+    assert len(codes) > 10
+    assert set(codes) == {"bad_files"}
 
 
 def test_overviews_and_masks_are_no_pages():
@@ -394,7 +394,7 @@ def test_damage_to_deep_files_gives_pixels_or_a_bad_image():
         tiff(deep(COLOUR), photometric="rgb", bigtiff=True),
         imagecodecs.png_encode(deep(COLOUR)),
     ]
-    refused = 0
+    codes = []
     for round_ in range(300):
         data = bytearray(good[round_ % len(good)])
         for place in generator.integers(0, min(len(data), 600), 3):
