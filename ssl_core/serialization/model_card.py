@@ -150,36 +150,26 @@ def _provenance(card: Card) -> Iterator[str]:
 def _loading(card: Card) -> Iterator[str]:
     yield "## Loading"
     yield 'With Twoviews installed (`pip install "twoviews[core]"`), with `model` the folder of this file:'
-    is_rgb = count_channels(card["preprocessing"]) == RGB
-    yield _python(_write_loading_code(card, is_rgb=is_rgb))
+    yield _python(
+        "from pathlib import Path\n\n"
+        "from ssl_core.data.decode import decode\n"
+        "from ssl_core.serialization import saved_model\n\n"
+        'encoder = saved_model.load(Path("model"))\n'
+        'how = {"channels": encoder.channels, "values": encoder.preprocessing.values}\n'
+        'image = encoder.prepare(decode(Path("cat.jpg").read_bytes(), **how))\n'
+        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; `layer=` selects another layer"
+    )
     shape = card.get("backbone", {"name": ""})
     if (lines := other_libraries.write_torchvision_code(shape, "weights.safetensors")) is not None:
         yield "The backbone alone, with torchvision:"
         yield _python(lines)
-        if is_rgb:
+        if count_channels(card["preprocessing"]) == RGB:
             yield "Its preprocessing:"
             yield _python(_transform(card["preprocessing"]))
     if (lines := other_libraries.write_timm_code(shape, "weights.safetensors")) is not None:
         yield "With timm:"
         yield _python(lines)
     yield "A job of kind `export` makes ONNX and `torch.export` files, with the preprocessing inside."
-
-
-def _write_loading_code(card: Card, *, is_rgb: bool) -> str:
-    decoder = ["from ssl_core.data.decode import decode"] if is_rgb else ["import numpy as np", ""]
-    image = 'decode(Path("cat.jpg").read_bytes())' if is_rgb else 'np.load("image.npy")'
-    remark = "" if is_rgb else f"  # uint8 H×W×{count_channels(card['preprocessing'])}"
-    lines = [
-        "from pathlib import Path",
-        "",
-        *decoder,
-        "from ssl_core.serialization import saved_model",
-        "",
-        'encoder = saved_model.load(Path("model"))',
-        f"image = encoder.prepare({image}){remark}",
-        f"features = encoder.encode(image[None])  # float32 1×{card['dim']}; `layer=` selects another layer",
-    ]
-    return "\n".join(lines)
 
 
 def _transform(preprocessing: Card) -> str:

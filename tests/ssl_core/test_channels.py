@@ -1,6 +1,7 @@
 """Images of other channels than RGB: trained on by every method, evaluated, projected, exported and embedded."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def test_every_method_trains_on_five_channels(name, sets, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_one_and_two_channels_are_trained_on_and_drawn(channels, sets, tmp_path):
+def test_one_and_two_channels_are_trained_on_and_drawn(channels, sets, tmp_path, monkeypatch):
     events = go(sets[channels], tmp_path, pictures=True, normalisation="half")
     assert "views.png" in {event.name for event in events if isinstance(event, Artifact)}
     card = saved_model.load_card(tmp_path / "model")
@@ -92,7 +93,11 @@ def test_one_and_two_channels_are_trained_on_and_drawn(channels, sets, tmp_path)
     assert card["preprocessing"]["mean"] == card["preprocessing"]["std"] == [0.5] * channels
     readme = (tmp_path / "model" / "README.md").read_text()
     assert f"| input | {channels} channel{'s' * (channels > 1)}, the largest central square" in readme
-    assert f'image = encoder.prepare(np.load("image.npy"))  # uint8 H×W×{channels}' in readme
+    (tmp_path / "cat.jpg").write_bytes(encode_array(Dataset.open(sets[channels]).read_image(0)))
+    names: dict[str, object] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0], names)
+    assert names["features"].shape == (1, card["dim"])
     assert "ToTensor" not in readme
 
 

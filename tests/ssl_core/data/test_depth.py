@@ -394,7 +394,7 @@ def test_damage_to_deep_files_gives_pixels_or_a_bad_image():
         tiff(deep(COLOUR), photometric="rgb", bigtiff=True),
         imagecodecs.png_encode(deep(COLOUR)),
     ]
-    codes = []
+    refused = 0
     for round_ in range(300):
         data = bytearray(good[round_ % len(good)])
         for place in generator.integers(0, min(len(data), 600), 3):
