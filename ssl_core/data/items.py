@@ -87,7 +87,3 @@ _EXAMPLES, _WARNINGS = 5, 100
 class _Counted:
     examples: list[str]
     count: int = 0
-
-
-def _to_fault(bad: BadFile) -> Fault:
-    return Fault(pointer=json_pointer("files", bad.name), code=bad.code, detail=bad.detail)

@@ -1,72 +1,35 @@
 """Label tables: documents of an upload as rows, and the columns that name images, labels and splits.
 
-Read are CSV and TSV with or without a header, JSON lines, JSON (a list of objects, an object of names and labels,
-COCO's annotations) and text whose lines are a file and a label (Tiny-ImageNet's `val_annotations.txt`).
+Read are CSV and TSV with or without a header, JSON lines, JSON (a list of objects, an object of names and labels or of
+labels and lists of names, COCO's annotations) and text whose lines are a file, and perhaps a label (Tiny-ImageNet's
+`val_annotations.txt`, Food-101's `train.txt`).
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_core.data.split_names import parse_split
+from ssl_core.data.split_names import find_split, parse_split
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".txt")
 LABEL_NAMES = (
-    *("label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category", "category_name"),
-    *(
-        "target",
-        "targets",
-        "y",
-        "diagnosis",
-        "dx",
-        "finding",
-        "species",
-        "breed",
-        "tag",
-        "cls",
-        "classes",
-        "categories",
-    ),
-    *("fine_label", "class_id", "label_id", "category_id", "classid"),
-)
+    "label", "labels", "class", "class_name", "classname", "class_label", "label_name", "category", "category_name",
+    "target", "targets", "y", "diagnosis", "dx", "finding", "species", "breed", "tag", "cls", "classes",
+    "categories", "fine_label", "class_id", "label_id", "category_id", "classid",
+)  # fmt: skip
 SPLIT_NAMES = ("split", "set", "subset", "partition", "data_split", "dataset_split", "data set", "usage", "purpose")
 NO_LABELS = (  # names of columns that are never guessed to be labels
-    *(
-        "fold",
-        "age",
-        "width",
-        "height",
-        "size",
-        "url",
-        "date",
-        "time",
-        "year",
-        "group",
-        "patient",
-        "patient_id",
-        "source",
-    ),
-    *("caption", "text", "description", "index", "count", "score", "weight", "x", "sha256", "md5", "license"),
-)
+    "fold", "age", "width", "height", "size", "url", "date", "time", "year", "group", "patient", "patient_id",
+    "source", "caption", "text", "description", "index", "count", "score", "weight", "x", "sha256", "md5", "license",
+)  # fmt: skip
 FILE_NAMES = (
-    *(
-        "file_name",
-        "filename",
-        "file",
-        "filepath",
-        "file_path",
-        "path",
-        "image_path",
-        "image",
-        "image_name",
-        "image_id",
-    ),
-    *("img", "img_name", "img_path", "imgpath", "images", "name", "id", "key"),
-)
+    "file_name", "filename", "file", "filepath", "file_path", "path", "image_path", "image", "image_name",
+    "image_id", "img", "img_name", "img_path", "imgpath", "images", "name", "id", "key",
+)  # fmt: skip
 MOST_BYTES = 64 * 2**20  # of a document
 _CELLS, _CELLS_PER_KEY = 2**20, 20  # of a table of objects, as many as it has names
 _SAMPLE = 1000  # rows, of which the columns are recognised
@@ -75,6 +38,7 @@ _FEW = 20  # rows, of which each may have a label of its own
 _DELIMITERS = ",;\t|"
 _MOST = 0.5  # of them do, where only that shows that they are names
 _ENOUGH = 0.05  # of the sampled rows name an image of the upload; others may be of images that are not in it
+_NEARLY_ALL = 0.95  # of loose lines do, where they name it without its suffix
 
 Matches = Callable[[str], tuple[bool, bool]]  # whether a value is an image's name, and its name without the suffix
 
@@ -86,7 +50,7 @@ class Table:
     document: str
     columns: list[str] | None
     rows: list[Sequence[Any]]
-    has_loose_lines: bool = False  # of words, whose files have to be named in full
+    has_loose_lines: bool = False  # of words: nothing but the images' names shows that it is no prose
     has_keys: bool = False  # the first column can only be that of the files
 
 
@@ -134,8 +98,10 @@ def find_columns(table: Table, matches: Matches, label: str | None = None, split
     file = max(scores, key=lambda place: scores[place])
     exact, stem, *_ = scores[file]
     # Without its suffix a name may be a mere number, which may also be something else.
-    is_name = names[file] in FILE_NAMES or (stem >= _MOST and len(sample) >= _SOME)
-    if exact < _ENOUGH and (stem < _ENOUGH or not is_name or table.has_loose_lines):
+    are_many = len(sample) >= _SOME or _names_split(table.document)
+    is_name = names[file] in FILE_NAMES or (stem >= _MOST and are_many)
+    enough = _NEARLY_ALL if table.has_loose_lines else _ENOUGH
+    if exact < _ENOUGH and (stem < enough or not is_name):
         return None
     others = [place for place in range(width) if place != file]
     split_place = _find_split_column(names, sample, others, split)
@@ -213,7 +179,14 @@ def _from_json(document: str, found: Any) -> Table | None:
         return _from_objects(document, lists[0])
     if found and all(isinstance(value, str | int) for value in found.values()):
         return Table(document, None, list(found.items()), has_keys=True)
+    if found and all(_is_list_of_texts(value) for value in found.values()):  # of the images of a class, or of a split
+        kind = "split" if all(map(parse_split, found)) else "label"
+        return Table(document, ["file_name", kind], [(file, key) for key, files in found.items() for file in files])
     return None
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _from_coco(document: str, found: dict[str, Any]) -> Table:
@@ -238,14 +211,9 @@ def _from_objects(document: str, found: list[Any]) -> Table | None:
 def _from_lines(document: str, text: str, suffix: str) -> Table | None:
     head = "\n".join(text.split("\n", 6)[:5])
     delimiter = "\t" if suffix == "tsv" else max(_DELIMITERS, key=head.count)
-    if head.count(delimiter):
-        rows: Iterable[list[str]] = csv.reader(
-            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
-        )
-    elif suffix == "txt":
-        rows = (line.split() for line in text.splitlines())
-    else:
-        return None
+    if not head.count(delimiter):
+        return _from_words(document, text)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     lines: list[Sequence[Any]] = [row for row in rows if any(row)]
     if not lines or len(lines[0]) < 2:
         return None
@@ -256,6 +224,24 @@ def _from_lines(document: str, text: str, suffix: str) -> Table | None:
     if suffix == "txt" or _is_data(lines[0]):
         return Table(document, None, lines, has_loose_lines=suffix == "txt")
     return Table(document, [str(name).strip() for name in lines[0]], lines[1:]) if len(lines) > 1 else None
+
+
+def _from_words(document: str, text: str) -> Table | None:
+    """A list of files, or lines of a file and one or more words, which are one column where their number differs."""
+    lines: list[Sequence[Any]] = [line.split() for line in text.splitlines() if line.strip() and line[0] != "#"]
+    widths = {len(row) for row in lines}
+    is_regular = len(widths) == 1 and widths != {1}
+    if not (is_regular or _names_split(document) or any(map(_is_data, lines[:_SAMPLE]))):
+        return None  # prose
+    if len(widths) > 1:
+        lines = [(row[0], " ".join(row[1:])) for row in lines]
+    elif _fold(lines[0][0]) in FILE_NAMES and len(lines) > 1:
+        return Table(document, list(lines[0]), lines[1:], has_loose_lines=True)
+    return Table(document, None, lines, has_loose_lines=True)
+
+
+def _names_split(document: str) -> bool:
+    return find_split(document.rpartition("/")[2].rpartition(".")[0]) is not None
 
 
 def _is_data(row: Sequence[Any]) -> bool:

@@ -18,6 +18,7 @@ Documents = dict[str, bytes]  # by their paths
 
 UNREAD = "The document is not read: it has no column with the images of the upload, or none with their labels."
 _UNREAD_COLUMN = "The column is not read."
+_SEVERAL_SPLITS = "Documents named after splits list the image for several: their lists are not used."
 _SEVERAL = "The image has several labels in a document, and gets none."
 _NO_IMAGE = "The document has a row of an image that is not in the upload."
 _FOLDERS_WIN = "The labels in the document are not used: the folders give the classes; `label_column` prefers these."
@@ -71,9 +72,11 @@ def _name_source(assigned: Sequence[Any], labels: Sequence[Label]) -> str | None
 
 @dataclass
 class _FromTables:
+    names: Sequence[str]
     labels: dict[int, tuple[Label, bool]] = field(default_factory=dict)  # and whether it goes before folders
     splits: dict[int, Split] = field(default_factory=dict)
-    file_splits: dict[int, Split] = field(default_factory=dict)  # by the name of the table that lists the image
+    file_splits: dict[int, set[Split]] = field(default_factory=dict)  # by the names of the tables that list the image
+    trainval: set[int] = field(default_factory=set)  # images in a list of both: for training where no other has them
     used: list[str] = field(default_factory=list)
     source: str | None = None
 
@@ -83,7 +86,7 @@ def _apply(
 ) -> None:
     """Complete the folders' splits and labels by those of the tables."""
     has_splits = layout is not None and layout.reading == "splits"
-    splits = tables.splits or (tables.file_splits if "train" in tables.file_splits.values() else {})
+    splits = tables.splits or ({} if has_splits else _choose_splits(tables, found.findings))
     unused = 0
     for place, row in enumerate(places):
         pair = found.assigned[row]
@@ -103,8 +106,18 @@ def _apply(
         found.findings.append(Finding("labels_not_used", _FOLDERS_WIN, ", ".join(tables.used[:3]), unused))
 
 
+def _choose_splits(tables: _FromTables, findings: list[Finding]) -> dict[int, Split]:
+    """The splits by the names of tables: none where they contradict each other, or leave no image for training."""
+    listed: dict[int, set[Split]] = {place: {"train"} for place in tables.trainval}
+    listed |= tables.file_splits
+    several = [place for place, splits in listed.items() if len(splits) > 1]
+    findings.extend(Finding("several_splits", _SEVERAL_SPLITS, tables.names[place]) for place in several)
+    splits: dict[int, Split] = {} if several else {place: split for place, (split,) in listed.items()}
+    return splits if len(splits) < len(tables.names) or "train" in splits.values() else {}
+
+
 def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, findings: list[Finding]) -> _FromTables:
-    result, columns_seen = _FromTables(), set[str]()
+    result, columns_seen = _FromTables(names), set[str]()
     if not names:  # the readers know the splits and labels
         findings.extend(
             Finding("unread_document", UNREAD, name) for name in documents if leftovers.may_hold_labels(name)
@@ -119,8 +132,9 @@ def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, f
         if table is not None:
             columns_seen.update(table.columns or ())
             index = index or _NameIndex(names)
-            columns = label_tables.find_columns(table, index.matches, reading.label_column, reading.split_column)
-        if table is None or columns is None or not columns.are_useful:
+            if not (table.has_loose_lines and index.matches(_stem(document))[1]):  # not that of one image
+                columns = label_tables.find_columns(table, index.matches, reading.label_column, reading.split_column)
+        if table is None or columns is None or not (columns.are_useful or find_split(_stem(document))):
             unread.append(document)
             mentioning |= {document} if columns is not None else set()
             continue
@@ -161,15 +175,17 @@ def _read_rows(
     table: Table, columns: Columns, index: "_NameIndex", goes_first: bool, result: _FromTables, findings: list[Finding]
 ) -> None:
     folder = str(PurePosixPath(table.document).parent)
-    own_split = find_split(PurePosixPath(table.document).stem)
+    own_split, is_trainval = find_split(_stem(table.document)), "trainval" in table.document.casefold()
     several, missing = set[int](), Counter[str]()
     for row in table.rows:
         place = index.find(str(row[columns.file]), "" if folder == "." else folder, own_split)
         if place is None:
             missing[str(row[columns.file])] += 1
             continue
-        if own_split is not None:
-            result.file_splits[place] = own_split
+        if is_trainval:
+            result.trainval.add(place)
+        elif own_split is not None:
+            result.file_splits.setdefault(place, set()).add(own_split)
         if columns.split is not None:
             if (split := parse_split(str(row[columns.split]))) is None:
                 detail = f"{table.document} has a split {row[columns.split]}, which is none of train, val and test."

@@ -5,6 +5,7 @@ import tarfile
 from typing import Literal
 
 from ssl_core.data import leftovers
+from ssl_core.data.formats import recognise
 from worker.uploads import compressed
 
 # What is read from a file that holds images: archive and parquet by itself, the others with their companions.
@@ -19,33 +20,6 @@ _CIFAR_NAME = re.compile(
 _STL_NAME = re.compile(r"(^|/)(train|test|unlabeled)_[Xy]\.bin$")
 _TEXT_NAME = re.compile(r"(^|/)(batches\.meta\.txt|(fine|coarse)_label_names\.txt|class_names\.txt)$")
 _IMAGE_NAME = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?|p[bgpn]m|avif|jp2|jpx|j2k)$", re.IGNORECASE)
-_MAGICS = {
-    b"\xff\xd8\xff": "a single JPEG image",
-    b"\x89PNG\r\n\x1a\n": "a single PNG image",
-    b"GIF8": "a single GIF image",
-    b"BM": "a single BMP image",
-    b"II*\0": "a single TIFF image",
-    b"MM\0*": "a single TIFF image",
-    b"%PDF": "a PDF document",
-    b"Rar!\x1a\x07": "a RAR archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
-    b"MATLAB 5.0": "a MATLAB file",
-    b"SQLite format 3": "an SQLite database",
-    b"ARROW1": "an Arrow file",
-    b"\xff\xff\xff\xff": "an Arrow stream",
-    b"Obj\x01": "an Avro file",
-    b"ORC": "an ORC file",
-    b"\x7fELF": "a program",
-    b"MZ": "a Windows program",
-    b"SIMPLE  =": "a FITS file",
-    b"\0\0\0\x18ftyp": "a video or a HEIC image",
-    b"\0\0\0\x14ftyp": "a video or a HEIC image",
-    b"\0\0\0\x1cftyp": "a video or a HEIC image",
-    b"\0\0\0\x20ftyp": "a video or a HEIC image",
-    b"\0\0\0\x0cjP  ": "a single JPEG 2000 image",
-}
-_LMDB_MAGIC = b"\xde\xc0\xef\xbe"  # at byte 16 of a page
 
 
 def find_kind(name: str, head: bytes) -> Kind | None:
@@ -126,13 +100,8 @@ def _describe(head: bytes) -> str | None:
     """Return what the file is taken for."""
     if not head:
         return "an empty file"
-    for magic, name in _MAGICS.items():
-        if head.startswith(magic):
-            return name
-    if head.startswith(b"RIFF"):
-        return "a single WebP image" if head[8:12] == b"WEBP" else "an audio or video file"
-    if head[16:20] == _LMDB_MAGIC:
-        return "an LMDB database"
+    if (image := recognise.find_image(head)) is not None:
+        return f"a single {image} image"
     if (
         len(head) > 16
         and head[4:8] == bytes(4)
@@ -142,21 +111,15 @@ def _describe(head: bytes) -> str | None:
         return "a TFRecord file"
     if is_pickle(head):
         return "a Python pickle, which may hold code and is not executed"
-    return _describe_text(head)
+    return recognise.find_other(head) or _describe_table(head)
 
 
-def _describe_text(head: bytes) -> str | None:
+def _describe_table(head: bytes) -> str | None:
     try:
         text = head.decode("utf-8-sig", "ignore" if len(head) >= 500 else "strict").strip()
     except UnicodeDecodeError:
         return None
     if not text or any(ord(letter) < 32 and letter not in "\t\r\n" for letter in text):
         return None
-    if re.match(r"<(!doctype html|html)", text, re.IGNORECASE):
-        return "an HTML page, such as that of a failed download"
-    if text.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, without the file that it stands for"
-    if text[0] in "{[":
-        return "a JSON document"
     first = text.splitlines()[0]
     return "a CSV table" if len(text) > len(first) and ("," in first or "\t" in first or ";" in first) else None

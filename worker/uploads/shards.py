@@ -2,7 +2,8 @@
 
 import re
 
-from ssl_core.data.split_names import SPLIT_NAMES, UNLABELLED, Split
+from ssl_core.data import split_names
+from ssl_core.data.split_names import UNLABELLED, Split
 
 _SUFFIX = re.compile(r"\.(zip|npz|npy|parquet|bin|tar|tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz|tzst|gz)$", re.IGNORECASE)
 _NUMBER = re.compile(r"[-_.]?(\d{3,}(-of-\d+)?|\d+-of-\d+)$")
@@ -13,12 +14,12 @@ _OTHER_SPLITS: dict[str, Split] = {"t10k": "test", **dict.fromkeys(UNLABELLED, "
 
 
 def find_split(path: str) -> Split | None:
-    """Return the split that the file's name holds as a word, else the nearest folder's; None without one."""
+    """Return the one split that a word of the file's name stands for, else the nearest folder's; None without one."""
     for part in reversed(_SUFFIX.sub("", path).split("/")):
-        for word in split_words(part):
-            split = SPLIT_NAMES.get(word) or _OTHER_SPLITS.get(word)
-            if split is not None:
-                return split
+        others = [_OTHER_SPLITS[word] for word in split_words(part) if word in _OTHER_SPLITS]
+        split = split_names.find_split(part) or (others[0] if others else None)
+        if split is not None:
+            return split
     return None
 
 

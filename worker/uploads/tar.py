@@ -178,14 +178,15 @@ class _BlockReader:
 
 def _parse_records(data: bytes) -> Iterator[tuple[str, str]]:
     """Yield key and value of each pax record: `<length> <key>=<value>\\n`, where the length counts itself."""
-    while data.rstrip(b"\0"):
-        digits, space, _ = data[:20].partition(b" ")
-        length = _parse_number(_decode_text(digits))
-        key, equals, value = data[len(digits) + 1 : length - 1].partition(b"=")
-        if not space or not equals or data[length - 1 : length] != b"\n":
+    start, end = 0, len(data.rstrip(b"\0"))
+    while start < end:
+        digits, space, _ = data[start : start + 20].partition(b" ")
+        stop = start + _parse_number(_decode_text(digits))
+        key, equals, value = data[start + len(digits) + 1 : stop - 1].partition(b"=")
+        if not space or not equals or data[stop - 1 : stop] != b"\n":
             raise PackError("corrupt_archive", "The archive is damaged: an extended header cannot be read.")
         yield _decode_text(key), _decode_text(value)
-        data = data[length:]
+        start = stop
 
 
 def _parse_number(digits: str) -> int:

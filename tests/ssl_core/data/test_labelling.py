@@ -210,3 +210,73 @@ HOSTILE = {
 def test_a_damaged_document_is_at_worst_unread(name):
     found = read(FLAT, {name: HOSTILE[name]})
     assert len(found.assigned) == 4
+
+
+FOODS = [f"food/images/{name}/{n}.jpg" for name in ("apple_pie", "sushi") for n in range(3)]
+FOOD_SPLITS = ["train", "train", "test"] * 2
+
+
+def splits(found):
+    return [pair and pair[0] for pair in found.assigned]
+
+
+def food_list(split, *, suffix="", separator="\n"):
+    chosen = (name for name, each in zip(FOODS, FOOD_SPLITS, strict=True) if each == split)
+    return separator.join(name.removeprefix("food/images/").removesuffix(".jpg") + suffix for name in chosen)
+
+
+def food_json(split):
+    return json.dumps(
+        {name: [each for each in food_list(split).split() if name in each] for name in ("apple_pie", "sushi")}
+    )
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        {"food/meta/train.txt": food_list("train"), "food/meta/test.txt": food_list("test")},
+        {"meta/train.txt": food_list("train", suffix=".jpg"), "meta/test.txt": food_list("test", suffix=".jpg")},
+        {"train.csv": "file\n" + food_list("train"), "test.csv": "file\n" + food_list("test")},
+        {"food/meta/train.json": food_json("train"), "food/meta/test.json": food_json("test")},
+        {"splits.json": json.dumps({split: food_list(split).split() for split in ("train", "test")})},
+        {"testing_list.txt": food_list("test")},
+        {"meta/trainval.txt": food_list("train"), "meta/test.txt": food_list("test")},
+        {
+            **{"sets/train.txt": food_list("train"), "sets/test.txt": food_list("test")},
+            "sets/trainval.txt": food_list("train") + "\n" + food_list("test"),
+        },
+    ],
+)
+def test_lists_of_images_give_splits(documents):
+    others = {"food/meta/classes.txt": "apple_pie\nsushi\n", "food/README.txt": "Foods, in\ntwo classes.\n"}
+    found = read(FOODS, documents | others)
+    assert (splits(found), codes(found)) == (FOOD_SPLITS, [])
+    assert labels(found) == ["apple_pie"] * 3 + ["sushi"] * 3
+
+
+def test_lists_that_contradict_each_other_give_no_splits():
+    folds = {"labels/train1.txt": food_list("train"), "labels/test1.txt": food_list("test")}
+    folds |= {"labels/train2.txt": food_list("test"), "labels/test2.txt": food_list("train")}
+    found = read(FOODS, folds)
+    assert (splits(found), codes(found), len(found.findings)) == (["train"] * 6, ["several_splits"], 6)
+    assert splits(read(FOODS, {"test.txt": food_list("train") + "\n" + food_list("test")})) == ["train"] * 6
+
+
+def test_lines_of_words_give_labels_without_suffixes_of_files():
+    names = [f"images/{breed}_{n}.jpg" for breed in ("pug", "Bombay") for n in range(10, 12)]
+    lists = {  # as those of Oxford-IIIT Pets
+        "annotations/list.txt": "#Image CLASS-ID SPECIES BREED ID\n#some words\n"
+        "pug_10 1 2 1\npug_11 1 2 1\nBombay_10 2 1 1\nBombay_11 2 1 1\n",
+        "annotations/trainval.txt": "pug_10 1 2 1\nBombay_10 2 1 1\nBombay_11 2 1 1\n",
+        "annotations/test.txt": "pug_11 1 2 1\n",
+    }
+    found = read(names, lists)
+    assert found.assigned == [("train", "1"), ("test", "1"), ("train", "2"), ("train", "2")]
+    makers = {"images_maker_train.txt": "10 Boeing 707\n11 Airbus A300 B\n12 Fokker\n"}
+    planes = [f"data/images/{n}.jpg" for n in range(10, 13)]
+    assert labels(read(planes, makers)) == ["Boeing 707", "Airbus A300 B", "Fokker"]
+
+
+def test_lines_of_numbers_that_describe_one_image_are_no_list():
+    boxes = "0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n2 0.7 0.7 0.1 0.1\n"
+    assert labels(read(FLAT, {"labels/3.txt": boxes})) == [None] * 4

@@ -284,6 +284,14 @@ def test_sparse_tar_entries_are_refused(tmp_path):
     assert [fault.code for fault in read(tmp_path, sample_archives.make_tar({}, mapped))] == ["unsupported_entry"]
 
 
+def test_extended_headers_of_many_records_are_read(tmp_path):
+    records = {f"key{number}": "\n9 =" for number in range(20_000)} | {"path": "cat/é.png"}
+    entry = sample_archives.make_tar_entry("b.png", pax_headers=records)
+    assert [item.name for item in read(tmp_path, sample_archives.make_tar({}, entry))] == ["cat/é.png"]
+    cut = sample_archives.make_tar({}, entry).replace(b"13 key1=", b"00 key1=")
+    assert read_error(tmp_path, cut) == "corrupt_archive"
+
+
 def zeros(count):
     return {"a.bin": bytes(count)}
 

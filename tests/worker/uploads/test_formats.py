@@ -124,6 +124,13 @@ def test_tar_archives_that_follow_each_other_are_read_as_one(tmp_path, pack):
     [
         (jpeg(), "single JPEG"),
         (png(), "single PNG"),
+        (b"II*\0" + bytes(20), "single TIFF"),
+        (b"BM" + bytes(30), "single BMP"),
+        (b"RIFF....WEBPVP8 ", "single WebP"),
+        (b"\0\0\0\x1cftypavif", "single AVIF"),
+        (b"\0\0\0\x1cftypheic", "HEIC image"),
+        (b"II*\0\x10\0\0\0CR\2\0", "CR2 RAW"),
+        (b"MZ\x90\0", "Windows program"),
         (b"%PDF-1.7\n", "PDF"),
         (b"Rar!\x1a\x07\x01\x00", "RAR archive"),
         (b"7z\xbc\xaf\x27\x1c\0\4", "7z archive"),
