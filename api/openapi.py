@@ -48,12 +48,15 @@ def _describe_scopes(document: dict[str, Any]) -> None:
 
 
 def _forbid_null(document: dict[str, Any]) -> None:
-    """Remove null from the schemas of parameters: a header or a query has no null, it is left out."""
+    """Remove null from the schemas of parameters and of forms, in which what has no value is left out."""
     for operation in (operation for item in document["paths"].values() for operation in item.values()):
-        for parameter in operation.get("parameters", ()):
-            schema = parameter["schema"]
+        form = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data", {}).get("schema", {})
+        fields = form.get("properties", {})
+        for schema in (*(parameter["schema"] for parameter in operation.get("parameters", ())), *fields.values()):
             options = [option for option in schema.pop("anyOf", ()) if option.get("type") != "null"]
             schema.update(options[0] if len(options) == 1 else {"anyOf": options} if options else {})
+            if schema.get("default", "") is None:
+                del schema["default"]
 
 
 def _forbid_nul(document: dict[str, Any]) -> None:

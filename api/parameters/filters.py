@@ -1,10 +1,18 @@
 """Filters of lists by a value of a closed set: another value would match nothing, and is refused."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from fastapi import Query
 
 from service.errors import InvalidRequest
 from ssl_core.errors import Fault
+
+
+def one_of(known: Iterable[str]) -> Any:  # as FastAPI's Query is typed
+    """Return the query parameter whose value `check` takes: documented here, and refused there with the closest one."""
+    return Query(max_length=64, json_schema_extra={"enum": [str(value) for value in known]})
 
 
 def check(name: str, value: str | None, known: Collection[str], what: str = "") -> None:

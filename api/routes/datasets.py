@@ -25,6 +25,7 @@ DatasetId = Annotated[str, Path(description="A `ds_` id.", examples=["ds_01k"])]
 _FORM: dict[str, Any] = {
     "type": "object",
     "required": ["file"],
+    "dependentRequired": {"low": ["high"], "high": ["low"]},
     "additionalProperties": False,
     "properties": {
         "file": {
@@ -84,7 +85,7 @@ def list_(
     caller: ReadCaller,
     after: After = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    status: Annotated[str | None, Query(max_length=64)] = None,
+    status: Annotated[str | None, filters.one_of(DatasetStatus)] = None,
 ) -> JSONResponse:
     filters.check("status", status, [*DatasetStatus])
     with caller.reading() as unit:

@@ -28,6 +28,7 @@ from ssl_core.errors import Fault
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
 JobId = Annotated[str, Path(description="A `job_` id.", examples=["job_01k"])]
 Limit = Annotated[int, Query(ge=1, le=100)]
+_LISTED_KINDS = (*KINDS, IMPORT)
 
 
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Submit a job")
@@ -53,12 +54,12 @@ def list_(
     caller: ReadCaller,
     after: After = None,
     limit: Limit = 20,
-    status: Annotated[str | None, Query(max_length=64)] = None,
-    kind: Annotated[str | None, Query(max_length=64)] = None,
+    status: Annotated[str | None, filters.one_of(JobStatus)] = None,
+    kind: Annotated[str | None, filters.one_of(_LISTED_KINDS)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
 ) -> JSONResponse:
     filters.check("status", status, [*JobStatus])
-    filters.check("kind", kind, [*KINDS, IMPORT])
+    filters.check("kind", kind, _LISTED_KINDS)
     with caller.reading() as unit:
         page = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
         transitions = jobs.transitions_by_job(unit.session, [job.id for job in page.items])

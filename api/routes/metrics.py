@@ -8,6 +8,7 @@ from typing import Annotated
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import WithJsonSchema
 from sqlalchemy import Connection
 
 from api import schemas
@@ -26,8 +27,10 @@ from ssl_core.config import metric_names
 _KNOWN = metric_names.list_known()
 router = APIRouter(tags=["metrics"], route_class=JsonRoute)
 
+_ONE = f"(?:{'|'.join(_KNOWN)})"
+_Name = Annotated[str, WithJsonSchema({"type": "string", "pattern": rf"^ *(?:{_ONE} *(?:, *{_ONE} *)*)?$"})]
 Names = Annotated[
-    list[str] | None,
+    list[_Name] | None,
     Query(
         max_length=100, description="Names of series, with commas between them, or repeated.", examples=["train/loss"]
     ),
