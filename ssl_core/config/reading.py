@@ -10,7 +10,7 @@ Layout = Literal["auto", "flat", "classes", "splits"]
 Pages = Literal["first", "images", "channels"]
 MAX_CHANNELS = 16
 
-_Column = Annotated[str, Field(min_length=1, max_length=200)]
+_Column = Annotated[str, Field(max_length=200, pattern=r"^[^\u0000-\u001f\u007f]*$")]  # no control characters
 
 
 class Reading(Closed):
