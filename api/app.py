@@ -14,7 +14,7 @@ from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
-from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, usage
+from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, steering, usage
 from api.server.drain import Drain
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
@@ -25,6 +25,7 @@ from service.storage import Storage
 ROUTERS: Sequence[APIRouter] = (
     datasets.router,
     jobs.router,
+    steering.router,
     metrics.router,
     models.router,
     embed.router,

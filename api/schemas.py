@@ -18,6 +18,17 @@ from ssl_core.config import KINDS, RunConfig
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
 DEFAULT_KIND = "pretrain"
 Name = Annotated[str, Field(max_length=text.MAX_LINE, json_schema_extra={"pattern": LINE})]
+Metadata = Annotated[
+    dict[str, str],
+    Field(
+        json_schema_extra={
+            "maxProperties": text.MAX_METADATA,
+            "propertyNames": {"maxLength": text.MAX_METADATA_KEY, "pattern": PRINTABLE},
+            "additionalProperties": {"type": "string", "maxLength": text.MAX_METADATA_VALUE, "pattern": PRINTABLE},
+        }
+    ),
+]
+MaxRuntime = Annotated[int, Field(ge=1, le=10**8)]
 ProblemError = dict[Literal["pointer", "code", "detail"], str]
 
 
@@ -74,15 +85,49 @@ class NewJob(_RequestBody):
         le=1000,
         description="Among the owner's jobs, higher priorities run first; equal ones in order of submission.",
     )
-    metadata: dict[str, str] = Field(
+    metadata: Metadata = Field(
         default_factory=dict,
         description="Free text by key; `licence`, that of the data, is copied to the model's README.md.",
-        json_schema_extra={
-            "maxProperties": text.MAX_METADATA,
-            "propertyNames": {"maxLength": text.MAX_METADATA_KEY, "pattern": PRINTABLE},
-            "additionalProperties": {"type": "string", "maxLength": text.MAX_METADATA_VALUE, "pattern": PRINTABLE},
-        },
     )
+    max_runtime: MaxRuntime | None = Field(
+        None, description="Seconds for which the job may run in all; then it fails, with a last checkpoint."
+    )
+
+
+class JobChanges(_RequestBody):
+    """Fields of a job to change; others stay as they are."""
+
+    name: Name | None = None
+    priority: int = Field(0, ge=-1000, le=1000, description="Only before the job is run.")
+    metadata: Metadata = Field(default_factory=dict, description="Replaces the whole.")
+
+
+class Retry(_RequestBody):
+    """Where a job that has failed or was cancelled goes on."""
+
+    start: Literal["checkpoint", "start"] = Field(
+        "checkpoint",
+        description="checkpoint: from its last one, if there is any; start: from the start, and its checkpoints,"
+        " metrics and artifacts are deleted.",
+    )
+
+
+class Clone(_RequestBody):
+    """What a new job has in place of another's; all else is the same."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"config": {"seed": 1, "method": {"temperature": 0.1}}}]})
+
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Changes, merged as in RFC 7396: null sets a field to its default. A section whose `name` changes"
+        " is replaced as a whole.",
+    )
+    dataset: str | None = Field(None, max_length=64)
+    model: str | None = Field(None, max_length=64)
+    name: Name | None = None
+    priority: int | None = Field(None, ge=-1000, le=1000)
+    metadata: Metadata | None = None
+    max_runtime: MaxRuntime | None = None
 
 
 class NewKey(_RequestBody):
@@ -169,6 +214,20 @@ class JobUrls(_ResponseBody):
     checkpoints: str
     artifacts: str
     cancel: str
+    pause: str
+    resume: str
+    retry: str
+    clone: str
+
+
+class QueuePlace(_ResponseBody):
+    """The place of a queued job among those that wait for a worker."""
+
+    position: int = Field(description="From 1; it may grow when an owner with fewer running jobs submits some.")
+    estimated_start: Time | None = Field(
+        description="Assumes that jobs take as long as recent ones of their kind; null when that is not known, or when"
+        " there is no worker."
+    )
 
 
 class SupervisedBaseline(_ResponseBody):
@@ -197,6 +256,8 @@ class Job(_ResponseBody):
     metadata: dict[str, str]
     config: dict[str, Any]
     resolved: dict[str, Any] | None = Field(description="The config with every `auto` resolved.")
+    max_runtime: int | None = Field(description="Seconds for which the job may run in all.")
+    queue: QueuePlace | None = Field(description="Of a queued job. Only in `GET /jobs/{job_id}`.")
     progress: Progress | None
     summary: dict[str, Any] | None
     supervised: list[SupervisedBaseline] = Field(

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from api.responses import rfc3339
 from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
+from service.forecast import Forecast
 from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
 
@@ -33,7 +34,12 @@ def dataset(row: Dataset) -> Json:
     }
 
 
-def job(row: Job | ShownJob, transitions: Sequence[StatusChange], baselines: Sequence[SupervisedBaseline] = ()) -> Json:
+def job(
+    row: Job | ShownJob,
+    transitions: Sequence[StatusChange],
+    baselines: Sequence[SupervisedBaseline] = (),
+    place: Forecast | None = None,
+) -> Json:
     return {
         "id": row.id,
         "object": "job",
@@ -47,6 +53,8 @@ def job(row: Job | ShownJob, transitions: Sequence[StatusChange], baselines: Seq
         "metadata": row.user_metadata,
         "config": row.config,
         "resolved": row.resolved,
+        "max_runtime": row.max_runtime,
+        "queue": {"position": place.position, "estimated_start": rfc3339(place.starts_at)} if place else None,
         "progress": row.progress,
         "summary": row.summary,
         "supervised": [asdict(run) for run in baselines],
@@ -150,5 +158,5 @@ def _transition(change: StatusChange) -> Json:
 
 def _urls(job_id: str) -> Json:
     url = f"/jobs/{job_id}"
-    names = ("metrics", "events", "checkpoints", "artifacts", "cancel")
+    names = ("metrics", "events", "checkpoints", "artifacts", "cancel", "pause", "resume", "retry", "clone")
     return {"self": url, **{name: f"{url}/{name}" for name in names}}

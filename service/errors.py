@@ -180,6 +180,22 @@ class JobNotFound(NotFound):
     """There is no such job."""
 
 
+class JobHasEnded(Conflict):
+    """The job has ended, or is being cancelled."""
+
+
+class JobHasSucceeded(Conflict):
+    """The job has succeeded, so there is nothing to retry; a clone of it runs again."""
+
+
+class JobHasStarted(Conflict):
+    """The priority of a job that runs or has ended cannot be changed."""
+
+
+class UploadGone(Conflict):
+    """The upload of an import is not kept once it has ended; upload the weights again."""
+
+
 class UnknownKind(Unprocessable):
     """There is no such kind of job."""
 

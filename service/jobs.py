@@ -1,4 +1,5 @@
-"""Jobs: the client's side, to submit, get, list and cancel them. `service.leases` is the worker's side."""
+"""Jobs: the client's side, to submit, get and list them. `service.steering` pauses, retries and cancels them;
+`service.leases` is the worker's side."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,13 +41,14 @@ def submit(
     name: str | None = None,
     priority: int = 0,
     metadata: Mapping[str, str] | None = None,
+    max_runtime: int | None = None,
 ) -> Job:
     """Create a job of the config's kind: `queued`, or `waiting` when `model` names a job that has not ended.
 
     All that can be checked without running it is: raises DatasetNotFound, DatasetNotReady, DatasetFailed, LabelsNeeded,
     BatchTooLarge, TooFewImages, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
     """
-    dataset = _get_ready_dataset(session, tenant_id, dataset_id)
+    dataset = get_ready_dataset(session, tenant_id, dataset_id)
     compatibility.check_dataset(dataset, config)
     if model is None and config.needs_model:
         detail = f"A job of the kind {config.kind} needs a model."
@@ -65,7 +67,8 @@ def submit(
         parent_id=source.parent_id,
         config=config.model_dump(mode="json"),
         user_metadata=text.check_metadata(metadata or {}),
-        priority=_check_priority(priority),
+        priority=check_priority(priority),
+        max_runtime=max_runtime,
         status=JobStatus.QUEUED if model is None or source.model_id is not None else JobStatus.WAITING,
         created_at=clock(session),
     )
@@ -111,16 +114,7 @@ def list_(
     given = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset}
     filters = {column: value for column, value in given.items() if value is not None}
     conditions = [column == value if text.is_printable(value) else false() for column, value in filters.items()]
-    return newest_first(session, select(Job).where(_owned_by(tenant_id), *conditions), Job.id, after, limit)
-
-
-def cancel(session: Session, tenant_id: str, job_id: str) -> Job:
-    """Cancel the job; idempotent, and without effect on a job that has ended. Raises JobNotFound."""
-    get(session, tenant_id, job_id)
-    query = select(Job).where(_owned_by(tenant_id), Job.id == job_id).with_for_update(key_share=True)
-    job = session.scalars(query.execution_options(populate_existing=True)).one()
-    lifecycle.cancel(session, job)
-    return job
+    return newest_first(session, select(Job).where(owned_by(tenant_id), *conditions), Job.id, after, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +199,16 @@ def _select_one(reader: Reader, statement: Select[*tuple[Any, ...]], tenant_id: 
     return row
 
 
-def _owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
+def owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
+    """Return the condition of a tenant's jobs, without those of its uploads."""
     return and_(Job.tenant_id == tenant_id, Job.kind != INGEST)
 
 
 # Built once: building a statement takes longer than running it.
-_SELECT_BY_ID = select(Job).where(_owned_by(bindparam("tenant_id")), Job.id == bindparam("job_id"))
+_SELECT_BY_ID = select(Job).where(owned_by(bindparam("tenant_id")), Job.id == bindparam("job_id"))
 _SELECT_NEWEST_BASELINES = (  # by the number of labels
     select(func.max(Job.id))
-    .where(_owned_by(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
+    .where(owned_by(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
     .where(Job.kind.in_(BASELINE_KINDS), Job.status == JobStatus.SUCCEEDED)
     .group_by(Job.summary["labels"].as_string())
 )
@@ -243,7 +238,7 @@ _SELECT_STATUS_CHANGES = select(_EVENTS.job_id, _EVENTS.time, _EVENTS.message, _
 _SELECT_TRANSITIONS = _SELECT_STATUS_CHANGES.where(_EVENTS.job_id == bindparam("job_id")).order_by(_EVENTS.seq)
 
 
-def _get_ready_dataset(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
+def get_ready_dataset(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
     """Return the dataset, locked against deletion until the commit. Raises when it is not ready."""
     dataset = datasets.get(session, tenant_id, dataset_id, lock=True)
     if dataset.status == DatasetStatus.VALIDATING:
@@ -253,7 +248,8 @@ def _get_ready_dataset(session: Session, tenant_id: str, dataset_id: str) -> Dat
     return dataset
 
 
-def _check_priority(priority: int) -> int:
+def check_priority(priority: int) -> int:
+    """Return the priority. Raises InvalidConfig when it is out of range."""
     if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
         detail = f"priority must be between {MIN_PRIORITY} and {MAX_PRIORITY}."
         raise InvalidConfig(detail, errors=[Fault(pointer="/priority", code="out_of_range", detail=detail)])

@@ -62,6 +62,7 @@ class Claim:
     dataset_path: str | None
     upload: Upload | None
     model_path: str | None
+    seconds_left: float | None  # of the job's maximum runtime
     checkpoints: tuple[CheckpointRef, ...]  # the highest step first
     provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
 
@@ -250,6 +251,7 @@ def _build_claim(session: Session, job: Job) -> Claim:
         dataset_path=dataset.path if dataset is not None else None,
         upload=_find_upload(job, dataset),
         model_path=model.path if model is not None else None,
+        seconds_left=job.max_runtime - job.run_seconds if job.max_runtime is not None else None,
         checkpoints=_list_checkpoints(session, job.id),
         provenance=_build_provenance(job, dataset, model),
     )

@@ -2,8 +2,9 @@
 
     waiting → queued → running → succeeded | failed | cancelled     (cancelling, pausing, paused on request)
 
-Callers have locked the job's row (a row lock on PostgreSQL, the write transaction on SQLite). A terminal status never
-changes. Locks are taken from parent to child and from ingest job to dataset, never the other way.
+Callers have locked the job's row (a row lock on PostgreSQL, the write transaction on SQLite). `succeeded` is final, and
+so are `failed` and `cancelled` unless a client asks to retry the job. Locks are taken from parent to child and from
+ingest job to dataset, never the other way.
 """
 
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from service import text
 from service.db.kinds import INGEST
 from service.db.models import Dataset, Job, JobEvent, Json
 from service.db.session import clock
-from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
+from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
 from service.storage import dataset_path
 
 Ending = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
@@ -46,6 +47,12 @@ def insert(session: Session, job: Job, message: str) -> None:
 def set_status(session: Session, job: Job, status: str, message: str, level: str = "info", **data: Any) -> None:
     """Set the job's status and log the change; `message` is the new `status_detail`."""
     assert job.status not in TERMINAL, f"{job.id} has ended"
+    if job.status in HELD and status not in HELD and job.claimed_at is not None:
+        job.run_seconds += max(0.0, clock(session) - job.claimed_at)
+    _change_status(session, job, status, message, level, **data)
+
+
+def _change_status(session: Session, job: Job, status: str, message: str, level: str = "info", **data: Any) -> None:
     job.status = status
     if status == JobStatus.QUEUED:
         job.queued_at = clock(session)
@@ -62,6 +69,42 @@ def cancel(session: Session, job: Job) -> None:
         session.flush()
     elif job.status in (JobStatus.WAITING, JobStatus.QUEUED, JobStatus.PAUSED):
         end(session, job, JobStatus.CANCELLED, "Cancelled before it ran." if job.attempt == 0 else "Cancelled.")
+
+
+def pause(session: Session, job: Job) -> None:
+    """Pause the job: at once when no worker runs it, else by a signal to its worker. A paused job is unchanged."""
+    if job.status == JobStatus.RUNNING:
+        set_status(session, job, JobStatus.PAUSING, "A pause was requested; the worker writes a checkpoint first.")
+    elif job.status in (JobStatus.WAITING, JobStatus.QUEUED):
+        job.lease_until = None  # of a delayed retry
+        set_status(session, job, JobStatus.PAUSED, "Paused.")
+    session.flush()
+
+
+def resume(session: Session, job: Job, parent: Job | None) -> None:
+    """Return a paused job to its queue, or let it wait for `parent`, which is to make its model."""
+    if job.status == JobStatus.PAUSING:
+        set_status(session, job, JobStatus.RUNNING, f"Attempt {job.attempt} runs on: the pause was withdrawn.")
+    elif job.status == JobStatus.PAUSED:
+        set_status(session, job, *_next_status(job, parent))
+    session.flush()
+
+
+def retry(session: Session, job: Job, parent: Job | None, reason: str) -> None:
+    """Return a job that has failed or was cancelled to its queue, or let it wait for `parent`. Its attempts go on."""
+    assert job.status in (JobStatus.FAILED, JobStatus.CANCELLED), f"{job.id} is {job.status}"
+    job.error = job.finished_at = job.lease_until = job.worker = None
+    job.fruitless, job.attempt_progress, job.run_seconds = 0, False, 0.0
+    status, waits_for = _next_status(job, parent)
+    _change_status(session, job, status, f"{reason} {waits_for}")
+    session.flush()
+
+
+def _next_status(job: Job, parent: Job | None) -> tuple[JobStatus, str]:
+    """The status of a job that is to run, with its sentence; `parent` has not ended, or is None."""
+    if parent is None:
+        return JobStatus.QUEUED, "Waits for a worker."
+    return JobStatus.WAITING, f"Waits for {parent.id} to make the model."
 
 
 def end(session: Session, job: Job, status: Ending, message: str, error: Json | None = None) -> None:

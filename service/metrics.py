@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypedDict
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, FromClause, column, func, literal, select, update
+from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
 from service import text
@@ -170,6 +171,13 @@ def query(
     limit = max(2, min(max_points, MAX_POINTS))
     columns = [_read_column(session, row, after, last, limit) for row in selected]
     return {"series": [item for item in columns if item["step"]], "last": last}
+
+
+def delete(session: Session, job: Job) -> None:
+    """Delete the job's series and their points."""
+    of_job = select(Series.id).where(Series.job_id == job.id)
+    session.execute(delete_from(Point).where(Point.series_id.in_(of_job)))
+    session.execute(delete_from(Series).where(Series.job_id == job.id))
 
 
 def list_names(session: Session, job: Job) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
@@ -171,10 +171,15 @@ class Jobs:
         name: str | None = None,
         priority: int = 0,
         metadata: Mapping[str, str] | None = None,
+        max_runtime: int | None = None,
     ) -> Job:
-        """Submit a job. `model` is a model, or a job that has yet to make one: the new job waits for it."""
+        """Submit a job. `model` is a model, or a job that has yet to make one: the new job waits for it.
+
+        max_runtime: seconds for which the job may run in all; then it fails, with a last checkpoint.
+        """
         body: dict[str, Any] = {"kind": kind, "dataset": id_of(dataset), "config": dict(config or {})}
         body |= {"priority": priority, "metadata": dict(metadata or {})}
+        body |= {"max_runtime": max_runtime} if max_runtime is not None else {}
         body |= {"model": id_of(model)} if model else {}
         body |= {"name": name} if name else {}
         return Job.of(self._transport.create("/jobs", json=body))
@@ -190,7 +195,45 @@ class Jobs:
 
     def cancel(self, job: Ref) -> Job:
         """Cancel a job; it keeps its checkpoints. A job that has ended stays as it is."""
-        return Job.of(self._transport.send("POST", f"/jobs/{id_of(job)}/cancel").json())
+        return self._steer(job, "cancel")
+
+    def pause(self, job: Ref) -> Job:
+        """Pause a job: it keeps its checkpoints and frees its worker. Refused for a job that has ended."""
+        return self._steer(job, "pause")
+
+    def resume(self, job: Ref) -> Job:
+        """Queue a paused job again; it goes on from its last checkpoint. Refused for a job that has ended."""
+        return self._steer(job, "resume")
+
+    def retry(self, job: Ref, *, start: Literal["checkpoint", "start"] = "checkpoint") -> Job:
+        """Queue a job that has failed or was cancelled again. From the start, its checkpoints, metrics and artifacts
+        are deleted. Refused for a job that has succeeded.
+        """
+        return self._steer(job, "retry", {"start": start})
+
+    def clone(
+        self,
+        job: Ref,
+        *,
+        config: Mapping[str, Any] | None = None,
+        dataset: Ref | None = None,
+        model: Ref | None = None,
+        **fields: Any,
+    ) -> Job:
+        """Submit a job like another. `config` has changes, merged as in RFC 7396: None sets a field to its default.
+
+        fields: `name`, `priority`, `metadata` and `max_runtime`.
+        """
+        body = {"config": dict(config or {}), **fields}
+        body |= {name: id_of(ref) for name, ref in (("dataset", dataset), ("model", model)) if ref is not None}
+        return Job.of(self._transport.create(f"/jobs/{id_of(job)}/clone", json=body))
+
+    def change(self, job: Ref, **fields: Any) -> Job:
+        """Change the `name` or the `metadata` of a job, or the `priority` of one that has not run."""
+        return Job.of(self._transport.send("PATCH", f"/jobs/{id_of(job)}", json=fields).json())
+
+    def _steer(self, job: Ref, verb: str, body: Json | None = None) -> Job:
+        return Job.of(self._transport.send("POST", f"/jobs/{id_of(job)}/{verb}", json=body).json())
 
     def wait(self, job: Ref, *, timeout_seconds: float | None = None) -> Job:
         """Return the job once it has succeeded. Raises JobFailed, and WaitTimeout after `timeout_seconds`."""

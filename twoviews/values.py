@@ -80,6 +80,8 @@ class Job(Value):
     attempt: int = 0
     model_id: str | None = None
     priority: int = 0
+    max_runtime: int | None = None
+    queue: Json | None = None  # {position, estimated_start} of a queued job, from `jobs.get`
     created_at: str = ""
 
     @property

@@ -1,4 +1,4 @@
-"""Routes of /jobs: submit, list, show and cancel jobs; their events, checkpoints and artifacts."""
+"""Routes of /jobs: submit, list and show jobs; their events, checkpoints and artifacts."""
 
 import difflib
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from service import jobs
 from service.db.kinds import IMPORT
 from service.db.statuses import JobStatus
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
+from service.forecast import forecast
 from service.keys import Identity
 from service.quotas import checks
 from ssl_core import config as run_config
@@ -34,12 +35,12 @@ _LISTED_KINDS = (*KINDS, IMPORT)
 @router.post("/jobs", status_code=202, response_model=schemas.Job, summary="Submit a job")
 def submit(body: schemas.NewJob, caller: TrainCaller, respond: Idempotent, settings: SettingsDep) -> JSONResponse:
     """Queue a job, or let it wait for the job that makes its model. `urls` in the response are its metrics and more."""
-    config = _parse_config(body.kind, body.config)
+    config = parse_config(body.kind, body.config)
 
     def submit_job(unit: UnitOfWork) -> Created:
         checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
         checks.check_bytes(unit.session, unit.tenant_id, settings)
-        fields = body.model_dump(include={"model", "name", "priority", "metadata"})
+        fields = body.model_dump(include={"model", "name", "priority", "metadata", "max_runtime"})
         job = jobs.submit(unit.session, unit.tenant_id, body.dataset, config, **fields)
         unit.queues.add(job.queue)
         unit.record("job.submit", job.id, kind=job.kind, dataset=job.dataset_id, model=body.model)
@@ -69,22 +70,14 @@ def list_(
 
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
-async def show(job_id: JobId, caller: ReadCaller) -> JSONResponse:
+async def show(job_id: JobId, caller: ReadCaller, settings: SettingsDep) -> JSONResponse:
     def read(connection: Connection, identity: Identity) -> JSONResponse:
         job = jobs.show(connection, identity.tenant_id, job_id)
         transitions, baselines = jobs.transitions(connection, job.id), jobs.supervised_baselines(connection, job)
-        return JSONResponse(serializers.job(job, transitions, baselines))
+        place = forecast(connection, job, settings.worker_seen_seconds)
+        return JSONResponse(serializers.job(job, transitions, baselines, place))
 
     return await caller.read(read)
-
-
-@router.post("/jobs/{job_id}/cancel", response_model=schemas.Job, summary="Cancel a job")
-def cancel(job_id: JobId, caller: TrainCaller) -> JSONResponse:
-    """Cancel a job; its checkpoints are kept. Idempotent, and without effect on a job that has ended."""
-    with caller.writing() as unit:
-        job = jobs.cancel(unit.session, unit.tenant_id, job_id)
-        unit.record("job.cancel", job.id, status=job.status)
-        return JSONResponse(serializers.job(job, jobs.transitions(unit.session, job.id)))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="List a job's events, oldest first")
@@ -136,7 +129,7 @@ def artifact(request: Request, job_id: JobId, name: str, caller: ReadCaller, sto
     return response
 
 
-def _parse_config(kind: str, config: dict[str, Any]) -> RunConfig:
+def parse_config(kind: str, config: dict[str, Any]) -> RunConfig:
     """Return the validated config. Raises UnknownKind and InvalidConfig, with the closest valid name."""
     if kind not in KINDS:
         close = difflib.get_close_matches(kind, list(KINDS), n=1)

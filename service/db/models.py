@@ -121,6 +121,8 @@ class Job(Base):
     priority: Mapped[int]
     status: Mapped[str]  # a JobStatus (service.db.statuses)
     status_detail: Mapped[str | None] = mapped_column(Text)
+    max_runtime: Mapped[int | None]  # in seconds
+    run_seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")  # of attempts that have ended
     attempt: Mapped[int] = mapped_column(default=0)
     fruitless: Mapped[int] = mapped_column(default=0)  # attempts in a row without progress
     attempt_progress: Mapped[bool] = mapped_column(default=False)  # of the current attempt

@@ -4,18 +4,19 @@ import hashlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from service import jobs
+from service import jobs, steering
 from service.db.session import Database
 from service.doorbell import Doorbell
 from service.storage import Storage
 from tests import logs
 from tests.faults.fleet import Fleet, child_of, trainer_of
+from tests.faults.nemesis import checker, history
 from tests.faults.workload import Workload
 from tests.processes import alive, soon
 
@@ -156,7 +157,7 @@ def test_a_cancelled_job_keeps_its_checkpoint_and_ends_its_process(fleet: Fleet,
     soon(lambda: len(workload.steps(job)) > 5)
     trainer = trainer_of(worker)
     with workload.database.writing() as session:
-        jobs.cancel(session, workload.tenant, job)
+        steering.cancel(session, workload.tenant, job)
     soon(lambda: workload.job(job).status == "cancelled", fleet.settings.grace_seconds)
     assert not alive(trainer.pid)
     assert_has_last_checkpoint(workload, job)
@@ -217,3 +218,67 @@ def test_ringing_returns_while_the_broker_is_silent(silent_broker: socket.socket
         with pytest.raises(BlockingIOError):
             heard.recv(1)
     bell.close()
+
+
+def steer(workload: Workload, verb: Callable[..., object], job: str) -> None:
+    with workload.database.writing() as session:
+        verb(session, workload.tenant, job)
+
+
+@pytest.mark.parametrize("verbs", [(steering.pause, steering.resume), (steering.cancel, steering.retry)])
+def test_a_paused_or_retried_job_ends_with_the_bytes_of_a_run_that_was_never_stopped(
+    fleet: Fleet, workload: Workload, verbs: tuple[Callable[..., object], ...]
+) -> None:
+    """By `ssl_core`: points, weights and files are those of the run without faults."""
+    fleet.keeper()
+    worker, job = fleet.worker(), workload.submit_real()
+    soon(lambda: len(workload.steps(job)) > 5)
+    trainer = trainer_of(worker)
+    steer(workload, verbs[0], job)
+    soon(lambda: workload.job(job).status in ("paused", "cancelled"))
+    assert not alive(trainer.pid)
+    assert_has_last_checkpoint(workload, job)
+    other = workload.submit(seed=3, epochs=2)
+    soon(lambda: workload.has_ended([other]))  # the worker is free
+    steer(workload, verbs[1], job)
+    soon(lambda: workload.job(job).status == "succeeded")
+    assert workload.job(job).attempt == 2
+    assert checker.check_results(history.read(workload.database, workload.storage), workload.job(job)) == []
+
+
+@on_sqlite
+def test_a_worker_killed_while_its_job_pauses_leaves_it_paused(fleet: Fleet, workload: Workload) -> None:
+    fleet.keeper()
+    worker = fleet.worker()
+    fleet.hold.touch()
+    job = workload.submit(seed=3, epochs=4)
+    soon(lambda: len(workload.steps(job)) > 5)
+    os.kill(worker.pid, signal.SIGSTOP)  # it cannot see the pause
+    os.kill(child_of(worker).pid, signal.SIGSTOP)
+    steer(workload, steering.pause, job)
+    for pid in (child_of(worker).pid, worker.pid):
+        os.kill(pid, signal.SIGKILL)
+    soon(lambda: workload.job(job).status == "paused")
+    fleet.hold.unlink()
+    fleet.worker()
+    steer(workload, steering.resume, job)
+    soon(lambda: workload.has_ended([job]))
+    assert workload.faults(job) == []
+
+
+@on_sqlite
+def test_a_job_that_has_run_for_its_maximum_time_fails_with_a_checkpoint_and_a_retry_goes_on(
+    fleet: Fleet, workload: Workload
+) -> None:
+    fleet.keeper()
+    fleet.worker()
+    job = workload.submit(seed=5, epochs=1000, max_runtime=1)
+    soon(lambda: workload.has_ended([job]))
+    ended = workload.job(job)
+    assert (ended.status, ended.error["code"], ended.attempt) == ("failed", "max_runtime", 1)
+    assert_has_last_checkpoint(workload, job)
+    steps = workload.steps(job)
+    steer(workload, steering.retry, job)
+    soon(lambda: workload.has_ended([job]))
+    assert workload.job(job).attempt == 2
+    assert workload.steps(job)[: len(steps) + 1] == [*steps, steps[-1] + 1]

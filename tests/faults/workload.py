@@ -41,9 +41,10 @@ class Workload:
         self.prepare_real()
         return given.submit_job(self.database, self.tenant, self.dataset, config=baseline.CONFIG).id
 
-    def submit(self, seed: int, epochs: int = 10) -> str:
+    def submit(self, seed: int, epochs: int = 10, **fields: Any) -> str:
         """Submit a job for the toy trainer and return its id."""
-        return given.submit_job(self.database, self.tenant, self.dataset, config=toy_config(seed, epochs)).id
+        config = toy_config(seed, epochs)
+        return given.submit_job(self.database, self.tenant, self.dataset, config=config, **fields).id
 
     def job(self, job_id: str) -> Job:
         return given.get_job(self.database, job_id)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service import jobs, leases, models
+from service import jobs, leases, models, steering
 from service.db.models import Job
 from service.errors import (
     BatchTooLarge,
@@ -296,7 +296,7 @@ def test_cancel_of_a_queued_job_fails_its_children(database, tenant, dataset):
     parent = given.submit_job(database, tenant, dataset)
     child = given.submit_job(database, tenant, dataset, "knn_eval", model=parent.id)
     with database.writing() as session:
-        assert jobs.cancel(session, tenant, parent.id).status == "cancelled"
+        assert steering.cancel(session, tenant, parent.id).status == "cancelled"
     assert given.get_job(database, child.id).status == "failed"
     with database.writing() as session:
         assert leases.claim(session, "train", "worker-1", 60) is None
@@ -307,11 +307,11 @@ def test_cancel_of_a_running_job_signals_the_worker(database, tenant, dataset):
     claim = given.claim_job(database)
     for _ in range(2):
         with database.writing() as session:
-            assert jobs.cancel(session, tenant, job.id).status == "cancelling"
+            assert steering.cancel(session, tenant, job.id).status == "cancelling"
     assert given.record_events(database, claim, given.checkpoint(5)) == "cancel"
     given.finish_job(database, claim, "cancelled")
     with database.writing() as session:
-        assert jobs.cancel(session, tenant, job.id).status == "cancelled"
+        assert steering.cancel(session, tenant, job.id).status == "cancelled"
         history = [change.data["status"] for change in jobs.transitions(session, job.id)]
         assert history == ["queued", "running", "cancelling", "cancelled"]
         assert [kept.step for kept in jobs.checkpoints(session, job.id)] == [5]
@@ -321,14 +321,14 @@ def test_cancel_of_a_finished_job_has_no_effect(database, tenant, dataset):
     job = given.submit_job(database, tenant, dataset)
     given.finish_job(database, given.claim_job(database))
     with database.writing() as session:
-        assert jobs.cancel(session, tenant, job.id).status == "succeeded"
+        assert steering.cancel(session, tenant, job.id).status == "succeeded"
         assert len(jobs.transitions(session, job.id)) == 3
 
 
 def test_job_of_another_tenant_is_not_found(database, tenant, stranger, dataset):
     job = given.submit_job(database, tenant, dataset)
     with database.writing() as session:
-        for verb in (jobs.get, jobs.cancel, jobs.poll):
+        for verb in (jobs.get, steering.cancel, jobs.poll):
             for name in (job.id, "job_" + "0" * 26, "job_\x00", "\ud800"):
                 with pytest.raises(JobNotFound):
                     verb(session, stranger, name)
@@ -340,7 +340,7 @@ def test_ingest_jobs_are_hidden(database, tenant):
     claim = given.claim_job(database, "data")
     with database.writing() as session:
         assert jobs.list_(session, tenant).items == []
-        for verb in (jobs.get, jobs.cancel):
+        for verb in (jobs.get, steering.cancel):
             with pytest.raises(JobNotFound):
                 verb(session, tenant, claim.job_id)
 

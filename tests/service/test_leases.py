@@ -9,7 +9,7 @@ from threading import Barrier
 import pytest
 from sqlalchemy import select, update
 
-from service import jobs, keys, leases, lifecycle
+from service import jobs, keys, leases, lifecycle, steering
 from service.db.models import Job
 from service.db.session import now
 from service.db.statuses import HELD, TERMINAL
@@ -390,7 +390,7 @@ def test_release_of_a_cancelling_job_cancels_it(database, tenant, dataset):
         job = given.submit_job(database, tenant, dataset)
         claim = given.claim_job(database)
         with database.writing() as session:
-            jobs.cancel(session, tenant, job.id)
+            steering.cancel(session, tenant, job.id)
         give_back(database, claim)
         assert given.get_job(database, job.id).status == "cancelled"
 
@@ -406,7 +406,7 @@ def test_terminal_status_is_final(database, tenant, dataset, ending):
     expire(database, job.id)
     assert reap(database) == []
     with database.writing() as session:
-        assert jobs.cancel(session, tenant, job.id).status == ending
+        assert steering.cancel(session, tenant, job.id).status == ending
         assert leases.claim(session, "train", "worker-1", 60) is None
         assert lifecycle.resolve_waiting(session) == 0
     assert list_statuses(database, job.id) == ["queued", "running", ending]
@@ -423,7 +423,7 @@ def test_failed_job_is_not_retried(database, tenant, dataset):
 def test_concurrent_cancel_and_claim(database, tenant, dataset):
     def cancel(job_id):
         with database.writing() as session:
-            return jobs.cancel(session, tenant, job_id).status
+            return steering.cancel(session, tenant, job_id).status
 
     def claim():
         with database.writing() as session:
@@ -443,7 +443,7 @@ def test_concurrent_cancel_and_claim(database, tenant, dataset):
 def test_concurrent_cancel_and_finish(database, tenant, dataset):
     def cancel(job_id):
         with database.writing() as session:
-            return jobs.cancel(session, tenant, job_id).status
+            return steering.cancel(session, tenant, job_id).status
 
     for _ in range(12):
         job = given.submit_job(database, tenant, dataset)

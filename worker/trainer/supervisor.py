@@ -31,6 +31,11 @@ _POLL_SECONDS = 0.1  # latency of a stop or a cancel
 _MAX_INVALID_LINES = 20  # logged per attempt
 _MAX_STDERR_CHARS = 300  # of the last line, in the reason of a failure
 _log = logging.getLogger(__name__)
+_Request = Literal["cancel", "pause", "stop", "expire"]
+_EXPIRED = {
+    "code": "max_runtime",
+    "detail": "The job has run for its `max_runtime`; a retry goes on from its last checkpoint.",
+}
 Outcome: TypeAlias = "partial[object]"  # the write of `service.leases` that ends the attempt; takes the session
 
 
@@ -80,13 +85,17 @@ class _Attempt:
         self._finish: Callable[..., object] = partial(leases.finish, **row)
         self._release: Callable[..., object] = partial(leases.release, **row, policy=leases.RetryPolicy.of(settings))
         self._is_stopping = is_stopping
-        self._requested: Literal["cancel", "pause", "stop"] | None = None
+        self._requested: _Request | None = None
+        self._expires_at = None if claim.seconds_left is None else time.monotonic() + claim.seconds_left
         self._final_event: Result | Failed | Stopped | None = None
         self._kill_at: float | None = None
         self._invalid_lines = 0
 
     def run(self, build: Callable[[], list[str]]) -> None:
         """Start the trainer and read its events until it has ended. Raises LeaseLost and BadEvent."""
+        if self._has_expired():
+            self._requested = "expire"
+            return
         try:
             process = TrainerProcess(build(), self._trainer_log.add_stderr)
         except ModelMissing as error:
@@ -108,6 +117,8 @@ class _Attempt:
         if isinstance(self._final_event, Failed) and not self._final_event.retry:
             error = {**self._final_event.data, "code": self._final_event.code, "detail": self._final_event.message}
             return partial(self._finish, status=JobStatus.FAILED, error=error)
+        if self._requested == "expire":
+            return partial(self._finish, status=JobStatus.FAILED, error=_EXPIRED)
         if self._requested == "pause":
             return partial(self._release, reason="Paused.", counts=False)
         if self._requested == "stop" or self._is_stopping():
@@ -169,10 +180,15 @@ class _Attempt:
         if self._kill_at is not None and now >= self._kill_at:
             process.kill()
 
-    def _read_request(self) -> Literal["cancel", "pause", "stop"] | None:
+    def _read_request(self) -> _Request | None:
         if self._events.signal != "run":
             return self._events.signal
-        return "stop" if self._is_stopping() else None
+        if self._is_stopping():
+            return "stop"
+        return "expire" if self._has_expired() else None
+
+    def _has_expired(self) -> bool:
+        return self._expires_at is not None and time.monotonic() >= self._expires_at
 
     def _describe_failure(self) -> str:
         if isinstance(self._final_event, Failed):

@@ -29,7 +29,10 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
     ready = given.create_ready_dataset(database, tenant)
     dataset, imported = upload(client, "/datasets"), upload(client, "/models")
     job = client.post("/jobs", json={"dataset": ready, "config": given.PRETRAIN}).json()["id"]
-    client.post(f"/jobs/{job}/cancel")
+    client.patch(f"/jobs/{job}", json={"name": "renamed"})
+    for verb in ("pause", "resume", "cancel", "retry"):
+        client.post(f"/jobs/{job}/{verb}")
+    clone = client.post(f"/jobs/{job}/clone").json()["id"]
     client.delete(f"/datasets/{dataset}")
     made = client.post("/keys", json={"name": "laptop", "scopes": ["read"], "expires_in_days": 9}).json()
     client.delete(f"/keys/{made['id']}", headers={"X-Request-ID": "rotate-7"})
@@ -38,7 +41,9 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
         ("dataset.create", dataset),
         ("model.import", imported),
         ("job.submit", job),
-        ("job.cancel", job),
+        ("job.change", job),
+        *((f"job.{verb}", job) for verb in ("pause", "resume", "cancel", "retry")),
+        ("job.submit", clone),
         ("dataset.delete", dataset),
         ("key.create", made["id"]),
         ("key.revoke", made["id"]),
@@ -63,7 +68,8 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         ("POST", "/datasets"),
         ("DELETE", "/datasets/{dataset_id}"),
         ("POST", "/jobs"),
-        ("POST", "/jobs/{job_id}/cancel"),
+        ("PATCH", "/jobs/{job_id}"),
+        *(("POST", f"/jobs/{{job_id}}/{verb}") for verb in ("cancel", "pause", "resume", "retry", "clone")),
         ("POST", "/models"),
         ("POST", "/keys"),
         ("DELETE", "/keys/{key_id}"),

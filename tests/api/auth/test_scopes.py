@@ -15,7 +15,8 @@ WITHOUT_A_KEY = {"/health/live", "/health/ready", "/docs", "/docs/{name}"}
 NEEDED = {
     ("POST", "/embed"): "embed",
     **dict.fromkeys([("POST", "/datasets"), ("DELETE", "/datasets/{dataset_id}")], "train"),
-    **dict.fromkeys([("POST", "/jobs"), ("POST", "/jobs/{job_id}/cancel"), ("POST", "/models")], "train"),
+    **dict.fromkeys([("POST", "/jobs"), ("PATCH", "/jobs/{job_id}"), ("POST", "/models")], "train"),
+    **{("POST", f"/jobs/{{job_id}}/{verb}"): "train" for verb in ("cancel", "pause", "resume", "retry", "clone")},
     **dict.fromkeys([("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys/{key_id}"), ("GET", "/audit")], "admin"),
 }
 BODIES = {

@@ -17,11 +17,14 @@ from tests.faults.nemesis.history import History
 
 CLOCK_SECONDS = 0.01  # resolution of a time in the database
 TRANSITIONS = {
-    "waiting": {"queued", "failed", "cancelled"},
-    "queued": {"running", "cancelled"},
-    "running": {"queued", "cancelling", "succeeded", "failed"},
+    "waiting": {"queued", "failed", "cancelled", "paused"},
+    "queued": {"running", "cancelled", "paused"},
+    "running": {"queued", "cancelling", "pausing", "succeeded", "failed"},
     "cancelling": {"cancelled", "succeeded", "failed"},
+    "pausing": {"paused", "running", "cancelling", "succeeded", "failed"},
+    "paused": {"queued", "waiting", "cancelled"},
 }
+RETRIES = {"failed": {"queued", "waiting"}, "cancelled": {"queued", "waiting"}}  # of jobs whose retry was requested
 DATA_KINDS = ("ingest", "import")  # run by the service's own readers
 
 
@@ -80,19 +83,21 @@ def _find_temporary(history: History) -> list[str]:
 
 
 def _check_changes(history: History, job: Job) -> Iterator[str]:
-    """Statuses follow the allowed transitions, and the job ends once."""
+    """Statuses follow the allowed transitions, and the job ends once, and once more for each retry."""
     changes = history.changes.get(job.id, [])
+    allowed = TRANSITIONS | (RETRIES if job.id in history.retried else {})
     status, attempt = changes[0].old_status if changes else job.status, 0
     for change in changes:
         if (change.old_status, change.old_attempt) != (status, attempt):
             yield f"{job.id} was {status}, attempt {attempt}, and then {change.old_status}, {change.old_attempt}"
-        if change.status not in TRANSITIONS.get(change.old_status, ()):
+        if change.status not in allowed.get(change.old_status, ()):
             yield f"{job.id} went from {change.old_status} to {change.status}"
         status, attempt = change.status, change.attempt
     if (job.status, job.attempt) != (status, attempt):
         yield f"{job.id} is {job.status}, attempt {job.attempt}; its last change was to {status}, attempt {attempt}"
     ends = [change.status for change in changes if change.status in TERMINAL]
-    if len(ends) != 1:
+    retries = sum(change.old_status in RETRIES for change in changes) if job.id in history.retried else 0
+    if len(ends) != 1 + retries:
         yield f"{job.id} has ended {len(ends)} times: {ends or job.status_detail}"
 
 

@@ -82,6 +82,7 @@ class Experiment:
         self.kinds, self._real = list(kinds), frozenset(real)
         self.acknowledged: list[Acknowledged] = []
         self.cancelled: set[str] = set()  # jobs whose cancellation was acknowledged
+        self.retried: set[str] = set()  # jobs whose retry was requested
         self.unexpected: list[str] = []  # responses that no fault explains
         self.reserved_jobs = 0  # submitted during faults of the API only
         self.is_holding = False  # whether jobs wait before their last steps, for a fault
@@ -176,15 +177,24 @@ class Experiment:
 
     def cancel(self, job_id: str) -> bool:
         """Cancel the job; return whether that was acknowledged."""
+        is_done = self.steer(job_id, "cancel") == 200
+        self.cancelled |= {job_id} if is_done else set()
+        return is_done
+
+    def retry(self, job_id: str) -> bool:
+        """Retry the job; return whether that was acknowledged."""
+        self.retried.add(job_id)
+        return self.steer(job_id, "retry") == 200
+
+    def steer(self, job_id: str, verb: str) -> int | None:
+        """Send `POST /jobs/{id}/{verb}`; return the status, None without a response. 409 is of a job that has ended."""
         try:
-            answer = self.fleet.http.post(f"/jobs/{job_id}/cancel", headers=self.headers)
+            answer = self.fleet.http.post(f"/jobs/{job_id}/{verb}", headers=self.headers)
         except httpx.TransportError:
-            return False
-        if answer.status_code not in (200, 503):
-            self.unexpected.append(f"the cancellation was answered {answer.status_code}: {answer.text}")
-        if answer.status_code == 200:
-            self.cancelled.add(job_id)
-        return answer.status_code == 200
+            return None
+        if answer.status_code not in (200, 409, 503):
+            self.unexpected.append(f"POST {verb} was answered {answer.status_code}: {answer.text}")
+        return answer.status_code
 
     def encoder_answers(self) -> bool:
         """Return whether the encoder serves requests."""

@@ -31,6 +31,7 @@ class History:
     root: Path
     promises: list[Promise]
     cancelled: frozenset[str]
+    retried: frozenset[str]
     jobs: dict[str, Job]
     datasets: dict[str, Dataset]
     changes: dict[str, list[Change]]
@@ -50,6 +51,7 @@ def read(
     promises: Sequence[Promise] = (),
     cancelled: frozenset[str] = frozenset(),
     changes: Sequence[Change] = (),
+    retried: frozenset[str] = frozenset(),
 ) -> History:
     """Read the history. changes: those of the audit, which was installed before the first job, if it was."""
     with database.reading() as session:
@@ -61,6 +63,7 @@ def read(
             storage.root,
             list(promises),
             cancelled,
+            retried,
             {job.id: job for job in session.scalars(select(Job).order_by(Job.id))},
             {row.id: row for row in session.scalars(select(Dataset))},
             _group(changes),

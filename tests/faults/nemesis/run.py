@@ -129,7 +129,8 @@ def _check(report: Report, injector: Injector) -> None:
     ]
     _sweep(workload)
     changes = audit.read(workload.database)
-    seen = history.read(workload.database, workload.storage, promises, frozenset(experiment.cancelled), changes)
+    asked = frozenset(experiment.cancelled), changes, frozenset(experiment.retried)
+    seen = history.read(workload.database, workload.storage, promises, *asked)
     seen.processes = left
     found = checker.check(seen)
     report.jobs = [

@@ -10,12 +10,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 import api.app
 import twoviews
+from service.db.models import Tenant
+from service.db.session import Database
 from service.settings import Settings
 from tests import servers
+from tests.service import given
 from tests.twoviews.scripted import Response
 from twoviews.cli import run_config
 from twoviews.cli.main import app
@@ -178,6 +182,25 @@ def test_watch_exits_by_the_status_of_the_job(run_scripted, script, status, code
     assert done.exit_code == code
     update = json.loads(done.stdout)
     assert (update["job"]["status"], update["metrics"]["last"]) == (status, 1)
+
+
+def test_jobs_are_steered_by_command(run, tmp_path):
+    database = Database(Settings(data_dir=tmp_path, database_url="").database)
+    with database.reading() as session:
+        tenant = session.scalars(select(Tenant.id).where(Tenant.name == "acme")).one()
+    dataset = given.create_ready_dataset(database, tenant)
+    database.close()
+    config = ("--config", json.dumps(given.PRETRAIN))
+    job = json.loads(run("jobs", "submit", "pretrain", dataset, *config, "--max-runtime", "60", "--json").stdout)
+    assert job["max_runtime"] == 60
+    for verb, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")):
+        assert json.loads(run("jobs", verb, job["id"], "--json").stdout)["status"] == status
+    changed = json.loads(run("jobs", "change", job["id"], "--name", "first", "--priority", "7", "--json").stdout)
+    assert (changed["name"], changed["priority"]) == ("first", 7)
+    clone = json.loads(run("jobs", "clone", job["id"], "--set", "seed=5", "--name", "second", "--json").stdout)
+    assert clone["config"] == job["config"] | {"seed": 5}
+    assert (clone["name"], clone["priority"]) == ("second", 7)
+    assert "position in the queue" in run("jobs", "show", clone["id"]).stdout
 
 
 def test_the_artifacts_of_a_job_are_listed_and_downloaded(run_scripted, script, tmp_path):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from sqlalchemy import update
 
-from service import jobs, leases
+from service import leases, steering
 from service.db.models import Job
 from service.db.session import Database, now
 from tests import logs
@@ -249,7 +249,7 @@ def test_cancel_stops_the_trainer_and_keeps_its_checkpoint(make_run: Callable[..
     thread = supervise_in_thread(run, str(TRAINER))
     soon(lambda: run.checkpoints)
     with run.database.writing() as session:
-        assert jobs.cancel(session, run.tenant, run.job_id).status == "cancelling"
+        assert steering.cancel(session, run.tenant, run.job_id).status == "cancelling"
     thread.join()
     assert run.job.status == "cancelled"
     newest = run.checkpoints[0]
@@ -263,10 +263,17 @@ def test_cancel_kills_a_trainer_that_ignores_sigterm(run: Run) -> None:
     thread = supervise_in_thread(run, faulty("ignores_sigterm"))
     soon(lambda: run.steps)
     with run.database.writing() as session:
-        jobs.cancel(session, run.tenant, run.job_id)
+        steering.cancel(session, run.tenant, run.job_id)
     thread.join()
     assert run.job.status == "cancelled"
     assert not alive(run.read_pid("pid"))
+
+
+def test_a_job_that_has_run_for_its_maximum_time_is_not_started(run: Run) -> None:
+    with run.database.writing() as session:
+        session.execute(update(Job).values(max_runtime=60, run_seconds=61))
+    ended = run.attempt(str(TRAINER))
+    assert (ended.status, ended.error["code"], run.steps) == ("failed", "max_runtime", [])
 
 
 def test_a_stopping_worker_requeues_the_job_uncounted_and_the_next_attempt_resumes(

@@ -11,7 +11,7 @@ from twoviews.cli.context import Json, get_client
 from twoviews.client import require_success
 from twoviews.values import Job, JobStatus
 
-app = typer.Typer(no_args_is_help=True, help="Submit, follow, list and cancel jobs.")
+app = typer.Typer(no_args_is_help=True, help="Submit, follow, list and steer jobs.")
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
 _NO_ARTIFACTS = "The job has no artifacts."
 
@@ -32,13 +32,15 @@ def submit(
     model: Annotated[str | None, typer.Option(help="Id of a model, or of the job that will make it.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
     priority: Annotated[int, typer.Option(help="Of your jobs, those of a higher priority run first.")] = 0,
+    max_runtime: Annotated[int | None, typer.Option(help="Seconds for which it may run in all.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
     json: Json = False,
 ) -> None:
     """Submit a job."""
     api = get_client(ctx)
     wanted = run_config.build(config, recipe, change or [], api.recipes)
-    job = api.jobs.submit(kind=kind, dataset=dataset, config=wanted, model=model, name=name, priority=priority)
+    about: dict[str, Any] = {"model": model, "name": name, "priority": priority, "max_runtime": max_runtime}
+    job = api.jobs.submit(kind=kind, dataset=dataset, config=wanted, **about)
     if watch:
         follow(ctx, job, json)
     else:
@@ -77,6 +79,69 @@ def watch(ctx: typer.Context, job: JobId, json: Json = False) -> None:
 def cancel(ctx: typer.Context, job: JobId, json: Json = False) -> None:
     """Cancel a job; it keeps its checkpoints."""
     print_job(get_client(ctx).jobs.cancel(job), json)
+
+
+@app.command()
+def pause(ctx: typer.Context, job: JobId, json: Json = False) -> None:
+    """Pause a job; it keeps its checkpoints and frees its worker."""
+    print_job(get_client(ctx).jobs.pause(job), json)
+
+
+@app.command()
+def resume(ctx: typer.Context, job: JobId, json: Json = False) -> None:
+    """Queue a paused job again; it goes on from its last checkpoint."""
+    print_job(get_client(ctx).jobs.resume(job), json)
+
+
+@app.command()
+def retry(
+    ctx: typer.Context,
+    job: JobId,
+    start: Annotated[
+        bool, typer.Option("--start", help="From the start; deletes its checkpoints and metrics.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Queue a job that has failed or was cancelled again; it goes on from its last checkpoint."""
+    print_job(get_client(ctx).jobs.retry(job, start="start" if start else "checkpoint"), json)
+
+
+@app.command()
+def clone(
+    ctx: typer.Context,
+    job: JobId,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one field, as in seed=1; may be repeated.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Id of another dataset.")] = None,
+    model: Annotated[str | None, typer.Option(help="Id of another model, or of the job that will make it.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Submit a job like another, with changes."""
+    api = get_client(ctx)
+    config = run_config.build(None, None, changes or [], api.recipes)
+    fields = {"name": name} if name is not None else {}
+    made = api.jobs.clone(job, config=config, dataset=dataset, model=model, **fields)
+    if watch:
+        follow(ctx, made, json)
+    else:
+        print_job(made, json)
+
+
+@app.command()
+def change(
+    ctx: typer.Context,
+    job: JobId,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
+    priority: Annotated[int | None, typer.Option(help="New priority, before the job is run.")] = None,
+    json: Json = False,
+) -> None:
+    """Change a job's name or priority."""
+    given = {"name": name, "priority": priority}
+    fields = {field: value for field, value in given.items() if value is not None}
+    print_job(get_client(ctx).jobs.change(job, **fields), json)
 
 
 @app.command()
@@ -143,6 +208,8 @@ def print_job(job: Job, json: bool) -> None:
     error = (job.error or {}).get("detail") or (job.error or {}).get("message")
     baselines = _flatten({"supervised": list(job.supervised)})
     summary, code = _split_code(job.summary)
+    queue = job.queue or {}
+    about |= {"position in the queue": queue.get("position"), "estimated start": queue.get("estimated_start")}
     results = {"done": _format_percent(job), "model": job.model_id, "error": error, **_flatten(summary)}
     terminal.print_fields({**about, **results, **baselines})
     for title, text in code.items():

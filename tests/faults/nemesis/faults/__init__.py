@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from errno import EIO, ENOSPC
 from functools import partial
 
-from tests.faults.nemesis.faults import broker, clock, database, disk, freeze, kill, network, stop
+from tests.faults.nemesis.faults import broker, clock, database, disk, freeze, kill, network, steer, stop
 from tests.faults.nemesis.faults.base import Fault
 
 
@@ -31,7 +31,9 @@ KINDS: dict[str, Kind] = {
     "stop: celery child": Kind(stop.StopChild, 3),
     "stop: keeper": Kind(stop.StopKeeper, 1),
     "stop: api": Kind(stop.StopApi, 1),
-    "stop: cancelled job": Kind(stop.CancelJob, 5),
+    "stop: cancelled job": Kind(stop.CancelJob, 4),
+    "stop: cancelled job, retried": Kind(steer.RetryJob, 3),
+    "stop: paused job": Kind(steer.PauseJob, 4),
     "broker: killed, data kept": Kind(partial(broker.KillBroker, keeps_data=True), 3),
     "broker: killed, data lost": Kind(partial(broker.KillBroker, keeps_data=False), 3),
     "broker: silent": Kind(broker.SilenceBroker, 4),

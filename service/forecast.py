@@ -1,0 +1,116 @@
+"""Forecast: the position of a queued job, and an estimate of when a worker takes it.
+
+The position follows the order of `service.db.turns`. The estimate assumes that jobs take as long as recent ones of
+their kind, and that no others are submitted.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+
+from service.db.models import Job, Worker
+from service.db.session import Reader, now
+from service.db.statuses import HELD, JobStatus
+from service.jobs import ShownJob
+
+_RECENT = 100  # ended jobs of the queue, whose durations are averaged
+_MOST = 10_000  # jobs before it, of which the start is estimated
+_JOBS = Job.__table__.c
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The position in the queue, from 1, and the Unix time at which a worker may take the job, if it can be known."""
+
+    position: int
+    starts_at: float | None
+
+
+def forecast(reader: Reader, job: Job | ShownJob, seen_seconds: float) -> Forecast | None:
+    """Return the forecast of a queued job; None for any other.
+
+    seen_seconds: workers that were seen in so many last seconds are there.
+    """
+    if job.status != JobStatus.QUEUED:
+        return None
+    position = _count_before(reader, job) + 1
+    return Forecast(position, _estimate_start(reader, job, position, seen_seconds))
+
+
+def _count_before(reader: Reader, job: Job | ShownJob) -> int:
+    """Count the jobs that are claimed before this one: owners with fewer running jobs come first."""
+    before = or_(_JOBS.priority > job.priority, and_(_JOBS.priority == job.priority, _JOBS.id < job.id))
+    queued = and_(_JOBS.queue == job.queue, _JOBS.status == JobStatus.QUEUED)
+    rank = _scalar(reader, select(func.count()).where(queued, _JOBS.tenant_id == job.tenant_id, before))
+    running = _count_by_owner(reader, and_(_JOBS.queue == job.queue, _JOBS.status.in_(HELD)))
+    level = running.get(job.tenant_id, 0) + rank  # of its owner's running jobs, when it is claimed
+    own_turn = (_last_turn(reader, job.queue, job.tenant_id), job.tenant_id)
+    count = rank
+    for owner, jobs in _count_by_owner(reader, queued).items():
+        if owner != job.tenant_id:
+            is_first = (_last_turn(reader, job.queue, owner), owner) < own_turn
+            count += min(jobs, max(0, level - running.get(owner, 0) + is_first))
+    return int(count)
+
+
+def _count_by_owner(reader: Reader, condition: Any) -> dict[str, int]:
+    query = select(_JOBS.tenant_id, func.count()).where(condition).group_by(_JOBS.tenant_id)
+    return {row[0]: row[1] for row in reader.execute(query)}
+
+
+def _last_turn(reader: Reader, queue: str, owner: str) -> float:
+    query = select(func.max(_JOBS.claimed_at)).where(_JOBS.queue == queue, _JOBS.tenant_id == owner)
+    return float(_scalar(reader, query) or 0)
+
+
+def _estimate_start(reader: Reader, job: Job | ShownJob, position: int, seen_seconds: float) -> float | None:
+    time = float(_scalar(reader, select(now())))
+    seen = (Worker.queue == job.queue, Worker.seen_at >= time - seen_seconds)
+    workers = _scalar(reader, select(func.count()).select_from(Worker).where(*seen))
+    durations = _measure_durations(reader, job.queue)
+    columns = (_JOBS.kind, _JOBS.claimed_at, _JOBS.progress)
+    held = reader.execute(select(*columns).where(_JOBS.queue == job.queue, _JOBS.status.in_(HELD))).all()
+    free_in = [_seconds_left(row, time, durations) for row in held] + [0.0] * max(0, workers - len(held))
+    if not free_in or position > _MOST or None in free_in[: len(held)]:
+        return None
+    duration = _average_queued(reader, job.queue, durations)
+    if duration is None and position > free_in.count(0.0):
+        return None
+    heap = [float(seconds or 0) for seconds in free_in]
+    heapq.heapify(heap)
+    for _ in range(position - 1):
+        heapq.heapreplace(heap, heap[0] + (duration or 0))
+    return time + heap[0]
+
+
+def _measure_durations(reader: Reader, queue: str) -> dict[str, float]:
+    """Return the mean seconds for which recent jobs of each kind have run."""
+    recent = select(_JOBS.kind, _JOBS.run_seconds).where(_JOBS.queue == queue, _JOBS.status == JobStatus.SUCCEEDED)
+    newest = recent.order_by(_JOBS.id.desc()).limit(_RECENT).subquery()
+    query = select(newest.c.kind, func.avg(newest.c.run_seconds)).group_by(newest.c.kind)
+    return {row[0]: float(row[1]) for row in reader.execute(query)}
+
+
+def _seconds_left(row: Any, time: float, durations: dict[str, float]) -> float | None:
+    eta = (row.progress or {}).get("eta_seconds")
+    if eta is not None:
+        return float(eta)
+    whole = durations.get(row.kind)
+    return None if whole is None else max(0.0, whole - (time - (row.claimed_at or time)))
+
+
+def _average_queued(reader: Reader, queue: str, durations: dict[str, float]) -> float | None:
+    """Return the mean duration of the queued jobs; None when one is of a kind whose duration is not known."""
+    query = select(_JOBS.kind, func.count()).where(_JOBS.queue == queue, _JOBS.status == JobStatus.QUEUED)
+    counts: Sequence[Any] = reader.execute(query.group_by(_JOBS.kind)).all()
+    if any(row[0] not in durations for row in counts):
+        return None
+    seconds = sum(float(row[1]) * durations[row[0]] for row in counts)
+    return seconds / max(1, sum(int(row[1]) for row in counts))
+
+
+def _scalar(reader: Reader, query: Any) -> Any:
+    return reader.execute(query).scalar_one()

@@ -1,0 +1,1 @@
+"""Steering of jobs over HTTP."""
