@@ -14,8 +14,9 @@ from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
-from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, steering, usage
+from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, steering, streams, usage
 from api.server.drain import Drain
+from api.streams.event_stream import Streams
 from api.wrong_keys import WrongKeyBrake
 from service.db.session import Database
 from service.doorbell import Doorbell
@@ -27,6 +28,7 @@ ROUTERS: Sequence[APIRouter] = (
     jobs.router,
     steering.router,
     metrics.router,
+    streams.router,
     models.router,
     embed.router,
     keys.router,
@@ -70,7 +72,9 @@ def create(
     app.state.request_rate = RequestRate(settings.quota_requests_per_minute)
     app.state.storage = Storage(settings.data_dir)
     app.state.drain = drain
-    app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key, drain)
+    most = max(1, settings.http_connections // 2)  # the others are for requests that do not wait
+    app.state.job_watcher = JobWatcher(app.state.database, settings.long_polls_per_key, most, drain)
+    app.state.streams = Streams(app.state.database, app.state.job_watcher, drain, settings.stream_keep_alive_seconds)
     app.state.probes = {}
     app.state.doorbell = Doorbell(settings.broker_url)
     app.state.key_uses = KeyUses(app.state.database, settings.key_use_seconds)

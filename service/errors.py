@@ -254,7 +254,7 @@ class InvalidRequest(Unprocessable):
 
 
 class TooManyPolls(TooManyRequests):
-    """Too many requests with this key wait for metrics."""
+    """Too many requests with this key wait for metrics or events, or stream them."""
 
 
 class IdempotencyMismatch(Unprocessable):

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import BindParameter, ColumnElement, Row, Select, and_, bindparam, false, func, select
 from sqlalchemy.orm import Session
@@ -29,6 +29,14 @@ from ssl_core.errors import Fault
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 ShownJob: TypeAlias = Row[*tuple[Any, ...]]  # the columns of `Job`
 StatusChange: TypeAlias = Row[Any, Any, Any, Any]  # job_id, time, message, and data with the new status
+
+
+class JobState(NamedTuple):
+    """What of a job changes while it runs: the `seq` of its last metric point and of its last event, and its status."""
+
+    last_point: int
+    last_event: int
+    status: str
 
 
 def submit(
@@ -88,16 +96,15 @@ def show(reader: Reader, tenant_id: str, job_id: str) -> ShownJob:
     return _select_one(reader, _SELECT_ROW, tenant_id, job_id)
 
 
-def poll(reader: Reader, tenant_id: str, job_id: str) -> tuple[int, str]:
-    """Return the `seq` of the job's last metric point, and its status. Raises JobNotFound."""
-    last_point, status = _select_one(reader, _SELECT_POLL, tenant_id, job_id)
-    return last_point, status
+def poll(reader: Reader, tenant_id: str, job_id: str) -> JobState:
+    """Return the state of the job. Raises JobNotFound."""
+    return JobState(*_select_one(reader, _SELECT_POLL, tenant_id, job_id))
 
 
-def poll_all(session: Session, job_ids: Iterable[str]) -> dict[str, tuple[int, str]]:
+def poll_all(reader: Reader, job_ids: Iterable[str]) -> dict[str, JobState]:
     """Return what `poll` returns for each of the jobs that exist, of every owner."""
-    rows = session.execute(_SELECT_POLL_ALL, {"job_ids": list(job_ids)})
-    return {row[0]: (row[1], row[2]) for row in rows}
+    rows = reader.execute(_SELECT_POLL_ALL, {"job_ids": list(job_ids)})
+    return {job_id: JobState(*state) for job_id, *state in rows}
 
 
 def list_(
@@ -228,10 +235,9 @@ _JOBS, _EVENTS = Job.__table__.c, JobEvent.__table__.c
 _SELECT_ROW = select(*_JOBS).where(
     _JOBS.tenant_id == bindparam("tenant_id"), _JOBS.kind != INGEST, _JOBS.id == bindparam("job_id")
 )
-_SELECT_POLL = _SELECT_ROW.with_only_columns(_JOBS.last_point, _JOBS.status)
-_SELECT_POLL_ALL = select(_JOBS.id, _JOBS.last_point, _JOBS.status).where(
-    _JOBS.id.in_(bindparam("job_ids", expanding=True))
-)
+_STATE = (_JOBS.last_point, _JOBS.last_event, _JOBS.status)  # the fields of `JobState`
+_SELECT_POLL = _SELECT_ROW.with_only_columns(*_STATE)
+_SELECT_POLL_ALL = select(_JOBS.id, *_STATE).where(_JOBS.id.in_(bindparam("job_ids", expanding=True)))
 _SELECT_STATUS_CHANGES = select(_EVENTS.job_id, _EVENTS.time, _EVENTS.message, _EVENTS.data).where(
     _EVENTS.code == "status"
 )

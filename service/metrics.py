@@ -8,20 +8,23 @@ cost depends on the number of points returned, not on the number stored.
 import json
 import math
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, FromClause, column, func, literal, select, update
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, FromClause, bindparam, column, func, literal, select, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
 from service import text
 from service.db.models import Job, Point, Series
+from service.db.session import Reader
 from ssl_core.events import Metrics
 
 MAX_SERIES = 500  # of a job
 MAX_NAME = 100  # characters
 MAX_POINTS = 10_000  # of each series in one response
 DEFAULT_POINTS = 1_000
+PAGE_POINTS = 2_000  # of all series together, in a page of `list_points`
 
 Row = tuple[int, int, int, float, float, float | None]  # series_id, seq, step, epoch, time, value
 
@@ -180,9 +183,77 @@ def delete(session: Session, job: Job) -> None:
     session.execute(delete_from(Series).where(Series.job_id == job.id))
 
 
-def list_names(session: Session, job: Job) -> list[str]:
+def list_names(reader: Reader, job_id: str) -> list[str]:
     """Return the names of the job's series, sorted."""
-    return list(session.scalars(select(Series.name).where(Series.job_id == job.id).order_by(Series.name)))
+    query = select(Series.name).where(Series.job_id == job_id).order_by(Series.name)
+    return list(reader.execute(query).scalars())
+
+
+class NamedPoint(NamedTuple):
+    """A point and the name of its series."""
+
+    name: str
+    step: int
+    epoch: float  # may be fractional
+    time: float  # Unix seconds
+    value: float | None
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some points of a job in ascending `seq`; `last` is the `after` of the next page."""
+
+    points: Sequence[NamedPoint]
+    last: int
+
+    def to_columns(self) -> Columns:
+        """Return the points in the form of `query`."""
+        series: dict[str, list[NamedPoint]] = {}
+        for point in self.points:
+            series.setdefault(point.name, []).append(point)
+        return {"series": [_build_column(name, series[name]) for name in sorted(series)], "last": self.last}
+
+
+def list_points(
+    reader: Reader, job_id: str, names: Collection[str] | None, after: int, until: int, limit: int = PAGE_POINTS
+) -> Page:
+    """Return the page of the job's points, of all series or of those named, with `after` < seq <= `until`.
+
+    It ends `limit` seqs behind its first point, so that its cost depends neither on what is before nor behind it.
+    """
+    series = reader.execute(_SELECT_NEXT, {"job_id": job_id, "after": after}).all()
+    selected = [row for row in series if row.next_seq and (names is None or row.name in names)]
+    first = min((row.next_seq for row in selected), default=until + 1)
+    last = min(first + limit - 1, until)
+    by_id = {row.id: row.name for row in selected if row.next_seq <= last}
+    if not by_id:
+        return Page([], until)
+    rows = reader.execute(_SELECT_WINDOW, {"series": list(by_id), "first": first, "last": last})
+    return Page([NamedPoint(by_id[series_id], *point) for series_id, *point in rows], last)
+
+
+# Built once: building a statement takes longer than running it.
+_SERIES, _POINTS = Series.__table__.c, Point.__table__.c
+_SELECT_NEXT = select(
+    _SERIES.id,
+    _SERIES.name,
+    select(func.min(_POINTS.seq))
+    .where(_POINTS.series_id == _SERIES.id, _POINTS.seq > bindparam("after"))
+    .scalar_subquery()
+    .label("next_seq"),
+).where(_SERIES.job_id == bindparam("job_id"), _SERIES.last_seq > bindparam("after"))
+_SELECT_WINDOW = (
+    select(_POINTS.series_id, _POINTS.step, _POINTS.epoch, _POINTS.time, _POINTS.value, _POINTS.seq)
+    .where(_POINTS.series_id.in_(bindparam("series", expanding=True)))
+    .where(_POINTS.seq >= bindparam("first"), _POINTS.seq <= bindparam("last"))
+    .order_by(_POINTS.seq)
+)
+
+
+def _build_column(name: str, points: Sequence[NamedPoint]) -> Column:
+    step, epoch, time, value = (list(part) for part in list(zip(*points, strict=True))[1:5])
+    return {"name": name, "step": step, "epoch": epoch, "time": time, "value": value}
 
 
 def _read_column(session: Session, series: Series, after: int, last: int, limit: int) -> Column:

@@ -10,6 +10,7 @@ from service.keys.store import (
     get_or_create_tenant,
     identify,
     list_,
+    list_valid,
     record_use,
     revoke,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "grant",
     "identify",
     "list_",
+    "list_valid",
     "record_use",
     "revoke",
 ]

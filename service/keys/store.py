@@ -113,6 +113,18 @@ _SELECT_IDENTITY = select(
 ).where(_KEYS.sha256 == bindparam("sha256"))
 
 
+def list_valid(reader: Reader, key_ids: Iterable[str]) -> set[str]:
+    """Return those of the keys that are neither revoked nor expired."""
+    return set(reader.execute(_SELECT_VALID, {"key_ids": list(key_ids)}).scalars())
+
+
+_SELECT_VALID = select(_KEYS.id).where(
+    _KEYS.id.in_(bindparam("key_ids", expanding=True)),
+    _KEYS.revoked_at.is_(None),
+    or_(_KEYS.expires_at.is_(None), _KEYS.expires_at > now()),
+)
+
+
 def record_use(session: Session, key_id: str, seconds_ago: float = 0) -> None:
     """Store the time of the key's last use, unless a later one is stored."""
     session.execute(_UPDATE_LAST_USE, {"key": key_id, "seconds_ago": seconds_ago})

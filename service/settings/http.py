@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 
 class HttpSettings(BaseModel):
-    """Connections, deadlines, wrong keys, long polls."""
+    """Connections, deadlines, wrong keys, long polls, streams."""
 
     http_connections: int = Field(
         1000, ge=1, description="Open connections of the API, fewer if the process may open fewer files."
@@ -32,5 +32,8 @@ class HttpSettings(BaseModel):
     idempotency_hours: float = Field(24, gt=0, description="How long the response for an Idempotency-Key is stored.")
     long_poll_seconds: float = Field(30, gt=0, description="The maximum of `wait=`.")
     long_polls_per_key: int = Field(
-        200, ge=1, description="Requests of one key that wait for metrics at a time; beyond it the response is 429."
+        200, ge=1, description="Requests of one key that wait or stream at a time; beyond it the response is 429."
+    )
+    stream_keep_alive_seconds: float = Field(
+        15, gt=0, description="Without a message of a stream, before a comment keeps its connection open."
     )

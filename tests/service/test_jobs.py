@@ -393,11 +393,11 @@ def test_events_after_a_cursor(database, tenant, dataset):
     assert rest.items[-1].message == "line 4"
 
 
-def test_poll_returns_last_point_and_status(database, tenant, dataset):
+def test_poll_returns_last_point_last_event_and_status(database, tenant, dataset):
     job = given.submit_job(database, tenant, dataset)
     given.record_events(database, given.claim_job(database), given.metrics(1, a=1.0, b=2.0))
     with database.reading() as session:
-        assert jobs.poll(session, tenant, job.id) == (2, "running")
+        assert jobs.poll(session, tenant, job.id) == (2, 2, "running")
 
 
 def test_transitions_by_job(database, tenant, dataset):
