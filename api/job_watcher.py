@@ -78,28 +78,31 @@ class JobWatcher:
         except TimeoutError:
             return None
         finally:
-            self._remove(waiter)
-
-    def _remove(self, waiter: _Waiter) -> None:
-        self._waiters.pop(waiter)
-        if not self._waiters and self._task is not None:
-            self._task.cancel()
-            self._task = None
+            del self._waiters[waiter]
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            if self._drain.has_begun and not self._has_released:
-                self._has_released = True
-                await self._wake(_release)
-            try:
-                states, valid = await self._read(
-                    {waiter.job_id for waiter in self._waiters}, {waiter.key_id for waiter in self._waiters}
-                )
-            except Exception as error:  # noqa: BLE001 - of the database: each request answers with it
-                await self._wake(partial(_fail, error=error))
-            else:
-                await self._wake(partial(_tell, states=states, valid=valid))
+        """Poll until nothing waits at the time of a poll: a stream that sends a message waits again soon."""
+        try:
+            while True:
+                await asyncio.sleep(POLL_SECONDS)
+                if not self._waiters:
+                    return
+                await self._poll()
+        finally:
+            self._task = None
+
+    async def _poll(self) -> None:
+        if self._drain.has_begun and not self._has_released:
+            self._has_released = True
+            await self._wake(_release)
+        try:
+            states, valid = await self._read(
+                {waiter.job_id for waiter in self._waiters}, {waiter.key_id for waiter in self._waiters}
+            )
+        except Exception as error:  # noqa: BLE001 - of the database: each request answers with it
+            await self._wake(partial(_fail, error=error))
+        else:
+            await self._wake(partial(_tell, states=states, valid=valid))
 
     async def _wake(self, tell: Callable[[_Waiter], None]) -> None:
         """Call `tell` with each waiter that waits, and let the event loop run what that wakes, in groups."""

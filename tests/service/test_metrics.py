@@ -125,3 +125,27 @@ def test_cursor_beyond_the_last_point_is_corrected(database, claim):
 
 def test_job_without_points_has_no_series(database, claim):
     assert query_points(database, claim) == {"series": [], "last": 0}
+
+
+@pytest.mark.parametrize("names", [None, ("a",), ("rare", "b"), ("rare",), ("absent",), ()])
+def test_pages_have_each_point_once_in_the_order_of_seq(database, claim, names):
+    batches = [given.metrics(step, a=float(step), b=None) for step in range(20)]
+    given.record_events(database, claim, *batches, given.metrics(20, rare=0.5), given.metrics(21, a=21.0))
+    found, after, most = [], 0, 0
+    with database.reading() as session:
+        while after < 42:
+            page = metrics.list_points(session, claim.job_id, names, after, 42, limit=7)
+            assert page.last > after
+            found, after, most = [*found, *page.points], page.last, max(most, len(page.points))
+        columns = metrics.query(session, given.get_job(database, claim.job_id), names)["series"]
+    assert most <= 7
+    assert [point.seq for point in found] == sorted({point.seq for point in found})
+    assert metrics.Page(found, 42).to_columns() == {"series": columns, "last": 42}
+
+
+def test_a_page_of_a_rare_series_begins_at_its_next_point(database, claim):
+    given.record_events(database, claim, *(given.metrics(step, a=1.0) for step in range(50)), given.metrics(50, b=2.0))
+    with database.reading() as session:
+        (point,) = metrics.list_points(session, claim.job_id, ("b",), 3, 51, limit=10).points
+        assert point == ("b", 50, 5.0, 1050.0, 2.0, 51)
+        assert metrics.list_points(session, claim.job_id, ("b",), 3, 50, limit=10) == metrics.Page([], 50)
