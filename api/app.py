@@ -14,7 +14,21 @@ from api.job_watcher import JobWatcher
 from api.middleware import RequestMiddleware
 from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
-from api.routes import audit, catalog, datasets, docs, embed, health, jobs, keys, metrics, models, steering, streams, usage
+from api.routes import (
+    audit,
+    catalog,
+    datasets,
+    docs,
+    embed,
+    health,
+    jobs,
+    keys,
+    metrics,
+    models,
+    steering,
+    streams,
+    usage,
+)
 from api.server.drain import Drain
 from api.streams.event_stream import Streams
 from api.wrong_keys import WrongKeyBrake

@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import uvloop
 
@@ -165,7 +166,8 @@ def _work(session, queue: str, events: list, end: bool = True) -> str:
 
 
 @contextmanager
-def server(settings: Settings) -> Iterator[tuple[int, int]]:
+def server(settings: Settings, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[int, int]]:
+    """Serve the API; yield its port and process id. more: environment variables."""
     port = free_port()
     names = {
         "TWOVIEWS_DATA_DIR": str(settings.data_dir),
@@ -173,7 +175,7 @@ def server(settings: Settings) -> Iterator[tuple[int, int]]:
         "TWOVIEWS_LOG_FILE": str(settings.data_dir / "api.log"),  # of every request, as by default
     }
     command = [sys.executable, "-m", "api", "--port", str(port)]
-    process = subprocess.Popen(command, env={**os.environ, **names})
+    process = subprocess.Popen(command, env={**os.environ, **names, **more})
     try:
         until_live(port)
         yield port, process.pid

@@ -272,9 +272,26 @@ class Jobs:
         wanted = {"names": ",".join(names) or None, "after": after, "max_points": max_points, "wait": wait_seconds}
         return Metrics.of(self._transport.get(f"/jobs/{id_of(job)}/metrics", **wanted))
 
+    def stream_metrics(self, job: Ref, names: Sequence[str] = (), *, after: int | None = None) -> Iterator[Json]:
+        """Yield the job's points, of all series or of `names`, and new ones as they are stored, until it has ended.
+
+        Each item is `{series: [{name, step, epoch, time, value}], last}`, with columns of equal length. No point is
+        missed or repeated when the connection breaks; `after` is the `last` of an earlier item.
+        """
+        return self._stream(f"/jobs/{id_of(job)}/metrics/stream", names=",".join(names) or None, after=after)
+
     def events(self, job: Ref, *, after: int | None = None) -> Iterator[Json]:
         """Yield the job's events, oldest first: `{seq, time, level, code, message, data}`."""
         return self._transport.pages(f"/jobs/{id_of(job)}/events", after=after)
+
+    def stream_events(self, job: Ref, *, after: int | None = None) -> Iterator[Json]:
+        """Yield the job's events, and new ones as they are stored, until the job has ended."""
+        return self._stream(f"/jobs/{id_of(job)}/events/stream", after=after)
+
+    def _stream(self, path: str, **params: Any) -> Iterator[Json]:
+        """Yield the data of the messages of a stream but for that of `done`."""
+        messages = self._transport.messages(path, **params)
+        return (message.json() for message in messages if message.event != "done")
 
     def checkpoints(self, job: Ref) -> Sequence[Json]:
         """Return the job's checkpoints, each with its step and metrics."""

@@ -75,6 +75,11 @@ def print_fields(pairs: Mapping[str, object]) -> None:
     out.print(grid)
 
 
+def print_line(text: str) -> None:
+    """Print a line of plain text, which is not wrapped."""
+    out.print(escape(text), soft_wrap=True)
+
+
 def print_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
     """Print the warnings of a dataset's report, one below the other, each with its number and its examples."""
     for warning in warnings:

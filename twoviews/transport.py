@@ -4,10 +4,11 @@ import random
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource, ServerSentEvent
 
 from twoviews.credentials import Credentials
 from twoviews.errors import ApiError, CannotReach
@@ -16,6 +17,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
 MAX_PAUSE_SECONDS = 30.0
 PAGE_SIZE = 100
+QUIET_SECONDS = 60.0  # of a stream: several times the interval at which the service keeps it alive
 
 
 class Transport:
@@ -34,6 +36,7 @@ class Transport:
         if not (credentials.key.isascii() and credentials.key.isprintable()):
             raise ValueError("The key holds characters that are not printable ASCII.")
         self.url, self._retries, self._pause_seconds = credentials.url, retries, pause_seconds
+        self._timeout_seconds = timeout_seconds
         address = _parse_url(credentials.url)
         self._http = httpx.Client(
             base_url=address,
@@ -87,16 +90,54 @@ class Transport:
         raise AssertionError("the loop returns or raises")
 
     @contextmanager
-    def stream(self, path: str, **params: Any) -> Iterator[httpx.Response]:
+    def stream(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: httpx.Timeout | None = None,
+        **params: Any,
+    ) -> Iterator[httpx.Response]:
         """Yield the response to a GET with its body unread. Raises ApiError and CannotReach."""
+        request = self._http.build_request(
+            "GET", path, headers=headers, params=_drop_none(params), timeout=timeout or self._http.timeout
+        )
         try:
-            with self._http.stream("GET", path, params=_drop_none(params)) as response:
+            with closing(self._http.send(request, stream=True)) as response:
                 if not response.is_success:
                     response.read()
                     raise _to_error(response)
                 yield response
         except httpx.TransportError as error:
             raise self._cannot_reach(error) from error
+
+    def messages(self, path: str, **params: Any) -> Iterator[ServerSentEvent]:
+        """Yield the messages of a stream up to `done`, each once: a stream that ends before is opened again.
+
+        Raises ApiError; and CannotReach when it cannot be opened again.
+        """
+        last_id, failures = "", 0
+        while True:
+            pause = self._pause(failures)
+            try:
+                for message in self._read_messages(path, last_id, params):
+                    failures, pause = 0, pause if message.retry is None else message.retry / 1000
+                    if message.data:
+                        yield message
+                        last_id = message.id
+                    if message.event == "done":
+                        return
+            except (ApiError, CannotReach) as error:
+                failures += 1
+                if failures > self._retries or (isinstance(error, ApiError) and not _is_transient(error)):
+                    raise
+            time.sleep(pause)
+
+    def _read_messages(self, path: str, last_id: str, params: Mapping[str, Any]) -> Iterator[ServerSentEvent]:
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+        timeout = httpx.Timeout(max(self._timeout_seconds, QUIET_SECONDS), connect=10)
+        with self.stream(path, headers=headers, timeout=timeout, **params) as response:
+            yield from EventSource(response).iter_sse()
 
     def _pause(self, attempt: int, retry_after: str | None = None) -> float:
         """Return the seconds to wait: `retry_after`, else exponential backoff with jitter."""

@@ -126,3 +126,33 @@ def test_a_key_that_no_header_can_hold_raises_without_the_key(key):
     with pytest.raises(ValueError, match="The key holds") as caught:
         Transport(Credentials("http://here", key))
     assert key not in str(caught.value)
+
+
+def build_stream(*messages):
+    text = "retry: 1\n\n: keep-alive\n\n" + "".join(f"event: {name}\nid: {n}\ndata: {{}}\n\n" for name, n in messages)
+    return Response(200, text.encode(), {"Content-Type": "text/event-stream"})
+
+
+def test_a_stream_that_ends_early_is_opened_again_behind_its_last_message(script, transport):
+    script.responses = [
+        build_stream(("metrics", 3), ("metrics", 5)),
+        Response(0),
+        Response(503, {}),
+        build_stream(),
+        build_stream(("metrics", 8), ("done", 8)),
+    ]
+    found = [(message.event, message.id) for message in transport.messages("/jobs/job_1/metrics/stream", names="a")]
+    assert found == [("metrics", "3"), ("metrics", "5"), ("metrics", "8"), ("done", "8")]
+    assert [request.headers.get("Last-Event-ID") for request in script.requests] == [None, "5", "5", "5", "5"]
+    assert {request.path for request in script.requests} == {"/jobs/job_1/metrics/stream?names=a"}
+
+
+def test_a_stream_that_cannot_be_opened_raises(script, transport):
+    script.responses = [build_stream(("event", 1)), *[Response(0)] * 4]
+    messages = transport.messages("/jobs/job_1/events/stream")
+    assert next(messages).id == "1"
+    with pytest.raises(CannotReach):
+        next(messages)
+    script.responses = [Response(401, {"code": "wrong_key", "detail": "The key is wrong."})]
+    with pytest.raises(ApiError, match="The key is wrong"):
+        next(transport.messages("/jobs/job_1/events/stream"))

@@ -2,7 +2,7 @@
 
 Ids are those of `FUZZ_EXISTING` (JSON) in three of four valid requests, images of `/embed` are images in one of two,
 one of three new jobs has a config that its kind accepts, since random ones break rules that a schema does not say,
-and the Idempotency-Key of each is new, as clients are to choose it. Invalid requests are sent as they are, except that
+streams are of the job that has ended, as those of others do not end, and the Idempotency-Key of each is new, as clients are to choose it. Invalid requests are sent as they are, except that
 none deletes the key that all use.
 """
 
@@ -38,6 +38,8 @@ def before_call(context: HookContext, case: Case, arguments: dict) -> None:
     """Change a valid case as the module describes. What is changed is copied: cases share parts."""
     if (case.path_parameters or {}).get("key_id") == _OWN_KEY:
         case.path_parameters = {**case.path_parameters, "key_id": "key_0"}
+    if case.path.endswith("/stream") and str((case.path_parameters or {}).get("job_id", "")).startswith("job_"):
+        case.path_parameters = {**case.path_parameters, "job_id": _EXISTING["job_id"]}
     if case.meta is None or case.meta.generation.mode.is_negative:
         return
     number = next(_NUMBERS)

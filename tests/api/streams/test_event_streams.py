@@ -12,6 +12,7 @@ from service import keys
 from tests.api.responses import check_problem, get_pointers
 from tests.processes import soon
 from tests.service import given
+from twoviews import Client
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -178,6 +179,23 @@ def test_a_server_that_stops_ends_its_streams(make_server, database, job, claim)
         server.process.send_signal(signal.SIGTERM)
         assert list(messages) == []
         assert server.process.wait(60) == 0
+
+
+@on_sqlite
+def test_the_client_follows_a_job_across_a_restart_of_the_server(server, database, job, claim):
+    with Client(server.url, server.key) as client:
+        given.record_events(database, claim, given.metrics(0, loss=1.0, lr=0.1))
+        items, events = client.jobs.stream_metrics(job, ["loss"]), client.jobs.stream_events(job, after=1)
+        assert next(items)["series"][0]["value"] == [1.0]
+        assert next(events)["seq"] == 2
+        server.kill()
+        server.start()
+        given.record_events(database, claim, given.metrics(1, loss=2.0, lr=0.1))
+        item = next(items)
+        assert ([series["step"] for series in item["series"]], item["last"]) == ([[1]], 4)
+        given.finish_job(database, claim)
+        assert list(items) == []
+        assert [event["data"].get("status") for event in events] == ["succeeded"]
 
 
 @on_sqlite

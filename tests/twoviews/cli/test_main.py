@@ -203,6 +203,24 @@ def test_jobs_are_steered_by_command(run, tmp_path):
     assert "position in the queue" in run("jobs", "show", clone["id"]).stdout
 
 
+def test_the_events_of_a_job_are_printed_and_followed(run_scripted, script):
+    event = {
+        "seq": 1,
+        "time": "2026-11-28T09:00:00.000Z",
+        "level": "warning",
+        "code": "collapse",
+        "message": "Std [0].",
+    }
+    script.responses = [Response(body={"data": [event], "has_more": False})]
+    assert (
+        run_scripted("jobs", "events", "job_1").stdout == "2026-11-28T09:00:00  warning  collapse          Std [0].\n"
+    )
+    stream = f"event: event\nid: 1\ndata: {json.dumps(event)}\n\nevent: done\nid: 1\ndata: {{}}\n\n".encode()
+    script.responses = [Response(200, stream, {"Content-Type": "text/event-stream"})]
+    assert json.loads(run_scripted("jobs", "events", "job_1", "--follow", "--json").stdout) == event
+    assert script.requests[-1].path == "/jobs/job_1/events/stream"
+
+
 def test_the_artifacts_of_a_job_are_listed_and_downloaded(run_scripted, script, tmp_path):
     data = b"a picture"
     item = {"name": "views.png", "media_type": "image/png", "size_bytes": len(data)}

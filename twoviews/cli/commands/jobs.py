@@ -145,6 +145,22 @@ def change(
 
 
 @app.command()
+def events(
+    ctx: typer.Context,
+    job: JobId,
+    follow: Annotated[bool, typer.Option("--follow", help="Print new events too, until the job has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Print a job's events, oldest first; --json prints one line per event."""
+    jobs = get_client(ctx).jobs
+    for event in jobs.stream_events(job) if follow else jobs.events(job):
+        if json:
+            terminal.print_json(dict(event))
+        else:
+            terminal.print_line(f"{event['time'][:19]}  {event['level']:7}  {event['code']:16}  {event['message']}")
+
+
+@app.command()
 def artifacts(
     ctx: typer.Context,
     job: JobId,
