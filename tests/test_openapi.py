@@ -64,6 +64,17 @@ def test_each_format_of_embeddings_is_described(api):
     assert content["application/json"]["schema"] == {"$ref": "#/components/schemas/Embeddings"}
 
 
+def test_streams_and_each_format_of_metrics_are_described(api):
+    paths = api.openapi()["paths"]
+    content = paths["/jobs/{job_id}/metrics"]["get"]["responses"]["200"]["content"]
+    assert content.keys() == {"application/json", "application/x-ndjson", "text/csv"}
+    for path, event in (("/jobs/{job_id}/metrics/stream", "metrics"), ("/jobs/{job_id}/events/stream", "event")):
+        operation = paths[path]["get"]
+        assert {"after", "last-event-id"} <= {parameter["name"] for parameter in operation["parameters"]}
+        (item,) = operation["responses"]["200"]["content"].values()
+        assert item["itemSchema"]["properties"]["event"]["enum"] == [event, "done"]
+
+
 def test_the_page_of_the_document_loads_nothing_from_other_hosts(api):
     client = TestClient(api)
     page = client.get("/docs").text

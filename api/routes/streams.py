@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel
 from sqlalchemy import Connection
 
+from api import schemas
 from api.deps import Caller, ReadCaller
 from api.json_body import JsonRoute
 from api.parameters import metric_names
@@ -13,6 +15,7 @@ from api.routes.jobs import JobId
 from api.streams.event_stream import EventStream, Streams
 from api.streams.sources import EventsSource, MetricsSource, Source
 from service import jobs
+from service.db.statuses import TERMINAL
 from service.jobs import JobState
 from service.keys import Identity
 
@@ -23,21 +26,25 @@ LastEventId = Annotated[
 ]
 
 
-def _describe(example: str) -> dict[int | str, dict[str, Any]]:
-    schema = {"type": "string", "description": "Server-Sent Events.", "examples": [example]}
-    return {
-        200: {
-            "description": "Messages, until the job has ended.",
-            "content": {EventStream.media_type: {"schema": schema}},
-        }
+def _describe(event: str, model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return the response for the OpenAPI document; `itemSchema` is that of each message, as in OpenAPI 3.2."""
+    done = {"type": "object", "properties": {"id": {"type": "string"}, "status": {"enum": sorted(TERMINAL)}}}
+    content = {"anyOf": [{"$ref": f"#/components/schemas/{model.__name__}"}, done]}
+    properties = {
+        "event": {"enum": [event, "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": content},
+        "id": {"type": "string", "description": "The cursor."},
+        "retry": {"type": "integer", "description": "Milliseconds; sent once, at the start."},
     }
+    item = {"itemSchema": {"type": "object", "properties": properties}}
+    return {200: {"description": "Messages, until the job has ended.", "content": {EventStream.media_type: item}}}
 
 
 @router.get(
     "/jobs/{job_id}/metrics/stream",
     tags=["metrics"],
     response_class=Response,
-    responses=_describe('event: metrics\ndata: {"series": [{"name": "train/loss", …}], "last": 42}\nid: 42\n\n'),
+    responses=_describe("metrics", schemas.Metrics),
     summary="Stream a job's metrics",
 )
 async def stream_metrics(
@@ -63,7 +70,7 @@ async def stream_metrics(
     "/jobs/{job_id}/events/stream",
     tags=["jobs"],
     response_class=Response,
-    responses=_describe('event: event\ndata: {"seq": 3, "code": "status", …}\nid: 3\n\n'),
+    responses=_describe("event", schemas.Event),
     summary="Stream a job's events",
 )
 async def stream_events(

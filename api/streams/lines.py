@@ -19,19 +19,18 @@ async def write_lines(
     database: Database, job_id: str, names: Sequence[str] | None, after: int, until: int, media_type: str
 ) -> AsyncIterator[bytes]:
     """Yield the lines of the job's points with `after` < seq <= `until`; between two pages no connection is held."""
+
+    def read(after: int) -> tuple[bytes, int]:
+        with database.connecting() as connection:
+            page = metrics.list_points(connection, job_id, names, after, until)
+        return _FORMATS[media_type](page.points), page.last
+
     if media_type == CSV:
         yield _format_rows([_COLUMNS])
-    format_points = _FORMATS[media_type]
     while after < until:
-        page = await run_sync(_read, database, job_id, names, after, until)
-        after = page.last
-        if page.points:
-            yield format_points(page.points)
-
-
-def _read(database: Database, job_id: str, names: Sequence[str] | None, after: int, until: int) -> metrics.Page:
-    with database.connecting() as connection:
-        return metrics.list_points(connection, job_id, names, after, until)
+        text, after = await run_sync(read, after)
+        if text:
+            yield text
 
 
 def _format_ndjson(points: Sequence[NamedPoint]) -> bytes:

@@ -2,8 +2,8 @@
 
 Ids are those of `FUZZ_EXISTING` (JSON) in three of four valid requests, images of `/embed` are images in one of two,
 one of three new jobs has a config that its kind accepts, since random ones break rules that a schema does not say,
-streams are of the job that has ended, as those of others do not end, and the Idempotency-Key of each is new, as clients are to choose it. Invalid requests are sent as they are, except that
-none deletes the key that all use.
+streams are of the job that has ended, as those of others do not end, and the Idempotency-Key of each is new, as clients
+are to choose it. Invalid requests are sent as they are, except that none deletes the key that all use.
 """
 
 import base64
