@@ -20,7 +20,7 @@ POLL_SECONDS = 0.3
 DRAIN_POLL_SECONDS = 1.0
 # Waiters wake in groups with a pause between them, in which the event loop serves other requests: a thousand at once
 # would occupy it for as long as a thousand responses take.
-GROUP_SIZE, GROUP_PAUSE_SECONDS = 5, 0.001
+GROUP_SIZE, GROUP_PAUSE_SECONDS = 10, 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ written each second. The clients and the listeners share the machine's cores wit
 import argparse
 import asyncio
 import multiprocessing
+import re
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ from ssl_core.events import Metrics
 from tests.servers import valkey
 
 SETTLE_SECONDS = 3
+_TIMES = re.compile(rb'"time":\[(?:[\d.]+,)*([\d.]+)\]')
 
 
 def main() -> None:
@@ -86,7 +88,7 @@ def _writing(settings: Settings, job: str) -> Iterator[None]:
 
 @contextmanager
 def _listeners(port: int, request: bytes, count: int) -> Iterator[None]:
-    """Hold that many streams, in another process; then print how many messages each received."""
+    """Hold that many streams, in another process; then print how many messages each received, and how late."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
     process = context.Process(target=_listen, args=(port, request, count, ready, stop))
@@ -104,7 +106,7 @@ def _listen(port: int, request: bytes, count: int, ready: Event, stop: Event) ->
 
 
 async def _listen_to_all(port: int, request: bytes, count: int, ready: Event, stop: Event) -> None:
-    streams, received = [], [0] * count
+    streams, received, delays = [], [0] * count, []
     for _ in range(count):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
@@ -115,11 +117,15 @@ async def _listen_to_all(port: int, request: bytes, count: int, ready: Event, st
     async def listen(number: int) -> None:
         while data := await streams[number][0].read(65536):
             received[number] += data.count(b"event: metrics")
+            if times := _TIMES.findall(data):
+                delays.append(time.time() - float(times[-1]))
 
     tasks = [asyncio.create_task(listen(number)) for number in range(count)]
     ready.set()
     await asyncio.to_thread(stop.wait)
-    print(f"{'messages of a listener':26} {min(received)} to {max(received)}", flush=True)
+    median, slow = (sorted(delays)[int(len(delays) * share)] for share in (0.5, 0.99))
+    print(f"{'messages of a listener':26} {min(received)} to {max(received)}, ", end="")
+    print(f"{median:.2f} s after the point (p99 {slow:.2f} s)", flush=True)
     for task, (_, writer) in zip(tasks, streams, strict=True):
         task.cancel()
         writer.close()
