@@ -5,6 +5,7 @@ from sqlalchemy import select
 
 from service import keys
 from service.db.models import Key
+from service.db.session import clock
 from service.errors import InvalidRequest, NoSuchKey, WrongKey
 
 
@@ -27,6 +28,17 @@ def test_unknown_key_is_refused(database):
     for wrong in ("", "tv_nonsense", "tv_\x00", "\udc80"):
         with database.reading() as session, pytest.raises(WrongKey):
             keys.authenticate(session, wrong)
+
+
+def test_revoked_and_expired_keys_are_not_valid(database, tenant):
+    with database.writing() as session:
+        now = clock(session)
+        expiries = {"endless": None, "later": now + 1000, "expired": now - 1, "revoked": None}
+        ids = {name: keys.create(session, tenant, name, expires_at=expiry)[0].id for name, expiry in expiries.items()}
+        keys.revoke(session, tenant, ids["revoked"])
+    with database.reading() as session:
+        assert keys.list_valid(session, [*ids.values(), "key_none"]) == {ids["endless"], ids["later"]}
+        assert keys.list_valid(session, []) == set()
 
 
 def test_revoke_is_idempotent(database, tenant):
