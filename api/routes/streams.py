@@ -55,9 +55,11 @@ async def stream_metrics(
     after: After = 0,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """All points after the cursor, of which `metrics` messages have up to 2,000 in columns, then new ones as they are
-    stored. `done` with the final `status` follows when the job has ended. Reconnect with the `id` of the last message
-    as `Last-Event-ID` when the connection ends before."""
+    """Sends the points after the cursor, then new ones as they are stored.
+
+    A `metrics` message has up to 2,000 points, in columns. `done` with the final `status` follows when the job has
+    ended. When the connection ends before, connect again with the `id` of the last message as `Last-Event-ID`.
+    """
     source = MetricsSource(job_id, metric_names.split(names))
 
     def check(connection: Connection) -> None:
@@ -76,8 +78,10 @@ async def stream_metrics(
 async def stream_events(
     request: Request, job_id: JobId, caller: ReadCaller, after: After = 0, last_event_id: LastEventId = None
 ) -> Response:
-    """All events after the cursor, an `event` message each, then new ones as they are stored, and `done` as for
-    metrics."""
+    """Sends the events after the cursor, an `event` message each, then new ones as they are stored.
+
+    `done` follows as for metrics.
+    """
     cursor = after if last_event_id is None else last_event_id
     return await _open(request, caller, EventsSource(job_id), cursor, lambda connection: None)
 
