@@ -21,6 +21,7 @@ from api.routes import (
     docs,
     embed,
     health,
+    images,
     jobs,
     keys,
     metrics,
@@ -39,6 +40,7 @@ from service.storage import Storage
 
 ROUTERS: Sequence[APIRouter] = (
     datasets.router,
+    images.router,
     jobs.router,
     steering.router,
     metrics.router,

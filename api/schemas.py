@@ -187,6 +187,19 @@ class Dataset(_ResponseBody):
     ready_at: Time | None
 
 
+class Image(_ResponseBody):
+    """An image of a dataset."""
+
+    object: Literal["image"]
+    row: int = Field(description="Its number in the dataset, from 0; rows are sorted by split, class and name.")
+    split: Literal["train", "val", "test"]
+    label: str | None = Field(description="The name of its class; null without one.")
+    width: int = Field(description="In pixels, upright.")
+    height: int
+    name: str = Field(description="Its path in the upload.")
+    url: str = Field(description="Of its thumbnail.")
+
+
 class Progress(_ResponseBody):
     """The progress of a run."""
 
@@ -485,6 +498,13 @@ class DatasetList(_ResponseBody):
     data: list[Dataset]
     has_more: bool
     next: str | None = Field(description="The `after` of the next page.")
+
+
+class ImageList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Image]
+    has_more: bool
+    next: int | None = Field(description="The `after` of the next page.")
 
 
 class JobList(_ResponseBody):

@@ -11,9 +11,9 @@ from service.db import ids
 from service.db.kinds import INGEST
 from service.db.models import Dataset, Job
 from service.db.pagination import Page, newest_first
-from service.db.session import clock
+from service.db.session import Reader, clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
-from service.errors import DatasetInUse, DatasetNotFound
+from service.errors import DatasetFailed, DatasetInUse, DatasetNotFound, DatasetNotReady
 from ssl_core.config import Reading
 
 DEFAULTS = Reading()
@@ -65,6 +65,24 @@ def get(session: Session, tenant_id: str, dataset_id: str, *, lock: bool = False
     return dataset
 
 
+def get_ready(session: Session, tenant_id: str, dataset_id: str, *, lock: bool = False) -> Dataset:
+    """Return the tenant's dataset, whose files can be read. Raises DatasetNotFound, DatasetNotReady, DatasetFailed."""
+    dataset = get(session, tenant_id, dataset_id, lock=lock)
+    _check_ready(dataset.status)
+    return dataset
+
+
+def get_path(reader: Reader, tenant_id: str, dataset_id: str) -> str:
+    """Return the path of a ready dataset, without reading its report. Raises as `get_ready` does."""
+    if not ids.is_valid(dataset_id):
+        raise DatasetNotFound
+    found = reader.execute(_SELECT_PATH, {"tenant_id": tenant_id, "dataset_id": dataset_id}).one_or_none()
+    if found is None:
+        raise DatasetNotFound
+    _check_ready(found.status)
+    return str(found.path)
+
+
 def list_(
     session: Session, tenant_id: str, after: str | None = None, limit: int = 20, status: str | None = None
 ) -> Page[Dataset]:
@@ -100,7 +118,17 @@ def _owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 
 
 _SELECT_BY_ID = select(Dataset).where(_owned_by(bindparam("tenant_id")), Dataset.id == bindparam("dataset_id"))
+_SELECT_PATH = select(Dataset.status, Dataset.path).where(
+    _owned_by(bindparam("tenant_id")), Dataset.id == bindparam("dataset_id")
+)
 _SELECT_BY_ID_FOR_SHARE = _SELECT_BY_ID.with_for_update(read=True).execution_options(populate_existing=True)
+
+
+def _check_ready(status: str) -> None:
+    if status == DatasetStatus.VALIDATING:
+        raise DatasetNotReady
+    if status == DatasetStatus.FAILED:
+        raise DatasetFailed
 
 
 def _queue_ingestion(session: Session, dataset: Dataset, reading: Reading) -> None:

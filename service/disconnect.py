@@ -14,10 +14,10 @@ class ClientDisconnected(Exception):
 async def cancel_on_disconnect(work: Coroutine[Any, Any, T], receive: Callable[[], Awaitable[Any]]) -> T:
     """Return the result of `work`; cancel it and raise ClientDisconnected when the client disconnects first.
 
-    receive: ASGI's, once the body has been read, so that the next message is `http.disconnect`.
+    receive: ASGI's. What has not been read of the body is dropped.
     """
     task = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(receive())
+    disconnect = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -26,3 +26,8 @@ async def cancel_on_disconnect(work: Coroutine[Any, Any, T], receive: Callable[[
     finally:
         task.cancel()
         disconnect.cancel()
+
+
+async def _wait_for_disconnect(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -161,6 +161,10 @@ class DatasetInUse(Conflict):
     """A job that has not ended uses this dataset."""
 
 
+class ImageNotFound(NotFound):
+    """The dataset has no image of this row."""
+
+
 class EmptyUpload(Unprocessable):
     """The uploaded file is empty."""
 

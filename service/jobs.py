@@ -11,14 +11,12 @@ from sqlalchemy.orm import Session
 from service import compatibility, datasets, lifecycle, models, text
 from service.db import ids
 from service.db.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
-from service.db.models import Artifact, Checkpoint, Dataset, Job, JobEvent
+from service.db.models import Artifact, Checkpoint, Job, JobEvent
 from service.db.pagination import Page, newest_first
 from service.db.session import Reader, clock
-from service.db.statuses import DatasetStatus, JobStatus
+from service.db.statuses import JobStatus
 from service.errors import (
     ArtifactNotFound,
-    DatasetFailed,
-    DatasetNotReady,
     InvalidConfig,
     JobNotFound,
     ModelNeeded,
@@ -56,7 +54,7 @@ def submit(
     All that can be checked without running it is: raises DatasetNotFound, DatasetNotReady, DatasetFailed, LabelsNeeded,
     BatchTooLarge, TooFewImages, InvalidConfig, ModelNeeded, ModelNotFound, ModelNotReady, ParentFailed, InvalidRequest.
     """
-    dataset = get_ready_dataset(session, tenant_id, dataset_id)
+    dataset = datasets.get_ready(session, tenant_id, dataset_id, lock=True)
     compatibility.check_dataset(dataset, config)
     if model is None and config.needs_model:
         detail = f"A job of the kind {config.kind} needs a model."
@@ -242,16 +240,6 @@ _SELECT_STATUS_CHANGES = select(_EVENTS.job_id, _EVENTS.time, _EVENTS.message, _
     _EVENTS.code == "status"
 )
 _SELECT_TRANSITIONS = _SELECT_STATUS_CHANGES.where(_EVENTS.job_id == bindparam("job_id")).order_by(_EVENTS.seq)
-
-
-def get_ready_dataset(session: Session, tenant_id: str, dataset_id: str) -> Dataset:
-    """Return the dataset, locked against deletion until the commit. Raises when it is not ready."""
-    dataset = datasets.get(session, tenant_id, dataset_id, lock=True)
-    if dataset.status == DatasetStatus.VALIDATING:
-        raise DatasetNotReady
-    if dataset.status == DatasetStatus.FAILED:
-        raise DatasetFailed
-    return dataset
 
 
 def check_priority(priority: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from service import jobs, lifecycle, metrics, models, text
+from service import datasets, jobs, lifecycle, metrics, models, text
 from service.db.kinds import IMPORT
 from service.db.models import Artifact, Checkpoint, Job
 from service.db.statuses import HELD, TERMINAL, JobStatus
@@ -64,7 +64,7 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
     parent = _lock_parent(session, tenant_id, job_id)
     seen = jobs.get(session, tenant_id, job_id)
     if seen.dataset_id is not None and seen.status in TERMINAL:
-        jobs.get_ready_dataset(session, tenant_id, seen.dataset_id)
+        datasets.get_ready(session, tenant_id, seen.dataset_id, lock=True)
     job = _lock(session, tenant_id, job_id)
     if job.status == JobStatus.SUCCEEDED:
         raise JobHasSucceeded

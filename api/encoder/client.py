@@ -17,6 +17,7 @@ from service.errors import (
     EncoderBusy,
     EncoderFailed,
     Error,
+    ImageNotFound,
     LayerNotFound,
     NotAnImage,
     TooManyPixels,
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 
 # Errors of the encoder that are passed on to the client. Any other is logged, and is EncoderAway to the client.
 _ERRORS = {
-    kind().code: kind for kind in (NotAnImage, TooManyPixels, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)
+    kind().code: kind
+    for kind in (NotAnImage, TooManyPixels, ImageNotFound, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)
 }
 
 
@@ -75,18 +77,31 @@ class EncoderClient:
         Cancellation closes the connection, and the encoder drops images that it has not begun.
         """
         sizes = [len(image) for image in images]
-        head = (
-            f"POST /encode HTTP/1.1\r\n{self._common}X-Owner: {owner}\r\n{_request_id_header()}"
+        fields = (
             f"X-Model-Path: {model_path}\r\nX-Layer: {layer}\r\n"
-            f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n\r\n"
+            f"X-Sizes: {','.join(map(str, sizes))}\r\nContent-Length: {sum(sizes)}\r\n"
         )
-        try:
-            reply = await self._request(head.encode("ascii"), images)
-        except (OSError, TimeoutError) as error:
-            raise EncoderAway(retry_after=RETRY_SECONDS) from error
-        if reply.status == 200:
-            return Features(int(reply.headers["x-dim"]), reply.body)
-        raise _to_error(reply)
+        reply = await self._ask("POST /encode", owner, fields, images)
+        return Features(int(reply.headers["x-dim"]), reply.body)
+
+    async def describe_images(self, dataset_path: str, rows: Sequence[int], *, owner: str) -> list[dict[str, Any]]:
+        """Return `{row, split, label, width, height, name}` of each row; the label is a number or None.
+
+        Raises ImageNotFound, Corrupt, EncoderBusy; EncoderAway when it does not answer.
+        """
+        if not rows:
+            return []
+        fields = f"X-Dataset-Path: {dataset_path}\r\nX-Rows: {','.join(map(str, rows))}\r\n"
+        found: list[dict[str, Any]] = orjson.loads((await self._ask("GET /images", owner, fields)).body)
+        return found
+
+    async def draw_thumbnail(self, dataset_path: str, row: int, size: int, *, owner: str) -> bytes:
+        """Return an image as a JPEG whose longer side has at most `size` pixels.
+
+        Raises ImageNotFound, Corrupt, TooManyPixels, EncoderBusy, EncoderFailed; EncoderAway when it does not answer.
+        """
+        fields = f"X-Dataset-Path: {dataset_path}\r\nX-Rows: {row}\r\nX-Size: {size}\r\n"
+        return (await self._ask("GET /thumbnail", owner, fields)).body
 
     async def read_health(self) -> dict[str, Any]:
         """Return the encoder's health: its queue, its models and its counters. Raises EncoderAway."""
@@ -99,6 +114,17 @@ class EncoderClient:
         if not isinstance(health, dict) or "waiting" not in health:  # the token differs
             raise EncoderAway(retry_after=RETRY_SECONDS)
         return health
+
+    async def _ask(self, call: str, owner: str, fields: str, body: Sequence[bytes] = ()) -> Reply:
+        """Return the successful response to a call with these header lines. Raises the encoder's error, EncoderAway."""
+        head = f"{call} HTTP/1.1\r\n{self._common}X-Owner: {owner}\r\n{_request_id_header()}{fields}\r\n"
+        try:
+            reply = await self._request(head.encode("ascii"), body)
+        except (OSError, TimeoutError) as error:
+            raise EncoderAway(retry_after=RETRY_SECONDS) from error
+        if reply.status != 200:
+            raise _to_error(reply)
+        return reply
 
     async def _request(self, head: bytes, body: Sequence[bytes]) -> Reply:
         connection = self._reuse() or await self._connect()

@@ -2,12 +2,16 @@
 
 import difflib
 from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
 
 from fastapi import Query
 
 from service.errors import InvalidRequest
 from ssl_core.errors import Fault
+
+_COMPARED = 10_000  # of the known values; a dataset may have 100,000 classes
+_LISTED = 20
 
 
 def one_of(known: Iterable[str]) -> Any:  # as FastAPI's Query is typed
@@ -22,7 +26,8 @@ def check(name: str, value: str | None, known: Collection[str], what: str = "") 
     """
     if value is None or value in known:
         return
-    close = difflib.get_close_matches(value, known, n=1)
-    hint = f"did you mean `{close[0]}`?" if close else f"there are {', '.join(known)}."
+    close = difflib.get_close_matches(value, islice(known, _COMPARED), n=1)
+    listed = ", ".join(islice(known, _LISTED)) + (", …" if len(known) > _LISTED else ".")
+    hint = f"did you mean `{close[0]}`?" if close else f"there are {listed}" if known else "there are none."
     detail = f"There is no {what or name} `{value}`; {hint}"
     raise InvalidRequest(detail, errors=[Fault(pointer=name, code="enum", detail=detail)])

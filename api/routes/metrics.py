@@ -117,12 +117,7 @@ async def _wait(request: Request, query: _Query, key_id: str, seconds: float) ->
     watcher: JobWatcher = request.app.state.job_watcher
     with watcher.slot(key_id):
         waiting = watcher.wait(key_id, query.job_id, partial(_has_news, request, query), seconds)
-        return await cancel_on_disconnect(waiting, partial(_receive_disconnect, request))
-
-
-async def _receive_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        return await cancel_on_disconnect(waiting, request.receive)
 
 
 def _read_points(caller: Caller, query: _Query) -> JSONResponse:

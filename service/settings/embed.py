@@ -47,4 +47,7 @@ class EmbedSettings(BaseModel):
         description="Held by all concurrent requests to /embed, three quarters of it by one owner's; beyond it the "
         "response is 503.",
     )
+    thumbnail_cache_bytes: int = Field(
+        2**26, ge=0, description="Of the thumbnails of images of datasets that the encoder keeps in memory."
+    )
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -28,14 +29,12 @@ from ssl_core.data.split_names import SPLITS
 
 @dataclass(frozen=True)
 class Dataset:
-    """A packed dataset. Opening decodes no image."""
+    """A packed dataset. Opening decodes no image and copies no column."""
 
     directory: Path
     report: dict[str, Any]  # dataset.json
-    labels: Rows  # N; -1 is unlabelled
-    splits: NDArray[np.int8]  # N; positions in SPLITS
-    sizes: Rows  # N×2: heights and widths
     pixels: NDArray[np.uint8] | None  # memory-mapped N×H×W×C, when all images share one small size
+    _table: pa.Table  # memory-mapped
     _encoded: EncodedImages
     _pixels_file: CheckedFile | None  # None: of a dataset without checksums
 
@@ -55,13 +54,26 @@ class Dataset:
         return cls(
             directory=directory,
             report=report,
-            labels=table["label"].fill_null(-1).to_numpy().astype(np.int64),
-            splits=table["split"].to_numpy().astype(np.int8),
-            sizes=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1).astype(np.int64),
             pixels=np.load(directory / array["file"], mmap_mode="r") if array else None,
+            _table=table,
             _encoded=encoded,
             _pixels_file=files.get(array["file"]) if array else None,
         )
+
+    @cached_property
+    def labels(self) -> Rows:
+        """N; -1 is unlabelled."""
+        return self._table["label"].fill_null(-1).to_numpy().astype(np.int64)
+
+    @cached_property
+    def splits(self) -> NDArray[np.int8]:
+        """N; positions in SPLITS."""
+        return self._table["split"].to_numpy().astype(np.int8)
+
+    @cached_property
+    def sizes(self) -> Rows:
+        """N×2: heights and widths."""
+        return np.stack([self._table["height"].to_numpy(), self._table["width"].to_numpy()], 1).astype(np.int64)
 
     @property
     def classes(self) -> list[str]:
@@ -92,7 +104,7 @@ class Dataset:
         return ValueRange.of(self.report["range"]) if "range" in self.report else FULL
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return int(self._table.num_rows)
 
     def indices(self, split: str, subset: int | None = None, seed: int = 0) -> Rows:
         """Return the rows of a split in ascending order; a `subset` is drawn evenly from the classes."""
@@ -105,14 +117,24 @@ class Dataset:
         """Return the rows that have a label."""
         return rows[self.labels[rows] >= 0]
 
+    def describe(self, row: int) -> dict[str, Any]:
+        """Return `{label, split, width, height, name}` of an image: None is unlabelled, a split a position in SPLITS.
+
+        The name is the path in the upload.
+        """
+        return {name: self._table[name][row].as_py() for name in ("label", "split", "width", "height", "name")}
+
+    def read_file(self, row: int) -> bytes:
+        """Return an image as a file, as it came. Raises Corrupt."""
+        return self._encoded.read(row)
+
     def read_image(self, row: int) -> NDArray[np.uint8]:
         """Return an image, uint8 H×W×C. Raises Corrupt."""
         if self.pixels is not None:
             self._check_pixels(np.array([row]))
             return np.asarray(self.pixels[row])
         # Ingestion has limited the image size already.
-        data = self._encoded.read(row)
-        return decode(data, max_pixels=math.inf, channels=self.channels, values=self.value_range)
+        return decode(self.read_file(row), max_pixels=math.inf, channels=self.channels, values=self.value_range)
 
     def read_pixels(self, rows: Rows, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Return the images of the rows, uint8 N×H×W×C, in `out` if it is given; only with `pixels`. Raises Corrupt."""

@@ -3,7 +3,7 @@
 Ingestion, training and the encoder server share it, so they get the same pixels: first frame, EXIF orientation applied,
 transparency on white, every colour model as RGB, deep values scaled by a range. The format is detected from the bytes.
 Pillow reads 8 bits in one, three or four channels; `ssl_core.data.formats` the rest, and is loaded when it is needed.
-Only the encoder server reads images of more than LARGE_PIXELS at a reduced size (`decode_square`).
+Only the encoder server reads images at a reduced size: those of more than LARGE_PIXELS, and for thumbnails.
 """
 
 import importlib.util
@@ -58,13 +58,19 @@ _GREY = ("1", "L", "LA", "La", "I", *_GREY16)
 
 
 def decode(
-    data: bytes, max_pixels: float = MAX_PIXELS, *, channels: int | None = 3, values: ValueRange | None = None
+    data: bytes,
+    max_pixels: float = MAX_PIXELS,
+    *,
+    channels: int | None = 3,
+    values: ValueRange | None = None,
+    side: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return the image as uint8 H×W×C. Raises BadImage.
 
     channels: None keeps those of the file, with greys as RGB. values: of deep images; None: by the image's bit depth.
+    side: a longer side, in pixels, that is enough: a JPEG of twice that and more is reduced while it is decoded.
     """
-    return to_pixels(load(data, max_pixels)[0], channels, values)
+    return to_pixels(load(data, max_pixels, side=side)[0], channels, values)
 
 
 def decode_with_notes(
@@ -86,10 +92,10 @@ def to_pixels(samples: Samples, channels: int | None, values: ValueRange | None)
 
 
 def load(
-    data: bytes, max_pixels: float = MAX_PIXELS, count_pixels: CountPixels | None = None
+    data: bytes, max_pixels: float = MAX_PIXELS, count_pixels: CountPixels | None = None, side: int | None = None
 ) -> tuple[Samples, set[str]]:
-    """Return the image's values, upright, and the NOTES that apply to the file. Raises BadImage."""
-    return _with_short_texts(lambda data: _load(data, max_pixels, count_pixels), data)
+    """Return the image's values, upright, and the NOTES that apply to the file; side: see `decode`. Raises BadImage."""
+    return _with_short_texts(lambda data: _load(data, max_pixels, count_pixels, side), data)
 
 
 def count_pixels(data: bytes, max_pixels: float = MAX_PIXELS, max_costly_pixels: float = MAX_PIXELS) -> int:
@@ -151,7 +157,9 @@ def _with_short_texts(work: Callable[[bytes], T], data: bytes) -> T:
     return work(png.shorten_texts(data))
 
 
-def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> tuple[Samples, set[str]]:
+def _load(
+    data: bytes, max_pixels: float, count_pixels: CountPixels | None, side: int | None = None
+) -> tuple[Samples, set[str]]:
     image = open_header(data, max_pixels)
     if (is_tiff := is_deep_tiff(image)) or _is_deep_png(data, image):
         cost = _measure(data, image, max_pixels)
@@ -162,6 +170,8 @@ def _load(data: bytes, max_pixels: float, count_pixels: CountPixels | None) -> t
     if count_pixels is not None:
         count_pixels(image.width * image.height)
     try:
+        if side is not None:
+            _reduce_jpeg(image, max(image.size) // side)
         image, notes = _load_upright(image, is_animated=count_pages(data, image) > 1)
         return convert(image, notes), notes
     except (MemoryError, BadImage):
@@ -264,8 +274,7 @@ def _decode_square(
     assert image is not None
     try:
         width, height = image.size
-        if image.format == "JPEG" and (factor := min(width, height) // (SPARE * side)) > 1:
-            image.draft(None, (-(-width // factor), -(-height // factor)))
+        _reduce_jpeg(image, min(width, height) // (SPARE * side))
         scale = round(width / image.width)  # 1, 2, 4 or 8
         image.load()
         if image.format != "JPEG":
@@ -364,6 +373,12 @@ def _load_upright(image: Image.Image, *, is_animated: bool) -> tuple[Image.Image
     if after in _TRANSPOSES:
         image = _transpose(image, after)
     return image, notes
+
+
+def _reduce_jpeg(image: Image.Image, factor: int) -> None:
+    """Let a JPEG that is not loaded yet be reduced while it is decoded, by 2, 4 or 8, at most `factor`."""
+    if image.format == "JPEG" and factor > 1:
+        image.draft(None, (-(-image.width // factor), -(-image.height // factor)))
 
 
 def _resize_square(image: Image.Image, width: float, height: float, side: int) -> Image.Image:

@@ -49,7 +49,7 @@ class Decoder:
 
         Raises TooManyPixels, by the headers of the files, before an image is decoded.
         """
-        counts = await self._small.run(owner, 0, partial(self._count_all, blobs))
+        counts = await self.run(owner, 0, partial(self._count_all, blobs))
         self._check_sum(counts)
         jobs = (self._prepare(model, blob, count, owner) for blob, count in zip(blobs, counts, strict=True))
         results = await gather(*jobs)
@@ -61,6 +61,11 @@ class Decoder:
         if faults:
             raise NotAnImage(f"{faults[0]['pointer']}: {faults[0]['detail']}", errors=faults)
         return [result for result in results if not isinstance(result, BadImage)]
+
+    async def run(self, owner: str, pixels: int, work: Callable[[], T]) -> T:
+        """Return the result of work that decodes an image of so many pixels, in the owner's turn."""
+        turns = self._large if pixels > LARGE_PIXELS else self._small
+        return await turns.run(owner, pixels, partial(_decode, pixels, work))
 
     def _count_all(self, blobs: Sequence[bytes]) -> list[int | BadImage]:
         count = partial(count_pixels, max_pixels=self._max_pixels, max_costly_pixels=self._max_costly_pixels)
@@ -77,19 +82,25 @@ class Decoder:
     async def _prepare(self, model: Encoder, blob: bytes, count: int | BadImage, owner: str) -> Pixels | BadImage:
         if isinstance(count, BadImage):
             return count
-        turns = self._large if count > LARGE_PIXELS else self._small
-        return await turns.run(owner, count, partial(_attempt, partial(_prepare, model, blob, count)))
+        return await self.run(owner, count, partial(_attempt, partial(_prepare, model, blob, count)))
+
+
+def _decode(pixels: int, work: Callable[[], T]) -> T:
+    """Do the work, and return the memory that a large image took. Raises EncoderFailed when there is too little."""
+    try:
+        return work()
+    except MemoryError as error:
+        raise EncoderFailed("There is not enough memory for this image now; try again.", retry_after=10) from error
+    finally:
+        if pixels > TRIM_PIXELS:
+            return_freed_memory()
 
 
 def _prepare(model: Encoder, blob: bytes, count: int) -> Pixels:
-    try:
-        values = model.preprocessing.values
-        if count > LARGE_PIXELS:
-            return model.prepare(decode_square(blob, model.image_size, channels=model.channels, values=values))
-        return model.prepare(decode(blob, count, channels=model.channels, values=values))
-    finally:
-        if count > TRIM_PIXELS:
-            return_freed_memory()
+    values = model.preprocessing.values
+    if count > LARGE_PIXELS:
+        return model.prepare(decode_square(blob, model.image_size, channels=model.channels, values=values))
+    return model.prepare(decode(blob, count, channels=model.channels, values=values))
 
 
 def _attempt(work: Callable[[], T]) -> T | BadImage:
@@ -97,5 +108,3 @@ def _attempt(work: Callable[[], T]) -> T | BadImage:
         return work()
     except BadImage as bad:
         return bad
-    except MemoryError as error:
-        raise EncoderFailed("There is not enough memory for this image now; try again.", retry_after=10) from error

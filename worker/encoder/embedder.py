@@ -78,7 +78,7 @@ class Embedder:
         here = Device.here()
         self._device = torch.device(here.device)
         self._precision = choose_precision(settings.embed_precision, here)
-        self._decoder = Decoder(settings, threads.decode)
+        self.decoder = Decoder(settings, threads.decode)
         self._forward = ThreadPoolExecutor(
             1, "forward", torch.set_num_threads, (settings.embed_threads or threads.forward,)
         )
@@ -113,7 +113,7 @@ class Embedder:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._decoder.stop()
+        self.decoder.stop()
         for executor in (self._forward, self._loader):
             executor.shutdown(cancel_futures=True)
 
@@ -129,7 +129,7 @@ class Embedder:
         model = await self._models.get(model_path, owner)
         if layer not in model.layers:
             raise LayerNotFound(no_such_layer(layer, sorted(model.layers)))
-        pixels = await self._decoder.decode(model, blobs, owner)
+        pixels = await self.decoder.decode(model, blobs, owner)
         return await self._batcher.encode(LayerForward(model, layer), pixels, owner)
 
     def counts(self) -> Counts:

@@ -1,10 +1,14 @@
-"""The encoder server: an ASGI application that computes embeddings of images, for the API only.
+"""The encoder server: an ASGI application that opens images, for the API only: it embeds them and draws thumbnails.
 
     POST /encode   X-Model-Path: the model's folder, relative to the storage     → N×D little-endian float32, X-Dim: D
                    X-Layer: "backbone", "projection" or a block
                    X-Owner: the tenant's id; owners take turns
                    X-Request-ID: the id of the API's request, for logs
                    X-Sizes: "n1,n2,…", the lengths in bytes of the images, which are concatenated in the body
+    GET /images    X-Dataset-Path: the dataset's folder, relative to the storage → JSON, one object for each row
+                   X-Rows: "r1,r2,…", at most 1000; X-Owner and X-Request-ID as above
+    GET /thumbnail X-Dataset-Path, X-Rows: one row; X-Size: the longer side in pixels   → JPEG
+                   X-Owner and X-Request-ID as above
     GET /health    answers once models can be served, with counts of images and batches
 
 Errors are problem documents; the pointer `/images/<i>` names the invalid image. TCP needs the header
@@ -32,11 +36,14 @@ from service.storage import Storage
 from worker.encoder import socket
 from worker.encoder.batcher import Features
 from worker.encoder.embedder import Embedder
+from worker.encoder.gallery import MEDIA_TYPE, Gallery
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = dict[bytes, bytes]
 
+MAX_ROWS = 1000  # described in one response
 KEEP_ALIVE_SECONDS = 75  # longer than the API keeps an idle connection, so that the API closes first
 log = logging.getLogger(__name__)
 
@@ -76,6 +83,15 @@ class _EncodeRequest:
     sizes: list[int]
 
 
+@dataclass(frozen=True)
+class _ImagesRequest:
+    """The headers of a request for images of a dataset."""
+
+    dataset_path: str
+    owner: str
+    rows: list[int]
+
+
 class Encoder:
     """The ASGI application."""
 
@@ -84,6 +100,7 @@ class Encoder:
         self._storage = Storage(settings.data_dir)
         self._token = settings.encoder_token.get_secret_value() if settings.encoder_url else ""
         self._embedder = Embedder(settings)
+        self._gallery = Gallery(settings, self._embedder.decoder)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -102,8 +119,10 @@ class Encoder:
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await self._embedder.start()
+        self._gallery.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._gallery.stop()
         await self._embedder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -116,6 +135,11 @@ class Encoder:
                 features = await self._encode(dict(scope["headers"]), receive)
                 headers = {"content-type": "application/octet-stream", "x-dim": str(features.shape[1])}
                 return headers, features.astype("<f4", copy=False).tobytes()
+            case "GET", "/images":
+                images = await self._describe_images(dict(scope["headers"]), receive)
+                return {"content-type": "application/json"}, json.dumps(images).encode()
+            case "GET", "/thumbnail":
+                return {"content-type": MEDIA_TYPE}, await self._draw_thumbnail(dict(scope["headers"]), receive)
         raise NotFound
 
     def _health(self, authorized: bool) -> dict[str, Any]:
@@ -124,32 +148,68 @@ class Encoder:
             return {"status": "ok"}
         embedder = self._embedder
         queue = {"waiting": embedder.waiting(), "places": embedder.places()}
-        return {"status": "ok", "models": embedder.models(), **queue, **asdict(embedder.counts())}
+        gallery = {"thumbnails": self._gallery.rendered, "thumbnail_bytes": self._gallery.cached_bytes}
+        return {"status": "ok", "models": embedder.models(), **queue, **gallery, **asdict(embedder.counts())}
 
-    async def _encode(self, headers: dict[bytes, bytes], receive: Receive) -> Features:
-        if not self._is_authorized(headers):
-            raise WrongKey
+    async def _describe_images(self, headers: Headers, receive: Receive) -> list[dict[str, Any]]:
+        request = self._parse_images(headers)
+        work = self._gallery.describe(request.dataset_path, request.rows, request.owner)
+        return await cancel_on_disconnect(work, receive)
+
+    async def _draw_thumbnail(self, headers: Headers, receive: Receive) -> bytes:
+        request = self._parse_images(headers)
+        size = headers.get(b"x-size", b"")
+        if len(request.rows) != 1 or not re.fullmatch(rb"[1-9]\d{0,3}", size):
+            raise InvalidRequest("X-Rows must be one row, X-Size a number of pixels.")
+        work = self._gallery.draw_thumbnail(request.dataset_path, request.rows[0], int(size), request.owner)
+        return await cancel_on_disconnect(work, receive)
+
+    async def _encode(self, headers: Headers, receive: Receive) -> Features:
         request = self._parse_headers(headers)
         with self._embedder.admit(len(request.sizes), request.owner):
             blobs = await _read_images(receive, request.sizes)
             work = self._embedder.embed(request.model_path, request.layer, blobs, request.owner)
             return await cancel_on_disconnect(work, receive)
 
-    def _is_authorized(self, headers: dict[bytes, bytes]) -> bool:
+    def _is_authorized(self, headers: Headers) -> bool:
         credentials = headers.get(b"authorization", b"")
         return not self._token or hmac.compare_digest(credentials, b"Bearer " + self._token.encode())
 
-    def _parse_headers(self, headers: dict[bytes, bytes]) -> _EncodeRequest:
-        path, layer, owner, sizes = (
-            headers.get(name, b"").decode("latin-1") for name in (b"x-model-path", b"x-layer", b"x-owner", b"x-sizes")
-        )
-        if not re.fullmatch(r"\d{1,12}(,\d{1,12})*", sizes, re.ASCII):
-            raise InvalidRequest("X-Sizes: must be the lengths of the images.")
+    def _parse_headers(self, headers: Headers) -> _EncodeRequest:
+        path = self._parse_path(headers, b"x-model-path")
+        layer = headers.get(b"x-layer", b"").decode("latin-1")
+        sizes = _parse_numbers(headers, b"x-sizes", "X-Sizes: must be the lengths of the images.")
+        return _EncodeRequest(path, layer or "backbone", _read_owner(headers), sizes)
+
+    def _parse_images(self, headers: Headers) -> _ImagesRequest:
+        path = self._parse_path(headers, b"x-dataset-path")
+        rows = _parse_numbers(headers, b"x-rows", "X-Rows: must be numbers of rows.")
+        if len(rows) > MAX_ROWS:
+            raise InvalidRequest(f"X-Rows: at most {MAX_ROWS}.")
+        return _ImagesRequest(path, _read_owner(headers), rows)
+
+    def _parse_path(self, headers: Headers, name: bytes) -> str:
+        """Return the path of a header. Raises InvalidRequest, and WrongKey when the client is not the API."""
+        if not self._is_authorized(headers):
+            raise WrongKey
+        path = headers.get(name, b"").decode("latin-1")
         try:
             self._storage.absolute(path)
         except ValueError as error:
-            raise InvalidRequest("X-Model-Path: must be a path inside the storage.") from error
-        return _EncodeRequest(path, layer or "backbone", owner, [int(size) for size in sizes.split(",")])
+            raise InvalidRequest(f"{name.decode().title()}: must be a path inside the storage.") from error
+        return path
+
+
+def _read_owner(headers: Headers) -> str:
+    return headers.get(b"x-owner", b"").decode("latin-1")
+
+
+def _parse_numbers(headers: Headers, name: bytes, fault: str) -> list[int]:
+    """Return the numbers of a header, with commas between them. Raises InvalidRequest with the fault."""
+    value = headers.get(name, b"").decode("latin-1")
+    if not re.fullmatch(r"\d{1,12}(,\d{1,12})*", value, re.ASCII):
+        raise InvalidRequest(fault)
+    return [int(number) for number in value.split(",")]
 
 
 def _log_ids(scope: Message) -> dict[str, str | int]:
