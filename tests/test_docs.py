@@ -112,7 +112,7 @@ def check_curl(words):
         method = value if word == "-X" else method
         body = value if word == "-d" else body
         form = form or word == "-F"
-    path = re.sub(r"/(ds|job|mdl)_…", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
+    path = re.sub(r"/((ds|job|mdl)_…|\d+)(?=/|$|\?)", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
     method = method or ("POST" if form or body else "GET")
     known = {(verb, re.sub(r"\{\w+\}", "{id}", place)) for verb, place in routes()}
     assert (method, path) in known, f"{method} {path} is not a route"

@@ -150,6 +150,26 @@ class Datasets:
             time.sleep(pause)
         raise AssertionError("_poll_pauses raises WaitTimeout")
 
+    def images(
+        self,
+        dataset: Ref,
+        split: str | None = None,
+        label: str | None = None,
+        sample: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[Json]:
+        """Yield the images by row: `{row, split, label, width, height, name, url}`; pages are fetched on demand.
+
+        Of `split` (train, val or test) and of the class with the name `label`, if they are given; `sample` draws so
+        many of these at random, the same ones for the same `seed`.
+        """
+        chosen = {"split": split, "class": label, "sample": sample, "seed": None if sample is None else seed}
+        return self._transport.pages(f"/datasets/{id_of(dataset)}/images", **chosen)
+
+    def thumbnail(self, dataset: Ref, row: int, size: int = 128) -> bytes:
+        """Return an image of a ready dataset as a JPEG whose longer side has at most `size` pixels, 16 to 512."""
+        return self._transport.send("GET", f"/datasets/{id_of(dataset)}/images/{row}", params={"size": size}).content
+
     def delete(self, dataset: Ref) -> None:
         """Delete a dataset. Refused while a job that has not ended uses it."""
         self._transport.send("DELETE", f"/datasets/{id_of(dataset)}", safe=False)

@@ -21,9 +21,6 @@ router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 _JPEG = "image/jpeg"
 _MAX_ROW = 2**40
 _HEADERS = {"Cache-Control": "private, max-age=604800, immutable", "Vary": "Authorization"}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {_JPEG: {"schema": {"type": "string", "format": "binary"}}}}
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,6 @@ async def list_(
 @router.get(
     "/datasets/{dataset_id}/images/{row}",
     response_class=Response,
-    responses=_RESPONSES,
     summary="Show a thumbnail of an image",
 )
 async def show(

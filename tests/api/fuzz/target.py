@@ -12,12 +12,14 @@ from service.db.session import Database
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core import events
+from ssl_core.data.items import Item
+from ssl_core.data.pack import pack
 from ssl_core.files import write_artifact, write_atomic
 from ssl_core.serialization import checkpoint_files
 from tests import servers
 from tests.api.live import Live, serving
 from tests.service import given
-from tests.worker.encoder import models
+from tests.worker.encoder import models, pictures
 from tests.worker.encoder.server import running
 
 
@@ -59,6 +61,8 @@ def prepare(settings: Settings) -> Existing:
         parameters = {"key_id": key.id}
         workers.record_heartbeat(session, "worker-1", "train")  # no worker runs; `/health/ready` needs one
     dataset = given.create_ready_dataset(database, tenant)
+    images = (Item(f"{row}.png", pictures.png(row, 16, 16), label=f"class {row % 4}") for row in range(100))
+    pack(images, storage.dataset_dir(dataset, 1))
     job = given.submit_job(database, tenant, dataset).id
     claim = given.claim_job(database)
     folder = storage.attempt_dir(job, claim.attempt)

@@ -69,6 +69,34 @@ def show(
     print_dataset(get_client(ctx).datasets.get(dataset), json)
 
 
+@app.command()
+def images(
+    ctx: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
+    label: Annotated[str | None, typer.Option("--class", help="Only images of this class.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only images of train, val or test.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="Number of images, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample; the same seed draws the same images.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the thumbnails to.")] = None,
+    size: Annotated[int, typer.Option(min=16, max=512, help="Longer side of a thumbnail, in pixels.")] = 128,
+    json: Json = False,
+) -> None:
+    """List the images of a dataset; with --out, write their thumbnails as <row>.jpg."""
+    api = get_client(ctx)
+    found = list(api.datasets.images(dataset, split, label, sample, seed))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for image in found:
+            (out / f"{image['row']}.jpg").write_bytes(api.datasets.thumbnail(dataset, image["row"], size))
+    if json:
+        return terminal.print_json([dict(image) for image in found])
+    rows = [
+        (image["row"], image["split"], image["label"] or "–", f"{image['width']}×{image['height']}", image["name"])
+        for image in found
+    ]
+    return terminal.print_table(("row", "split", "class", "size", "name"), rows, empty="No such images.")
+
+
 def print_dataset(dataset: Dataset, json: bool) -> None:
     """Print a dataset."""
     if json:
