@@ -19,7 +19,7 @@ from service.disconnect import ClientDisconnected, cancel_on_disconnect
 
 router = APIRouter(tags=["datasets"], route_class=JsonRoute)
 _JPEG = "image/jpeg"
-_MAX_ROW = 2**40
+_MAX_ROW = 10**12  # the encoder reads numbers of 12 digits
 _HEADERS = {"Cache-Control": "private, max-age=604800, immutable", "Vary": "Authorization"}
 
 
@@ -51,7 +51,9 @@ async def list_(
     request: Request,
     dataset_id: DatasetId,
     caller: ReadCaller,
-    split: Annotated[str | None, Query(max_length=64, description="train, val or test.")] = None,
+    split: Annotated[
+        str | None, Query(max_length=64, description="A split.", json_schema_extra={"enum": [*images.SPLITS]})
+    ] = None,
     label: Annotated[str | None, Query(alias="class", max_length=1000, description="The name of a class.")] = None,
     after: Annotated[int | None, Query(ge=0, lt=_MAX_ROW, description="`next` of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,

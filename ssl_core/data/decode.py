@@ -171,7 +171,7 @@ def _load(
         count_pixels(image.width * image.height)
     try:
         if side is not None:
-            _reduce_jpeg(image, max(image.size) // side)
+            _reduce_jpeg(image, side)
         image, notes = _load_upright(image, is_animated=count_pages(data, image) > 1)
         return convert(image, notes), notes
     except (MemoryError, BadImage):
@@ -274,7 +274,8 @@ def _decode_square(
     assert image is not None
     try:
         width, height = image.size
-        _reduce_jpeg(image, min(width, height) // (SPARE * side))
+        if image.format == "JPEG" and (factor := min(width, height) // (SPARE * side)) > 1:
+            image.draft(None, (-(-width // factor), -(-height // factor)))
         scale = round(width / image.width)  # 1, 2, 4 or 8
         image.load()
         if image.format != "JPEG":
@@ -375,10 +376,11 @@ def _load_upright(image: Image.Image, *, is_animated: bool) -> tuple[Image.Image
     return image, notes
 
 
-def _reduce_jpeg(image: Image.Image, factor: int) -> None:
-    """Let a JPEG that is not loaded yet be reduced while it is decoded, by 2, 4 or 8, at most `factor`."""
+def _reduce_jpeg(image: Image.Image, side: int) -> None:
+    """Let a JPEG be reduced while it is decoded, by 8, 4 or 2, to no less than `side` pixels on its longer side."""
+    factor = next((factor for factor in (8, 4, 2) if max(image.size) >= factor * side), 1)
     if image.format == "JPEG" and factor > 1:
-        image.draft(None, (-(-image.width // factor), -(-image.height // factor)))
+        image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
 
 
 def _resize_square(image: Image.Image, width: float, height: float, side: int) -> Image.Image:

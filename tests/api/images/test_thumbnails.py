@@ -106,13 +106,13 @@ def test_a_thumbnail_is_drawn_once(client, add, encoder):
     assert encoder.health()["thumbnails"] == before + 1
 
 
-@pytest.mark.parametrize("row", [len(PHOTOS), 10**9])
+@pytest.mark.parametrize("row", [len(PHOTOS), 10**12 - 1])
 def test_a_row_beyond_the_last_is_404(client, add, row):
     problem = check_problem(client.get(f"/datasets/{add('photos')}/images/{row}"), 404, "image_not_found")
     assert f"there is no row {row}" in problem["detail"]
 
 
-@pytest.mark.parametrize(("row", "size"), [("-1", 128), ("x", 128), (2**63, 128), (0, 15), (0, 513), (0, "original")])
+@pytest.mark.parametrize(("row", "size"), [("-1", 128), ("x", 128), (10**12, 128), (0, 15), (0, 513), (0, "original")])
 def test_rows_and_sizes_that_cannot_be_are_422(client, add, row, size):
     answer = client.get(f"/datasets/{add('photos')}/images/{row}", params={"size": size})
     check_problem(answer, 422, "invalid_request")

@@ -43,6 +43,13 @@ def test_labels_splits_and_classes_are_read_as_packed(folder):
     assert len(dataset.mean) == len(dataset.std) == 3
 
 
+def test_a_row_is_described_by_its_columns_and_read_as_the_file_that_came(folder):
+    dataset = Dataset.open(folder)
+    assert dataset.describe(0) == {"label": None, "split": 0, "width": 12, "height": 12, "name": "b/0.png"}
+    assert dataset.describe(40) == {"label": 2, "split": 2, "width": 12, "height": 12, "name": "c/5.png"}
+    assert dataset.read_file(40) == encode_png(photo(205))
+
+
 def test_the_pixel_array_and_the_encoded_images_are_equal(folder):
     dataset = Dataset.open(folder)
     assert dataset.pixels is not None
