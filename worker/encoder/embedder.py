@@ -24,7 +24,7 @@ from ssl_core.models.encoder import Encoder
 from ssl_core.serialization import saved_model
 from worker.encoder.batcher import Batcher, Counts, Features, Pixels
 from worker.encoder.decoder import Decoder
-from worker.encoder.model_cache import ModelCache
+from worker.encoder.loading_cache import LoadingCache
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Embedder:
             1, "forward", torch.set_num_threads, (settings.embed_threads or threads.forward,)
         )
         self._loader = ThreadPoolExecutor(1, "load", torch.set_num_threads, (1,))
-        self._models = ModelCache(
+        self._models = LoadingCache(
             self._load,
             capacity=settings.embed_models,
             max_bytes=settings.embed_model_bytes,

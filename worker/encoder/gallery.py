@@ -29,7 +29,7 @@ from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.reports.false_colour import to_rgb
 from worker.encoder.byte_cache import ByteCache
 from worker.encoder.decoder import Decoder
-from worker.encoder.model_cache import ModelCache
+from worker.encoder.loading_cache import LoadingCache
 
 MEDIA_TYPE = "image/jpeg"
 QUALITY = 90
@@ -48,7 +48,7 @@ class Gallery:
         self._max_costly_pixels = settings.embed_max_costly_pixels
         self._idle_seconds = settings.embed_idle_seconds
         self._opener = ThreadPoolExecutor(1, "open")
-        self._datasets: ModelCache[Dataset] = ModelCache(
+        self._datasets: LoadingCache[Dataset] = LoadingCache(
             self._open,
             capacity=OPEN_DATASETS,
             max_bytes=0,

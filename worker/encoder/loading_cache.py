@@ -1,6 +1,6 @@
-"""A model cache: loads each model once, drops idle models, and evicts in fairness to owners.
+"""A loading cache: loads models and datasets once each, drops idle ones, and evicts in fairness to owners.
 
-When there are too many models, or they have too many bytes, the owner with the most loses the one used longest ago.
+When there are too many values, or they have too many bytes, the owner with the most loses the one used longest ago.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ class _Entry(Generic[M]):
     size: int = 0  # in bytes, once it is loaded
 
 
-class ModelCache(Generic[M]):
-    """At most `capacity` models of at most `max_bytes`, by name; one alone may have more bytes.
+class LoadingCache(Generic[M]):
+    """At most `capacity` values of at most `max_bytes`, by name; one alone may have more bytes.
 
     Belongs to one event loop; only `load` runs on `executor`.
 
-    A dropped model stays alive until the requests that hold it are done.
+    A dropped value stays alive until the requests that hold it are done.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ModelCache(Generic[M]):
         self._entries: OrderedDict[str, _Entry[M]] = OrderedDict()  # least recently used first
 
     async def get(self, name: str, owner: str = "") -> M:
-        """Return the owner's model, loading it if necessary; concurrent callers share one load.
+        """Return the value of that name, which is loaded for the owner if necessary; concurrent callers share one load.
 
         Raises what `load` raises, to every waiting caller; the next call tries again.
         """
@@ -61,13 +61,13 @@ class ModelCache(Generic[M]):
         return await asyncio.shield(entry.loading)  # a cancelled caller does not cancel the shared load
 
     def drop_idle(self) -> None:
-        """Drop the models that were not requested for `idle_seconds`."""
+        """Drop the values that were not requested for `idle_seconds`."""
         oldest = self._clock() - self._idle_seconds
         for name in [name for name, entry in self._entries.items() if entry.used_at < oldest and entry.loading.done()]:
             del self._entries[name]
 
     def names(self) -> list[str]:
-        """The names of the cached models, least recently used first."""
+        """The names of the cached values, least recently used first."""
         return list(self._entries)
 
     def _start_load(self, name: str, owner: str) -> _Entry[M]:
@@ -79,9 +79,9 @@ class ModelCache(Generic[M]):
         return entry
 
     def _evict(self, newest: _Entry[M], weigh: Callable[[_Entry[M]], int]) -> None:
-        """Drop the least recently used model of the owner whose models weigh the most, but not the newest.
+        """Drop the least recently used value of the owner whose values weigh the most, but not the newest.
 
-        Of several such owners, that of the newest model loses one of its own if it can.
+        Of several such owners, that of the newest value loses one of its own if it can.
         """
         weights: Counter[str] = Counter()
         for entry in self._entries.values():
@@ -92,7 +92,7 @@ class ModelCache(Generic[M]):
         del self._entries[min(heaviest, key=lambda found: found[1] != newest.owner)[0]]
 
     def _end_load(self, name: str, entry: _Entry[M]) -> None:
-        """Drop a model that could not be loaded; evict others until the bytes of all fit."""
+        """Drop a value that could not be loaded; evict others until the bytes of all fit."""
         failed = entry.loading.cancelled() or entry.loading.exception() is not None
         if self._entries.get(name) is not entry:
             return

@@ -1,4 +1,4 @@
-"""The model cache: one load per model, least-recently-used eviction, and idle models."""
+"""The loading cache: one load per name, least-recently-used eviction, and idle values."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from worker.encoder.model_cache import ModelCache
+from worker.encoder.loading_cache import LoadingCache
 
 
 class Loader:
@@ -29,12 +29,12 @@ class Loader:
 
 
 def run(
-    loader: Loader, test: Callable[[ModelCache[str]], Coroutine], capacity: int = 2, max_bytes: int = 10**9
+    loader: Loader, test: Callable[[LoadingCache[str]], Coroutine], capacity: int = 2, max_bytes: int = 10**9
 ) -> None:
     async def with_cache() -> None:
         with ThreadPoolExecutor(1) as executor:
             clock = lambda: loader.time  # noqa: E731
-            cache = ModelCache(
+            cache = LoadingCache(
                 loader.load,
                 capacity=capacity,
                 max_bytes=max_bytes,
@@ -51,7 +51,7 @@ def run(
 def test_concurrent_calls_share_one_load() -> None:
     loader = Loader()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         assert await asyncio.gather(*(cache.get("a") for _ in range(20))) == ["A"] * 20
 
     run(loader, test)
@@ -61,7 +61,7 @@ def test_concurrent_calls_share_one_load() -> None:
 def test_the_least_recently_used_model_is_evicted_first() -> None:
     loader = Loader()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         for name in ("a", "b", "a", "c"):
             await cache.get(name)
         assert cache.names() == ["a", "c"]
@@ -74,7 +74,7 @@ def test_the_least_recently_used_model_is_evicted_first() -> None:
 def test_an_idle_model_is_dropped_and_a_recent_one_kept() -> None:
     loader = Loader()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         await cache.get("a")
         loader.time = 6
         await cache.get("b")
@@ -89,7 +89,7 @@ def test_a_failed_load_raises_in_every_caller_and_the_next_call_tries_again() ->
     loader = Loader()
     loader.missing = {"a"}
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         failures = await asyncio.gather(*(cache.get("a") for _ in range(3)), return_exceptions=True)
         assert [type(failure) for failure in failures] == [FileNotFoundError] * 3
         loader.missing = set()
@@ -103,7 +103,7 @@ def test_a_cancelled_caller_does_not_cancel_the_load_of_others() -> None:
     loader = Loader()
     loader.may_load.clear()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         cancelled, other = asyncio.create_task(cache.get("a")), asyncio.create_task(cache.get("a"))
         await asyncio.sleep(0)
         cancelled.cancel()
@@ -119,7 +119,7 @@ def test_a_cancelled_caller_does_not_cancel_the_load_of_others() -> None:
 def test_an_owner_with_many_models_loses_its_own() -> None:
     loader = Loader()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         await cache.get("b1", "b")
         for number in range(1, 6):
             await cache.get(f"a{number}", "a")
@@ -138,7 +138,7 @@ def test_an_owner_with_many_models_loses_its_own() -> None:
 def test_bytes_are_bounded_in_fairness_to_owners() -> None:
     loader = Loader()
 
-    async def test(cache: ModelCache[str]) -> None:
+    async def test(cache: LoadingCache[str]) -> None:
         await cache.get("b" * 3, "b")
         await cache.get("a" * 4, "a")
         await cache.get("aa", "a")
