@@ -1,1 +1,1 @@
-"""What /embed asks of the encoder: its request bodies, their memory, and an HTTP client of the encoder server."""
+"""What the API asks of the encoder: an HTTP client of the encoder server, and bodies of /embed with their memory."""
