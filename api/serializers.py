@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import quote
 
 from api.responses import rfc3339
+from service.db.forecast import Forecast
 from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
-from service.forecast import Forecast
 from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
 

@@ -16,10 +16,10 @@ from api.parameters import filters
 from api.parameters.cursor import After
 from api.responses import JSONResponse
 from service import jobs
+from service.db.forecast import forecast
 from service.db.kinds import IMPORT
 from service.db.statuses import JobStatus
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
-from service.forecast import forecast
 from service.keys import Identity
 from service.quotas import checks
 from ssl_core import config as run_config

@@ -2,7 +2,8 @@
 
 import pytest
 
-from service import forecast, lifecycle, workers
+from service import lifecycle, workers
+from service.db import forecast
 from service.db.models import Job
 from ssl_core import events
 from tests.service import given

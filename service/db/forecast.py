@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import Row, and_, func, or_, select
 
 from service.db.models import Job, Worker
 from service.db.session import Reader, now
 from service.db.statuses import HELD, JobStatus
-from service.jobs import ShownJob
 
 _RECENT = 100  # ended jobs of the queue, whose durations are averaged
 _MOST = 10_000  # jobs before it, of which the start is estimated
 _JOBS = Job.__table__.c
+_Shown = Job | Row[*tuple[Any, ...]]  # or the columns of `Job`
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Forecast:
     starts_at: float | None
 
 
-def forecast(reader: Reader, job: Job | ShownJob, seen_seconds: float) -> Forecast | None:
+def forecast(reader: Reader, job: _Shown, seen_seconds: float) -> Forecast | None:
     """Return the forecast of a queued job; None for any other.
 
     seen_seconds: workers that were seen in so many last seconds are there.
@@ -40,7 +40,7 @@ def forecast(reader: Reader, job: Job | ShownJob, seen_seconds: float) -> Foreca
     return Forecast(position, _estimate_start(reader, job, position, seen_seconds))
 
 
-def _count_before(reader: Reader, job: Job | ShownJob) -> int:
+def _count_before(reader: Reader, job: _Shown) -> int:
     """Count the jobs that are claimed before this one: owners with fewer running jobs come first."""
     before = or_(_JOBS.priority > job.priority, and_(_JOBS.priority == job.priority, _JOBS.id < job.id))
     queued = and_(_JOBS.queue == job.queue, _JOBS.status == JobStatus.QUEUED)
@@ -66,7 +66,7 @@ def _last_turn(reader: Reader, queue: str, owner: str) -> float:
     return float(_scalar(reader, query) or 0)
 
 
-def _estimate_start(reader: Reader, job: Job | ShownJob, position: int, seen_seconds: float) -> float | None:
+def _estimate_start(reader: Reader, job: _Shown, position: int, seen_seconds: float) -> float | None:
     time = float(_scalar(reader, select(now())))
     seen = (Worker.queue == job.queue, Worker.seen_at >= time - seen_seconds)
     workers = _scalar(reader, select(func.count()).select_from(Worker).where(*seen))
