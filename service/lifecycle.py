@@ -10,11 +10,12 @@ ingest job to dataset, never the other way.
 from typing import Any, Literal
 
 from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service import text
 from service.db.kinds import INGEST
-from service.db.models import Dataset, Job, JobEvent, Json
+from service.db.models import Dataset, Job, JobEvent, Json, Retried
 from service.db.session import clock
 from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
 from service.storage import dataset_path
@@ -93,11 +94,20 @@ def resume(session: Session, job: Job, parent: Job | None) -> None:
 def retry(session: Session, job: Job, parent: Job | None, reason: str) -> None:
     """Return a job that has failed or was cancelled to its queue, or let it wait for `parent`. Its attempts go on."""
     assert job.status in (JobStatus.FAILED, JobStatus.CANCELLED), f"{job.id} is {job.status}"
+    _count_retried(session, job)
     job.error = job.finished_at = job.lease_until = job.worker = None
     job.fruitless, job.attempt_progress, job.run_seconds = 0, False, 0.0
     status, waits_for = _next_status(job, parent)
     _change_status(session, job, status, f"{reason} {waits_for}")
     session.flush()
+
+
+def _count_retried(session: Session, job: Job) -> None:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    labels = {"tenant_id": job.tenant_id, "kind": job.kind, "status": str(job.status)}
+    row = insert(Retried).values(**labels, jobs=1, attempts=min(job.attempt, 1))
+    more = {"jobs": Retried.jobs + row.excluded.jobs, "attempts": Retried.attempts + row.excluded.attempts}
+    session.execute(row.on_conflict_do_update(index_elements=[*labels], set_=more))
 
 
 def _next_status(job: Job, parent: Job | None) -> tuple[JobStatus, str]:

@@ -1,4 +1,4 @@
-"""Jobs have a maximum runtime, and the time for which they have run."""
+"""Jobs have a maximum runtime, and the time for which they have run; retried jobs are counted."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,19 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("max_runtime", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("run_seconds", sa.Double(), server_default="0", nullable=False))
+    op.create_table(
+        "retried",
+        sa.Column("tenant_id", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("status", sa.String(64), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_retried_tenant_id_tenants"),
+        sa.PrimaryKeyConstraint("tenant_id", "kind", "status", name="pk_retried"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("retried")
     op.drop_column("jobs", "run_seconds")
     op.drop_column("jobs", "max_runtime")

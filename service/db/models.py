@@ -141,6 +141,17 @@ class Job(Base):
     finished_at: Mapped[float | None]
 
 
+class Retried(Base):
+    """How many jobs of an owner had ended with a status when they were retried, so that counts of ends do not fall."""
+
+    __tablename__ = "retried"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[str] = mapped_column(primary_key=True)  # failed | cancelled
+    jobs: Mapped[int]
+    attempts: Mapped[int]  # of these jobs, those that have had any
+
+
 class JobEvent(Base):
     """A status change (`code` = "status", `data.status`) or a log line, in ascending `seq`."""
 

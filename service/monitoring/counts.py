@@ -3,13 +3,14 @@
 Each function is one query, however many jobs there are.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from service.db.kinds import IMPORT, INGEST
-from service.db.models import Dataset, Job
+from service.db.models import Dataset, Job, Retried
 from service.db.session import now
 from service.db.statuses import HELD, TERMINAL, JobStatus
 from ssl_core.config import KINDS
@@ -48,12 +49,16 @@ class Counts:
 
 def count(session: Session, tenant_id: str | None, lease_seconds: float) -> Counts:
     """Return the counts of a tenant, or of all for None. lease_seconds: of a heartbeat, by the settings."""
-    counted = _count_jobs(session, tenant_id)
+    counted, retried = _count_jobs(session, tenant_id), _count_retried(session, tenant_id)
     jobs = {labels: row.jobs for labels, row in counted.items()}
+    ends = Counter(jobs) + Counter({labels: row[0] for labels, row in retried.items()})
+    attempts = Counter(_sum_attempts(counted)) + Counter({labels: row[1] for labels, row in retried.items()})
     return Counts(
         jobs=jobs,
-        ended={(kind, status): jobs.get((kind, status), 0) for kind in QUEUE_OF_KIND for status in TERMINAL},
-        attempts=_sum_attempts(counted),
+        ended={(kind, status): ends[kind, status] for kind in QUEUE_OF_KIND for status in TERMINAL},
+        attempts={
+            (kind, outcome): attempts[kind, outcome] for kind in QUEUE_OF_KIND for outcome in (RETRIED, *TERMINAL)
+        },
         datasets=_count_datasets(session, tenant_id),
         queued={kind: _to_queued(counted.get((kind, JobStatus.QUEUED))) for kind in QUEUE_OF_KIND},
         leases=_count_leases(session, tenant_id, lease_seconds),
@@ -87,10 +92,19 @@ def _count_jobs(session: Session, tenant_id: str | None) -> dict[tuple[str, str]
     return {(row[0], row[1]): _Jobs(int(row[2]), int(row[3]), int(row[4]), row[5]) for row in session.execute(query)}
 
 
+def _count_retried(session: Session, tenant_id: str | None) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the ends of jobs, and of attempts, that are those of jobs which were retried, by kind and status."""
+    query = select(Retried.kind, Retried.status, func.sum(Retried.jobs), func.sum(Retried.attempts))
+    query = query if tenant_id is None else query.where(Retried.tenant_id == tenant_id)
+    rows = session.execute(query.group_by(Retried.kind, Retried.status))
+    return {(row[0], row[1]): (int(row[2]), int(row[3])) for row in rows}
+
+
 def _sum_attempts(counted: dict[tuple[str, str], _Jobs]) -> dict[tuple[str, str], int]:
     """Return the attempts that have ended by kind and outcome.
 
-    An attempt counts as retried once the next has begun; the last one has the outcome of its job. So no count falls.
+    An attempt counts as retried once the next has begun; the last one has the outcome of its job, and keeps it when the
+    job is retried on request. So no count falls.
     """
     attempts = {(kind, outcome): 0 for kind in QUEUE_OF_KIND for outcome in (RETRIED, *TERMINAL)}
     for (kind, status), row in counted.items():

@@ -209,7 +209,7 @@ def test_a_data_disk_that_hangs_is_shown_as_down(operator, monkeypatch):
     answered.set()
 
 
-def test_a_scrape_takes_six_queries(app, operator, database, tenant):
+def test_a_scrape_takes_seven_queries(app, operator, database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
     for _ in range(3):
         given.submit_job(database, tenant, dataset)
@@ -220,4 +220,4 @@ def test_a_scrape_takes_six_queries(app, operator, database, tenant):
         lambda connection, cursor, statement, *rest: statements.append(statement),
     )
     assert operator.get("/metrics").is_success
-    assert len([statement for statement in statements if statement.startswith("SELECT")]) == 6
+    assert len([statement for statement in statements if statement.startswith("SELECT")]) == 7

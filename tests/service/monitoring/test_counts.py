@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import event, update
 
-from service import lifecycle
+from service import lifecycle, steering
 from service.db.models import Job
 from service.db.session import clock
 from service.monitoring import counts
@@ -47,6 +47,31 @@ def test_an_attempt_counts_as_retried_once_the_next_begins_and_no_count_falls(da
     assert count(database).ended["pretrain", "cancelled"] == 1
 
 
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_no_count_falls_when_jobs_are_retried(database, tenant, stranger, ending):
+    dataset = given.create_ready_dataset(database, tenant)
+    jobs = [given.submit_job(database, tenant, dataset).id for _ in range(2)]
+    ended, attempts = [], []
+
+    def look():
+        found = count(database)
+        ended.append(found.ended["pretrain", ending])
+        attempts.append((found.attempts["pretrain", ending], found.attempts["pretrain", "retried"]))
+
+    for job in jobs:
+        claim = given.claim_job(database)
+        given.finish_job(database, claim, ending)
+        look()
+        with database.writing() as session:
+            steering.retry(session, tenant, job)
+        look()
+        given.finish_job(database, given.claim_job(database), "succeeded")
+        look()
+    assert ended == [1, 1, 1, 2, 2, 2]
+    assert attempts == [(1, 0), (1, 0), (1, 1), (2, 1), (2, 1), (2, 2)]
+    assert count(database, stranger).ended["pretrain", ending] == 0
+
+
 def test_a_job_is_as_old_as_its_last_return_to_the_queue(database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
     job = given.submit_job(database, tenant, dataset).id
@@ -88,7 +113,7 @@ def test_the_oldest_heartbeat_follows_from_the_lease(database, tenant, stranger)
     assert count(database, stranger).leases["pretrain"] == counts.Leases()
 
 
-def test_a_count_is_three_queries_that_read_no_row_of_a_job_that_has_ended(database, tenant):
+def test_a_count_is_four_queries_that_read_no_row_of_a_job_that_has_ended(database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
     for _ in range(3):
         given.submit_job(database, tenant, dataset)
@@ -101,7 +126,7 @@ def test_a_count_is_three_queries_that_read_no_row_of_a_job_that_has_ended(datab
     event.listen(database.engine, "before_cursor_execute", add)
     count(database)
     event.remove(database.engine, "before_cursor_execute", add)
-    assert len(statements) == 3
+    assert len(statements) == 4
     if database.is_local:
         with database.engine.connect() as connection:
             plans = [
@@ -109,4 +134,4 @@ def test_a_count_is_three_queries_that_read_no_row_of_a_job_that_has_ended(datab
                 for statement, parameters in statements
             ]
         assert any("COVERING INDEX ix_jobs_tenant_id_kind_status_attempt_queued_at" in line for line in plans[0])
-        assert any("INDEX ix_jobs_status_lease_until" in line for line in plans[2])
+        assert any("INDEX ix_jobs_status_lease_until" in line for line in plans[3])
