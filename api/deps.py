@@ -82,12 +82,12 @@ class Caller:
             identity = self._authenticate(session)
             yield UnitOfWork(session, identity, self._build_actor(identity))
 
-    async def read(self, work: Callable[[Connection, Identity], T]) -> T:
+    async def read(self, work: Callable[[Connection, Identity], T], *, is_short: bool = True) -> T:
         """Return `work(connection, identity)`, for work that selects a few rows, often.
 
-        On SQLite it runs in the event loop: passing it to a thread takes longer than running it (benchmarks/api.py).
+        On SQLite short work runs in the event loop: passing it to a thread takes longer (benchmarks/api.py).
         """
-        return self._run(work) if self.database.is_local else await run_sync(self._run, work)
+        return self._run(work) if self.database.is_local and is_short else await run_sync(self._run, work)
 
     def _run(self, work: Callable[[Connection, Identity], T]) -> T:
         with self.database.connecting() as connection:

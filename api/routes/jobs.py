@@ -16,10 +16,11 @@ from api.parameters import filters
 from api.parameters.cursor import After
 from api.responses import JSONResponse
 from service import jobs
-from service.db.forecast import forecast
+from service.db.forecast import Forecast, forecast
 from service.db.kinds import IMPORT
 from service.db.statuses import JobStatus
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
+from service.jobs import ShownJob
 from service.keys import Identity
 from service.quotas import checks
 from ssl_core import config as run_config
@@ -71,13 +72,16 @@ def list_(
 
 @router.get("/jobs/{job_id}", response_model=schemas.Job, summary="Show a job")
 async def show(job_id: JobId, caller: ReadCaller, settings: SettingsDep) -> JSONResponse:
-    def read(connection: Connection, identity: Identity) -> JSONResponse:
+    def read(connection: Connection, identity: Identity) -> tuple[ShownJob, Any, Any]:
         job = jobs.show(connection, identity.tenant_id, job_id)
-        transitions, baselines = jobs.transitions(connection, job.id), jobs.supervised_baselines(connection, job)
-        place = forecast(connection, job, settings.worker_seen_seconds)
-        return JSONResponse(serializers.job(job, transitions, baselines, place))
+        return job, jobs.transitions(connection, job.id), jobs.supervised_baselines(connection, job)
 
-    return await caller.read(read)
+    def read_place(connection: Connection, identity: Identity) -> Forecast | None:
+        return forecast(connection, job, settings.worker_seen_seconds)
+
+    job, transitions, baselines = await caller.read(read)
+    place = await caller.read(read_place, is_short=False) if job.status == JobStatus.QUEUED else None
+    return JSONResponse(serializers.job(job, transitions, baselines, place))
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="List a job's events, oldest first")

@@ -5,7 +5,7 @@ their kind, and that no others are submitted.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ from service.db.models import Job, Worker
 from service.db.session import Reader, now
 from service.db.statuses import HELD, JobStatus
 
-_RECENT = 100  # ended jobs of the queue, whose durations are averaged
+_RECENT = 200  # ended jobs of the queue, whose durations are averaged
+_FIRST = 200  # queued jobs, of whose kinds the others are taken to be
 _MOST = 10_000  # jobs before it, of which the start is estimated
 _JOBS = Job.__table__.c
 _Shown = Job | Row[*tuple[Any, ...]]  # or the columns of `Job`
@@ -47,11 +48,12 @@ def _count_before(reader: Reader, job: _Shown) -> int:
     rank = _scalar(reader, select(func.count()).where(queued, _JOBS.tenant_id == job.tenant_id, before))
     running = _count_by_owner(reader, and_(_JOBS.queue == job.queue, _JOBS.status.in_(HELD)))
     level = running.get(job.tenant_id, 0) + rank  # of its owner's running jobs, when it is claimed
-    own_turn = (_last_turn(reader, job.queue, job.tenant_id), job.tenant_id)
+    waiting = _count_by_owner(reader, queued)
+    turns = _last_turns(reader, job.queue, waiting)
     count = rank
-    for owner, jobs in _count_by_owner(reader, queued).items():
+    for owner, jobs in waiting.items():
         if owner != job.tenant_id:
-            is_first = (_last_turn(reader, job.queue, owner), owner) < own_turn
+            is_first = (turns[owner], owner) < (turns[job.tenant_id], job.tenant_id)
             count += min(jobs, max(0, level - running.get(owner, 0) + is_first))
     return int(count)
 
@@ -61,9 +63,10 @@ def _count_by_owner(reader: Reader, condition: Any) -> dict[str, int]:
     return {row[0]: row[1] for row in reader.execute(query)}
 
 
-def _last_turn(reader: Reader, queue: str, owner: str) -> float:
-    query = select(func.max(_JOBS.claimed_at)).where(_JOBS.queue == queue, _JOBS.tenant_id == owner)
-    return float(_scalar(reader, query) or 0)
+def _last_turns(reader: Reader, queue: str, owners: Collection[str]) -> dict[str, float]:
+    """Return the Unix time of each owner's last claim in the queue; 0 without one."""
+    query = select(_JOBS.tenant_id, func.max(_JOBS.claimed_at)).where(_JOBS.tenant_id.in_(owners), _JOBS.queue == queue)
+    return {row[0]: float(row[1] or 0) for row in reader.execute(query.group_by(_JOBS.tenant_id))}
 
 
 def _estimate_start(reader: Reader, job: _Shown, position: int, seen_seconds: float) -> float | None:
@@ -88,9 +91,9 @@ def _estimate_start(reader: Reader, job: _Shown, position: int, seen_seconds: fl
 
 def _measure_durations(reader: Reader, queue: str) -> dict[str, float]:
     """Return the mean seconds for which recent jobs of each kind have run."""
-    recent = select(_JOBS.kind, _JOBS.run_seconds).where(_JOBS.queue == queue, _JOBS.status == JobStatus.SUCCEEDED)
-    newest = recent.order_by(_JOBS.id.desc()).limit(_RECENT).subquery()
-    query = select(newest.c.kind, func.avg(newest.c.run_seconds)).group_by(newest.c.kind)
+    ended = select(_JOBS.id).where(_JOBS.queue == queue, _JOBS.status == JobStatus.SUCCEEDED)  # from the index alone
+    newest = ended.order_by(_JOBS.id.desc()).limit(_RECENT)
+    query = select(_JOBS.kind, func.avg(_JOBS.run_seconds)).where(_JOBS.id.in_(newest)).group_by(_JOBS.kind)
     return {row[0]: float(row[1]) for row in reader.execute(query)}
 
 
@@ -104,12 +107,12 @@ def _seconds_left(row: Any, time: float, durations: dict[str, float]) -> float |
 
 def _average_queued(reader: Reader, queue: str, durations: dict[str, float]) -> float | None:
     """Return the mean duration of the queued jobs; None when one is of a kind whose duration is not known."""
-    query = select(_JOBS.kind, func.count()).where(_JOBS.queue == queue, _JOBS.status == JobStatus.QUEUED)
-    counts: Sequence[Any] = reader.execute(query.group_by(_JOBS.kind)).all()
-    if any(row[0] not in durations for row in counts):
+    first = select(_JOBS.kind).where(_JOBS.queue == queue, _JOBS.status == JobStatus.QUEUED).limit(_FIRST).subquery()
+    query = select(first.c.kind, func.count()).group_by(first.c.kind)
+    counts = {row[0]: int(row[1]) for row in reader.execute(query)}
+    if not counts.keys() <= durations.keys():
         return None
-    seconds = sum(float(row[1]) * durations[row[0]] for row in counts)
-    return seconds / max(1, sum(int(row[1]) for row in counts))
+    return sum(number * durations[kind] for kind, number in counts.items()) / max(1, sum(counts.values()))
 
 
 def _scalar(reader: Reader, query: Any) -> Any:
