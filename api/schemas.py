@@ -122,12 +122,12 @@ class Clone(_RequestBody):
         description="Changes, merged as in RFC 7396: null sets a field to its default. A section whose `name` changes"
         " is replaced as a whole.",
     )
-    dataset: str | None = Field(None, max_length=64)
-    model: str | None = Field(None, max_length=64)
+    dataset: str = Field("", max_length=64)
+    model: str | None = Field(None, max_length=64, description="Null: none.")
     name: Name | None = None
-    priority: int | None = Field(None, ge=-1000, le=1000)
-    metadata: Metadata | None = None
-    max_runtime: MaxRuntime | None = None
+    priority: int = Field(0, ge=-1000, le=1000)
+    metadata: Metadata = Field(default_factory=dict)
+    max_runtime: MaxRuntime | None = Field(None, description="Null: no maximum.")
 
 
 class NewKey(_RequestBody):

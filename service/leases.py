@@ -225,15 +225,15 @@ def _release(session: Session, job: Job, reason: str, counts: bool, policy: Retr
         detail = f"{job.fruitless} attempts in a row made no progress; the last: {reason}"
         lifecycle.end(session, job, JobStatus.FAILED, detail, {"code": NO_PROGRESS, "detail": detail})
         return job.status
-    job.lease_until = job.worker = None
     status = JobStatus.PAUSED if job.status == JobStatus.PAUSING else JobStatus.QUEUED
-    doublings = min(job.fruitless - 1, MOST_DOUBLINGS) if counts else 0
+    claimable_at = None
     if status == JobStatus.QUEUED and (waits or (counts and job.fruitless)) and policy.seconds:
-        delay = policy.seconds * 2**doublings
-        job.lease_until = clock(session) + delay
+        delay = policy.seconds * 2 ** (min(job.fruitless - 1, MOST_DOUBLINGS) if counts else 0)
+        claimable_at = clock(session) + delay
         reason = f"{reason.rstrip('.')}. Retried in {delay:g} s."
     level = "warning" if counts or waits else "info"
     lifecycle.set_status(session, job, status, reason, level)
+    job.lease_until, job.worker = claimable_at, None
     session.flush()
     return job.status
 

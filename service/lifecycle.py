@@ -49,7 +49,8 @@ def set_status(session: Session, job: Job, status: str, message: str, level: str
     """Set the job's status and log the change; `message` is the new `status_detail`."""
     assert job.status not in TERMINAL, f"{job.id} has ended"
     if job.status in HELD and status not in HELD and job.claimed_at is not None:
-        job.run_seconds += max(0.0, clock(session) - job.claimed_at)
+        time = clock(session)  # an abandoned attempt has run until the end of its lease
+        job.run_seconds += max(0.0, (time if job.lease_until is None else min(time, job.lease_until)) - job.claimed_at)
     _change_status(session, job, status, message, level, **data)
 
 

@@ -183,6 +183,11 @@ def delete(session: Session, job: Job) -> None:
     session.execute(delete_from(Series).where(Series.job_id == job.id))
 
 
+def find_first_series(reader: Reader, job_id: str) -> int | None:
+    """Return the id of the job's first series: another one once its points were deleted."""
+    return reader.execute(select(func.min(Series.id)).where(Series.job_id == job_id)).scalar_one()
+
+
 def list_names(reader: Reader, job_id: str) -> list[str]:
     """Return the names of the job's series, sorted."""
     query = select(Series.name).where(Series.job_id == job_id).order_by(Series.name)

@@ -13,7 +13,7 @@ from service import datasets, jobs, lifecycle, metrics, models, text
 from service.db.kinds import IMPORT
 from service.db.models import Artifact, Checkpoint, Job
 from service.db.statuses import HELD, TERMINAL, JobStatus
-from service.errors import JobHasEnded, JobHasStarted, JobHasSucceeded, UploadGone
+from service.errors import Error, JobHasEnded, JobHasStarted, JobHasSucceeded, UploadGone
 from ssl_core.errors import Fault
 
 Start = Literal["checkpoint", "start"]
@@ -62,9 +62,7 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
     UploadGone for an import; DatasetNotFound; ParentFailed.
     """
     parent = _lock_parent(session, tenant_id, job_id)
-    seen = jobs.get(session, tenant_id, job_id)
-    if seen.dataset_id is not None and seen.status in TERMINAL:
-        datasets.get_ready(session, tenant_id, seen.dataset_id, lock=True)
+    unusable = _lock_dataset(session, tenant_id, jobs.get(session, tenant_id, job_id))
     job = _lock(session, tenant_id, job_id)
     if job.status == JobStatus.SUCCEEDED:
         raise JobHasSucceeded
@@ -72,6 +70,8 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
         return job
     if job.kind == IMPORT:
         raise UploadGone
+    if unusable is not None:
+        raise unusable
     awaited = _find_awaited(session, tenant_id, job, parent)
     if start == "start":
         _delete_results(session, job)
@@ -120,6 +120,16 @@ def _lock(session: Session, tenant_id: str, job_id: str) -> Job:
     jobs.get(session, tenant_id, job_id)
     query = select(Job).where(jobs.owned_by(tenant_id), Job.id == job_id).with_for_update(key_share=True)
     return session.scalars(query.execution_options(populate_existing=True)).one()
+
+
+def _lock_dataset(session: Session, tenant_id: str, job: Job) -> Error | None:
+    """Lock the job's dataset against deletion until the commit; return why that is not possible, if it is not."""
+    try:
+        if job.dataset_id is not None:
+            datasets.get_ready(session, tenant_id, job.dataset_id, lock=True)
+    except Error as error:
+        return error
+    return None
 
 
 def _lock_parent(session: Session, tenant_id: str, job_id: str) -> Job | None:

@@ -10,7 +10,7 @@ from fastapi import Query
 from service.errors import InvalidRequest
 from ssl_core.errors import Fault
 
-_COMPARED = 10_000  # of the known values; a dataset may have 100,000 classes
+_COMPARED, _COMPARED_LENGTH = 500, 64  # known values, and their characters: a dataset may have 100,000 long ones
 _LISTED = 20
 
 
@@ -26,8 +26,15 @@ def check(name: str, value: str | None, known: Collection[str], what: str = "") 
     """
     if value is None or value in known:
         return
-    close = difflib.get_close_matches(value, islice(known, _COMPARED), n=1)
+    close = difflib.get_close_matches(value, _choose_comparable(value, known), n=1)
     listed = ", ".join(islice(known, _LISTED)) + (", …" if len(known) > _LISTED else ".")
     hint = f"did you mean `{close[0]}`?" if close else f"there are {listed}" if known else "there are none."
     detail = f"There is no {what or name} `{value}`; {hint}"
     raise InvalidRequest(detail, errors=[Fault(pointer=name, code="enum", detail=detail)])
+
+
+def _choose_comparable(value: str, known: Collection[str]) -> list[str]:
+    """Return the known values to compare the value with, which takes long for many and for long ones."""
+    if len(value) > _COMPARED_LENGTH:
+        return []
+    return [each for each in islice(known, _COMPARED) if len(each) <= _COMPARED_LENGTH]

@@ -15,6 +15,7 @@ from service import jobs, steering
 from service.audit import Action
 from service.db.kinds import IMPORT
 from service.db.models import Job
+from service.db.statuses import TERMINAL
 from service.errors import UploadGone
 from service.quotas import checks
 
@@ -53,8 +54,9 @@ def retry(
     """The same job is queued again. Idempotent: without effect on a job that has not ended."""
 
     def retry_job(unit: UnitOfWork) -> Job:
-        checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
-        checks.check_bytes(unit.session, unit.tenant_id, settings)
+        if jobs.get(unit.session, unit.tenant_id, job_id).status in TERMINAL:
+            checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
+            checks.check_bytes(unit.session, unit.tenant_id, settings)
         return steering.retry(unit.session, unit.tenant_id, job_id, body.start)
 
     return _steer(caller, "job.retry", retry_job)
@@ -71,11 +73,11 @@ def clone(
     """Queue a new job with the other's kind, dataset, model and config, and the changes in the body."""
 
     def submit_clone(unit: UnitOfWork) -> Created:
-        checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
-        checks.check_bytes(unit.session, unit.tenant_id, settings)
         original = jobs.get(unit.session, unit.tenant_id, job_id)
         if original.kind == IMPORT:
             raise UploadGone
+        checks.check_jobs(unit.session, unit.tenant_id, "train", settings)
+        checks.check_bytes(unit.session, unit.tenant_id, settings)
         config = parse_config(original.kind, steering.merge_config(original.config, body.config))
         job = jobs.submit(unit.session, unit.tenant_id, config=config, **_merge(original, body))
         unit.queues.add(job.queue)
@@ -95,7 +97,7 @@ def _merge(original: Job, body: schemas.Clone) -> dict[str, Any]:
         "metadata": original.user_metadata,
         "max_runtime": original.max_runtime,
     }
-    given = body.model_dump(exclude={"config"}, exclude_none=True)
+    given = body.model_dump(exclude={"config"}, exclude_unset=True)
     return fields | {"dataset_id" if name == "dataset" else name: value for name, value in given.items()}
 
 

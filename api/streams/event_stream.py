@@ -38,7 +38,7 @@ class Streams:
 
     def open(self, source: Source, key_id: str, state: JobState, after: int) -> "EventStream":
         """Return the response that sends what the source has after the cursor `after`; `state` is that of its job."""
-        return EventStream(_Listener(self, source, key_id, state, after))
+        return EventStream(_Listener(self, source, key_id, state, min(after, source.get_last(state))))
 
 
 class EventStream(StreamingResponse):

@@ -15,20 +15,28 @@ NDJSON, CSV = "application/x-ndjson", "text/csv"
 _COLUMNS = ("name", "step", "epoch", "time", "value")
 
 
+class PointsDeleted(Exception):
+    """The job was retried from the start while its points were sent: the connection is broken, not ended."""
+
+
 async def write_lines(
     database: Database, job_id: str, names: Sequence[str] | None, after: int, until: int, media_type: str
 ) -> AsyncIterator[bytes]:
     """Yield the lines of the job's points with `after` < seq <= `until`; between two pages no connection is held."""
 
-    def read(after: int) -> tuple[bytes, int]:
+    def read(after: int, first_series: int | None) -> tuple[bytes, int, int | None]:
         with database.connecting() as connection:
+            found = metrics.find_first_series(connection, job_id)
+            if first_series not in (None, found):
+                raise PointsDeleted(job_id)
             page = metrics.list_points(connection, job_id, names, after, until)
-        return _FORMATS[media_type](page.points), page.last
+        return _FORMATS[media_type](page.points), page.last, found
 
+    first_series = None
     if media_type == CSV:
         yield _format_rows([_COLUMNS])
     while after < until:
-        text, after = await run_sync(read, after)
+        text, after, first_series = await run_sync(read, after, first_series)
         if text:
             yield text
 

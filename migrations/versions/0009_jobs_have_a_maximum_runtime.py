@@ -14,6 +14,10 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("max_runtime", sa.Integer(), nullable=True))
     op.add_column("jobs", sa.Column("run_seconds", sa.Double(), server_default="0", nullable=False))
+    op.execute(
+        "UPDATE jobs SET run_seconds = finished_at - claimed_at"
+        " WHERE finished_at IS NOT NULL AND claimed_at IS NOT NULL"
+    )
     op.create_table(
         "retried",
         sa.Column("tenant_id", sa.String(64), nullable=False),

@@ -17,6 +17,7 @@ from service.db.statuses import HELD, JobStatus
 
 _RECENT = 200  # ended jobs of the queue, whose durations are averaged
 _FIRST = 200  # queued jobs, of whose kinds the others are taken to be
+_FORESEEN_SECONDS = 10 * 365 * 86_400
 _MOST = 10_000  # jobs before it, of which the start is estimated
 _JOBS = Job.__table__.c
 _Shown = Job | Row[*tuple[Any, ...]]  # or the columns of `Job`
@@ -50,11 +51,12 @@ def _count_before(reader: Reader, job: _Shown) -> int:
     level = running.get(job.tenant_id, 0) + rank  # of its owner's running jobs, when it is claimed
     waiting = _count_by_owner(reader, queued)
     turns = _last_turns(reader, job.queue, waiting)
+    # At a level, an owner who has climbed to it was served later than one who was there.
+    order = {owner: (-running.get(owner, 0), turns[owner], owner) for owner in waiting}
     count = rank
     for owner, jobs in waiting.items():
         if owner != job.tenant_id:
-            is_first = (turns[owner], owner) < (turns[job.tenant_id], job.tenant_id)
-            count += min(jobs, max(0, level - running.get(owner, 0) + is_first))
+            count += min(jobs, max(0, level - running.get(owner, 0) + (order[owner] < order[job.tenant_id])))
     return int(count)
 
 
@@ -86,7 +88,7 @@ def _estimate_start(reader: Reader, job: _Shown, position: int, seen_seconds: fl
     heapq.heapify(heap)
     for _ in range(position - 1):
         heapq.heapreplace(heap, heap[0] + (duration or 0))
-    return time + heap[0]
+    return time + heap[0] if heap[0] < _FORESEEN_SECONDS else None
 
 
 def _measure_durations(reader: Reader, queue: str) -> dict[str, float]:
@@ -100,7 +102,7 @@ def _measure_durations(reader: Reader, queue: str) -> dict[str, float]:
 def _seconds_left(row: Any, time: float, durations: dict[str, float]) -> float | None:
     eta = (row.progress or {}).get("eta_seconds")
     if eta is not None:
-        return float(eta)
+        return max(0.0, float(eta))
     whole = durations.get(row.kind)
     return None if whole is None else max(0.0, whole - (time - (row.claimed_at or time)))
 

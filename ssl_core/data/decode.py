@@ -68,7 +68,7 @@ def decode(
     """Return the image as uint8 H×W×C. Raises BadImage.
 
     channels: None keeps those of the file, with greys as RGB. values: of deep images; None: by the image's bit depth.
-    side: a longer side, in pixels, that is enough: a JPEG of twice that and more is reduced while it is decoded.
+    side: a longer side, in pixels, that is enough: an 8-bit image of twice that and more is reduced, to save memory.
     """
     return to_pixels(load(data, max_pixels, side=side)[0], channels, values)
 
@@ -173,7 +173,8 @@ def _load(
         if side is not None:
             _reduce_jpeg(image, side)
         image, notes = _load_upright(image, is_animated=count_pages(data, image) > 1)
-        return convert(image, notes), notes
+        factor = 1 if side is None or image.mode in _GREY16 else max(1, max(image.size) // side)
+        return convert(image, notes) if factor == 1 else _reduce(image, factor, notes), notes
     except (MemoryError, BadImage):
         raise
     except Exception as error:  # decoders raise nearly any exception on damaged data
@@ -381,6 +382,18 @@ def _reduce_jpeg(image: Image.Image, side: int) -> None:
     factor = next((factor for factor in (8, 4, 2) if max(image.size) >= factor * side), 1)
     if image.format == "JPEG" and factor > 1:
         image.draft(None, (max(1, image.width // factor), max(1, image.height // factor)))
+
+
+def _reduce(image: Image.Image, factor: int, notes: set[str]) -> Samples:
+    """Return a loaded image as RGB at 1/factor of its size; strip by strip, to save memory."""
+    rows = max(1, STRIP_PIXELS // (image.width * factor)) * factor
+    strips = [
+        Image.fromarray(
+            _convert_to_rgb(image.crop((0, row, image.width, min(row + rows, image.height))), notes)
+        ).reduce(factor)
+        for row in range(0, image.height, rows)
+    ]
+    return Samples(np.concatenate([np.asarray(strip) for strip in strips]), is_colour=True)
 
 
 def _resize_square(image: Image.Image, width: float, height: float, side: int) -> Image.Image:

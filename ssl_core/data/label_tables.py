@@ -32,6 +32,7 @@ FILE_NAMES = (
 )  # fmt: skip
 MOST_BYTES = 64 * 2**20  # of a document
 _CELLS, _CELLS_PER_KEY = 2**20, 20  # of a table of objects, as many as it has names
+_HEADING = 3  # lines
 _SAMPLE = 1000  # rows, of which the columns are recognised
 _SOME = 3  # rows, whose numbers are not by chance those of images
 _FEW = 20  # rows, of which each may have a label of its own
@@ -109,7 +110,8 @@ def find_columns(table: Table, matches: Matches, label: str | None = None, split
     label_place = _find_label_column(names, others, label)
     if label_place is None and label is None and others and (len(others) == 1 or table.columns is None):
         # Of a file and a label, and perhaps more behind them.
-        is_guess = names[others[0]] not in NO_LABELS and _repeats(sample, others[0])
+        is_none = names[others[0]] in (*NO_LABELS, *SPLIT_NAMES) or _is_about_splits(table.document)
+        is_guess = not is_none and _repeats(sample, others[0])
         label_place = others[0] if is_guess else None
     one_hot = () if label_place is not None or label is not None else _find_one_hot(sample, others)
     return Columns(file, label_place, split_place, one_hot)
@@ -145,7 +147,9 @@ def _find_split_column(
         values = {str(row[place]) for row in sample}
         if names[place] in wanted and (split is not None or all(parse_split(value) for value in values)):
             return place
-    return None
+    if split is not None:
+        return None
+    return next((place for place in others if all(parse_split(str(row[place])) for row in sample)), None)
 
 
 def _find_one_hot(sample: Sequence[Sequence[Any]], others: Sequence[int]) -> tuple[int, ...]:
@@ -179,10 +183,20 @@ def _from_json(document: str, found: Any) -> Table | None:
         return _from_objects(document, lists[0])
     if found and all(isinstance(value, str | int) for value in found.values()):
         return Table(document, None, list(found.items()), has_keys=True)
-    if found and all(_is_list_of_texts(value) for value in found.values()):  # of the images of a class, or of a split
-        kind = "split" if all(map(parse_split, found)) else "label"
-        return Table(document, ["file_name", kind], [(file, key) for key, files in found.items() for file in files])
-    return None
+    return _from_lists(document, found)
+
+
+def _from_lists(document: str, found: dict[str, Any]) -> Table | None:
+    """An object of columns, or of lists of the images of each class or of each split."""
+    if {_fold(key) for key in found}.intersection(FILE_NAMES):
+        lengths = {len(value) if isinstance(value, list) else -1 for value in found.values()}
+        is_table = len(lengths) == 1 and -1 not in lengths
+        return Table(document, list(found), list(map(list, zip(*found.values(), strict=True)))) if is_table else None
+    texts = {key: value for key, value in found.items() if _is_list_of_texts(value)}
+    kind = "split" if any(map(parse_split, texts)) else "label"
+    chosen = {key: files for key, files in texts.items() if kind == "label" or parse_split(key)}
+    rows: list[Sequence[Any]] = [(file, key) for key, files in chosen.items() for file in files]
+    return Table(document, ["file_name", kind], rows) if rows and (kind == "split" or texts == found) else None
 
 
 def _is_list_of_texts(value: Any) -> bool:
@@ -229,6 +243,8 @@ def _from_lines(document: str, text: str, suffix: str) -> Table | None:
 def _from_words(document: str, text: str) -> Table | None:
     """A list of files, or lines of a file and one or more words, which are one column where their number differs."""
     lines: list[Sequence[Any]] = [line.split() for line in text.splitlines() if line.strip() and line[0] != "#"]
+    first = next((place for place, row in enumerate(lines[:_HEADING]) if _is_data(row)), 0)
+    lines = lines[first:]  # behind a heading, such as CelebA's number of images and names of columns
     widths = {len(row) for row in lines}
     is_regular = len(widths) == 1 and widths != {1}
     if not (is_regular or _names_split(document) or any(map(_is_data, lines[:_SAMPLE]))):
@@ -238,6 +254,12 @@ def _from_words(document: str, text: str) -> Table | None:
     elif _fold(lines[0][0]) in FILE_NAMES and len(lines) > 1:
         return Table(document, list(lines[0]), lines[1:], has_loose_lines=True)
     return Table(document, None, lines, has_loose_lines=True)
+
+
+def _is_about_splits(document: str) -> bool:
+    """Whether a second column beside the images is their split, in numbers or words that are not known."""
+    name = document.rpartition("/")[2].casefold()
+    return any(word in name for word in ("partition", "split", "fold"))
 
 
 def _names_split(document: str) -> bool:

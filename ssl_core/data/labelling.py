@@ -77,6 +77,7 @@ class _FromTables:
     splits: dict[int, Split] = field(default_factory=dict)
     file_splits: dict[int, set[Split]] = field(default_factory=dict)  # by the names of the tables that list the image
     trainval: set[int] = field(default_factory=set)  # images in a list of both: for training where no other has them
+    several: set[int] = field(default_factory=set)  # images with several labels, which get none
     used: list[str] = field(default_factory=list)
     source: str | None = None
 
@@ -107,13 +108,13 @@ def _apply(
 
 
 def _choose_splits(tables: _FromTables, findings: list[Finding]) -> dict[int, Split]:
-    """The splits by the names of tables: none where they contradict each other, or leave no image for training."""
+    """The splits by the names of tables: none where they contradict each other, or name most images and no training."""
     listed: dict[int, set[Split]] = {place: {"train"} for place in tables.trainval}
     listed |= tables.file_splits
     several = [place for place, splits in listed.items() if len(splits) > 1]
     findings.extend(Finding("several_splits", _SEVERAL_SPLITS, tables.names[place]) for place in several)
     splits: dict[int, Split] = {} if several else {place: split for place, (split,) in listed.items()}
-    return splits if len(splits) < len(tables.names) or "train" in splits.values() else {}
+    return splits if "train" in splits.values() or len(splits) <= len(tables.names) / 2 else {}
 
 
 def _read_tables(names: Sequence[str], documents: Documents, reading: Reading, findings: list[Finding]) -> _FromTables:
@@ -175,7 +176,7 @@ def _read_rows(
     table: Table, columns: Columns, index: "_NameIndex", goes_first: bool, result: _FromTables, findings: list[Finding]
 ) -> None:
     folder = str(PurePosixPath(table.document).parent)
-    own_split, is_trainval = find_split(_stem(table.document)), "trainval" in table.document.casefold()
+    own_split, is_trainval = find_split(_stem(table.document)), "trainval" in _stem(table.document).casefold()
     several, missing = set[int](), Counter[str]()
     for row in table.rows:
         place = index.find(str(row[columns.file]), "" if folder == "." else folder, own_split)
@@ -195,11 +196,12 @@ def _read_rows(
         before = result.labels.get(place)
         if isinstance(label, list) or (before is not None and label is not None and str(before[0]) != str(label)):
             several.add(place)
-        elif label is not None:
+        elif label is not None and place not in result.several:
             result.labels[place] = (label, goes_first)
-    for place in several:
+    for place in several - result.several:
         result.labels.pop(place, None)
         findings.append(Finding("several_labels", _SEVERAL, index.names[place]))
+    result.several |= several
     for name in missing:
         findings.append(Finding("rows_without_image", _NO_IMAGE, f"{table.document}: {name[:200]}"))
 

@@ -25,8 +25,9 @@ def parse_split(name: str) -> Split | None:
 
 def find_split(name: str) -> Split | None:
     """Return the one split that a word of the name stands for (`seg_train`, `cifar-test-0001`), or None."""
-    found = {SPLIT_NAMES[word] for word in _find_words(name) if word in SPLIT_NAMES}
-    return found.pop() if len(found) == 1 else None
+    words = _find_words(name)
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 and "partition" not in words else None
 
 
 def is_unlabelled(name: str) -> bool:

@@ -57,7 +57,8 @@ def test_every_route_but_health_and_openapi_needs_a_key(app, anonymous, storage,
     assert len(places) > 20
     for method, route in places:
         body = BODIES.get(route, {}) if method == "post" else {}
-        answer = anonymous.request(method.upper(), re.sub(r"[{}]", "", route), headers=headers, **body)
+        path = re.sub(r"[{}]", "", route.replace("{row}", "0"))
+        answer = anonymous.request(method.upper(), path, headers=headers, **body)
         if route.startswith("/health/"):
             assert answer.status_code in (200, 503)
         else:

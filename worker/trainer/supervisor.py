@@ -120,7 +120,7 @@ class _Attempt:
         if self._requested == "expire":
             return partial(self._finish, status=JobStatus.FAILED, error=_EXPIRED)
         if self._requested == "pause":
-            return partial(self._release, reason="Paused.", counts=False)
+            return partial(self._release, reason="Stopped at a checkpoint for a pause.", counts=False)
         if self._requested == "stop" or self._is_stopping():
             return partial(self._release, reason="The worker was stopped.", counts=False)
         if self._storage_full:  # not the job's fault: it waits without a limit

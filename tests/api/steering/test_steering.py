@@ -127,3 +127,12 @@ def test_a_retry_and_a_clone_count_towards_the_quota(client, app, database, job)
     app.state.settings = app.state.settings.model_copy(update={"quota_queued_jobs": 1})
     problem = check_problem(post(client, job, "clone"), 409, "job_quota_exceeded")
     assert get_pointers(problem) == ["queued_jobs"]
+    given.finish_job(database, given.claim_job(database), "failed")
+    assert [post(client, job, "retry").status_code for _ in range(2)] == [200, 200]  # the second changes nothing
+    check_problem(client.post("/jobs/job_none/retry"), 404, "job_not_found")
+
+
+def test_null_in_a_clone_is_no_value(client, job):
+    clone = post(client, job, "clone", name=None, max_runtime=None).json()
+    assert (clone["name"], clone["max_runtime"], clone["priority"]) == (None, None, 3)
+    check_problem(post(client, job, "clone", dataset=None), 422, "invalid_request")

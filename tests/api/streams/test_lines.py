@@ -1,11 +1,14 @@
 """All points of a job as NDJSON and CSV."""
 
+import asyncio
 import csv
 import io
 import json
 
 import pytest
 
+from api.streams import lines
+from service import steering
 from tests.api.live import serving
 from tests.api.responses import check_problem, get_pointers
 from tests.service import given
@@ -103,3 +106,16 @@ def test_many_points_are_sent_in_little_memory(settings, key, database, job, cla
                 lines += piece.count(b"\n")
         assert lines == 300_000
         assert server.peak_bytes - before < 16 << 20
+
+
+def test_lines_of_points_that_are_deleted_meanwhile_break_off_and_do_not_end(database, tenant, job, claim):
+    given.record_events(database, claim, *map(given.metrics, range(5000)))
+    given.finish_job(database, claim, "failed")
+
+    async def read() -> None:
+        async for _ in lines.write_lines(database, job, None, 0, 5000, lines.NDJSON):
+            with database.writing() as session:
+                steering.retry(session, tenant, job, "start")
+
+    with pytest.raises(lines.PointsDeleted):
+        asyncio.run(read())

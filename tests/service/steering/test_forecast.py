@@ -1,8 +1,10 @@
 """The forecast of a queued job: its position is that in which jobs are claimed, its start follows from durations."""
 
+import random
+
 import pytest
 
-from service import lifecycle, workers
+from service import keys, leases, lifecycle, workers
 from service.db import forecast
 from service.db.models import Job
 from ssl_core import events
@@ -59,3 +61,44 @@ def test_the_start_is_estimated_from_running_jobs_and_durations(database, tenant
     with database.writing() as session:
         workers.record_heartbeat(session, "worker-2", "train")
     assert start_of(waiting[0]) == pytest.approx(0, abs=5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_positions_are_those_of_claims_whatever_the_owners_run(database, seed):
+    rng, owned, running, submitted = random.Random(seed), [], [], []
+    for name in ("a", "b", "c"):
+        with database.writing() as session:
+            owner = keys.get_or_create_tenant(session, name).id
+        owned.append((owner, given.create_ready_dataset(database, owner)))
+    for _ in range(rng.randint(3, 12)):
+        owner, dataset = rng.choice(owned)
+        submitted.append(given.submit_job(database, owner, dataset, priority=rng.choice([0, 0, 5])).id)
+        if rng.random() < 0.4:
+            running.append(given.claim_job(database))
+            if rng.random() < 0.5:
+                given.finish_job(database, running.pop(rng.randrange(len(running))))
+    queued = [job_id for job_id in submitted if given.get_job(database, job_id).status == "queued"]
+    found = dict(zip(queued, positions(database, *queued), strict=True))
+    claimed = {}
+    for number in range(len(queued)):
+        with database.writing() as session:
+            claimed[leases.claim(session, "train", "worker-1", 60).job_id] = number + 1
+    assert found == claimed
+
+
+@pytest.mark.parametrize(("eta", "wanted"), [(-5.0, 0), (1e12, None), (1e300, None)])
+def test_odd_durations_give_no_odd_times(database, tenant, eta, wanted):
+    dataset = given.create_ready_dataset(database, tenant)
+    given.finish_job(database, submit_and_claim(database, tenant, dataset))
+    running = submit_and_claim(database, tenant, dataset)
+    given.record_events(database, running, events.Progress(1, 10, 5, 100, 12.0, eta))
+    waiting = given.submit_job(database, tenant, dataset)
+    with database.reading() as session:
+        found = forecast.forecast(session, session.get_one(Job, waiting.id), 60)
+        start = found.starts_at and found.starts_at - lifecycle.clock(session)
+    assert start == (wanted if wanted is None else pytest.approx(wanted, abs=5))
+
+
+def submit_and_claim(database, tenant, dataset):
+    given.submit_job(database, tenant, dataset)
+    return given.claim_job(database)

@@ -1,11 +1,15 @@
 """Steering: pause, resume, retry and change of jobs, and merged configs."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from service import datasets, jobs, leases, metrics, steering
 from service.db.models import Artifact, Checkpoint, Job, Point, Series
 from service.errors import (
+    DatasetInUse,
     DatasetNotFound,
     InvalidConfig,
     InvalidRequest,
@@ -233,6 +237,41 @@ def test_the_time_for_which_a_job_has_run_is_summed_over_attempts(database, tena
         given.release_job(database, claim, counts=False)
         assert given.get_job(database, job.id).run_seconds == pytest.approx(STARTED * attempt, abs=10)
     assert given.claim_job(database).seconds_left == pytest.approx(300, abs=20)
+
+
+@pytest.mark.parametrize("ended", [leases.reap, lambda session: leases.requeue_held(session, "Restored.")])
+def test_an_outage_does_not_count_as_time_for_which_a_job_has_run(database, tenant, dataset, ended):
+    job = given.submit_job(database, tenant, dataset, max_runtime=500)
+    given.claim_job(database)
+    with database.writing() as session:
+        row = session.get_one(Job, job.id)
+        row.claimed_at, row.lease_until = row.claimed_at - 100_000, row.lease_until - 99_900
+    with database.writing() as session:
+        assert ended(session) == [job.id]
+    assert given.get_job(database, job.id).run_seconds == pytest.approx(160, abs=10)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_the_dataset_of_a_job_that_fails_while_it_is_retried_is_kept(database, tenant, dataset):
+    job, claim = given.submit_job(database, tenant, dataset), given.claim_job(database)
+    with ThreadPoolExecutor() as threads, Session(database.engine) as finishing, Session(database.engine) as retrying:
+        leases.finish(finishing, claim.job_id, claim.attempt, "failed", {"code": "gone", "detail": "It is gone."})
+        retried = threads.submit(lambda: steering.retry(retrying, tenant, job.id).status)
+        with pytest.raises(TimeoutError):
+            retried.result(0.3)  # it waits for the end of the job
+        finishing.commit()
+        assert retried.result() == "queued"
+        deleted = threads.submit(lambda: delete_dataset(database, tenant, dataset))
+        with pytest.raises(TimeoutError):
+            deleted.result(0.3)
+        retrying.commit()
+        with pytest.raises(DatasetInUse):
+            deleted.result()
+
+
+def delete_dataset(database, tenant, dataset):
+    with database.writing() as session:
+        datasets.delete(session, tenant, dataset)
 
 
 @pytest.mark.parametrize(

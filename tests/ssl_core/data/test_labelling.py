@@ -280,3 +280,67 @@ def test_lines_of_words_give_labels_without_suffixes_of_files():
 def test_lines_of_numbers_that_describe_one_image_are_no_list():
     boxes = "0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.1 0.1\n2 0.7 0.7 0.1 0.1\n"
     assert labels(read(FLAT, {"labels/3.txt": boxes})) == [None] * 4
+
+
+def test_a_list_below_a_folder_of_both_splits_has_the_split_of_its_own_name():
+    names = [f"VOCtrainval_2012/JPEGImages/2007_{n}.jpg" for n in range(4)]
+    lists = {
+        f"VOCtrainval_2012/ImageSets/{name}.txt": f"2007_{n}\n2007_{n + 1}\n" for name, n in (("train", 0), ("val", 2))
+    }
+    assert splits(read(names, lists)) == ["train", "train", "val", "val"]
+
+
+def test_an_image_with_several_labels_gets_none_however_many_documents_have_it():
+    sets = {
+        f"sets/{name}_{split}.txt": "".join(f"images/{n}.png {sign}\n" for n, sign in enumerate(signs))
+        for name, signs in (("car", "1010"), ("dog", "0101"), ("cat", "1111"))
+        for split in ("train", "trainval")
+    }
+    found = read(FLAT, sets)
+    assert labels(found) == [None] * 4
+    assert codes(found) == ["several_labels"]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        ({"file_name": [f"{n}.png" for n in range(4)], "label": WANTED}, [("train", label) for label in WANTED]),
+        ({"file_name": [f"{n}.png" for n in range(4)], "label": WANTED[:2]}, [("train", None)] * 4),
+        (
+            {"train": ["0.png", "1.png"], "test": ["2.png", "3.png"], "classes": ["a", "b"], "n": 4},
+            [("train", None)] * 2 + [("test", None)] * 2,
+        ),
+        (
+            {"train": ["0.png"], "test": ["1.png"], "unlabeled": ["2.png", "3.png"]},
+            [("train", None), ("test", None), ("train", None), ("train", None)],
+        ),
+        ({"a": ["0.png", "2.png"], "b": ["1.png", "3.png"]}, [("train", label) for label in WANTED]),
+        ({"a": ["0.png", "2.png"], "b": 3}, [("train", None)] * 4),
+    ],
+)
+def test_an_object_of_lists_has_columns_classes_or_splits(found, wanted):
+    assert read(FLAT, {"data.json": json.dumps(found)}).assigned == wanted
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "wanted"),
+    [
+        (  # as of DeepFashion
+            "list_eval_partition.txt",
+            "4\nimage_name  evaluation_status\n0.png train\n1.png val\n2.png test\n3.png train\n",
+            ["train", "val", "test", "train"],
+        ),
+        ("list_eval_partition.txt", "".join(f"{n}.png {n % 3}\n" for n in range(4)), ["train"] * 4),  # as of CelebA
+        (
+            "list_eval_partition.csv",
+            "image_id,partition\n" + "".join(f"{n}.png,{n % 3}\n" for n in range(3)),
+            ["train"] * 4,
+        ),
+        ("whole.txt", "".join(f"{n}.png {'train' if n else 'test'}\n" for n in range(4)), ["test"] + ["train"] * 3),
+        ("val.txt", "0.png\n1.png\n2.png\n", ["train"] * 4),
+        ("val.txt", "0.png\n1.png\n", ["val"] * 2 + ["train"] * 2),
+    ],
+)
+def test_a_document_of_splits_gives_no_labels(document, text, wanted):
+    found = read(FLAT, {document: text})
+    assert (splits(found), labels(found)) == (wanted, [None] * 4)
