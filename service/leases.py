@@ -62,9 +62,9 @@ class Claim:
     dataset_path: str | None
     upload: Upload | None
     model_path: str | None
-    seconds_left: float | None  # of the job's maximum runtime
     checkpoints: tuple[CheckpointRef, ...]  # the highest step first
     provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
+    seconds_left: float | None = None  # of the job's maximum runtime; None: it has none
 
 
 def claim(session: Session, queue: str, worker: str, lease_seconds: float, max_running: int = 0) -> Claim | None:
