@@ -56,6 +56,7 @@ def test_every_file_that_writes_has_a_writer():
         "service/backup/copying.py": "tests/service/test_killed_backup.py kills it at drawn calls",
         "service/backup/manifest.py": "by write_atomic",
         "service/backup/restore.py": "tests/service/test_killed_backup.py kills it at drawn calls",
+        "twoviews/cli/commands/datasets.py": "thumbnails, which another call draws again",
         "twoviews/upload.py": "a tar in the system's temporary folder",
         "twoviews/local/processes.py": "logs",
         "twoviews/local/up.py": "a lock",
