@@ -26,6 +26,8 @@ from api.routes import (
     keys,
     metrics,
     models,
+    page,
+    sessions,
     steering,
     streams,
     usage,
@@ -48,11 +50,13 @@ ROUTERS: Sequence[APIRouter] = (
     models.router,
     embed.router,
     keys.router,
+    sessions.router,
     audit.router,
     usage.router,
     catalog.router,
     health.router,
     docs.router,
+    page.router,
 )
 _STORE_SECONDS = 5  # for the last uses of keys, when the API stops
 DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, submit a job, follow its metrics,

@@ -148,6 +148,12 @@ class NewKey(_RequestBody):
     )
 
 
+class NewSession(_RequestBody):
+    """A session to open with a token of `POST /sessions/tokens`."""
+
+    token: str = Field(max_length=64, json_schema_extra={"pattern": PRINTABLE}, examples=["tvs_…"])
+
+
 # --- responses -------------------------------------------------------------------------------------------------------
 
 
@@ -419,6 +425,14 @@ class MadeKey(_ResponseBody):
     scopes: list[Scope]
     created_at: Time
     expires_at: Time | None
+
+
+class SignInToken(_ResponseBody):
+    """A one-time token that signs a browser in."""
+
+    object: Literal["sign_in_token"]
+    token: str = Field(description="For the page: its address is `/#token=` and this.", examples=["tvs_…"])
+    expires_at: Time
 
 
 class Amount(_ResponseBody):

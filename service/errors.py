@@ -106,6 +106,10 @@ class ExpiredKey(Unauthorized):
     """This key has expired."""
 
 
+class WrongToken(Unauthorized):
+    """This token is unknown, used or expired: each signs in once, within 15 minutes."""
+
+
 class ReadScopeNeeded(Forbidden):
     """This needs a key with the scope `read`."""
 

@@ -17,5 +17,6 @@ Action = Literal[
     "key.create",
     "key.revoke",
     "key.refuse",
+    "session.open",
 ]
 ACTIONS: tuple[Action, ...] = get_args(Action)

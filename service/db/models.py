@@ -50,6 +50,15 @@ class Key(Base):
     revoked_at: Mapped[float | None]
 
 
+class SignInToken(Base):
+    """A one-time token, stored as its SHA-256, that opens a browser's session with what a key may do."""
+
+    __tablename__ = "sign_in_tokens"
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("keys.id"), index=True)
+    expires_at: Mapped[float]
+
+
 class Dataset(Base):
     """An uploaded dataset. `path` (relative to the storage root) is set when it is ready."""
 

@@ -1,0 +1,1 @@
+"""The page: its static files, and how they are sent."""

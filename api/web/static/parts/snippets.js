@@ -1,0 +1,21 @@
+// What is about to be sent, as a curl command and as Python.
+
+export function asCurl(body, root) {
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  return `curl -X POST "${root}jobs" -H "Authorization: Bearer $TWOVIEWS_KEY" \\\n  -H "Content-Type: application/json" \\\n  -d '${json}'`;
+}
+
+export function asPython(body) {
+  const lines = Object.entries(body).map(([name, value]) => `    ${name}=${literal(value, 1)},`);
+  return `from twoviews import Client\n\nclient = Client()\njob = client.jobs.submit(\n${lines.join("\n")}\n)\nprint(client.jobs.wait(job).summary)`;
+}
+
+function literal(value, depth) {
+  if (value === null) return "None";
+  if (value === true) return "True";
+  if (value === false) return "False";
+  if (Array.isArray(value)) return `[${value.map((item) => literal(item, depth)).join(", ")}]`;
+  if (typeof value !== "object") return JSON.stringify(value);
+  const entries = Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${literal(item, depth + 1)}`);
+  return `{${entries.join(", ")}}`;
+}
