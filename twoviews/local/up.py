@@ -17,7 +17,8 @@ import httpx
 from rich.markup import escape
 from rich.panel import Panel
 
-from twoviews import terminal
+from twoviews import credentials, terminal
+from twoviews.client import Client
 from twoviews.credentials import FILE_NAME
 from twoviews.errors import TwoviewsError
 from twoviews.local import addresses, log_files, valkey
@@ -218,15 +219,17 @@ def _loopback_client(**options: Any) -> httpx.Client:
 
 
 def _print_address(service: LocalService, *, as_json: bool) -> None:
-    key_file = service.options.data_dir / FILE_NAME
+    key_file, page = service.options.data_dir / FILE_NAME, _make_page_address(service)
     if as_json:
-        print(json.dumps({"url": service.url, "credentials": str(key_file), "pid": os.getpid()}), flush=True)  # noqa: T201
+        address = {"url": service.url, "page": page, "credentials": str(key_file), "pid": os.getpid()}
+        print(json.dumps(address), flush=True)  # noqa: T201
         return
     is_default = service.options.data_dir == (Path.cwd() / "twoviews-data")
     command = terminal.command_name() + ("" if is_default else f" --data {escape(str(service.options.data_dir))}")
     lines = [
         f"[bold]Twoviews is up[/] at [cyan]{service.url}[/]",
         "",
+        f"[dim]page[/]  [cyan]{page}[/]",
         f"[dim]docs[/]  {service.url}/docs",
         f"[dim]key [/]  {escape(str(key_file))}",
         f"[dim]logs[/]  {escape(str(service.options.logs))}",
@@ -238,6 +241,16 @@ def _print_address(service: LocalService, *, as_json: bool) -> None:
         "[dim]Ctrl-C stops it; running jobs write a checkpoint and resume at the next start.[/]",
     ]
     terminal.out.print(Panel("\n".join(lines), border_style="cyan", padding=(1, 2), expand=False))
+
+
+def _make_page_address(service: LocalService) -> str:
+    """Return an address of the page that signs in, once; without a valid key in the folder, one that asks for a key."""
+    try:
+        found = credentials.find(data_dir=service.options.data_dir)
+        with Client(service.url, found.key, retries=0) as client:
+            return client.keys.sign_in_address()
+    except TwoviewsError:
+        return f"{service.url}/"
 
 
 @contextlib.contextmanager

@@ -56,7 +56,7 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
 
 
 def test_routes_that_change_something_are_those_of_the_test_above():
-    """POST /embed changes nothing."""
+    """POST /embed changes nothing; /sessions are in test_sessions.py."""
     changing = {
         (method, route.path)
         for router in ROUTERS
@@ -73,6 +73,8 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         ("POST", "/models"),
         ("POST", "/keys"),
         ("DELETE", "/keys/{key_id}"),
+        ("POST", "/sessions"),
+        ("POST", "/sessions/tokens"),
     }
 
 

@@ -11,13 +11,14 @@ from service.keys import SCOPES
 from tests.api.responses import check_body, check_problem, get_pointers
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-WITHOUT_A_KEY = {"/health/live", "/health/ready", "/docs", "/docs/{name}"}
+WITHOUT_A_KEY = {"/health/live", "/health/ready", "/docs", "/docs/{name}", "/", "/page/{name:path}", "/sessions"}
 NEEDED = {
     ("POST", "/embed"): "embed",
     **dict.fromkeys([("POST", "/datasets"), ("DELETE", "/datasets/{dataset_id}")], "train"),
     **dict.fromkeys([("POST", "/jobs"), ("PATCH", "/jobs/{job_id}"), ("POST", "/models")], "train"),
     **{("POST", f"/jobs/{{job_id}}/{verb}"): "train" for verb in ("cancel", "pause", "resume", "retry", "clone")},
     **dict.fromkeys([("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys/{key_id}"), ("GET", "/audit")], "admin"),
+    ("POST", "/sessions/tokens"): "admin",
 }
 BODIES = {
     "/datasets": {"files": {"file": ("a.zip", b"bytes")}},

@@ -1,4 +1,4 @@
-"""`twoviews keys`: create, list and revoke API keys."""
+"""`twoviews keys` and `twoviews sign-in`: create, list and revoke API keys, and sign a browser in."""
 
 from typing import Annotated, Any
 
@@ -52,6 +52,15 @@ def revoke(ctx: typer.Context, key: Annotated[str, typer.Argument(help="Id of th
         terminal.print_json({"id": key, "revoked": True})
     else:
         terminal.out.print(f"[green]✓[/] {key} is revoked.")
+
+
+def sign_in(ctx: typer.Context, json: Json = False) -> None:
+    """Print an address that signs a browser in to the page, once, within 15 minutes."""
+    address = get_client(ctx).keys.sign_in_address()
+    if json:
+        terminal.print_json({"url": address})
+    else:
+        print(address)  # noqa: T201  (one line, however long, for a terminal to open)
 
 
 def _make_row(key: Key) -> tuple[str, ...]:

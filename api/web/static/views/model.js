@@ -30,7 +30,7 @@ export async function show(main, { id, signal }) {
           ...Object.entries(model.metrics ?? {}).filter(([, value]) => typeof value === "number").map(([name, value]) => [name, number(value)]),
         ]), h("details", {}, h("summary", {}, "The whole card as JSON"), h("pre", { tabindex: "0" }, JSON.stringify(model.card, null, 2)))),
         panel("Downloads", h("div", { class: "row" }, FILES.map(([file, name]) =>
-          h("button", { type: "button", onclick: () => download(`/models/${model.id}/download?file=${file}`, name).catch((error) => notify(error.message, "bad")) }, name))))))),
+          h("button", { type: "button", onclick: () => download(`/models/${model.id}/download?file=${file}`, name).catch((error) => notify(error.message, "bad")) }, name)))))),
   );
 }
 
