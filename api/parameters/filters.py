@@ -20,7 +20,7 @@ def one_of(known: Iterable[str]) -> Any:  # as FastAPI's Query is typed
 
 
 def check(name: str, value: str | None, known: Collection[str], what: str = "") -> None:
-    """Raise InvalidRequest, with the closest known value, when the filter `name` has a value that cannot be.
+    """Raise InvalidRequest, with the closest known value and a list of them, when the filter `name` has a value that cannot be.
 
     what: of what it is the name, if not of the filter itself.
     """
@@ -28,7 +28,8 @@ def check(name: str, value: str | None, known: Collection[str], what: str = "") 
         return
     close = difflib.get_close_matches(value, _choose_comparable(value, known), n=1)
     listed = ", ".join(islice(known, _LISTED)) + (", …" if len(known) > _LISTED else ".")
-    hint = f"did you mean `{close[0]}`?" if close else f"there are {listed}" if known else "there are none."
+    guess = f"did you mean `{close[0]}`? There are " if close else "there are "
+    hint = guess + listed if known else "there are none."
     detail = f"There is no {what or name} `{value}`; {hint}"
     raise InvalidRequest(detail, errors=[Fault(pointer=name, code="enum", detail=detail)])
 

@@ -142,7 +142,7 @@ def test_a_stream_is_refused_before_it_begins(server, client, other, anonymous, 
     problem = check_problem(
         client.get(f"/jobs/{job}/metrics/stream", params={"names": "train/los"}), 422, "invalid_request"
     )
-    assert problem["detail"] == "There is no metric `train/los`; did you mean `train/loss`?"
+    assert problem["detail"].startswith("There is no metric `train/los`; did you mean `train/loss`? There are ")
 
 
 @on_sqlite
