@@ -24,20 +24,23 @@ _MEDIA_TYPES = {
 }
 # Plotly adds its rules to a style element that it creates empty; the hash is that of the empty text.
 _EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
-SECURITY_POLICY = "; ".join(
+_COMMON = ("default-src 'none'", f"style-src 'self' {_EMPTY_STYLE}", "base-uri 'none'", "form-action 'none'")
+_PAGE_POLICY = "; ".join(
     [
-        "default-src 'none'",
+        *_COMMON,
         "script-src 'self'",
-        f"style-src 'self' {_EMPTY_STYLE}",
         "img-src 'self' blob: data:",
         "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
+        "frame-src 'self'",
         "frame-ancestors 'none'",
     ]
 )
+# Plotly's WebGL scatter evaluates text: it may in a frame of its own origin, without a key and without requests.
+_FRAME = "frame.html"
+_FRAME_POLICY = "; ".join(
+    [*_COMMON, "script-src 'self' 'unsafe-eval'", "img-src data:", "frame-ancestors 'self'", "sandbox allow-scripts"]
+)
 _HEADERS = {
-    "Content-Security-Policy": SECURITY_POLICY,
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-cache",  # each use asks whether the ETag is current
@@ -58,7 +61,8 @@ class Asset:
 def respond(request: Request, name: str) -> Response:
     """Return the response with the file, compressed if the client accepts it, or 304. Raises NotFound."""
     asset = load(name)
-    headers = _HEADERS | {"ETag": asset.etag}
+    policy = _FRAME_POLICY if name == _FRAME else _PAGE_POLICY
+    headers = _HEADERS | {"Content-Security-Policy": policy, "ETag": asset.etag}
     if has_current_etag(request, asset.etag):
         return Response(status_code=304, headers=headers)
     if "gzip" in request.headers.get("accept-encoding", ""):

@@ -5,14 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.test_end_to_end import Up, up
 from twoviews.demo.digits import Digits, png
 
+expect.set_options(timeout=30_000)
 HOSTILE = "<img src=x onerror=document.title='hacked'>"  # the name of a class
 PER_CLASS = 24
+ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # WebGL without a GPU
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def service(tmp_path_factory) -> Iterator[Up]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=chromium.find(playwright), args=["--no-sandbox"]) as browser:
+        with playwright.chromium.launch(executable_path=chromium.find(playwright), args=ARGUMENTS) as browser:
             yield browser
 
 

@@ -8,9 +8,6 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import HOSTILE, PER_CLASS
 from twoviews.demo.digits import Digits, png
 
-TINY = {"backbone name": "resnet10", "backbone width": "0.125", "batch size": "64", "image size": "8"}
-FIELDS = ('/backbone/name', '/backbone/width')
-
 
 def fill(page: Page, label: str, value: str) -> None:
     """Fill in the field of the form that has this label."""
@@ -23,10 +20,9 @@ def fill(page: Page, label: str, value: str) -> None:
 
 
 def fill_tiny(page: Page, epochs: int) -> None:
+    """Fill in a small network, so that the run takes seconds."""
     page.locator("summary", has_text=re.compile("^backbone$")).click()
-    fill(page, "name", "resnet10") if page.locator("fieldset").get_by_label("name", exact=True).count() == 0 else (
-        page.locator("fieldset").get_by_label("name", exact=True).first.fill("resnet10")
-    )
+    page.locator("fieldset").get_by_label("name", exact=True).first.fill("resnet10")
     fill(page, "width", "0.125")
     fill(page, "epochs", str(epochs))
     fill(page, "batch size", "64")
@@ -63,7 +59,7 @@ def test_a_dropped_archive_becomes_a_dataset_with_its_classes_and_images(visitor
     expect(page.locator("section[aria-label=Summary]")).to_contain_text(str(6 * PER_CLASS))
     expect(page.locator(".bars .name", has_text=HOSTILE)).to_be_visible()
     images = page.locator(".images img[src]")
-    expect(images).to_have_count(48)
+    expect(images.nth(11)).to_be_visible()  # those in sight are loaded
     assert images.first.evaluate("image => image.decode().then(() => image.naturalWidth)") >= 8
     page.get_by_label("Class", exact=True).select_option(label="two")
     expect(page.locator(".images figcaption").first).to_have_text("two")
@@ -168,9 +164,13 @@ def test_a_map_selects_images_and_shows_neighbours(visitor, done):
     start(page)
     wait_for_status(page, "succeeded")
     page.get_by_role("link", name="Open the map").click()
-    layer = page.locator("#map .nsewdrag")
-    layer.wait_for()
-    assert page.locator("#map").evaluate("plot => plot.data.map(trace => trace.name)").count("two") == 1
+    page.locator("#map iframe[data-drawn]").wait_for()
+    frame = page.frame(url=re.compile("frame.html"))
+    traces = frame.locator("#map").evaluate("plot => plot.data.map((trace) => [trace.type, trace.name])")
+    assert ["scattergl", "two"] in traces
+    assert frame.get_by_role("button", name=re.compile("Share|Cloud")).count() == 0
+    assert frame.evaluate("self.origin") == "null"
+    layer = frame.locator("#map .nsewdrag")
     box = layer.bounding_box()
     corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.03)]
     places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]

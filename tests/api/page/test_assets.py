@@ -32,6 +32,16 @@ def test_the_page_is_served_without_a_key_under_a_strict_policy(anonymous):
 
 
 @on_sqlite
+def test_only_the_frame_of_maps_may_evaluate_text_and_it_is_a_sandbox_without_requests(anonymous):
+    evaluating = [name for name in OWN if "unsafe" in anonymous.get(f"/page/{name}").headers["content-security-policy"]]
+    assert evaluating == ["frame.html"]
+    policy = anonymous.get("/page/frame.html").headers["content-security-policy"].split("; ")
+    assert "sandbox allow-scripts" in policy
+    assert "default-src 'none'" in policy
+    assert [part for part in policy if part.startswith(("connect-src", "frame-src"))] == []
+
+
+@on_sqlite
 def test_every_file_is_served_with_its_type_and_revalidated(anonymous):
     for name in assets.list_names():
         answer = anonymous.get(f"/page/{name}", headers={"Accept-Encoding": "identity"})

@@ -25,7 +25,8 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function layout(options) {
+/** The layout of a chart in the colours of the theme. */
+export function layout(options) {
   const axis = { gridcolor: colour("--line"), zerolinecolor: colour("--line"), linecolor: colour("--line"), automargin: true };
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -33,7 +34,7 @@ function layout(options) {
     font: { color: colour("--ink"), size: 12, family: "system-ui, sans-serif" },
     margin: { l: 48, r: 12, t: 12, b: 40 },
     showlegend: false,
-    legend: { orientation: "h", y: -0.2 },
+    legend: { orientation: "h", y: 1.15, yanchor: "bottom" },
     hoverlabel: { bgcolor: colour("--panel"), font: { color: colour("--ink") } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--dim"), activecolor: colour("--accent") },
     ...options,
@@ -42,7 +43,8 @@ function layout(options) {
   };
 }
 
-const CONFIG = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["toImage"], scrollZoom: true };
+// Plotly offers to upload a chart to its own servers; here nothing leaves the page.
+export const CONFIG = { displaylogo: false, responsive: true, plotlyServerURL: "", showSendToCloud: false, modeBarButtonsToRemove: ["toImage", "sendChartToCloud"] };
 
 /** A chart in `element`. `draw(traces, options)` draws or updates it; zoom and visibility stay. */
 export class Chart {
@@ -63,6 +65,11 @@ export class Chart {
     if (!this.element.isConnected) return;
     await plotly.react(this.element, traces, layout({ uirevision: "same", ...options }), { ...CONFIG, scrollZoom: Boolean(options.scrollZoom) });
   }
+}
+
+/** The type of a trace of many points: drawn by WebGL, or as SVG where the browser has none. */
+export function scatterType() {
+  return document.createElement("canvas").getContext("webgl") === null ? "scatter" : "scattergl";
 }
 
 /** Exponential moving average; `weight` from 0 (none) to below 1. Starts unbiased; null values stay null. */

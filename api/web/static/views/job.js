@@ -94,10 +94,18 @@ class JobView {
     try {
       this.job = await post(`/jobs/${this.job.id}/${verb}`, verb === "retry" ? {} : undefined);
       this.render();
-      if (verb === "retry" || verb === "resume") this.follow();
+      if (verb === "retry") this.restart();
     } catch (error) {
       notify(error.message, "bad");
     }
+  }
+
+  /** Follow a retried job from the start: its streams have ended, and it may have fewer points. */
+  restart() {
+    this.series.clear();
+    this.codes.clear();
+    replace(this.parts.log);
+    this.follow();
   }
 
   render() {

@@ -1,10 +1,11 @@
 // View: a map of a model's features: colours, thumbnails under the pointer, selections, neighbours.
 
 import { get, getAll } from "../parts/api.js";
-import { COLOURS, Chart, loadPlotly } from "../parts/charts.js";
+import { COLOURS, scatterType } from "../parts/charts.js";
 import { empty, h, heading, panel, replace } from "../parts/dom.js";
 import { count, jobTitle } from "../parts/format.js";
 import { gallery, load } from "../parts/images.js";
+import { MapFrame } from "../parts/map_frame.js";
 
 const NEIGHBOURS = 12;
 const MAX_SHOWN = 60;
@@ -31,12 +32,13 @@ class FeatureMap {
     this.points = data.coordinates.points;
     this.methods = Object.keys(data.coordinates.methods);
     this.method = this.methods[0];
+    this.type = scatterType();
     this.colours = data.rows.size > 0 ? "rows" : data.coordinates.classes.length > 0 ? "label" : "split";
     this.card = h("div", { class: "hover-card", hidden: true, "aria-hidden": "true" });
     this.details = h("div", { "aria-live": "polite" });
   }
 
-  async show() {
+  show() {
     const option = (value, text) => h("option", { value }, text);
     const choose = (id, label, options, value, onChange) => {
       const control = h("select", { id, onchange: () => onChange(control.value) }, options.map(([key, text]) => option(key, text)));
@@ -44,7 +46,7 @@ class FeatureMap {
       return h("div", { class: "field" }, h("label", { for: id }, label), control);
     };
     const colours = [["label", "class"], ["split", "split"], ...(this.rows.size > 0 ? [["rows", "search result"]] : [])];
-    const plot = h("div", { class: "plot tall", id: "map", role: "img", "aria-label": `Map of ${count(this.points.length)} images` });
+    const plot = h("div", { class: "plot tall", id: "map" });
     replace(this.main, heading("Map"),
       panel("Options", h("div", { class: "row" },
         choose("map-job", "Map", this.jobs.map((job) => [job.id, `${jobTitle(job)} (${job.id.slice(-6)})`]), this.job.id, (id) => (location.hash = `#/map?job=${id}`)),
@@ -52,22 +54,22 @@ class FeatureMap {
         choose("map-colour", "Colour by", colours, this.colours, (name) => ((this.colours = name), this.draw())))),
       panel(`${count(this.points.length)} images`, plot, h("p", { class: "hint" }, "Drag to select images with the lasso, click a point for its neighbours, scroll to zoom.")),
       this.details, this.card);
-    this.plot = plot;
-    this.chart = new Chart(plot, this.signal);
+    this.byRow = new Map(this.points.map((point) => [point.row, point]));
+    this.frame = new MapFrame(plot, `Map of ${count(this.points.length)} images`, {
+      hover: (row, x, y) => this.hover(this.byRow.get(row), x, y),
+      unhover: () => this.unhover(),
+      click: (row) => this.neighbours(this.byRow.get(row)),
+      selected: (rows) => this.selected(rows.map((row) => this.byRow.get(row))),
+    }, this.signal);
     this.signal.addEventListener("abort", () => this.card.remove());
-    await loadPlotly();
-    await this.draw();
-    plot.on("plotly_hover", (event) => this.hover(event));
-    plot.on("plotly_unhover", () => this.unhover());
-    plot.on("plotly_click", (event) => this.neighbours(this.pointOf(event.points[0])));
-    plot.on("plotly_selected", (event) => event && this.selected(event.points.map((point) => this.pointOf(point))));
+    this.draw();
   }
 
-  async draw() {
-    const axis = { showgrid: false, zeroline: false, showticklabels: false, scaleanchor: undefined };
+  draw() {
+    const axis = { showgrid: false, zeroline: false, showticklabels: false, showline: false };
     const groups = this.groups();
-    await this.chart.draw(groups.map(([name, points], place) => this.trace(name, points, place, groups.length)), {
-      dragmode: "lasso", scrollZoom: true, hovermode: "closest", showlegend: groups.length <= 30, uirevision: this.method,
+    this.frame.draw(groups.map(([name, points], place) => this.trace(name, points, place, groups.length)), {
+      dragmode: "lasso", hovermode: "closest", showlegend: groups.length <= 30, uirevision: this.method,
       xaxis: axis, yaxis: axis, margin: { l: 8, r: 8, t: 8, b: 8 }, legend: { orientation: "h", y: -0.02 },
     });
   }
@@ -88,15 +90,10 @@ class FeatureMap {
     const colour = of <= COLOURS.length ? COLOURS[place] : `hsl(${Math.round((360 * place) / of)} 65% ${place % 2 ? 45 : 60}%)`;
     const faint = name === "others";
     return {
-      type: "scattergl", mode: "markers", name: escape(name), x: points.map((point) => point[this.method][0]), y: points.map((point) => point[this.method][1]),
+      type: this.type, mode: "markers", name: escape(name), x: points.map((point) => point[this.method][0]), y: points.map((point) => point[this.method][1]),
       customdata: points.map((point) => point.row), hoverinfo: "none",
       marker: { size: name === "found" ? 11 : this.points.length > 20000 ? 3 : 6, color: faint ? "#94a3b8" : colour, opacity: faint ? 0.35 : 0.85 },
     };
-  }
-
-  pointOf(picked) {
-    this.byRow ??= new Map(this.points.map((point) => [point.row, point]));
-    return this.byRow.get(picked.customdata);
   }
 
   image(point) {
@@ -104,18 +101,16 @@ class FeatureMap {
     return { row: point.row, label, split: point.split, url: `/datasets/${this.job.dataset}/images/${point.row}?size=128` };
   }
 
-  hover(event) {
+  hover(point, x, y) {
     clearTimeout(this.timer);
-    const point = this.pointOf(event.points[0]);
-    const [left, top] = [event.event.clientX + 14, event.event.clientY + 14];
     this.timer = setTimeout(() => {
       const { label, split, url } = this.image(point);
       const image = h("img", { alt: "" });
       load(image, url, this.signal);
       replace(this.card, image, h("div", {}, `${label} · ${split} · row ${point.row}`));
       this.card.hidden = false;
-      this.card.style.left = `${Math.min(left, innerWidth - 190)}px`;
-      this.card.style.top = `${Math.min(top, innerHeight - 200)}px`;
+      this.card.style.left = `${Math.min(x + 14, innerWidth - 190)}px`;
+      this.card.style.top = `${Math.min(y + 14, innerHeight - 200)}px`;
     }, HOVER_MILLISECONDS);
   }
 
@@ -125,7 +120,6 @@ class FeatureMap {
   }
 
   selected(points) {
-    if (points.length === 0) return;
     const rows = points.map((point) => point.row).sort((a, b) => a - b);
     replace(this.details, panel(`${count(points.length)} selected`,
       gallery(points.slice(0, MAX_SHOWN).map((point) => this.image(point)), { signal: this.signal }),
