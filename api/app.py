@@ -15,6 +15,7 @@ from api.middleware import RequestMiddleware
 from api.prometheus.requests import RequestMetrics
 from api.request_rate import RequestRate
 from api.routes import (
+    aliases,
     audit,
     catalog,
     datasets,
@@ -48,6 +49,7 @@ ROUTERS: Sequence[APIRouter] = (
     metrics.router,
     streams.router,
     models.router,
+    aliases.router,
     embed.router,
     keys.router,
     sessions.router,

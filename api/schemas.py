@@ -76,7 +76,7 @@ class NewJob(_RequestBody):
     model: str | None = Field(
         None,
         max_length=64,
-        description="A `mdl_` id, or the `job_` id of the job that makes the model; the new job waits for it.",
+        description="A `mdl_` id, an alias, or the `job_` id of the job that makes the model, for which the job waits.",
     )
     name: Name | None = None
     priority: int = Field(
@@ -128,6 +128,16 @@ class Clone(_RequestBody):
     priority: int = Field(0, ge=-1000, le=1000)
     metadata: Metadata = Field(default_factory=dict)
     max_runtime: MaxRuntime | None = Field(None, description="Null: no maximum.")
+
+
+class AliasTarget(_RequestBody):
+    """The model that an alias is to name."""
+
+    model: str = Field(
+        max_length=64,
+        description="A `mdl_` id, another alias, or the `job_` id of the run that made it.",
+        examples=["mdl_01k"],
+    )
 
 
 class NewKey(_RequestBody):
@@ -358,6 +368,7 @@ class Model(_ResponseBody):
     sha256: str = Field(description="Of the weights (safetensors).")
     size_bytes: int
     dim: int = Field(description="Size of the backbone's feature vectors.")
+    aliases: list[str] = Field(description="Names of it, sorted; PUT /aliases/{alias} gives and moves them.")
     method: str | None
     backbone: dict[str, Any] | None
     layers: dict[str, int] | None = Field(description="Layers for /embed, with their widths.")
@@ -367,6 +378,16 @@ class Model(_ResponseBody):
     card: dict[str, Any] = Field(description="The complete model card.")
     created_at: Time
     urls: dict[str, str]
+
+
+class Alias(_ResponseBody):
+    """A name of a model, which may be moved to another."""
+
+    object: Literal["alias"]
+    name: str
+    model: str = Field(description="The id of the model.")
+    created_at: Time
+    moved_at: Time = Field(description="When it was given to this model.")
 
 
 class Embedding(_ResponseBody):
@@ -552,6 +573,13 @@ class ArtifactList(_ResponseBody):
 class ModelList(_ResponseBody):
     object: Literal["list"]
     data: list[Model]
+    has_more: bool
+    next: str | None = Field(description="The `after` of the next page.")
+
+
+class AliasList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Alias]
     has_more: bool
     next: str | None = Field(description="The `after` of the next page.")
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from api.responses import rfc3339
 from service.db.forecast import Forecast
-from service.db.models import Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.models import Alias, Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
 from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
@@ -107,7 +107,7 @@ def artifact(row: Artifact) -> Json:
     }
 
 
-def model(row: Model) -> Json:
+def model(row: Model, aliases: Sequence[str]) -> Json:
     return {
         "id": row.id,
         "object": "model",
@@ -116,10 +116,21 @@ def model(row: Model) -> Json:
         "sha256": row.sha256,
         "size_bytes": row.size_bytes,
         "dim": row.dim,
+        "aliases": [*aliases],
         **{field: row.card.get(field) for field in _FROM_CARD},
         "card": row.card,
         "created_at": rfc3339(row.created_at),
         "urls": {"self": f"/models/{row.id}", "download": f"/models/{row.id}/download", "job": f"/jobs/{row.job_id}"},
+    }
+
+
+def alias(row: Alias) -> Json:
+    return {
+        "object": "alias",
+        "name": row.name,
+        "model": row.model_id,
+        "created_at": rfc3339(row.created_at),
+        "moved_at": rfc3339(row.moved_at),
     }
 
 

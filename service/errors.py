@@ -192,6 +192,14 @@ class JobHasEnded(Conflict):
     """The job has ended, or is being cancelled."""
 
 
+class JobNotEnded(Conflict):
+    """The job has not ended: cancel it first."""
+
+
+class JobInUse(Conflict):
+    """The job is in use."""
+
+
 class JobHasSucceeded(Conflict):
     """The job has succeeded, so there is nothing to retry; a clone of it runs again."""
 
@@ -241,6 +249,14 @@ class ModelNotFound(NotFound):
 
 class ModelNotReady(Conflict):
     """The job that makes this model has not succeeded yet."""
+
+
+class ModelInUse(Conflict):
+    """The model is in use."""
+
+
+class AliasNotFound(NotFound):
+    """There is no such alias."""
 
 
 class ArtifactNotFound(NotFound):

@@ -1,6 +1,8 @@
 """Garbage collection: the paths that database rows refer to, so that `Storage.sweep` removes all others."""
 
-from sqlalchemy import select
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.db.kinds import IMPORT, INGEST
@@ -36,6 +38,41 @@ def known_folders(session: Session, *, with_jobs: bool = True) -> frozenset[str]
     )
 
 
+@dataclass(frozen=True, slots=True)
+class FreedJob:
+    """A job of whose files some are no longer referred to: `freed_at` is when the last rows that did were deleted."""
+
+    id: str
+    freed_at: float
+    has_ended: bool
+    live: frozenset[str]  # the paths of its files and folders in use
+
+
+def list_freed(session: Session, limit: int = 1000) -> list[FreedJob]:
+    """Return the jobs with files to remove, the oldest first."""
+    query = select(Job.id, Job.freed_at, Job.status, Job.attempt).where(Job.freed_at.is_not(None))
+    return [
+        FreedJob(row.id, row.freed_at, row.status in TERMINAL, _paths_of_job(session, row.id, row.status, row.attempt))
+        for row in session.execute(query.order_by(Job.freed_at).limit(limit))
+    ]
+
+
+def mark_cleaned(session: Session, job: FreedJob) -> None:
+    """Note that the job has no files left to remove, unless rows of it were deleted since it was listed."""
+    statement = update(Job).where(Job.id == job.id, Job.freed_at == job.freed_at).values(freed_at=None)
+    session.execute(statement.execution_options(synchronize_session=False))
+
+
+def _paths_of_job(session: Session, job_id: str, status: str, attempt: int) -> frozenset[str]:
+    of_job = (
+        select(Checkpoint.path).where(Checkpoint.job_id == job_id),
+        select(Artifact.path).where(Artifact.job_id == job_id),
+        select(Model.path).where(Model.job_id == job_id, Model.deleted_at.is_(None)),
+    )
+    named = {path for query in of_job for path in session.scalars(query)}
+    return frozenset(named if status in TERMINAL else {*named, attempt_path(job_id, attempt)})
+
+
 def _paths_of_datasets(session: Session) -> set[str]:
     query = select(Dataset.tenant_id, Dataset.sha256, Dataset.status, Dataset.path).where(Dataset.deleted_at.is_(None))
     rows = session.execute(query).all()
@@ -57,4 +94,6 @@ def _paths_of_running_jobs(session: Session) -> set[str]:
 
 
 def _paths_of_files(session: Session) -> set[str]:
-    return {path for table in (Checkpoint, Artifact, Model) for path in session.scalars(select(table.path))}
+    models = select(Model.path).where(Model.deleted_at.is_(None))
+    queries = (select(Checkpoint.path), select(Artifact.path), models)
+    return {path for query in queries for path in session.scalars(query)}

@@ -89,6 +89,13 @@ def get(session: Session, tenant_id: str, job_id: str) -> Job:
     return job
 
 
+def lock(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Return what `get` does, its row locked until the commit. Raises JobNotFound."""
+    get(session, tenant_id, job_id)
+    job: Job = _select_one(session, _SELECT_BY_ID_FOR_UPDATE, tenant_id, job_id)[0]
+    return job
+
+
 def show(reader: Reader, tenant_id: str, job_id: str) -> ShownJob:
     """Return what `get` does, as a row."""
     return _select_one(reader, _SELECT_ROW, tenant_id, job_id)
@@ -205,12 +212,13 @@ def _select_one(reader: Reader, statement: Select[*tuple[Any, ...]], tenant_id: 
 
 
 def owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    """Return the condition of a tenant's jobs, without those of its uploads."""
-    return and_(Job.tenant_id == tenant_id, Job.kind != INGEST)
+    """Return the condition of a tenant's jobs, without those of its uploads and those that are deleted."""
+    return and_(Job.tenant_id == tenant_id, Job.kind != INGEST, Job.deleted_at.is_(None))
 
 
 # Built once: building a statement takes longer than running it.
 _SELECT_BY_ID = select(Job).where(owned_by(bindparam("tenant_id")), Job.id == bindparam("job_id"))
+_SELECT_BY_ID_FOR_UPDATE = _SELECT_BY_ID.with_for_update(key_share=True).execution_options(populate_existing=True)
 _SELECT_NEWEST_BASELINES = (  # by the number of labels
     select(func.max(Job.id))
     .where(owned_by(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))
@@ -231,7 +239,10 @@ _SELECT_BASELINES = (
 # Of the tables' columns, which takes half as long as by the ORM.
 _JOBS, _EVENTS = Job.__table__.c, JobEvent.__table__.c
 _SELECT_ROW = select(*_JOBS).where(
-    _JOBS.tenant_id == bindparam("tenant_id"), _JOBS.kind != INGEST, _JOBS.id == bindparam("job_id")
+    _JOBS.tenant_id == bindparam("tenant_id"),
+    _JOBS.kind != INGEST,
+    _JOBS.deleted_at.is_(None),
+    _JOBS.id == bindparam("job_id"),
 )
 _STATE = (_JOBS.last_point, _JOBS.last_event, _JOBS.status)  # the fields of `JobState`
 _SELECT_POLL = _SELECT_ROW.with_only_columns(*_STATE)

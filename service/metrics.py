@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, FromClause, bindparam, column, func, literal, select, update
-from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session, aliased
 
 from service import text
@@ -176,11 +175,9 @@ def query(
     return {"series": [item for item in columns if item["step"]], "last": last}
 
 
-def delete(session: Session, job: Job) -> None:
-    """Delete the job's series and their points."""
-    of_job = select(Series.id).where(Series.job_id == job.id)
-    session.execute(delete_from(Point).where(Point.series_id.in_(of_job)))
-    session.execute(delete_from(Series).where(Series.job_id == job.id))
+def detach(session: Session, job: Job) -> None:
+    """Take the job's series away from it; `service.deletion.points` deletes them, with their points, in parts."""
+    session.execute(update(Series).where(Series.job_id == job.id).values(job_id=None))
 
 
 def find_first_series(reader: Reader, job_id: str) -> int | None:

@@ -1,11 +1,12 @@
-"""Models: import, get and list. A model is visible once the job that made it has succeeded."""
+"""Models: import, get and list. A model is visible once the job that made it has succeeded, until it is deleted."""
 
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import ColumnElement, Select, and_, select
 from sqlalchemy.orm import Session
 
 from service import lifecycle, text
+from service.aliases import names
 from service.db import ids
 from service.db.kinds import IMPORT, MODEL_KINDS
 from service.db.models import Job, Json, Model
@@ -47,7 +48,7 @@ def submit_import(session: Session, tenant_id: str, *, name: str, sha256: str, s
 
 
 def get(session: Session, tenant_id: str, name: str) -> Model:
-    """Return the tenant's model by its id or by the id of the job that made it.
+    """Return the tenant's model by its id, an alias, or the id of the job that made it.
 
     Raises ModelNotFound; ModelNotReady until the job ends; ParentFailed when it ended without a model.
     """
@@ -68,35 +69,40 @@ def list_(session: Session, tenant_id: str, after: str | None = None, limit: int
 
 
 def find_source(session: Session, tenant_id: str, name: str, *, lock: bool = True) -> Source:
-    """Return the source of the model `name` (a `mdl_` or a `job_` id).
+    """Return the source of the model `name` (a `mdl_` or a `job_` id, or an alias).
 
-    `lock` keeps a running job from ending before the commit, so that its end includes the job submitted here. Raises
-    ModelNotFound; ModelNotReady for a `mdl_` id whose job has not ended; ParentFailed when the job made no model.
+    `lock` keeps a running job from ending before the commit, so that its end includes the job submitted here, and a
+    model from being deleted. Raises ModelNotFound; ModelNotReady for a `mdl_` id whose job has not ended; ParentFailed
+    when the job made no model.
     """
+    if names.is_valid(name):
+        return _source_from_model(session, tenant_id, Model.id == names.select_model_id(tenant_id, name), lock)
     if not ids.is_valid(name):
         raise _not_found()
     if name.startswith("job_"):
         return _source_from_job(session, tenant_id, name, lock)
-    return _source_from_model(session, tenant_id, name)
+    return _source_from_model(session, tenant_id, Model.id == name, lock)
 
 
 def _select_visible(tenant_id: str) -> Select[Model]:
     of_succeeded = and_(Job.id == Model.job_id, Job.status == JobStatus.SUCCEEDED)
-    return select(Model).join(Job, of_succeeded).where(Model.tenant_id == tenant_id)
+    return select(Model).join(Job, of_succeeded).where(Model.tenant_id == tenant_id, Model.deleted_at.is_(None))
 
 
-def _source_from_model(session: Session, tenant_id: str, name: str) -> Source:
-    query = select(Model.job_id, Job.status).join(Job, Job.id == Model.job_id)
-    row = session.execute(query.where(Model.tenant_id == tenant_id, Model.id == name)).one_or_none()
+def _source_from_model(session: Session, tenant_id: str, is_named: ColumnElement[bool], lock: bool) -> Source:
+    query = select(Model.id, Model.job_id, Job.status).join(Job, Job.id == Model.job_id)
+    query = query.where(Model.tenant_id == tenant_id, is_named, Model.deleted_at.is_(None))
+    row = session.execute(query.with_for_update(read=True, of=Model) if lock else query).one_or_none()
     if row is None:
         raise _not_found()
     if row.status != JobStatus.SUCCEEDED:
         raise ModelNotReady
-    return Source(name, row.job_id)
+    return Source(row.id, row.job_id)
 
 
 def _source_from_job(session: Session, tenant_id: str, name: str, lock: bool) -> Source:
-    query = select(Job).where(Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MODEL_KINDS))
+    is_there = (Job.tenant_id == tenant_id, Job.id == name, Job.kind.in_(MODEL_KINDS), Job.deleted_at.is_(None))
+    query = select(Job).where(*is_there)
     query = query.with_for_update(read=True) if lock else query
     job = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if job is None:
@@ -105,7 +111,9 @@ def _source_from_job(session: Session, tenant_id: str, name: str, lock: bool) ->
         raise ParentFailed(
             errors=[Fault(pointer="/model", code="parent_failed", detail=f"The job ended as {job.status}.")]
         )
-    return Source(job.made_model_id if job.status == JobStatus.SUCCEEDED else None, job.id)
+    if job.status == JobStatus.SUCCEEDED:
+        return _source_from_model(session, tenant_id, Model.id == job.made_model_id, lock)
+    return Source(None, job.id)
 
 
 def _not_found() -> ModelNotFound:

@@ -6,13 +6,14 @@ Each is idempotent: a job that is already in the state that is asked for is retu
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import datasets, jobs, lifecycle, metrics, models, text
+from service import datasets, jobs, lifecycle, models, text
 from service.db.kinds import IMPORT
-from service.db.models import Artifact, Checkpoint, Job
+from service.db.models import Job
 from service.db.statuses import HELD, TERMINAL, JobStatus
+from service.deletion import results
 from service.errors import Error, JobHasEnded, JobHasStarted, JobHasSucceeded, UploadGone
 from ssl_core.errors import Fault
 
@@ -22,7 +23,7 @@ _FROM: dict[Start, str] = {"checkpoint": "its last checkpoint", "start": "the st
 
 def cancel(session: Session, tenant_id: str, job_id: str) -> Job:
     """Cancel the job; without effect on a job that has ended. Raises JobNotFound."""
-    job = _lock(session, tenant_id, job_id)
+    job = jobs.lock(session, tenant_id, job_id)
     lifecycle.cancel(session, job)
     return job
 
@@ -32,7 +33,7 @@ def pause(session: Session, tenant_id: str, job_id: str) -> Job:
 
     Raises JobNotFound; JobHasEnded for a job that has ended or is being cancelled.
     """
-    job = _lock(session, tenant_id, job_id)
+    job = jobs.lock(session, tenant_id, job_id)
     _check_unfinished(job)
     lifecycle.pause(session, job)
     return job
@@ -45,7 +46,7 @@ def resume(session: Session, tenant_id: str, job_id: str) -> Job:
     to make its model has made none.
     """
     parent = _lock_parent(session, tenant_id, job_id)
-    job = _lock(session, tenant_id, job_id)
+    job = jobs.lock(session, tenant_id, job_id)
     _check_unfinished(job)
     if job.status == JobStatus.PAUSED:
         lifecycle.resume(session, job, _find_awaited(session, tenant_id, job, parent))
@@ -59,11 +60,11 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
 
     start: from its last checkpoint, or from the start: then its checkpoints, metrics and artifacts are deleted. Jobs
     that have failed because this one made no model have to be retried too. Raises JobNotFound; JobHasSucceeded;
-    UploadGone for an import; DatasetNotFound; ParentFailed.
+    UploadGone for an import; DatasetNotFound; ModelNotFound; ParentFailed.
     """
     parent = _lock_parent(session, tenant_id, job_id)
     unusable = _lock_dataset(session, tenant_id, jobs.get(session, tenant_id, job_id))
-    job = _lock(session, tenant_id, job_id)
+    job = jobs.lock(session, tenant_id, job_id)
     if job.status == JobStatus.SUCCEEDED:
         raise JobHasSucceeded
     if job.status not in TERMINAL:
@@ -84,7 +85,7 @@ def change(session: Session, tenant_id: str, job_id: str, fields: Mapping[str, A
 
     Raises JobNotFound, InvalidRequest, InvalidConfig, JobHasStarted.
     """
-    job = _lock(session, tenant_id, job_id)
+    job = jobs.lock(session, tenant_id, job_id)
     if "priority" in fields and fields["priority"] != job.priority:
         if job.status in (*HELD, *TERMINAL):
             error = JobHasStarted()
@@ -116,12 +117,6 @@ def merge_config(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[
     return merged
 
 
-def _lock(session: Session, tenant_id: str, job_id: str) -> Job:
-    jobs.get(session, tenant_id, job_id)
-    query = select(Job).where(jobs.owned_by(tenant_id), Job.id == job_id).with_for_update(key_share=True)
-    return session.scalars(query.execution_options(populate_existing=True)).one()
-
-
 def _lock_dataset(session: Session, tenant_id: str, job: Job) -> Error | None:
     """Lock the job's dataset against deletion until the commit; return why that is not possible, if it is not."""
     try:
@@ -140,8 +135,13 @@ def _lock_parent(session: Session, tenant_id: str, job_id: str) -> Job | None:
 
 
 def _find_awaited(session: Session, tenant_id: str, job: Job, parent: Job | None) -> Job | None:
-    """Return the parent that the job has to wait for; None when its model is there, which becomes its input."""
-    if job.model_id is None and parent is not None:
+    """Return the parent that the job has to wait for; None when its model is there, which becomes its input.
+
+    The model is locked against deletion until the commit.
+    """
+    if job.model_id is not None:
+        models.find_source(session, tenant_id, job.model_id)
+    elif parent is not None:
         job.model_id = models.find_source(session, tenant_id, parent.id).model_id
     return parent if job.model_id is None else None
 
@@ -152,8 +152,5 @@ def _check_unfinished(job: Job) -> None:
 
 
 def _delete_results(session: Session, job: Job) -> None:
-    metrics.delete(session, job)
-    for table in (Checkpoint, Artifact):
-        session.execute(delete(table).where(table.job_id == job.id))
-    job.progress = job.resolved = job.summary = None
+    results.delete(session, job)
     job.last_point += 1  # what was read with the last one, an ETag or a cursor, is outdated

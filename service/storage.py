@@ -121,6 +121,29 @@ class Storage:
         self._remove_empty_folders(before)
         return removed
 
+    def sweep_job(self, job_id: str, live: Iterable[str], before: float) -> tuple[list[str], bool]:
+        """Remove a job's unused files and folders, also those beside used ones in the folder of an attempt.
+
+        live and before: as of `sweep`. Returns the removed paths, and whether no unused one is left.
+        """
+        keep = frozenset(live)
+        parents = frozenset(str(parent) for path in keep for parent in PurePosixPath(path).parents)
+        removed: list[str] = []
+        is_clean = True
+        for candidate in (found for pattern in ("*", "*/*") for found in self._find_in_job(job_id, pattern)):
+            path = self.relative(candidate)
+            if path in parents or not keep.isdisjoint({path, *map(str, PurePosixPath(path).parents)}):
+                continue
+            if _last_written(candidate) < before:
+                _remove(candidate)
+                removed.append(path)
+            else:
+                is_clean = False
+        return removed, is_clean
+
+    def _find_in_job(self, job_id: str, pattern: str) -> list[Path]:
+        return sorted(self.root.glob(f"{job_folder(job_id)}/{pattern}"))
+
     @contextmanager
     def without_sweep(self, *, wait: bool = True) -> Iterator[bool]:
         """Hold the lock of the sweep, which the operating system releases with the process.

@@ -252,6 +252,10 @@ class Jobs:
         """Change the `name` or the `metadata` of a job, or the `priority` of one that has not run."""
         return Job.of(self._transport.send("PATCH", f"/jobs/{id_of(job)}", json=fields).json())
 
+    def delete(self, job: Ref) -> None:
+        """Delete a job that has ended, with all that it has left but its model, which has to be deleted first."""
+        self._transport.send("DELETE", f"/jobs/{id_of(job)}", safe=False)
+
     def _steer(self, job: Ref, verb: str, body: Json | None = None) -> Job:
         return Job.of(self._transport.send("POST", f"/jobs/{id_of(job)}/{verb}", json=body).json())
 
@@ -369,8 +373,25 @@ class Models:
         return map(Model.of, self._transport.pages("/models"))
 
     def get(self, model: Ref) -> Model:
-        """Return a model, by its id or by the id of the job that made it."""
+        """Return a model, by its id, an alias, or the id of the job that made it."""
         return Model.of(self._transport.get(f"/models/{id_of(model)}"))
+
+    def delete(self, model: Ref) -> None:
+        """Delete a model. Refused while a job that has not ended uses it, or an alias names it."""
+        self._transport.send("DELETE", f"/models/{id_of(model)}", safe=False)
+
+    def alias(self, name: str, model: Ref) -> Json:
+        """Give a model the alias `name`, or move it there: `{name, model, created_at, moved_at}`."""
+        answer = self._transport.send("PUT", f"/aliases/{id_of(name)}", json={"model": id_of(model)})
+        return dict(answer.json())
+
+    def aliases(self) -> Iterator[Json]:
+        """Yield the aliases by name, as `alias` returns them; pages are fetched on demand."""
+        return self._transport.pages("/aliases")
+
+    def delete_alias(self, name: str) -> None:
+        """Delete an alias; the model stays."""
+        self._transport.send("DELETE", f"/aliases/{id_of(name)}", safe=False)
 
     def download(
         self, model: Ref, target: str | Path, *, file: str = "weights", progress: upload.Progress | None = None
@@ -430,9 +451,9 @@ class Keys:
 
 
 def id_of(thing: Ref) -> str:
-    """Return the id, which is safe in a URL path. Raises ValueError."""
+    """Return the id, or the alias of a model, which is safe in a URL path. Raises ValueError."""
     name = thing.id if isinstance(thing, Value) else thing
-    if not name or not name.replace("_", "").replace("-", "").isalnum():
+    if not name or not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise ValueError(f"not an id: {name!r}")
     return name
 

@@ -80,6 +80,14 @@ def print_line(text: str) -> None:
     out.print(escape(text), soft_wrap=True)
 
 
+def print_deleted(name: str, *, json: bool) -> None:
+    """Print that what has this id or name is deleted."""
+    if json:
+        print_json({"id": name, "deleted": True})
+    else:
+        out.print(f"[green]✓[/] {escape(name)} is deleted.")
+
+
 def print_warnings(warnings: Sequence[Mapping[str, Any]]) -> None:
     """Print the warnings of a dataset's report, one below the other, each with its number and its examples."""
     for warning in warnings:

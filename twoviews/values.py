@@ -97,6 +97,7 @@ class Model(Value):
     name: str = ""
     job_id: str = ""
     dim: int = 0
+    aliases: Sequence[str] = ()
     sha256: str = ""
     size_bytes: int = 0
     card: Json = field(default_factory=dict, repr=False)

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from service import audit, garbage, idempotency, leases, lifecycle, logs, workers
 from service.db import revisions
 from service.db.session import Database
+from service.deletion import points
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
 from service.storage import UPLOADS, Storage
 
 _STOP_SECONDS = 10  # for a sweep in progress
+_PAUSE_SECONDS = 0.05  # between two parts of a long deletion, for other writers
 _log = logging.getLogger("worker.keeper")  # also when it is __main__
 
 
@@ -58,11 +60,14 @@ class Keeper:
             PeriodicTask(settings.worker_seen_seconds / 3, self._record_heartbeat),
             PeriodicTask(settings.sweep_seconds, self._start_sweep),
             PeriodicTask(settings.cleanup_seconds, self._start_cleanup),
+            PeriodicTask(settings.cleanup_seconds, self._start_deletion_of_points),
         ]
         self._threads: dict[str, threading.Thread] = {}
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Run each task when it is due, until `stop` is set."""
+        self._stop = stop
         while not stop.is_set():
             for task in self._tasks:
                 if task.due_at <= (now := time.monotonic()) and not stop.is_set():
@@ -115,6 +120,9 @@ class Keeper:
     def _start_cleanup(self) -> None:
         self._run_in_thread(self._clean_up)
 
+    def _start_deletion_of_points(self) -> None:
+        self._run_in_thread(self._delete_points)
+
     def _run_in_thread(self, call: Callable[[], None]) -> None:
         """Call the function in its thread, unless the last call still runs."""
         last = self._threads.get(call.__name__)
@@ -136,14 +144,35 @@ class Keeper:
             _log_removed(self._storage.sweep(live, known, before))
 
     def _clean_up(self) -> None:
-        """Remove the files of deleted and failed datasets and of refused and ingested uploads."""
+        """Remove the files of deleted and failed datasets, of refused and ingested uploads, and what was deleted of
+        jobs."""
         before = time.time() - self._settings.cleanup_age_seconds
         with self._storage.without_sweep(wait=False) as is_held:
             if not is_held:  # a backup takes its snapshot, or a sweep runs
                 return
+            self._clean_up_jobs(before)
             with self._database.reading() as session:
                 live, known = garbage.live_uploads(session), garbage.known_folders(session, with_jobs=False)
             _log_removed(self._storage.sweep(live, known, before, UPLOADS))
+
+    def _clean_up_jobs(self, before: float) -> None:
+        """Remove the files of jobs whose rows were deleted. A job that has not ended is looked at again."""
+        with self._database.reading() as session:
+            freed = garbage.list_freed(session)
+        for job in freed:
+            removed, is_clean = self._storage.sweep_job(job.id, job.live, before)
+            _log_removed(removed)
+            if is_clean and job.has_ended:
+                with self._database.writing() as session:
+                    garbage.mark_cleaned(session, job)
+
+    def _delete_points(self) -> None:
+        """Delete the points of deleted jobs, and of those that were retried from the start, in short transactions."""
+        has_more = True
+        while has_more and not self._stop.is_set():
+            with self._database.writing() as session:
+                has_more = points.delete_part(session)
+            self._stop.wait(_PAUSE_SECONDS if has_more else 0)
 
 
 def _log_removed(removed: list[str]) -> None:

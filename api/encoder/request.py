@@ -46,7 +46,9 @@ class EmbedRequest(BaseModel):
     # The title of every earlier openapi.json, after which generated clients name their classes.
     model_config = ConfigDict(title="EmbedOrder", extra="forbid", frozen=True)
 
-    model: str = Field(max_length=100, description="A `mdl_` id, or the `job_` id of the run that made the model.")
+    model: str = Field(
+        max_length=100, description="A `mdl_` id, an alias, or the `job_` id of the run that made the model."
+    )
     layer: str = Field(
         "backbone",
         max_length=100,

@@ -1,4 +1,4 @@
-"""Routes of /jobs: submit, list and show jobs; their events, checkpoints and artifacts."""
+"""Routes of /jobs: submit, list, show and delete jobs; their events, checkpoints and artifacts."""
 
 import difflib
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from service import jobs
 from service.db.forecast import Forecast, forecast
 from service.db.kinds import IMPORT
 from service.db.statuses import JobStatus
+from service.deletion import jobs as deletion
 from service.errors import ArtifactNotFound, InvalidConfig, UnknownKind
 from service.jobs import ShownJob
 from service.keys import Identity
@@ -82,6 +83,17 @@ async def show(job_id: JobId, caller: ReadCaller, settings: SettingsDep) -> JSON
     job, transitions, baselines = await caller.read(read)
     place = await caller.read(read_place, is_short=False) if job.status == JobStatus.QUEUED else None
     return JSONResponse(serializers.job(job, transitions, baselines, place))
+
+
+@router.delete("/jobs/{job_id}", status_code=204, response_class=Response, summary="Delete a job")
+def delete(job_id: JobId, caller: TrainCaller) -> Response:
+    """Delete a job that has ended, with its events, checkpoints, metrics and artifacts; its files are removed within
+    minutes. Refused while there is the model that it has made, or a job that waits for it: `errors` names them.
+    """
+    with caller.writing() as unit:
+        deletion.delete(unit.session, unit.tenant_id, job_id)
+        unit.record("job.delete", job_id)
+    return Response(status_code=204)
 
 
 @router.get("/jobs/{job_id}/events", response_model=schemas.EventList, summary="List a job's events, oldest first")

@@ -1,4 +1,4 @@
-"""Routes of /models: import weights, list, show and download."""
+"""Routes of /models: import weights, list, show, download and delete."""
 
 import pathlib
 from typing import Annotated, Any, Literal
@@ -16,6 +16,8 @@ from api.parameters.patterns import LINE_OR_EMPTY
 from api.responses import JSONResponse
 from api.uploads import Upload
 from service import jobs, models, text
+from service.aliases import store as aliases
+from service.deletion import models as deletion
 from service.errors import Corrupt, InvalidConfig
 from service.quotas import checks
 from ssl_core import config as run_config
@@ -25,7 +27,7 @@ from ssl_core.errors import Corrupt as CorruptFile
 from ssl_core.errors import Fault
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
-ModelId = Annotated[str, Path(description="A `mdl_` id, or the `job_` id of the run that made it.")]
+ModelId = Annotated[str, Path(description="A `mdl_` id, an alias, or the `job_` id of the run that made it.")]
 
 _BINARY, _JSON = "application/octet-stream", "application/json"
 _FILES = {
@@ -101,13 +103,26 @@ def list_(
 ) -> JSONResponse:
     with caller.reading() as unit:
         page = models.list_(unit.session, unit.tenant_id, after, limit)
-        return responses.page([serializers.model(row) for row in page.items], page.has_more, page.next)
+        names = aliases.list_by_model(unit.session, [row.id for row in page.items])
+        return responses.page([serializers.model(row, names[row.id]) for row in page.items], page.has_more, page.next)
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, summary="Show a model")
 def show(model_id: ModelId, caller: ReadCaller) -> JSONResponse:
     with caller.reading() as unit:
-        return JSONResponse(serializers.model(models.get(unit.session, unit.tenant_id, model_id)))
+        model = models.get(unit.session, unit.tenant_id, model_id)
+        return JSONResponse(serializers.model(model, aliases.list_by_model(unit.session, [model.id])[model.id]))
+
+
+@router.delete("/models/{model_id}", status_code=204, response_class=Response, summary="Delete a model")
+def delete(model_id: ModelId, caller: TrainCaller) -> Response:
+    """Its files are removed within minutes; the job that made it stays. Refused while a job that has not ended uses it,
+    or an alias names it: `errors` names them.
+    """
+    with caller.writing() as unit:
+        deleted = deletion.delete(unit.session, unit.tenant_id, model_id)
+        unit.record("model.delete", deleted)
+    return Response(status_code=204)
 
 
 @router.head("/models/{model_id}/download", include_in_schema=False)

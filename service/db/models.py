@@ -93,8 +93,20 @@ class Model(Base):
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     dim: Mapped[int]
-    card: Mapped[Json]  # config, preprocessing, metrics, lineage, versions
+    card: Mapped[Json]  # config, preprocessing, metrics, lineage, versions; empty of a deleted model
     created_at: Mapped[float]
+    deleted_at: Mapped[float | None]  # the row stays: jobs refer to it
+
+
+class Alias(Base):
+    """A name that an owner gives to a model, and may move to another."""
+
+    __tablename__ = "aliases"
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    created_at: Mapped[float]
+    moved_at: Mapped[float]
 
 
 class Job(Base):
@@ -111,7 +123,10 @@ class Job(Base):
         Index("ix_jobs_tenant_id_queue_claimed_at", "tenant_id", "queue", "claimed_at"),
         Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
         # All that `service.monitoring.counts` reads: the rows are wide.
-        Index("ix_jobs_tenant_id_kind_status_attempt_queued_at", "tenant_id", "kind", "status", "attempt", "queued_at"),
+        Index(
+            "ix_jobs_tenant_id_kind_status_attempt_queued_at_deleted_at",
+            *("tenant_id", "kind", "status", "attempt", "queued_at", "deleted_at"),
+        ),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
     )
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -148,6 +163,10 @@ class Job(Base):
     claimed_at: Mapped[float | None]  # the last attempt
     started_at: Mapped[float | None]  # the first attempt
     finished_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]  # the row stays: other jobs refer to it, and it is counted
+    freed_at: Mapped[float | None] = mapped_column(
+        index=True
+    )  # rows were deleted; the keeper has to remove their files
 
 
 class Retried(Base):
@@ -211,7 +230,7 @@ class Series(Base):
     __tablename__ = "series"
     __table_args__ = (UniqueConstraint("job_id", "name"),)
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))  # null: the keeper deletes it with its points
     name: Mapped[str] = mapped_column(String(100))
     points: Mapped[int] = mapped_column(BigInteger)
     first_seq: Mapped[int] = mapped_column(BigInteger)

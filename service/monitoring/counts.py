@@ -50,8 +50,10 @@ class Counts:
 def count(session: Session, tenant_id: str | None, lease_seconds: float) -> Counts:
     """Return the counts of a tenant, or of all for None. lease_seconds: of a heartbeat, by the settings."""
     counted, retried = _count_jobs(session, tenant_id), _count_retried(session, tenant_id)
-    jobs = {labels: row.jobs for labels, row in counted.items()}
-    ends = Counter(jobs) + Counter({labels: row[0] for labels, row in retried.items()})
+    jobs = {labels: row.kept for labels, row in counted.items()}
+    ends = Counter({labels: row.jobs for labels, row in counted.items()}) + Counter(
+        {labels: row[0] for labels, row in retried.items()}
+    )
     attempts = Counter(_sum_attempts(counted)) + Counter({labels: row[1] for labels, row in retried.items()})
     return Counts(
         jobs=jobs,
@@ -67,9 +69,11 @@ def count(session: Session, tenant_id: str | None, lease_seconds: float) -> Coun
 
 @dataclass(frozen=True, slots=True)
 class _Jobs:
-    """Jobs of one kind and status. `begun` have had an attempt; `retried` is the sum of their attempts but the last."""
+    """Jobs of one kind and status. `kept` are not deleted; `begun` have had an attempt; `retried` is the sum of their
+    attempts but the last."""
 
     jobs: int
+    kept: int
     begun: int
     retried: int
     oldest_seconds: float | None
@@ -81,15 +85,19 @@ def _count_jobs(session: Session, tenant_id: str | None) -> dict[tuple[str, str]
         Job.kind,
         Job.status,
         func.count().label("jobs"),
+        func.count(case((Job.deleted_at.is_(None), 1))).label("kept"),
         func.count(case((Job.attempt > 0, 1))).label("begun"),
         func.sum(case((Job.attempt > 1, Job.attempt - 1), else_=0)).label("retried"),
         func.min(Job.queued_at).label("queued_at"),
     ).group_by(Job.tenant_id, Job.kind, Job.status)
     groups = groups if tenant_id is None else groups.where(Job.tenant_id == tenant_id)
     of = groups.subquery("groups").c
-    sums = (func.sum(of.jobs), func.sum(of.begun), func.sum(of.retried))
+    sums = (func.sum(of.jobs), func.sum(of.kept), func.sum(of.begun), func.sum(of.retried))
     query = select(of.kind, of.status, *sums, now() - func.min(of.queued_at)).group_by(of.kind, of.status)
-    return {(row[0], row[1]): _Jobs(int(row[2]), int(row[3]), int(row[4]), row[5]) for row in session.execute(query)}
+    return {
+        (row[0], row[1]): _Jobs(int(row[2]), int(row[3]), int(row[4]), int(row[5]), row[6])
+        for row in session.execute(query)
+    }
 
 
 def _count_retried(session: Session, tenant_id: str | None) -> dict[tuple[str, str], tuple[int, int]]:

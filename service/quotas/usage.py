@@ -62,7 +62,7 @@ def measure_bytes(session: Session, tenant_id: str) -> StoredBytes:
         select(func.sum(uploads.c.size)),
         imports,
         select(func.sum(datasets.c.size)),
-        select(func.sum(Model.size_bytes)).where(Model.tenant_id == tenant_id),
+        select(func.sum(Model.size_bytes)).where(Model.tenant_id == tenant_id, Model.deleted_at.is_(None)),
         select(func.sum(Checkpoint.size_bytes)).join(Job, Job.id == Checkpoint.job_id).where(of_tenant),
         select(func.sum(Artifact.size_bytes)).join(Job, Job.id == Artifact.job_id).where(of_tenant),
     )

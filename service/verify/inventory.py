@@ -47,7 +47,7 @@ def _datasets(session: Session) -> Iterator[Item]:
 
 
 def _models(session: Session) -> Iterator[Item]:
-    for row in session.execute(select(Model.path, Model.sha256, Model.size_bytes)):
+    for row in session.execute(select(Model.path, Model.sha256, Model.size_bytes).where(Model.deleted_at.is_(None))):
         yield Item("model", row.path, row.sha256, row.size_bytes)
 
 

@@ -85,7 +85,7 @@ def test_head_of_what_is_refused_has_the_status_and_no_body(client, anonymous, m
         (404, b""),
     ]
     answer = client.head(f"/models/{model}")
-    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "GET")
+    assert (answer.status_code, answer.content, answer.headers["allow"]) == (405, b"", "DELETE, GET")
     assert client.post(place).headers["allow"] == "GET, HEAD"
     (path,) = storage.root.glob("jobs/*/a1/model/weights.safetensors")
     path.write_bytes(WEIGHTS[:-1] + b"!")

@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.content)
 
-    do_GET = do_POST = do_DELETE = respond
+    do_GET = do_POST = do_PUT = do_DELETE = respond
 
     def log_message(self, *details: object) -> None:
         pass

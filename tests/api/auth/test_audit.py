@@ -33,6 +33,13 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
     for verb in ("pause", "resume", "cancel", "retry"):
         client.post(f"/jobs/{job}/{verb}")
     clone = client.post(f"/jobs/{job}/clone").json()["id"]
+    client.post(f"/jobs/{job}/cancel")
+    client.delete(f"/jobs/{job}")
+    given.record_events(database, claim := given.claim_job(database), given.model())
+    given.finish_job(database, claim)
+    model = client.put("/aliases/prod", json={"model": clone}).json()["model"]
+    client.delete("/aliases/prod")
+    client.delete(f"/models/{clone}")
     client.delete(f"/datasets/{dataset}")
     made = client.post("/keys", json={"name": "laptop", "scopes": ["read"], "expires_in_days": 9}).json()
     client.delete(f"/keys/{made['id']}", headers={"X-Request-ID": "rotate-7"})
@@ -44,6 +51,11 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
         ("job.change", job),
         *((f"job.{verb}", job) for verb in ("pause", "resume", "cancel", "retry")),
         ("job.submit", clone),
+        ("job.cancel", job),
+        ("job.delete", job),
+        ("alias.put", "prod"),
+        ("alias.delete", "prod"),
+        ("model.delete", model),
         ("dataset.delete", dataset),
         ("key.create", made["id"]),
         ("key.revoke", made["id"]),
@@ -70,7 +82,11 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         ("POST", "/jobs"),
         ("PATCH", "/jobs/{job_id}"),
         *(("POST", f"/jobs/{{job_id}}/{verb}") for verb in ("cancel", "pause", "resume", "retry", "clone")),
+        ("DELETE", "/jobs/{job_id}"),
         ("POST", "/models"),
+        ("DELETE", "/models/{model_id}"),
+        ("PUT", "/aliases/{alias}"),
+        ("DELETE", "/aliases/{alias}"),
         ("POST", "/keys"),
         ("DELETE", "/keys/{key_id}"),
         ("POST", "/sessions"),

@@ -17,6 +17,8 @@ NEEDED = {
     **dict.fromkeys([("POST", "/datasets"), ("DELETE", "/datasets/{dataset_id}")], "train"),
     **dict.fromkeys([("POST", "/jobs"), ("PATCH", "/jobs/{job_id}"), ("POST", "/models")], "train"),
     **{("POST", f"/jobs/{{job_id}}/{verb}"): "train" for verb in ("cancel", "pause", "resume", "retry", "clone")},
+    **dict.fromkeys([("DELETE", "/jobs/{job_id}"), ("DELETE", "/models/{model_id}")], "train"),
+    **dict.fromkeys([("PUT", "/aliases/{alias}"), ("DELETE", "/aliases/{alias}")], "train"),
     **dict.fromkeys([("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys/{key_id}"), ("GET", "/audit")], "admin"),
     ("POST", "/sessions/tokens"): "admin",
 }
@@ -26,6 +28,7 @@ BODIES = {
     "/jobs": {"json": {"kind": "nothing", "dataset": "ds_x"}},
     "/embed": {"json": {"model": "mdl_x", "images": ["aGk="]}},
     "/keys": {"json": {"name": "laptop"}},
+    "/aliases/{alias}": {"json": {"model": "mdl_x"}},
 }
 
 
@@ -34,7 +37,7 @@ def routes():
 
 
 def send(client, method, path):
-    body = BODIES.get(path, {}) if method == "POST" else {}
+    body = BODIES.get(path, {}) if method in ("POST", "PUT") else {}
     return client.request(method, re.sub(r"[{}]", "", path.replace("{row}", "0")), **body)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service import keys, workers
+from service.aliases import store as aliases
 from service.db import migrate
 from service.db.session import Database
 from service.settings import Settings
@@ -79,6 +80,8 @@ def prepare(settings: Settings) -> Existing:
     given.record_events(database, claim, *batch)
     given.finish_job(database, claim)
     model = given.get_job(database, job).made_model_id
-    database.close()
     assert model is not None
+    with database.writing() as session:
+        parameters["alias"] = aliases.put(session, tenant, "prod", model).name
+    database.close()
     return Existing(secret, parameters | {"dataset_id": dataset, "job_id": job, "model_id": model})

@@ -1,4 +1,4 @@
-"""`twoviews datasets`: upload and list datasets."""
+"""`twoviews datasets`: upload, list and delete datasets."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from twoviews import terminal
 from twoviews.cli.context import Json, get_client
 from twoviews.values import Dataset
 
-app = typer.Typer(no_args_is_help=True, help="Upload, list and show datasets.")
+app = typer.Typer(no_args_is_help=True, help="Upload, list, show and delete datasets.")
 
 
 @app.command()
@@ -95,6 +95,15 @@ def images(
         for image in found
     ]
     return terminal.print_table(("row", "split", "class", "size", "name"), rows, empty="No such images.")
+
+
+@app.command()
+def delete(
+    ctx: typer.Context, dataset: Annotated[str, typer.Argument(help="Id of the dataset.")], json: Json = False
+) -> None:
+    """Delete a dataset and its files. Refused while a job that has not ended uses it."""
+    get_client(ctx).datasets.delete(dataset)
+    terminal.print_deleted(dataset, json=json)
 
 
 def print_dataset(dataset: Dataset, json: bool) -> None:

@@ -145,6 +145,13 @@ def change(
 
 
 @app.command()
+def delete(ctx: typer.Context, job: JobId, json: Json = False) -> None:
+    """Delete a job that has ended, with all that it has left. Its model has to be deleted first."""
+    get_client(ctx).jobs.delete(job)
+    terminal.print_deleted(job, json=json)
+
+
+@app.command()
 def events(
     ctx: typer.Context,
     job: JobId,
