@@ -22,6 +22,7 @@ from service.audit import ACTIONS
 from service.keys import SCOPES
 from service.settings import Settings
 from service.settings.logs import LogSettings
+from service.settings.retention import RetentionSettings
 from ssl_core import config
 from ssl_core.config.metric_names import METRIC_NAMES
 from tests.api.conftest import TestClient
@@ -256,6 +257,13 @@ def test_every_quota_is_in_the_table():
 def test_every_setting_of_logs_is_in_the_page():
     page = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
     assert [name for name in LogSettings.model_fields if f"`TWOVIEWS_{name.upper()}`" not in page] == []
+
+
+def test_every_setting_of_retention_is_in_the_table():
+    documented = [
+        cell.strip("`").removeprefix("TWOVIEWS_").lower() for *_, cell in rows("operate.md", "what is deleted")
+    ]
+    assert documented == list(RetentionSettings.model_fields)
 
 
 def rows(page, heading):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from service import audit, garbage, idempotency, leases, lifecycle, logs, workers
 from service.db import revisions
 from service.db.session import Database
-from service.deletion import points
+from service.deletion import points, retention
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
 from service.storage import UPLOADS, Storage
@@ -133,6 +133,7 @@ class Keeper:
 
     def _sweep(self) -> None:
         """Remove files without a reference, and expired rows."""
+        self._delete_expired_results()
         with self._database.writing() as session:
             idempotency.delete_expired(session, self._settings.idempotency_hours)
             workers.delete_old(session)
@@ -142,6 +143,17 @@ class Keeper:
             with self._database.reading() as session:
                 live, known = garbage.live_paths(session), garbage.known_folders(session)
             _log_removed(self._storage.sweep(live, known, before))
+
+    def _delete_expired_results(self) -> None:
+        """Delete what the settings of retention keep no longer, in short transactions."""
+        count, has_more = 0, True
+        while has_more and not self._stop.is_set():
+            with self._database.writing() as session:
+                has_more = (found := retention.delete_expired(session, self._settings)) > 0
+            count += found
+            self._stop.wait(_PAUSE_SECONDS if has_more else 0)
+        if count:
+            _log.info("Deleted what %d jobs and uploads had left, by the settings of retention", count)
 
     def _clean_up(self) -> None:
         """Remove the files of deleted and failed datasets, of refused and ingested uploads, and what was deleted of

@@ -20,6 +20,7 @@ from service.settings.http import HttpSettings
 from service.settings.jobs import JobSettings
 from service.settings.logs import LogSettings
 from service.settings.quotas import QuotaSettings
+from service.settings.retention import RetentionSettings
 from service.settings.uploads import UploadSettings
 
 PREFIX = "TWOVIEWS_"
@@ -29,7 +30,15 @@ _log = logging.getLogger(__name__)
 
 
 class Settings(
-    JobSettings, HttpSettings, UploadSettings, EmbedSettings, QuotaSettings, LogSettings, AuditSettings, BaseSettings
+    JobSettings,
+    HttpSettings,
+    UploadSettings,
+    EmbedSettings,
+    QuotaSettings,
+    RetentionSettings,
+    LogSettings,
+    AuditSettings,
+    BaseSettings,
 ):
     """Settings of every process of the service. Times are in seconds, sizes in bytes."""
 

@@ -170,3 +170,19 @@ def test_points_without_a_job_are_deleted(database: Database, keeper: Keeper, te
     assert (count(Series), count(Point)) == (3, 15)
     keeper._delete_points()
     assert (count(Series), count(Point)) == (1, 5)
+
+
+def test_expired_checkpoints_and_their_files_are_removed_and_the_model_kept(
+    database: Database, settings: Settings, storage: Storage, run_job: RunJob
+) -> None:
+    job = run_job()
+    with database.writing() as session:
+        session.get_one(Job, job.id).finished_at -= 8 * 86_400  # type: ignore[operator]
+    settings = settings.model_copy(update={"retention_checkpoint_days": 7.0, "cleanup_age_seconds": 60})
+    keeper = Keeper(settings)
+    keeper._sweep()
+    keeper._clean_up()
+    keeper._database.close()
+    keeper._doorbell.close()
+    assert list_files(storage, job) == {"a1/model/weights.safetensors", "a1/loss.png"}
+    assert not is_marked(database, job)
