@@ -18,6 +18,7 @@ from api.routes import (
     aliases,
     audit,
     catalog,
+    comparison,
     datasets,
     docs,
     embed,
@@ -44,6 +45,7 @@ from service.storage import Storage
 ROUTERS: Sequence[APIRouter] = (
     datasets.router,
     images.router,
+    comparison.router,  # before /jobs/{job_id}
     jobs.router,
     steering.router,
     metrics.router,

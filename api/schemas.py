@@ -10,6 +10,7 @@ from api.parameters.instants import Instant
 from api.parameters.patterns import LINE, PRINTABLE
 from service import text
 from service.audit import Action
+from service.db.kinds import JUDGED_KINDS
 from service.db.statuses import DatasetStatus, JobStatus
 from service.keys import SCOPES, Scope
 from service.keys.grants import MAX_EXPIRY_DAYS
@@ -358,6 +359,61 @@ class Metrics(_ResponseBody):
     last: int
 
 
+class ComparedJob(_ResponseBody):
+    """A job of a comparison."""
+
+    id: str
+    name: str | None
+    kind: str
+    method: str | None = Field(description="Of its config, or of its input model.")
+    dataset: str | None
+    model: str | None = Field(description="The input model, or the job that makes it.")
+    status: Literal[tuple(status.value for status in JobStatus)]  # type: ignore[valid-type]
+    summary: dict[str, Any] | None
+    series: list[Series]
+
+
+class Difference(_ResponseBody):
+    """A field that differs."""
+
+    pointer: str = Field(description="A JSON pointer into the resolved configs.", examples=["/method/temperature"])
+    values: dict[str, Any] = Field(description="By the id of the job; a job without the field is left out.")
+
+
+class Comparison(_ResponseBody):
+    """Jobs side by side."""
+
+    object: Literal["comparison"]
+    jobs: list[ComparedJob]
+    differences: list[Difference]
+
+
+class LeaderboardEntry(_ResponseBody):
+    """A model of a leaderboard."""
+
+    rank: int = Field(description="From 1; equal accuracies have equal ranks.")
+    top1: float = Field(description="From 0 to 1.")
+    top1_interval: list[float] | None
+    model: str
+    name: str = Field(description="Of the model.")
+    method: str | None
+    backbone: str | None
+    epochs: float | None = Field(description="For which the model was trained.")
+    job: str = Field(description="The job that judged it.")
+    finished_at: Time | None
+
+
+class Leaderboard(_ResponseBody):
+    """Models that can be compared, the best first."""
+
+    object: Literal["leaderboard"]
+    dataset: str
+    protocol: Literal[JUDGED_KINDS]  # type: ignore[valid-type]
+    description: str = Field(description="The protocol in words, which all of the group have in common.")
+    labels: float | None = Field(description="Number of labels that were used; null: all that there are.")
+    entries: list[LeaderboardEntry]
+
+
 class Model(_ResponseBody):
     """A saved model: a trained encoder."""
 
@@ -575,6 +631,13 @@ class ModelList(_ResponseBody):
     data: list[Model]
     has_more: bool
     next: str | None = Field(description="The `after` of the next page.")
+
+
+class LeaderboardList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Leaderboard]
+    has_more: bool
+    next: str | None
 
 
 class AliasList(_ResponseBody):

@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 from api.responses import rfc3339
+from service.comparison.jobs import Comparison
+from service.comparison.leaderboard import Group
 from service.db.forecast import Forecast
 from service.db.models import Alias, Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
 from service.db.statuses import JobStatus
@@ -66,6 +68,50 @@ def job(
         "finished_at": rfc3339(row.finished_at),
         "transitions": [_transition(change) for change in transitions],
         "urls": _urls(row.id),
+    }
+
+
+def comparison(found: Comparison) -> Json:
+    jobs = [
+        {
+            "id": each.row.id,
+            "name": each.row.name,
+            "kind": each.row.kind,
+            "method": each.method,
+            "dataset": each.row.dataset_id,
+            "model": each.row.model_id or each.row.parent_id,
+            "status": each.row.status,
+            "summary": each.row.summary,
+            "series": each.series,
+        }
+        for each in found.jobs
+    ]
+    return {"object": "comparison", "jobs": jobs, "differences": found.differences}
+
+
+def leaderboard(dataset_id: str, group: Group) -> Json:
+    entries = [
+        {
+            "rank": entry.rank,
+            "top1": entry.top1,
+            "top1_interval": entry.top1_interval,
+            "model": entry.model_id,
+            "name": entry.name,
+            "method": entry.method,
+            "backbone": entry.backbone,
+            "epochs": entry.epochs,
+            "job": entry.job_id,
+            "finished_at": rfc3339(entry.finished_at),
+        }
+        for entry in group.entries
+    ]
+    return {
+        "object": "leaderboard",
+        "dataset": dataset_id,
+        "protocol": group.kind,
+        "description": group.protocol,
+        "labels": group.labels,
+        "entries": entries,
     }
 
 

@@ -74,6 +74,17 @@ class Client:
         """Return the recipes: complete configs by name."""
         return tuple(self._transport.pages("/recipes"))
 
+    def leaderboard(
+        self, dataset: Ref, *, protocol: str | None = None, labels: float | None = None, limit: int = 20
+    ) -> Sequence[Json]:
+        """Return the models that were evaluated on a dataset, by accuracy, in groups that can be compared.
+
+        A group has `protocol`, `description`, `labels`, and `entries` with `rank`, `top1`, `model` and more.
+        protocol: a kind of evaluation, such as `linear_eval`; limit: models of each group.
+        """
+        chosen = {"dataset": id_of(dataset), "protocol": protocol, "labels": labels, "limit": limit}
+        return tuple(self._transport.pages("/leaderboard", **chosen))
+
     def usage(self) -> Json:
         """Return what the key's owner uses and may use: `jobs`, `uploads`, `bytes`, `requests_per_minute`."""
         return dict(self._transport.get("/usage"))
@@ -303,6 +314,14 @@ class Jobs:
         missed or repeated when the connection breaks; `after` is the `last` of an earlier item.
         """
         return self._stream(f"/jobs/{id_of(job)}/metrics/stream", names=",".join(names) or None, after=after)
+
+    def compare(self, jobs: Iterable[Ref], names: Sequence[str] = (), *, max_points: int | None = None) -> Json:
+        """Return at most 20 jobs side by side: `{jobs: [{id, summary, series, …}], differences: [{pointer, values}]}`.
+
+        `differences` has each field that differs in their resolved configs, with its values by job id.
+        """
+        wanted = {"names": ",".join(names) or None, "max_points": max_points}
+        return dict(self._transport.get("/jobs/compare", ids=",".join(map(id_of, jobs)), **wanted))
 
     def events(self, job: Ref, *, after: int | None = None) -> Iterator[Json]:
         """Yield the job's events, oldest first: `{seq, time, level, code, message, data}`."""

@@ -38,7 +38,9 @@ STYLES = {
     "validating": "cyan",
     JobStatus.CANCELLING: "yellow",
 }
-UNWRAPPED = frozenset({"id", "created", "expires", "last used", "at", "action", "target"})  # columns of ids and times
+UNWRAPPED = frozenset(  # columns of ids and times
+    {"id", "created", "expires", "last used", "at", "action", "target", "model", "alias", "since"}
+)
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
 
@@ -73,6 +75,12 @@ def print_fields(pairs: Mapping[str, object]) -> None:
         if value not in (None, "", {}, []):
             grid.add_row(name, _format_cell(value))
     out.print(grid)
+
+
+def print_heading(title: str, note: str) -> None:
+    """Print the title of a table, and below it a note."""
+    out.print(f"\n[bold]{escape(title)}[/]")
+    out.print(f"[dim]{escape(note)}[/]")
 
 
 def print_line(text: str) -> None:

@@ -1,6 +1,6 @@
 """The parameter `names`: names of metrics, which are of a closed list, but for those of a job's earlier version."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from fastapi import Query
@@ -29,9 +29,10 @@ def split(names: list[str] | None) -> tuple[str, ...] | None:
     return tuple(sorted({name.strip() for item in names for name in item.split(",") if name.strip()}))
 
 
-def check(reader: Reader, job_id: str, names: Collection[str] | None) -> None:
-    """Raise InvalidRequest for a name that is neither known nor that of a series of the job."""
+def check(reader: Reader, job_ids: str | Sequence[str], names: Collection[str] | None) -> None:
+    """Raise InvalidRequest for a name that is neither known nor that of a series of the job, or of one of the jobs."""
     if unknown := set(names or ()).difference(_KNOWN):
-        known = [*_KNOWN, *metrics.list_names(reader, job_id)]
+        several = [job_ids] if isinstance(job_ids, str) else job_ids
+        known = [*_KNOWN, *(name for job_id in several for name in metrics.list_names(reader, job_id))]
         for name in sorted(unknown):
             filters.check("names", name, known, "metric")

@@ -7,4 +7,5 @@ IMPORT = "import"  # makes a model of uploaded weights; submitted by POST /model
 
 MODEL_KINDS = frozenset({IMPORT, *(kind for kind, config in KINDS.items() if config.trains)})
 COMPARED_KINDS = frozenset(kind for kind, config in KINDS.items() if config.has_baselines)
+JUDGED_KINDS = tuple(kind for kind, config in KINDS.items() if config.has_baselines or config.is_baseline)
 BASELINE_KINDS = tuple(kind for kind, config in KINDS.items() if config.is_baseline)

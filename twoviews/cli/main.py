@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from twoviews import __version__, terminal
-from twoviews.cli.commands import audit, backups, datasets, jobs, keys, models, service, usage
+from twoviews.cli.commands import audit, backups, catalog, comparison, datasets, jobs, keys, models, service, usage
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
@@ -91,6 +91,9 @@ app.command("embed")(models.embed)
 app.add_typer(models.app, name="models")
 app.command("sign-in")(keys.sign_in)
 app.add_typer(keys.app, name="keys")
+app.command("leaderboard")(comparison.leaderboard)
+app.command("methods")(catalog.methods)
+app.command("recipes")(catalog.recipes)
 app.command("usage")(usage.usage)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)

@@ -31,6 +31,8 @@ BODIES = {
     "/aliases/{alias}": {"json": {"model": "mdl_x"}},
 }
 
+QUERIES = {"/jobs/compare": {"ids": "job_x"}, "/leaderboard": {"dataset": "ds_x"}}
+
 
 def routes():
     return [(method, route) for router in ROUTERS for route in router.routes for method in route.methods]
@@ -38,7 +40,8 @@ def routes():
 
 def send(client, method, path):
     body = BODIES.get(path, {}) if method in ("POST", "PUT") else {}
-    return client.request(method, re.sub(r"[{}]", "", path.replace("{row}", "0")), **body)
+    place = re.sub(r"[{}]", "", path.replace("{row}", "0"))
+    return client.request(method, place, params=QUERIES.get(path), **body)
 
 
 def test_every_route_names_the_scope_that_it_needs():

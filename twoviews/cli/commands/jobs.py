@@ -7,11 +7,13 @@ import typer
 
 from twoviews import terminal
 from twoviews.cli import run_config
+from twoviews.cli.commands import comparison
 from twoviews.cli.context import Json, get_client
 from twoviews.client import require_success
 from twoviews.values import Job, JobStatus
 
-app = typer.Typer(no_args_is_help=True, help="Submit, follow, list and steer jobs.")
+app = typer.Typer(no_args_is_help=True, help="Submit, follow, list, steer, compare and delete jobs.")
+app.command("compare")(comparison.compare)
 JobId = Annotated[str, typer.Argument(help="Id of the job.")]
 _NO_ARTIFACTS = "The job has no artifacts."
 
