@@ -6,6 +6,7 @@ from typing import Any
 from service.db.models import Dataset
 from service.errors import BatchTooLarge, InvalidConfig, LabelsNeeded, TooFewImages
 from ssl_core.config import RunConfig, requirements
+from ssl_core.config.embedding import MAX_SHARDS, count_images
 from ssl_core.config.requirements import Requirements
 from ssl_core.errors import Fault
 
@@ -19,6 +20,7 @@ def check_dataset(dataset: Dataset, config: RunConfig) -> None:
     splits: dict[str, Any] = (dataset.report or {}).get("splits", {})
     train: dict[str, Any] = splits.get("train", {})
     _check_split(splits, needed)
+    _check_splits(splits, needed)
     _check_images(train, needed)
     _check_channels(dataset, needed)
     if needed.labels is not None and not _has_classes(train):
@@ -55,7 +57,17 @@ def check_model(card: Mapping[str, Any], config: RunConfig, dataset: Dataset) ->
 
 def _check_split(splits: Mapping[str, Any], needed: Requirements) -> None:
     if needed.split is not None and not splits.get(needed.split, {}).get("images"):
-        raise _invalid("/config/split", "split_empty", f"The dataset has no images in its {needed.split} split.")
+        raise _invalid("/config/split", "split_empty", requirements.split_empty(needed.split))
+
+
+def _check_splits(splits: Mapping[str, Any], needed: Requirements) -> None:
+    for place, split in enumerate(needed.splits):
+        if not splits.get(split, {}).get("images"):
+            raise _invalid(f"/config/splits/{place}", "split_empty", requirements.split_empty(split))
+    images, size = count_images(splits, needed.splits), needed.rows_per_shard
+    if size is not None and images > size * MAX_SHARDS:
+        detail = requirements.too_many_shards(size, images, MAX_SHARDS)
+        raise _invalid("/config/rows_per_shard", "too_many_shards", detail)
 
 
 def _check_images(train: Mapping[str, Any], needed: Requirements) -> None:

@@ -12,9 +12,12 @@ from sqlalchemy.orm import Session
 
 from service import lifecycle, metrics, text
 from service.db import ids
+from service.db.kinds import SHARED_KINDS
 from service.db.models import Artifact, Checkpoint, Job, Model
 from service.db.session import clock
+from service.embedding import shards
 from ssl_core import events as ev
+from ssl_core.config.embedding import MAX_SHARDS, name_files
 
 
 class BadEvent(ValueError):
@@ -47,6 +50,8 @@ def _store_resolved(session: Session, job: Job, event: ev.Resolved, attempt_path
 
 
 def _store_progress(session: Session, job: Job, event: ev.Progress, attempt_path: str) -> None:
+    if job.kind in SHARED_KINDS:
+        event = shards.combine_progress(session, job, event)
     fraction = event.step / event.total_steps if event.total_steps else 0.0
     job.progress = text.clean_json(
         {
@@ -98,11 +103,34 @@ def count_kept_checkpoints(config: Mapping[str, Any]) -> int:
     return int(config.get("checkpoints", {}).get("keep", 2))
 
 
+def _store_shard(session: Session, job: Job, event: ev.Shard, attempt_path: str) -> None:
+    """Finish the shard, whose files become artifacts of the job that it is of; unless the attempt has lost it."""
+    number, rows = _check_count(event.number, "number", MAX_SHARDS), _check_count(event.rows, "rows", 2**31)
+    shared_id = shards.get_shared_id(job)
+    if not shards.finish(session, shared_id, job, number, rows):
+        message = f"Shard {number} was computed by another worker meanwhile."
+        lifecycle.append_event(session, job, "warning", "shard_lost", message, {"shard": number})
+        return
+    files = zip(
+        name_files(number),
+        ("application/octet-stream", "application/vnd.apache.parquet"),
+        ((event.npy_sha256, event.npy_bytes), (event.parquet_sha256, event.parquet_bytes)),
+        strict=True,
+    )
+    for name, media_type, (sha256, size) in files:
+        _put_artifact(session, shared_id, ev.Artifact(name, name, media_type, sha256, size), attempt_path)
+    _mark_progress(job)
+
+
 def _store_artifact(session: Session, job: Job, event: ev.Artifact, attempt_path: str) -> None:
     if not (0 < len(event.name) <= 200 and text.is_printable(event.name)):
         raise BadEvent(f"an artifact's name must be 1 to 200 printable characters: {event.name[:200]!r}")
+    _put_artifact(session, job.id, event, attempt_path)
+
+
+def _put_artifact(session: Session, job_id: str, event: ev.Artifact, attempt_path: str) -> None:
     row = Artifact(
-        job_id=job.id,
+        job_id=job_id,
         name=event.name,
         path=_path_in_attempt(attempt_path, event.path),
         media_type=text.clean(event.media_type, 100),
@@ -149,6 +177,7 @@ _HANDLERS: dict[type, Callable[[Session, Job, Any, str], None]] = {
     ev.Progress: _store_progress,
     ev.Checkpoint: _store_checkpoint,
     ev.Artifact: _store_artifact,
+    ev.Shard: _store_shard,
     ev.Model: _store_model,
     ev.Log: _store_log,
     ev.Result: _store_result,

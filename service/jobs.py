@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, lifecycle, models, text
 from service.db import ids
-from service.db.kinds import BASELINE_KINDS, COMPARED_KINDS, INGEST
+from service.db.kinds import BASELINE_KINDS, COMPARED_KINDS, HIDDEN_KINDS
 from service.db.models import Artifact, Checkpoint, Job, JobEvent
 from service.db.pagination import Page, newest_first
 from service.db.session import Reader, clock
@@ -212,8 +212,9 @@ def _select_one(reader: Reader, statement: Select[*tuple[Any, ...]], tenant_id: 
 
 
 def owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    """Return the condition of a tenant's jobs, without those of its uploads and those that are deleted."""
-    return and_(Job.tenant_id == tenant_id, Job.kind != INGEST, Job.deleted_at.is_(None))
+    """Return the condition of a tenant's jobs, without those of its uploads, those that share another, and deleted ones."""
+    shown = (Job.kind != kind for kind in HIDDEN_KINDS)
+    return and_(Job.tenant_id == tenant_id, *shown, Job.deleted_at.is_(None))
 
 
 # Built once: building a statement takes longer than running it.
@@ -240,7 +241,7 @@ _SELECT_BASELINES = (
 _JOBS, _EVENTS = Job.__table__.c, JobEvent.__table__.c
 _SELECT_ROW = select(*_JOBS).where(
     _JOBS.tenant_id == bindparam("tenant_id"),
-    _JOBS.kind != INGEST,
+    *(_JOBS.kind != kind for kind in HIDDEN_KINDS),
     _JOBS.deleted_at.is_(None),
     _JOBS.id == bindparam("job_id"),
 )

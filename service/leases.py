@@ -14,10 +14,11 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from service import event_handlers, lifecycle
 from service.db import turns
-from service.db.kinds import IMPORT, INGEST
+from service.db.kinds import EMBED_SHARDS, IMPORT, INGEST, SHARED_KINDS
 from service.db.models import Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
 from service.db.statuses import HELD, JobStatus
+from service.embedding import shards, sharers
 from service.lifecycle import Ending
 from service.settings import Settings
 from ssl_core.events import Event
@@ -65,6 +66,7 @@ class Claim:
     checkpoints: tuple[CheckpointRef, ...]  # the highest step first
     provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
     seconds_left: float | None = None  # of the job's maximum runtime; None: it has none
+    shards_of: str | None = None  # the job whose shards it computes: itself, or the one that it shares
 
 
 def claim(session: Session, queue: str, worker: str, lease_seconds: float, max_running: int = 0) -> Claim | None:
@@ -78,6 +80,9 @@ def claim(session: Session, queue: str, worker: str, lease_seconds: float, max_r
     if job is None:
         return None
     lifecycle.set_status(session, job, JobStatus.RUNNING, f"Attempt {job.attempt} runs on {worker}.", worker=worker)
+    if job.kind in SHARED_KINDS:
+        shards.prepare(session, job)
+        sharers.add_missing(session, job)
     session.flush()
     return _build_claim(session, job)
 
@@ -246,7 +251,7 @@ def _build_claim(session: Session, job: Job) -> Claim:
         tenant_id=job.tenant_id,
         kind=job.kind,
         attempt=job.attempt,
-        config={**(job.resolved or job.config), "kind": job.kind},
+        config=_build_config(session, job),
         dataset_id=job.dataset_id,
         dataset_path=dataset.path if dataset is not None else None,
         upload=_find_upload(job, dataset),
@@ -254,7 +259,17 @@ def _build_claim(session: Session, job: Job) -> Claim:
         seconds_left=job.max_runtime - job.run_seconds if job.max_runtime is not None else None,
         checkpoints=_list_checkpoints(session, job.id),
         provenance=_build_provenance(job, dataset, model),
+        shards_of=job.parent_id if job.kind == EMBED_SHARDS else job.id if job.kind in SHARED_KINDS else None,
     )
+
+
+def _build_config(session: Session, job: Job) -> Json:
+    """Return the config with its kind: of a job that shares another one, that job's, on a device of its own."""
+    if job.kind != EMBED_SHARDS:
+        return {**(job.resolved or job.config), "kind": job.kind}
+    shared = session.get_one(Job, job.parent_id)
+    precision = (shared.resolved or shared.config)["precision"]
+    return {**shared.config, "precision": precision, "kind": shared.kind}
 
 
 def _find_upload(job: Job, dataset: Dataset | None) -> Upload | None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service import text
-from service.db.kinds import INGEST
+from service.db.kinds import EMBED_SHARDS, INGEST, SHARED_KINDS
 from service.db.models import Dataset, Job, JobEvent, Json, Retried
 from service.db.session import clock
 from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
@@ -69,6 +69,7 @@ def cancel(session: Session, job: Job) -> None:
             session, job, JobStatus.CANCELLING, "Cancellation was requested; the worker writes a checkpoint first."
         )
         session.flush()
+        _cancel_sharers(session, job)
     elif job.status in (JobStatus.WAITING, JobStatus.QUEUED, JobStatus.PAUSED):
         end(session, job, JobStatus.CANCELLED, "Cancelled before it ran." if job.attempt == 0 else "Cancelled.")
 
@@ -81,6 +82,7 @@ def pause(session: Session, job: Job) -> None:
         job.lease_until = None  # of a delayed retry
         set_status(session, job, JobStatus.PAUSED, "Paused.")
     session.flush()
+    _cancel_sharers(session, job)
 
 
 def resume(session: Session, job: Job, parent: Job | None) -> None:
@@ -181,7 +183,19 @@ def _end(session: Session, job: Job, status: Ending, message: str, error: Json |
     if job.kind == INGEST:
         _update_dataset(session, job, status, error)
     session.flush()
+    _cancel_sharers(session, job)
     return job
+
+
+def _cancel_sharers(session: Session, job: Job) -> None:
+    """Cancel the jobs by which other workers share this one; `service.embedding.sharers` makes new ones."""
+    if job.kind in SHARED_KINDS:
+        sharers = select(Job).where(
+            Job.parent_id == job.id, Job.kind == EMBED_SHARDS, Job.status.not_in((*TERMINAL, JobStatus.CANCELLING))
+        )
+        locked = sharers.order_by(Job.id).with_for_update(key_share=True).execution_options(populate_existing=True)
+        for sharer in session.scalars(locked).all():
+            cancel(session, sharer)
 
 
 def _queue_child(session: Session, child: Job, parent: Job) -> bool:

@@ -10,10 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from service import datasets, jobs, lifecycle, models, text
-from service.db.kinds import IMPORT
+from service.db.kinds import IMPORT, SHARED_KINDS
 from service.db.models import Job
 from service.db.statuses import HELD, TERMINAL, JobStatus
 from service.deletion import results
+from service.embedding import sharers
 from service.errors import Error, JobHasEnded, JobHasStarted, JobHasSucceeded, UploadGone
 from ssl_core.errors import Fault
 
@@ -51,7 +52,10 @@ def resume(session: Session, tenant_id: str, job_id: str) -> Job:
     if job.status == JobStatus.PAUSED:
         lifecycle.resume(session, job, _find_awaited(session, tenant_id, job, parent))
     else:
+        was_pausing = job.status == JobStatus.PAUSING
         lifecycle.resume(session, job, None)
+        if was_pausing and job.kind in SHARED_KINDS:
+            sharers.add_missing(session, job)
     return job
 
 

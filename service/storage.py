@@ -25,7 +25,8 @@ from ssl_core.files import TEMPORARY, make_folder, sync
 _PROBE_BYTES = 4096  # one block: an empty file can be written to a full disk
 _NAME = re.compile(r"[A-Za-z0-9_]{1,64}")
 UPLOADS = ("tmp/*", "uploads/*/*", "datasets/*/*")  # request bodies, uploads, attempts at packing a dataset
-SWEPT = (*UPLOADS, "pins/*", "jobs/*/*")  # every path that may be unused
+SHARDS = "jobs/*/*/embeddings-*"  # a shard that a killed worker has written, and another has computed again
+SWEPT = (*UPLOADS, "pins/*", "jobs/*/*", SHARDS)  # every path that may be unused
 
 
 class Storage:
@@ -112,7 +113,7 @@ class Storage:
         for candidate in (found for pattern in patterns for found in self.root.glob(pattern)):
             path = self.relative(candidate)
             with_parents = {path, *map(str, PurePosixPath(path).parents)}
-            is_known = candidate.parent in (self.tmp_dir, self.pins_dir) or self.relative(candidate.parent) in known
+            is_known = candidate.parent in (self.tmp_dir, self.pins_dir) or "/".join(path.split("/")[:2]) in known
             if is_known and keep.isdisjoint(with_parents) and path not in parents and _last_written(candidate) < before:
                 _remove(candidate)
                 removed.append(path)

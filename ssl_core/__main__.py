@@ -29,6 +29,7 @@ from ssl_core.data.pack import pack_folder
 from ssl_core.device import keep_freed_memory
 from ssl_core.distributed import process_group
 from ssl_core.distributed.parent_death import die_with_parent
+from ssl_core.embedding import requests
 from ssl_core.errors import BadWeights, RunFailure
 from ssl_core.events import Event, Failed, Stopped, to_line
 from ssl_core.files import make_folder
@@ -132,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", type=Path, help="the checkpoint to resume from; the newest in --out by default")
     command.add_argument("--provenance", type=Path, help="where the run comes from, for the model's card, as JSON")
     command.add_argument(
+        "--requests", action="store_true", help="embed the shards that lines on stdin ask for, instead of all"
+    )
+    command.add_argument(
         "--events", action="store_true", help="events as JSON lines instead of a progress bar; all checkpoints are kept"
     )
     command = commands.add_parser("import-simclr", help="convert a checkpoint of google-research/simclr to a model")
@@ -181,7 +185,13 @@ def _inputs(asked: argparse.Namespace, checkpoints: Path) -> Inputs:
     saved = asked.resume or checkpoint_files.find_newest(checkpoints)
     provenance = _read_provenance(asked.provenance) if asked.provenance else {}
     return Inputs(
-        _packed(asked.data, asked.out / PACKED_FOLDER), asked.model, saved, stop.is_set, provenance, asked.events
+        _packed(asked.data, asked.out / PACKED_FOLDER),
+        asked.model,
+        saved,
+        stop.is_set,
+        provenance,
+        asked.events,
+        requests.read_lines(sys.stdin.fileno()) if asked.requests else None,
     )
 
 

@@ -65,6 +65,19 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """A shard of embeddings, complete on disk in the run's directory (`ssl_core.config.embedding.name_files`)."""
+
+    number: int
+    first_row: int
+    rows: int
+    npy_sha256: str
+    npy_bytes: int
+    parquet_sha256: str
+    parquet_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A saved model (`ssl_core.serialization.saved_model`); `path` is its folder, relative to the run's directory."""
 
@@ -109,7 +122,7 @@ class Failed:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Event = Resolved | Metrics | Progress | Checkpoint | Artifact | Model | Log | Result | Stopped | Failed
+Event = Resolved | Metrics | Progress | Checkpoint | Artifact | Shard | Model | Log | Result | Stopped | Failed
 
 _TYPES: dict[str, type[Event]] = {
     "resolved": Resolved,
@@ -117,6 +130,7 @@ _TYPES: dict[str, type[Event]] = {
     "progress": Progress,
     "checkpoint": Checkpoint,
     "artifact": Artifact,
+    "shard": Shard,
     "model": Model,
     "log": Log,
     "result": Result,

@@ -1,6 +1,6 @@
 """What a run is given: its dataset, its model, a checkpoint to resume from, and when to stop."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,3 +22,6 @@ class Inputs:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     # old checkpoints are left for the reader of the events, who deletes them once the newer ones are recorded
     keeps_checkpoints: bool = False
+    # the shards to compute, as JSON values (ssl_core.embedding.requests), and None while none is asked for; without it
+    # the run computes all
+    requests: Iterable[Mapping[str, Any] | None] | None = None

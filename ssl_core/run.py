@@ -6,13 +6,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from ssl_core.config import Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun, view_sets
-from ssl_core.config.base import Seeded
+from ssl_core.config import EmbedDataset, Export, KnnEval, LinearEval, Project, RunConfig, TrainingRun, view_sets
+from ssl_core.config.base import OnDevice
+from ssl_core.config.embedding import choose_rows, count_images
 from ssl_core.config.requirements import count_channels, model_channels_differ
 from ssl_core.config.views import list_left_out
 from ssl_core.data.dataset import Dataset
 from ssl_core.device import Device, select_kernels
 from ssl_core.distributed import collectives, process_group
+from ssl_core.embedding.embed_dataset import run_embed_dataset
 from ssl_core.errors import (
     BadDataset,
     ConfigUnfit,
@@ -35,7 +37,7 @@ from ssl_core.training.resolve import resolve, resolve_device, with_length
 from ssl_core.training.resume import load_resolved_config, resume
 from ssl_core.training.training_data import TrainingData
 
-Evaluated = TypeVar("Evaluated", bound=Seeded)
+Evaluated = TypeVar("Evaluated", bound=OnDevice)
 
 
 def run(run_config: RunConfig, inputs: Inputs, directory: Path) -> Iterator[Event]:
@@ -165,6 +167,13 @@ def _export(asked: Export, inputs: Inputs, directory: Path) -> Iterator[Event]:
     yield from run_export(asked, inputs, directory)
 
 
+def _embed_dataset(asked: EmbedDataset, inputs: Inputs, directory: Path) -> Iterator[Event]:
+    splits = _open(inputs.dataset).report["splits"]
+    rows = choose_rows(count_images(splits, asked.splits)) if asked.rows_per_shard == "auto" else asked.rows_per_shard
+    planned = asked.model_copy(update={"rows_per_shard": rows})
+    yield from _evaluation(run_embed_dataset, planned, inputs, directory)
+
+
 def _evaluation(
     evaluate: Callable[[Evaluated, Inputs, Path], Iterator[Event]], asked: Evaluated, inputs: Inputs, directory: Path
 ) -> Iterator[Event]:
@@ -217,4 +226,5 @@ RUNS: dict[str, Callable[[Any, Inputs, Path], Iterator[Event]]] = {
     "knn_eval": _knn_eval,
     "project": _project,
     "export": _export,
+    "embed_dataset": _embed_dataset,
 }

@@ -23,7 +23,7 @@ FLOORS = (
     "augment models reports",
     "serialization",
     "methods evaluation pretrained",
-    "export",
+    "export embedding",
     "optim",
     "training",
     "run",

@@ -66,7 +66,7 @@ def routes():
 
 
 def test_every_block_has_a_known_language():
-    known = {"", "sh", "python", "json config", "json request", "json problem", "json refusal", "json usage"} | {
+    known = {"", "sh", "python", "json config", "json request", "json problem", "json refusal", "json usage", "json embeddings"} | {
         f"json {kind}" for kind in config.KINDS
     }
     assert {block.kind for block in BLOCKS} <= known
@@ -166,7 +166,7 @@ def test_a_page_sets_the_address_and_the_key_before_it_uses_them(name):
 
 @blocks("json")
 def test_configs_are_valid(block):
-    if block.kind in ("json request", "json problem", "json refusal", "json usage"):
+    if block.kind in ("json request", "json problem", "json refusal", "json usage", "json embeddings"):
         return  # test_the_example_of_a_problem_is_the_response_of_the_service, test_the_example_of_usage_is_complete
     kind = block.kind.split(" ")[1].replace("config", "pretrain")
     config.parse(json.loads(block.text), kind)
@@ -210,6 +210,7 @@ def format_default(field):
         ("evaluate.md", ["linear_eval", "knn_eval"]),
         ("project.md", ["project"]),
         ("export.md", ["export"]),
+        ("embed_dataset.md", ["embed_dataset"]),
     ],
 )
 def test_every_field_of_a_config_is_in_a_table(page, kinds):

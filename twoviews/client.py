@@ -62,6 +62,13 @@ class Client:
         """
         return list(embeddings.embed(self._transport, id_of(model), images, layer, batch))
 
+    def embed_dataset(self, model: Ref, dataset: Ref, *, name: str | None = None, **config: Any) -> Job:
+        """Submit a job that embeds every image of a dataset. `jobs.download` saves its shards and `embeddings.json`.
+
+        config: `layer`, `splits`, `dtype`, `normalize`, `rows_per_shard`, `workers` and others (docs/embed_dataset.md).
+        """
+        return self.jobs.submit(kind="embed_dataset", dataset=dataset, model=model, name=name, config=config)
+
     def methods(self) -> Sequence[Json]:
         """Return the training methods, each with its defaults and its JSON schema."""
         return tuple(self._transport.pages("/methods"))

@@ -138,7 +138,7 @@ class Job(Base):
     model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))  # the input model
     parent_id: Mapped[str | None] = mapped_column(
         ForeignKey("jobs.id"), index=True
-    )  # the job that makes the input model
+    )  # the job that makes the input model; of an internal job that shares another one, that job
     config: Mapped[Json]
     resolved: Mapped[Json | None]
     user_metadata: Mapped[Json]
@@ -222,6 +222,22 @@ class Artifact(Base):
     sha256: Mapped[str]
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[float]
+
+
+class EmbeddingShard(Base):
+    """A shard of a job that embeds a dataset. It is held by one attempt at that job, or at one that shares it, for as
+    long as the attempt holds its own lease; the fenced write of its two artifacts sets `done_at`.
+    """
+
+    __tablename__ = "embedding_shards"
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    first_row: Mapped[int] = mapped_column(BigInteger)  # of the embedded images
+    rows: Mapped[int]
+    holder_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    holder_attempt: Mapped[int | None]
+    claimed_at: Mapped[float | None]
+    done_at: Mapped[float | None]
 
 
 class Series(Base):

@@ -7,7 +7,7 @@ from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session
 
 from service import metrics
-from service.db.models import Artifact, Checkpoint, Job, Model
+from service.db.models import Artifact, Checkpoint, EmbeddingShard, Job, Model
 from service.db.session import clock
 from service.db.statuses import JobStatus
 
@@ -18,7 +18,7 @@ def delete(session: Session, job: Job) -> None:
     The caller has locked the job.
     """
     metrics.detach(session, job)
-    for table in (Checkpoint, Artifact):
+    for table in (Checkpoint, Artifact, EmbeddingShard):
         session.execute(delete_from(table).where(table.job_id == job.id))
     if job.status != JobStatus.SUCCEEDED and job.made_model_id is not None:
         job.made_model_id = None

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, fields
 
-from sqlalchemy import BigInteger, cast, func, select
+from sqlalchemy import BigInteger, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.db.kinds import IMPORT
+from service.db.kinds import EMBED_SHARDS, IMPORT
 from service.db.models import Artifact, Checkpoint, Dataset, Job, Model
 from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
 
@@ -36,9 +36,10 @@ class StoredBytes:
 
 
 def count_jobs(session: Session, tenant_id: str, queue: str) -> JobCounts:
-    """Return the tenant's jobs in the queue that have not ended."""
+    """Return the tenant's jobs in the queue that have not ended; those that share another one count while they run."""
+    counted = or_(Job.kind != EMBED_SHARDS, Job.status.in_(HELD))
     query = select(Job.status, func.count()).where(
-        Job.queue == queue, Job.status.in_((*PENDING, *HELD)), Job.tenant_id == tenant_id
+        Job.queue == queue, Job.status.in_((*PENDING, *HELD)), Job.tenant_id == tenant_id, counted
     )
     found = {row[0]: row[1] for row in session.execute(query.group_by(Job.status))}
     return JobCounts(sum(found.get(name, 0) for name in PENDING), sum(found.get(name, 0) for name in HELD))

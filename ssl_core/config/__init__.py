@@ -8,6 +8,7 @@ A value of `"auto"` is resolved once, by `ssl_core.training.resolve`, from the d
 config is stored with the job and is itself a valid config that resolves to itself.
 """
 
+from ssl_core.config.embedding import EmbedDataset
 from ssl_core.config.errors import MAX_FAULTS, faults
 from ssl_core.config.evaluation import KnnEval, LinearEval, Project
 from ssl_core.config.exchange import Export, Import
@@ -31,6 +32,7 @@ __all__ = [
     "Backbone",
     "Distill",
     "EarlyStop",
+    "EmbedDataset",
     "Export",
     "Finetune",
     "Import",

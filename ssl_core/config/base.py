@@ -18,6 +18,7 @@ class Kind(Closed):
     model_is_teacher: ClassVar[bool] = False  # the job's model is not where training starts, but what it learns from
     is_baseline: ClassVar[bool] = False  # its accuracies are shown beside those of other kinds
     has_baselines: ClassVar[bool] = False  # baselines' accuracies are shown beside its own
+    is_shared: ClassVar[bool] = False  # divided into shards, which several workers compute
     checkpoint_folder: ClassVar[str] = ""  # of its checkpoints, within the run's directory
 
     kind: str
@@ -33,14 +34,21 @@ class Kind(Closed):
         return 2
 
 
-class Seeded(Kind):
-    seed: Seed = Field(0, description="Seed of all random draws; the same seed gives the same run.")
+class OnDevice(Kind):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="auto: bf16 autocast where the device is faster with it. fp32: convolutions on a GPU use TF32, as"
         " is PyTorch's default.",
     )
+
+
+class _Random(Kind):
+    seed: Seed = Field(0, description="Seed of all random draws; the same seed gives the same run.")
+
+
+class Seeded(OnDevice, _Random):
+    """A run with random draws; pydantic lists the fields of the last base first."""
 
 
 class Run(Seeded):

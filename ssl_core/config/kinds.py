@@ -3,12 +3,13 @@
 import json
 from typing import Any, get_args
 
+from ssl_core.config.embedding import EmbedDataset
 from ssl_core.config.evaluation import KnnEval, LinearEval, Project
 from ssl_core.config.exchange import Export
 from ssl_core.config.labelled import Distill, Finetune, Supervised
 from ssl_core.config.training import Pretrain
 
-RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export
+RunConfig = Pretrain | Supervised | Finetune | Distill | LinearEval | KnnEval | Project | Export | EmbedDataset
 KINDS: dict[str, type[RunConfig]] = {kind.model_fields["kind"].default: kind for kind in get_args(RunConfig)}
 
 

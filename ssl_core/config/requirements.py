@@ -20,6 +20,8 @@ class Requirements:
     labels: str | None = None  # JSON pointer of what needs two labelled classes: "/dataset" or a field of the config
     label_rows: tuple[int, ...] = ()  # rows of the dataset
     split: str | None = None  # a split that must have images
+    splits: tuple[str, ...] = ()  # splits that must have images
+    rows_per_shard: int | None = None  # images of one shard of those of `splits`, or of all without
     layer: str | None = None  # of the model
     classifier: bool = False  # the model must have one
     head_layers: int = 0  # of the model's head, at least
@@ -51,6 +53,15 @@ def head_too_short(selector: int, layers: int) -> str:
 
 def no_classifier() -> str:
     return "The model has no classifier; name one trained by finetune or supervised."
+
+
+def split_empty(split: str) -> str:
+    return f"The dataset has no images in its {split} split."
+
+
+def too_many_shards(rows_per_shard: int, images: int, most: int) -> str:
+    needed = -(-images // most)
+    return f"rows_per_shard is {rows_per_shard}, but {images} images in at most {most} shards need {needed}."
 
 
 def channels_differ(pointer: str, needed: int, channels: int) -> str:

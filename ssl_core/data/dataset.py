@@ -117,6 +117,14 @@ class Dataset:
         """Return the rows that have a label."""
         return rows[self.labels[rows] >= 0]
 
+    def read_names(self, rows: Rows) -> pa.ChunkedArray:
+        """Return the paths in the upload of the rows' images, as strings; null where they were not kept."""
+        if "name" not in self._table.column_names:
+            return pa.chunked_array([pa.nulls(len(rows), pa.string())])
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:  # they ascend
+            return self._table["name"].slice(int(rows[0]), len(rows))
+        return self._table["name"].take(pa.array(rows))
+
     def describe(self, row: int) -> dict[str, Any]:
         """Return `{label, split, width, height, name}` of an image: None is unlabelled, a split a position in SPLITS.
 

@@ -23,7 +23,7 @@ from ssl_core.config import (
     requirements,
     view_sets,
 )
-from ssl_core.config.base import Seeded
+from ssl_core.config.base import OnDevice
 from ssl_core.config.fields import known
 from ssl_core.config.training import OnlineAccuracy
 from ssl_core.device import Device
@@ -31,7 +31,7 @@ from ssl_core.errors import ConfigUnfit
 from ssl_core.models import backbones
 from ssl_core.serialization import saved_model
 
-Run = TypeVar("Run", bound=Seeded)
+Run = TypeVar("Run", bound=OnDevice)
 Fit = TypeVar("Fit", bound=TrainingRun)
 Data = TypeVar("Data", bound=BaseModel)
 

@@ -6,7 +6,9 @@ import time
 import pytest
 
 from service import datasets, garbage
+from service.embedding import shards
 from service.storage import make_durable
+from ssl_core.config.embedding import name_files
 from tests.service import given
 
 DAY = 86_400.0
@@ -161,6 +163,26 @@ def test_sweep_keeps_models_and_artifacts(database, tenant, storage, put):
     assert sweep(database, storage) == []
     assert weights.exists()
     assert picture.exists()
+
+
+def test_sweep_removes_shards_that_no_artifact_names_once_the_job_has_ended(database, tenant, storage, put):
+    dataset = given.create_ready_dataset(database, tenant)
+    trained = given.submit_job(database, tenant, dataset)
+    first = given.claim_job(database)
+    given.record_events(database, first, given.model())
+    given.finish_job(database, first)
+    job = given.submit_job(database, tenant, dataset, "embed_dataset", model=trained.id, config={"workers": 2})
+    claim = given.claim_job(database)
+    with database.writing() as session:
+        shard = shards.claim(session, job.id, job.id, 1)
+    given.record_events(database, claim, given.events.Shard(0, 0, shard.rows, given.SHA, 5, given.SHA, 5))
+    kept = [put(f"jobs/{job.id}/a1/{name}") for name in name_files(0)]
+    left = [put(f"jobs/{job.id}/a1/{name}") for name in name_files(1)]
+    assert sweep(database, storage) == []
+    given.finish_job(database, claim, "cancelled")
+    assert sweep(database, storage) == [f"jobs/{job.id}/a1/{name}" for name in name_files(1)]
+    assert all(path.exists() for path in kept)
+    assert not any(path.exists() for path in left)
 
 
 def test_sweep_removes_temporary_files_of_killed_processes_where_all_else_is_kept(database, tenant, storage, put):

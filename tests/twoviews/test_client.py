@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import struct
 import tarfile
 
@@ -167,6 +168,19 @@ def test_embeddings_are_in_the_order_of_the_images(script, scripted_client, tmp_
     assert b"second" in script.requests[0].body
     assert b"third" in script.requests[1].body
     assert b"projection" in script.requests[0].body
+
+
+def test_a_dataset_is_embedded_by_a_job(script, scripted_client):
+    script.responses = [Response(202, body={"id": "job_2", "kind": "embed_dataset"})]
+    assert scripted_client.embed_dataset("job_1", "ds_1", workers=4, dtype="float16").id == "job_2"
+    assert json.loads(script.requests[0].body) == {
+        "kind": "embed_dataset",
+        "dataset": "ds_1",
+        "model": "job_1",
+        "config": {"workers": 4, "dtype": "float16"},
+        "priority": 0,
+        "metadata": {},
+    }
 
 
 @pytest.mark.parametrize("matches", [True, False])

@@ -54,6 +54,8 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
         command += ["--model", str(storage.absolute(claim.model_path))]
     if (checkpoint := _find_checkpoint(claim, storage, events)) is not None:
         command += ["--resume", str(checkpoint)]
+    if claim.shards_of is not None:
+        command += ["--requests"]
     return [*command, "--events"]
 
 

@@ -18,7 +18,7 @@ from service.db.session import Database, is_unreachable
 from service.event_handlers import BadEvent, count_kept_checkpoints
 from service.leases import Claim, LeaseLost, Signal
 from service.settings import Settings
-from ssl_core.events import Checkpoint, Event, Log, Progress
+from ssl_core.events import Checkpoint, Event, Log, Progress, Shard
 from ssl_core.serialization import checkpoint_files
 
 MAX_BATCH = 2_000  # events in one transaction
@@ -61,7 +61,7 @@ class EventWriter:
     def add(self, event: Event) -> None:
         if not self._pending:
             self._since = time.monotonic()
-        if isinstance(event, Checkpoint):  # written at once: the next attempt resumes from it
+        if isinstance(event, Checkpoint | Shard):  # written at once: the next attempt goes on from it
             self._since = -math.inf
         self._pending.append(event)
 

@@ -27,13 +27,15 @@ _SECRETS = frozenset({"TWOVIEWS_DATABASE_URL", "TWOVIEWS_BROKER_URL", "TWOVIEWS_
 class TrainerProcess:
     """A running trainer. Raises OSError when the command cannot be started.
 
-    on_stderr: called with each piece of its stderr.
+    on_stderr: called with each piece of its stderr. takes_lines: whether `send` is to be used.
     """
 
-    def __init__(self, command: Sequence[str | Path], on_stderr: Callable[[bytes], object] = len) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], on_stderr: Callable[[bytes], object] = len, *, takes_lines: bool = False
+    ) -> None:
         self._process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if takes_lines else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -83,6 +85,17 @@ class TrainerProcess:
                 self._read_stderr()
         return lines
 
+    def send(self, line: bytes) -> None:
+        """Write a line to its stdin, unless it has closed it. The few short lines that it has not read fit the pipe."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._process.stdin.fileno(), line)
+
+    def close_stdin(self) -> None:
+        """Let it know that no line follows."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
     def stop(self) -> None:
         """Send SIGTERM: the trainer writes a checkpoint and ends."""
         if not self.has_ended:
@@ -104,6 +117,7 @@ class TrainerProcess:
             self._read_stderr()
         lines += self._lines.flush()
         self._selector.close()
+        self.close_stdin()
         self._stdout.close()
         self._stderr.close()
         return lines

@@ -25,6 +25,7 @@ from ssl_core.files import FULL, describe
 from worker.trainer import command, temporaries
 from worker.trainer.event_writer import EventWriter
 from worker.trainer.process import TrainerProcess
+from worker.trainer.shard_feeder import ShardFeeder
 from worker.trainer.trainer_log import TrainerLog
 
 _POLL_SECONDS = 0.1  # latency of a stop or a cancel
@@ -54,7 +55,8 @@ def supervise(
     """
     folder = command.output_folder(claim, storage)
     events = EventWriter(claim, folder, storage.relative(folder), database, settings, mark_seen)
-    attempt = _Attempt(claim, events, settings, is_stopping)
+    feeder = ShardFeeder(claim, folder, database) if claim.shards_of is not None else None
+    attempt = _Attempt(claim, events, settings, is_stopping, feeder)
     try:
         try:
             attempt.run(partial(command.build, claim, storage, settings, events))
@@ -74,7 +76,15 @@ def supervise(
 class _Attempt:
     """The state of a running attempt, and the outcome that follows from it."""
 
-    def __init__(self, claim: Claim, events: EventWriter, settings: Settings, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        events: EventWriter,
+        settings: Settings,
+        is_stopping: Callable[[], bool],
+        feeder: ShardFeeder | None,
+    ) -> None:
+        self._feeder = feeder
         self._exit_reason = ""
         self._storage_full = False
         self._stderr = ""
@@ -97,7 +107,7 @@ class _Attempt:
             self._requested = "expire"
             return
         try:
-            process = TrainerProcess(build(), self._trainer_log.add_stderr)
+            process = TrainerProcess(build(), self._trainer_log.add_stderr, takes_lines=self._feeder is not None)
         except ModelMissing as error:
             self._final_event = Failed(error.code, str(error))
             return
@@ -141,6 +151,8 @@ class _Attempt:
                 self._add_events(process.read(_POLL_SECONDS, with_stdout=not self._events.is_full))
                 self._events.flush()
                 self._forward_request(process)
+                if self._feeder is not None and self._requested is None:
+                    self._feeder.feed(process, self._events)
         finally:
             rest = process.kill_and_reap()
         self._add_events(rest)
@@ -156,6 +168,8 @@ class _Attempt:
                 self._log_invalid(line)
                 continue
             self._events.add(event)
+            if self._feeder is not None:
+                self._feeder.observe(event)
             if isinstance(event, Log):
                 self._trainer_log.add_event(event)
             if isinstance(event, Result | Failed | Stopped):

@@ -125,6 +125,21 @@ def test_the_audit_trail_is_listed_and_filtered(run):
     assert "No entries." in run("audit", "--since", "2999-01-01").stdout
 
 
+def test_a_dataset_is_embedded_with_the_given_options(run_scripted, script):
+    script.responses = [Response(202, body={"id": "job_2", "kind": "embed_dataset", "status": "queued"})]
+    options = ("--split", "train", "--split", "test", "--dtype", "float16", "--normalize", "--workers", "4")
+    assert run_scripted("embed-dataset", "job_1", "ds_1", *options).exit_code == 0
+    asked = json.loads(script.requests[0].body)
+    assert (asked["kind"], asked["model"], asked["dataset"]) == ("embed_dataset", "job_1", "ds_1")
+    assert asked["config"] == {
+        "layer": "backbone",
+        "dtype": "float16",
+        "normalize": True,
+        "workers": 4,
+        "splits": ["train", "test"],
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -23,7 +23,9 @@ def submit(
     ctx: typer.Context,
     kind: Annotated[
         str,
-        typer.Argument(help="pretrain, supervised, finetune, distill, linear_eval, knn_eval, project or export."),
+        typer.Argument(
+            help="pretrain, supervised, finetune, distill, linear_eval, knn_eval, project, export or embed_dataset."
+        ),
     ],
     dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
     config: Annotated[str | None, typer.Option(help="A JSON file, or JSON text.")] = None,
@@ -190,6 +192,35 @@ def artifacts(
         return terminal.print_json([dict(item) for item in found])
     rows = [(item["name"], item["media_type"], terminal.format_size(item["size_bytes"])) for item in found]
     return terminal.print_table(("name", "type", "size"), rows, empty=_NO_ARTIFACTS)
+
+
+def embed_dataset(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="Id of the model, or of the job that will make it.")],
+    dataset: Annotated[str, typer.Argument(help="Id of the dataset.")],
+    layer: Annotated[str, typer.Option(help="backbone, projection, block1 to block4, or logits.")] = "backbone",
+    split: Annotated[list[str] | None, typer.Option(help="train, val or test; may be repeated; default all.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale each vector to length 1.")] = False,
+    rows_per_shard: Annotated[int | None, typer.Option(help="Images in one shard.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of workers that may share the job.")] = 1,
+    name: Annotated[str | None, typer.Option(help="Name of the job.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Then download the embeddings to this folder.")] = None,
+    json: Json = False,
+) -> None:
+    """Compute embeddings of every image of a dataset, as npy and Parquet."""
+    api = get_client(ctx)
+    config: dict[str, Any] = {"layer": layer, "dtype": dtype, "normalize": normalize, "workers": workers}
+    config |= {"splits": split} if split else {}
+    config |= {"rows_per_shard": rows_per_shard} if rows_per_shard is not None else {}
+    job = api.embed_dataset(model, dataset, name=name, **config)
+    if watch or out is not None:
+        follow(ctx, job, json)
+    else:
+        print_job(job, json)
+    if out is not None:
+        api.jobs.download(job, out)
 
 
 def metrics(

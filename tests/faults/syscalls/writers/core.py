@@ -4,10 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
 from ssl_core.config import Backbone, Export
+from ssl_core.config.embedding import ShardRange, name_files
+from ssl_core.data.dataset import Dataset
+from ssl_core.embedding.shard_files import ShardFolder
 from ssl_core.errors import BadModel
 from ssl_core.events import Checkpoint, Event, Model
 from ssl_core.export.formats import run_export
@@ -170,6 +175,40 @@ def _look_at_export(folder: Path) -> str:
     return "new"
 
 
+# --- shards of embeddings --------------------------------------------------------------------------------------------
+
+_SHARD = ShardRange(0, 0, 4)
+_SHARD_FILES = tuple(f"{ATTEMPT}/{name}" for name in name_files(0))
+
+
+def _shards(folder: Path) -> ShardFolder:
+    packed = Dataset.open(folder / dataset.DATASET)
+    return ShardFolder(_attempt(folder), packed, np.arange(4) % len(packed), 8, "float32", {"model": "m"})
+
+
+def _prepare_shard(folder: Path) -> None:
+    _prepare_attempt(folder)
+    dataset.pack_old(folder / dataset.DATASET)
+
+
+def _write_shard(folder: Path) -> dict[str, Any]:
+    def events() -> Iterator[Event]:
+        yield _shards(folder).write(_SHARD, iter(np.arange(32, dtype=np.float32).reshape(2, 2, 8)))
+
+    return as_run(events)
+
+
+def _look_at_shard(folder: Path) -> str:
+    """A shard is there when both files are; one of them alone is written again."""
+    if _shards(folder).find(_SHARD) is None:
+        return "absent"
+    npy, parquet = (folder / path for path in _SHARD_FILES)
+    expected = np.arange(32, dtype=np.float32).reshape(4, 8)
+    assert np.array_equal(np.load(npy), expected)
+    assert np.array_equal(np.array(pq.read_table(parquet)["vector"].to_pylist()), expected)
+    return "new"
+
+
 WRITERS = (
     Writer(
         "checkpoint", "ssl_core/serialization/checkpoint.py", _write_checkpoint, _look_at_checkpoints,
@@ -190,6 +229,10 @@ WRITERS = (
     Writer(
         "report_over_another", "ssl_core/reports/files.py", _write_report, _look_at_artifact,
         _prepare_artifact, ("old",), (f"{ATTEMPT}/curves.svg",), (JOB,),
+    ),
+    Writer(
+        "shard", "ssl_core/embedding/shard_files.py", _write_shard, _look_at_shard, _prepare_shard,
+        live=(*_SHARD_FILES, dataset.DATASET), known=(JOB,),
     ),
     Writer(
         "export", "ssl_core/export/formats.py", _write_export, _look_at_export, _prepare_export,

@@ -1,0 +1,47 @@
+"""Sharers: internal jobs, each of which lets one more worker compute shards of a job until none is left.
+
+They are made when the shared job is claimed, and cancelled when it is paused or ends (`service.lifecycle`).
+"""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from service import lifecycle
+from service.db import ids
+from service.db.kinds import EMBED_SHARDS
+from service.db.models import Job
+from service.db.session import clock
+from service.db.statuses import TERMINAL, JobStatus
+from service.embedding import shards
+
+
+def add_missing(session: Session, job: Job) -> int:
+    """Queue as many jobs as the shared one allows workers beside its own, but not more than there are open shards.
+
+    Returns their number. The caller has locked the shared job's row.
+    """
+    running = select(func.count()).where(
+        Job.parent_id == job.id, Job.kind == EMBED_SHARDS, Job.status.not_in((*TERMINAL, JobStatus.CANCELLING))
+    )
+    allowed = min(int(job.config["workers"]), shards.count_open(session, job.id)) - 1
+    missing = max(0, allowed - int(session.execute(running).scalar_one()))
+    for _ in range(missing):
+        lifecycle.insert(session, _build(job, clock(session)), f"Waits for a worker, to share {job.id}.")
+    return missing
+
+
+def _build(job: Job, created_at: float) -> Job:
+    return Job(
+        id=ids.new("job"),
+        tenant_id=job.tenant_id,
+        kind=EMBED_SHARDS,
+        queue=job.queue,
+        dataset_id=job.dataset_id,
+        model_id=job.model_id,
+        parent_id=job.id,
+        config={},
+        user_metadata={},
+        priority=job.priority,
+        status=JobStatus.QUEUED,
+        created_at=created_at,
+    )
