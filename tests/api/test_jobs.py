@@ -259,6 +259,25 @@ BAD = {
         ["/config/split"],
         "val split",
     ),
+    "embedding of an empty split": (
+        {"kind": "embed_dataset", "config": {"splits": ["train", "val"]}, "model": "mdl_none"},
+        "invalid_config",
+        ["/config/splits/1"],
+        "val split",
+    ),
+    "embedding with a split named twice": (
+        {"kind": "embed_dataset", "config": {"splits": ["train", "train"]}, "model": "mdl_none"},
+        "invalid_config",
+        ["/config/splits"],
+        "twice",
+    ),
+    "embedding by too many workers": (
+        {"kind": "embed_dataset", "config": {"workers": 65}, "model": "mdl_none"},
+        "invalid_config",
+        ["/config/workers"],
+        "64",
+    ),
+    "internal kind of a shared job": ({"kind": "embed_shards"}, "unknown_kind", ["/kind"], "embed_dataset"),
     "labels of an image that is not there": (
         {"kind": "supervised", "config": {"label_rows": [3, 99, 100]}},
         "invalid_config",

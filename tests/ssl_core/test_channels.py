@@ -236,6 +236,7 @@ def test_torchvisions_models_keep_the_names_and_other_shapes_of_their_weights(fa
         ("knn_eval", 1, 3, {}, "The model takes images of 1 channel; those of the dataset have 3"),
         ("linear_eval", 3, 1, {}, "The model takes images of 3 channels"),
         ("project", 3, 5, {}, "The model takes images of 3 channels"),
+        ("embed_dataset", 3, 5, {}, "The model takes images of 3 channels"),
         ("export", 3, 5, {}, "The model takes images of 3 channels"),
     ],
 )

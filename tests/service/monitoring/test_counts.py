@@ -25,7 +25,7 @@ def change(database, job, **values):
 def test_every_kind_has_a_queue():
     from ssl_core.config import KINDS
 
-    assert counts.QUEUE_OF_KIND.keys() == {*KINDS, "ingest", "import"}
+    assert counts.QUEUE_OF_KIND.keys() == {*KINDS, "ingest", "import", "embed_shards"}
     assert set(counts.QUEUE_OF_KIND.values()) == {"train", "data"}
 
 

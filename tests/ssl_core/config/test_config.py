@@ -36,6 +36,7 @@ WHOLE = {
     "pretrain by minutes": ({**SIMCLR, "minutes": 10.0, "early_stop": {}}, "pretrain"),
     "linear_eval": ({"subset": 1000, "baselines": ["pixels"], "label_rows": [0, 7]}, "linear_eval"),
     "knn_eval": ({"subset": 1000, "baselines": ["random"]}, "knn_eval"),
+    "embed_dataset": ({"splits": ["test"], "rows_per_shard": 100, "dtype": "float16"}, "embed_dataset"),
     "project": ({"split": "test", "methods": ["umap", "pca"]}, "project"),
 }
 whole = pytest.mark.parametrize("case", WHOLE)
