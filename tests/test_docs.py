@@ -66,9 +66,17 @@ def routes():
 
 
 def test_every_block_has_a_known_language():
-    known = {"", "sh", "python", "json config", "json request", "json problem", "json refusal", "json usage", "json embeddings"} | {
-        f"json {kind}" for kind in config.KINDS
-    }
+    known = {
+        "",
+        "sh",
+        "python",
+        "json config",
+        "json request",
+        "json problem",
+        "json refusal",
+        "json usage",
+        "json embeddings",
+    } | {f"json {kind}" for kind in config.KINDS}
     assert {block.kind for block in BLOCKS} <= known
 
 

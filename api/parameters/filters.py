@@ -20,7 +20,7 @@ def one_of(known: Iterable[str]) -> Any:  # as FastAPI's Query is typed
 
 
 def check(name: str, value: str | None, known: Collection[str], what: str = "") -> None:
-    """Raise InvalidRequest, with the closest known value and a list of them, when the filter `name` has a value that cannot be.
+    """Raise InvalidRequest, which lists the known values, when the filter `name` has another one.
 
     what: of what it is the name, if not of the filter itself.
     """

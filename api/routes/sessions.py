@@ -3,7 +3,7 @@
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 
-from api import responses, schemas, serializers
+from api import schemas, serializers
 from api.deps import AdminCaller
 from api.json_body import JsonRoute
 from api.responses import JSONResponse, rfc3339
@@ -17,9 +17,7 @@ _NO_STORE = {"Cache-Control": "no-store"}
 _LATER = ("last_used_at", "revoked_at")  # fields that a new key does not have
 
 
-@router.post(
-    "/sessions/tokens", status_code=201, response_model=schemas.SignInToken, summary="Create a sign-in token"
-)
+@router.post("/sessions/tokens", status_code=201, response_model=schemas.SignInToken, summary="Create a sign-in token")
 def create_token(caller: AdminCaller) -> JSONResponse:
     """The token opens one session, within 15 minutes, with the scopes of the request's key."""
     with caller.writing() as unit:

@@ -55,4 +55,3 @@ def open_(session: Session, token: str) -> tuple[Key, str, Identity]:
     expires_at = min(clock(session) + SESSION_SECONDS, maker.expires_at or float("inf"))
     key, secret = create(session, maker.tenant_id, NAME, maker.role, scopes=maker.scopes, expires_at=expires_at)
     return key, secret, maker
-

@@ -101,7 +101,7 @@ def authenticate(session: Session, secret: str) -> Identity:
     return identity
 
 
-def _to_identity(row: Row[Any]) -> Identity:
+def _to_identity(row: Row[*tuple[Any, ...]]) -> Identity:
     tenant_id, key_id, name, role, scopes, expires_at, is_revoked, is_expired = row
     return Identity(
         tenant_id, key_id, name, cast(Role, role), parse(scopes), expires_at, bool(is_revoked), bool(is_expired)

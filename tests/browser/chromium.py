@@ -36,6 +36,8 @@ def _find_installed(playwright: Playwright) -> str | None:
 
 def _install(command: list[str]) -> None:
     try:
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_INSTALL_SECONDS, check=False)
+        subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_INSTALL_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         pass  # the next way is tried

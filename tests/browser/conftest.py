@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, expect, sync_playwright
 
 from tests.browser import chromium
 from tests.test_end_to_end import Up, up
@@ -26,9 +26,12 @@ def service(tmp_path_factory) -> Iterator[Up]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        with playwright.chromium.launch(executable_path=chromium.find(playwright), args=ARGUMENTS) as browser:
-            yield browser
+    with sync_playwright() as playwright, _launch(playwright) as browser:
+        yield browser
+
+
+def _launch(playwright: Playwright) -> Browser:
+    return playwright.chromium.launch(executable_path=chromium.find(playwright), args=ARGUMENTS)
 
 
 class Visitor:

@@ -89,7 +89,9 @@ def test_the_keyboard_reaches_every_part(visitor):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim()"))
     assert reached[0] == "Skip to the content"
-    assert [name for name in ("Datasets", "Jobs", "Models", "Compare", "Map", "Search", "New job") if name not in reached] == []
+    assert [
+        name for name in ("Datasets", "Jobs", "Models", "Compare", "Map", "Search", "New job") if name not in reached
+    ] == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -64,7 +64,17 @@ def test_a_client_that_accepts_gzip_gets_less(app, anonymous):
 
 @on_sqlite
 @pytest.mark.parametrize(
-    "name", ["nothing.js", "../assets.py", "..%2fassets.py", "%2e%2e/%2e%2e/app.py", "views", "views/", "/etc/passwd", "x" * 5000]
+    "name",
+    [
+        "nothing.js",
+        "../assets.py",
+        "..%2fassets.py",
+        "%2e%2e/%2e%2e/app.py",
+        "views",
+        "views/",
+        "/etc/passwd",
+        "x" * 5000,
+    ],
 )
 def test_other_names_are_404(anonymous, name):
     check_problem(anonymous.get(f"/page/{name}"), 404, "not_found")
@@ -82,7 +92,9 @@ def test_nothing_is_inline_and_nothing_comes_from_another_host():
 def test_no_script_parses_html_or_evaluates_text():
     assert len(SCRIPTS) > 15
     for name in SCRIPTS:
-        found = re.findall(r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|srcdoc)", read(name))
+        found = re.findall(
+            r"\b(innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|srcdoc)", read(name)
+        )
         assert found == [], name
 
 

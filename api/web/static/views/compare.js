@@ -41,7 +41,7 @@ async function compare(body, ids, signal) {
 
   function draw() {
     for (const name of NAMES) {
-      const found = comparison.data.map((job, place) => [job, place, job.series.find((series) => series.name === name)]).filter(([, , series]) => series !== undefined);
+      const found = comparison.jobs.map((job, place) => [job, place, job.series.find((series) => series.name === name)]).filter(([, , series]) => series !== undefined);
       if (found.length === 0) continue;
       if (!charts.has(name)) {
         const plot = h("div", { class: "plot", role: "img", "aria-label": `Chart: ${name}` });
@@ -49,7 +49,7 @@ async function compare(body, ids, signal) {
         charts.set(name, new Chart(plot, signal));
       }
       charts.get(name).draw(found.map(([job, place, series]) => ({
-        type: "scatter", mode: series.step.length < 40 ? "lines+markers" : "lines", name: `${jobTitle(job)} ${job.id.slice(-6)}`.replaceAll("<", "&lt;"),
+        type: "scatter", mode: series.step.length < 40 ? "lines+markers" : "lines", name: `${title(job)} ${job.id.slice(-6)}`.replaceAll("<", "&lt;"),
         x: series.epoch, y: smooth(series.value, state.smoothing), line: { color: COLOURS[place % COLOURS.length], width: 2 },
       })), { hovermode: "x unified", showlegend: found.length > 1, xaxis: { title: { text: "epoch" } } });
     }
@@ -58,9 +58,13 @@ async function compare(body, ids, signal) {
 }
 
 function differences(comparison) {
-  const jobs = comparison.data;
+  const jobs = comparison.jobs;
   if (jobs.length < 2) return h("p", { class: "dim" }, "Choose a second run to see in which fields they differ.");
   if (comparison.differences.length === 0) return h("p", { class: "dim" }, "Their configs are the same.");
-  return table("Differences", [["Field"], ...jobs.map((job) => [`${jobTitle(job)} ${job.id.slice(-6)}`])], comparison.differences.map((difference) => [
+  return table("Differences", [["Field"], ...jobs.map((job) => [`${title(job)} ${job.id.slice(-6)}`])], comparison.differences.map((difference) => [
     h("code", {}, difference.pointer), ...jobs.map((job) => (difference.values[job.id] === undefined ? "–" : h("code", {}, inline(difference.values[job.id]))))]));
+}
+
+function title(job) {
+  return job.name || [job.kind, job.method].filter(Boolean).join(" · ");
 }
