@@ -79,8 +79,8 @@ class ShardFeeder:
             return
         with self._database.reading() as session:
             done = shards.find_done(session, self._shared_id)
-        if done is None:  # others compute the rest
-            events.add(self._progress)
+        events.add(self._progress)  # stored with that of the others
+        if done is None:  # they compute the rest
             return
         write_atomic(self._folder / DONE_FILE, json.dumps(asdict(done)).encode())
         self._has_ended = True
