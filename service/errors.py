@@ -270,6 +270,41 @@ class Corrupt(Conflict):
     """A stored file is missing, cannot be read, or does not have its recorded SHA-256."""
 
 
+# --- indexes ------------------------------------------------------------------------------------------------------
+
+
+class IndexNotFound(NotFound):
+    """There is no such index."""
+
+
+class IndexNotReady(Conflict):
+    """The index is still being built."""
+
+
+class IndexFailed(Conflict):
+    """The index could not be built; its `error` has the reason."""
+
+
+class JobHasNotSucceeded(Conflict):
+    """The job has not succeeded, so it has no embeddings of its dataset."""
+
+
+class NoEmbeddings(Unprocessable):
+    """The job has left no embeddings of its dataset."""
+
+
+class UnknownLabel(Unprocessable):
+    """No image of the index has this label."""
+
+
+class OutsideSelection(Unprocessable):
+    """The row to start with is not among those to select from."""
+
+
+class TooMuchWork(Unprocessable):
+    """This takes longer than a request may; ask for less of it."""
+
+
 # --- requests ----------------------------------------------------------------------------------------------------
 
 

@@ -212,7 +212,7 @@ def _select_one(reader: Reader, statement: Select[*tuple[Any, ...]], tenant_id: 
 
 
 def owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    """Return the condition of a tenant's jobs, without uploads, jobs that share another, and deleted ones."""
+    """Return the condition of a tenant's jobs, without those of the hidden kinds, and deleted ones."""
     shown = (Job.kind != kind for kind in HIDDEN_KINDS)
     return and_(Job.tenant_id == tenant_id, *shown, Job.deleted_at.is_(None))
 

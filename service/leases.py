@@ -14,8 +14,8 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from service import event_handlers, lifecycle
 from service.db import turns
-from service.db.kinds import EMBED_SHARDS, IMPORT, INGEST, SHARED_KINDS
-from service.db.models import Checkpoint, Dataset, Job, Json, Model
+from service.db.kinds import EMBED_SHARDS, IMPORT, INDEX, INGEST, SHARED_KINDS
+from service.db.models import Artifact, Checkpoint, Dataset, Job, Json, Model
 from service.db.session import clock, now
 from service.db.statuses import HELD, JobStatus
 from service.embedding import shards, sharers
@@ -51,6 +51,15 @@ class CheckpointRef:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingsFile:
+    """A file of the embeddings to index; `path` is relative to the storage root."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A job to run, as of its claim. Paths are relative to the storage root."""
 
@@ -65,6 +74,7 @@ class Claim:
     model_path: str | None
     checkpoints: tuple[CheckpointRef, ...]  # the highest step first
     provenance: Json  # for the model card (`ssl_core.serialization.provenance`)
+    embeddings: tuple[EmbeddingsFile, ...] = ()  # of a build
     seconds_left: float | None = None  # of the job's maximum runtime; None: it has none
     shards_of: str | None = None  # the job whose shards it computes: itself, or the one that it shares
 
@@ -256,6 +266,7 @@ def _build_claim(session: Session, job: Job) -> Claim:
         dataset_path=dataset.path if dataset is not None else None,
         upload=_find_upload(job, dataset),
         model_path=model.path if model is not None else None,
+        embeddings=_list_embeddings(session, job.config["job"]) if job.kind == INDEX else (),
         seconds_left=job.max_runtime - job.run_seconds if job.max_runtime is not None else None,
         checkpoints=_list_checkpoints(session, job.id),
         provenance=_build_provenance(job, dataset, model),
@@ -290,3 +301,9 @@ def _list_checkpoints(session: Session, job_id: str) -> tuple[CheckpointRef, ...
     query: Any = select(Checkpoint.path, Checkpoint.sha256, Checkpoint.step).where(Checkpoint.job_id == job_id)
     rows = session.execute(query.order_by(Checkpoint.step.desc(), Checkpoint.attempt.desc())).all()
     return tuple(CheckpointRef(*row) for row in rows)
+
+
+def _list_embeddings(session: Session, job_id: str) -> tuple[EmbeddingsFile, ...]:
+    query = select(Artifact.name, Artifact.path, Artifact.sha256).where(Artifact.job_id == job_id)
+    rows = session.execute(query.where(Artifact.name.startswith("embeddings")).order_by(Artifact.name)).all()
+    return tuple(EmbeddingsFile(*row) for row in rows)

@@ -1,10 +1,10 @@
-"""The lifecycle of a job: its status transitions, each logged, and their effects on dependent jobs and on datasets.
+"""The lifecycle of a job: its status transitions, each logged, and what they do to other jobs, datasets and indexes.
 
     waiting → queued → running → succeeded | failed | cancelled     (cancelling, pausing, paused on request)
 
 Callers have locked the job's row (a row lock on PostgreSQL, the write transaction on SQLite). `succeeded` is final, and
 so are `failed` and `cancelled` unless a client asks to retry the job. Locks are taken from parent to child and from
-ingest job to dataset, never the other way.
+ingest job to dataset or building job to index, never the other way.
 """
 
 from typing import Any, Literal
@@ -14,11 +14,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from service import text
-from service.db.kinds import EMBED_SHARDS, INGEST, SHARED_KINDS
-from service.db.models import Dataset, Job, JobEvent, Json, Retried
+from service.db.kinds import EMBED_SHARDS, INDEX, INGEST, SHARED_KINDS
+from service.db.models import Dataset, Job, JobEvent, Json, Retried, VectorIndex
 from service.db.session import clock
-from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
-from service.storage import dataset_path
+from service.db.statuses import HELD, TERMINAL, DatasetStatus, IndexStatus, JobStatus
+from service.storage import dataset_path, index_path
 
 Ending = Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED]
 MAX_EVENTS = 10_000  # further log lines are dropped; status changes never are
@@ -121,7 +121,7 @@ def _next_status(job: Job, parent: Job | None) -> tuple[JobStatus, str]:
 
 
 def end(session: Session, job: Job, status: Ending, message: str, error: Json | None = None) -> None:
-    """End the job; then update the dataset of an ingestion, and queue or fail the jobs that wait for this one."""
+    """End the job; then update its dataset or index, and queue or fail the jobs that wait for this one."""
     ended = [_end(session, job, status, message, error)]
     while ended:  # a failed parent fails its children, recursively
         parent = ended.pop()
@@ -182,6 +182,8 @@ def _end(session: Session, job: Job, status: Ending, message: str, error: Json |
     job.lease_until = None
     if job.kind == INGEST:
         _update_dataset(session, job, status, error)
+    if job.kind == INDEX:
+        _update_index(session, job, status, error)
     session.flush()
     _cancel_sharers(session, job)
     return job
@@ -253,3 +255,17 @@ def _update_dataset(session: Session, job: Job, status: Ending, error: Json | No
             DatasetStatus.FAILED,
             {"errors": [], **(text.clean_json(error) if error else fallback)},
         )
+
+
+def _update_index(session: Session, job: Job, status: Ending, error: Json | None) -> None:
+    """Make the index of an ended build ready, with its report, or failed, with its error."""
+    query = select(VectorIndex).where(VectorIndex.build_id == job.id).with_for_update(key_share=True)
+    index = session.scalars(query.execution_options(populate_existing=True)).one()
+    if status == JobStatus.SUCCEEDED:
+        index.status, index.ready_at, index.path = IndexStatus.READY, job.finished_at, index_path(index.id, job.attempt)
+        report = dict(job.summary or {})
+        index.layer = str(report.pop("layer", index.layer))
+        index.report = report
+    else:
+        fallback = {"code": status, "detail": f"The building was {status}."}
+        index.status, index.error = IndexStatus.FAILED, text.clean_json(error) if error else fallback

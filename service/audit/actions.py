@@ -12,6 +12,8 @@ Action = Literal[
     "job.resume",
     "job.retry",
     "job.delete",
+    "index.create",
+    "index.delete",
     "model.import",
     "model.delete",
     "model.download",

@@ -109,6 +109,29 @@ class Alias(Base):
     moved_at: Mapped[float]
 
 
+class VectorIndex(Base):
+    """An index of the embeddings that a job has left. `path` (relative to the storage root) is set when it is ready."""
+
+    __tablename__ = "indexes"
+    __table_args__ = (Index("ix_indexes_tenant_id_id", "tenant_id", "id"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[str]  # an IndexStatus (service.db.statuses)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))  # that computed the embeddings
+    build_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)  # that builds the index
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
+    layer: Mapped[str] = mapped_column(String(100))
+    user_metadata: Mapped[Json]
+    path: Mapped[str | None] = mapped_column(String(400))
+    report: Mapped[Json | None]
+    error: Mapped[Json | None]
+    created_at: Mapped[float]
+    ready_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
+
+
 class Job(Base):
     """A submitted job. A queued row is its own outbox; `attempt` fences every write of a worker.
 

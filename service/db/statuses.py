@@ -1,4 +1,4 @@
-"""Statuses of jobs and of datasets, as the database stores them and the API shows them."""
+"""Statuses of jobs, of datasets and of indexes, as the database stores them and the API shows them."""
 
 from enum import StrEnum
 
@@ -44,3 +44,11 @@ class DatasetStatus(_Status):
     VALIDATING = "validating", "Its upload waits for ingestion, or is being ingested."
     READY = "ready", "Jobs can use it."
     FAILED = "failed", "Its upload could not be ingested; `error` has the reasons."
+
+
+class IndexStatus(_Status):
+    """The status of an index."""
+
+    BUILDING = "building", "It waits for a worker, or is being built."
+    READY = "ready", "It can be searched."
+    FAILED = "failed", "It could not be built; `error` has the reason."

@@ -8,9 +8,9 @@ from service.errors import AdminScopeNeeded, EmbedScopeNeeded, Forbidden, ReadSc
 
 Scope = Literal["read", "embed", "train", "admin"]
 SCOPES: dict[Scope, str] = {
-    "read": "reads the owner's datasets, jobs, models and usage, and the catalogue",
+    "read": "reads the owner's datasets, jobs, models, indexes and usage, and the catalogue; searches indexes",
     "embed": "embeds images",
-    "train": "makes, cancels and deletes datasets, jobs and models",
+    "train": "makes, cancels and deletes datasets, jobs, models and indexes",
     "admin": "makes, lists and revokes keys, and reads the audit trail",
 }
 ALL: frozenset[Scope] = frozenset(SCOPES)

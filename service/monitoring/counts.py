@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
-from service.db.kinds import EMBED_SHARDS, IMPORT, INGEST
+from service.db.kinds import EMBED_SHARDS, IMPORT, INDEX, INGEST
 from service.db.models import Dataset, Job, Retried
 from service.db.session import now
 from service.db.statuses import HELD, TERMINAL, JobStatus
 from ssl_core.config import KINDS
 
-QUEUE_OF_KIND = {**dict.fromkeys((*KINDS, EMBED_SHARDS), "train"), **dict.fromkeys((IMPORT, INGEST), "data")}
+QUEUE_OF_KIND = {**dict.fromkeys((*KINDS, EMBED_SHARDS), "train"), **dict.fromkeys((IMPORT, INDEX, INGEST), "data")}
 RETRIED = "retried"  # outcome of an attempt that was followed by another
 
 

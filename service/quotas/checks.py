@@ -11,7 +11,7 @@ from service.quotas import usage
 from service.settings import Settings
 from ssl_core.errors import Fault
 
-_NAMES = {"train": "training and evaluation", "data": "uploads and imports"}  # of the queues
+_NAMES = {"train": "training and evaluation", "data": "uploads, imports and indexes"}  # of the queues
 
 
 def check_jobs(session: Session, tenant_id: str, queue: str, settings: Settings) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from service.db.kinds import EMBED_SHARDS, IMPORT
-from service.db.models import Artifact, Checkpoint, Dataset, Job, Model
+from service.db.models import Artifact, Checkpoint, Dataset, Job, Model, VectorIndex
 from service.db.statuses import HELD, TERMINAL, DatasetStatus, JobStatus
 
 PENDING = (JobStatus.WAITING, JobStatus.QUEUED, JobStatus.PAUSED)
@@ -29,6 +29,7 @@ class StoredBytes:
     models: int
     checkpoints: int
     artifacts: int
+    indexes: int
 
     @property
     def total(self) -> int:
@@ -66,6 +67,9 @@ def measure_bytes(session: Session, tenant_id: str) -> StoredBytes:
         select(func.sum(Model.size_bytes)).where(Model.tenant_id == tenant_id, Model.deleted_at.is_(None)),
         select(func.sum(Checkpoint.size_bytes)).join(Job, Job.id == Checkpoint.job_id).where(of_tenant),
         select(func.sum(Artifact.size_bytes)).join(Job, Job.id == Artifact.job_id).where(of_tenant),
+        select(func.sum(cast(VectorIndex.report["bytes"].as_string(), BigInteger))).where(
+            VectorIndex.tenant_id == tenant_id, VectorIndex.deleted_at.is_(None)
+        ),
     )
     waiting, importing, *stored = (int(session.execute(query).scalar_one() or 0) for query in queries)
     return StoredBytes(waiting + importing, *stored)

@@ -50,4 +50,26 @@ class EmbedSettings(BaseModel):
     thumbnail_cache_bytes: int = Field(
         2**26, ge=0, description="Of the thumbnails of images of datasets that the encoder keeps in memory."
     )
+    index_exact_rows: int = Field(
+        200_000,
+        ge=1,
+        description="Vectors up to which an index is searched exactly; one of more is approximate, with a recall of at "
+        "least 0.95.",
+    )
+    index_threads: int = Field(0, ge=0, description="Threads that build an index; 0: by the number of cores.")
+    index_build_bytes: int = Field(
+        2**34, gt=0, description="Of memory to build an approximate index; one that needs more fails."
+    )
+    index_open_bytes: int = Field(
+        2**34,
+        gt=0,
+        description="Of the files of all indexes that the encoder keeps open, mapped into memory; one alone may have "
+        "more. Beyond it the owner with the most loses the one used longest ago.",
+    )
+    search_products: int = Field(
+        2 * 10**11,
+        gt=0,
+        description="Multiplications of numbers that one request for a selection or for labels may need: about ten "
+        "seconds of one core.",
+    )
     embed_answer_seconds: float = Field(120, gt=0, description="Timeout of the API for the encoder.")

@@ -7,7 +7,9 @@ class QuotaSettings(BaseModel):
     """What one owner may use."""
 
     quota_queued_jobs: int = Field(
-        0, ge=0, description="Jobs of an owner that wait in a queue (training, or uploads and imports); 0: no limit."
+        0,
+        ge=0,
+        description="Jobs of an owner that wait in a queue (training, or uploads and others); 0: no limit.",
     )
     quota_running_jobs: int = Field(
         0,

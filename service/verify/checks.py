@@ -11,7 +11,7 @@ from ssl_core.checksums import blocks, document
 from ssl_core.errors import Corrupt
 
 Outcome = Literal["sound", "unchecked", "corrupt", "missing", "unreadable"]
-DATASET, CARD, WEIGHTS = "dataset.json", "model.json", "weights.safetensors"
+DATASET, INDEX, CARD, WEIGHTS = "dataset.json", "index.json", "model.json", "weights.safetensors"
 _CHUNK_BYTES = 4 * 2**20
 
 
@@ -30,6 +30,8 @@ def check_item(item: Item, path: Path) -> Iterator[Step]:
     """Yield the bytes read and the outcome of each file of an item."""
     if item.kind == "dataset":
         yield from _check_dataset(path)
+    elif item.kind == "index":
+        yield from _check_index(path)
     elif item.kind == "model":
         yield from _check_model(path, item)
     else:
@@ -51,6 +53,13 @@ def _check_dataset(folder: Path) -> Iterator[Step]:
     yield from (*reading, digests)
     for name in record["sizes"] if digests == Checked(record["file"], "sound") else ():
         yield from _check(name, _read_blocks(folder, record, name))
+
+
+def _check_index(folder: Path) -> Iterator[Step]:
+    about: dict[str, Any] = {}
+    yield from _check(INDEX, _read_document(folder / INDEX, about))
+    for name, entry in about.get("files", {}).items():
+        yield from _check(name, _hash(folder / name, entry["sha256"], entry["size_bytes"]))
 
 
 def _check_model(folder: Path, item: Item) -> Iterator[Step]:

@@ -8,16 +8,16 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from service.db.kinds import IMPORT
-from service.db.models import Artifact, Checkpoint, Dataset, Job, Model
+from service.db.models import Artifact, Checkpoint, Dataset, Job, Model, VectorIndex
 from service.db.statuses import HELD, TERMINAL, DatasetStatus
 from service.storage import upload_path
 
-Kind = Literal["artifact", "checkpoint", "dataset", "model", "upload"]
+Kind = Literal["artifact", "checkpoint", "dataset", "index", "model", "upload"]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A file, or the folder of a dataset or a model; `path` is relative to the storage root."""
+    """A file, or the folder of a dataset, an index or a model; `path` is relative to the storage root."""
 
     kind: Kind
     path: str
@@ -44,6 +44,12 @@ def _datasets(session: Session) -> Iterator[Item]:
     named = Dataset.path.is_not(None), Dataset.deleted_at.is_(None)
     for path in session.scalars(select(Dataset.path).where(*named)):
         yield Item("dataset", str(path))
+
+
+def _indexes(session: Session) -> Iterator[Item]:
+    named = VectorIndex.path.is_not(None), VectorIndex.deleted_at.is_(None)
+    for path in session.scalars(select(VectorIndex.path).where(*named)):
+        yield Item("index", str(path))
 
 
 def _models(session: Session) -> Iterator[Item]:
@@ -82,4 +88,4 @@ def _uploads(session: Session) -> Iterator[Item]:
         yield Item("upload", upload_path(tenant_id, upload["sha256"]), upload["sha256"], upload["size_bytes"])
 
 
-_LISTERS = (_datasets, _models, _checkpoints, _artifacts, _uploads)
+_LISTERS = (_datasets, _indexes, _models, _checkpoints, _artifacts, _uploads)

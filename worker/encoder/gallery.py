@@ -7,10 +7,8 @@ with other owners, and kept in a cache.
 
 import asyncio
 import io
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.errors import Corrupt, EncoderBusy, ImageNotFound, TooManyPixels
+from service.errors import Corrupt, ImageNotFound, TooManyPixels
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core.data.centre_crop import resize
@@ -30,6 +28,7 @@ from ssl_core.reports.false_colour import to_rgb
 from worker.encoder.byte_cache import ByteCache
 from worker.encoder.decoder import Decoder
 from worker.encoder.loading_cache import LoadingCache
+from worker.encoder.places import Places
 
 MEDIA_TYPE = "image/jpeg"
 QUALITY = 90
@@ -57,7 +56,7 @@ class Gallery:
             executor=self._opener,
         )
         self._thumbnails = ByteCache(settings.thumbnail_cache_bytes)
-        self._waiting: Counter[str] = Counter()  # owner -> requests
+        self._places = Places(WAITING, OWNER_WAITING)
         self._dropping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,7 +78,7 @@ class Gallery:
 
         path: of the dataset, relative to the storage. Raises ImageNotFound, Corrupt, EncoderBusy.
         """
-        with self._place(owner):
+        with self._places.hold(owner):
             dataset = await self._datasets.get(path, owner)
             _check_rows(dataset, rows)
             return await self._decoder.run(_turn_of(owner), 0, partial(_describe, dataset, rows))
@@ -92,7 +91,7 @@ class Gallery:
         key = (path, row, size)
         if (known := self._thumbnails.get(key)) is not None:
             return known
-        with self._place(owner):
+        with self._places.hold(owner):
             dataset = await self._datasets.get(path, owner)
             _check_rows(dataset, [row])
             work = partial(_draw, dataset, row, size, self._max_costly_pixels)
@@ -100,19 +99,6 @@ class Gallery:
         self._thumbnails.put(key, drawn)
         self.rendered += 1
         return drawn
-
-    @contextmanager
-    def _place(self, owner: str) -> Iterator[None]:
-        """Hold a place in the queue. Raises EncoderBusy."""
-        if self._waiting[owner] >= OWNER_WAITING or self._waiting.total() >= WAITING:
-            raise EncoderBusy(retry_after=1)
-        self._waiting[owner] += 1
-        try:
-            yield
-        finally:
-            self._waiting[owner] -= 1
-            if not self._waiting[owner]:
-                del self._waiting[owner]
 
     def _open(self, path: str) -> Dataset:
         try:

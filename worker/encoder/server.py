@@ -1,4 +1,5 @@
-"""The encoder server: an ASGI application that opens images, for the API only: it embeds them and draws thumbnails.
+"""The encoder server: an ASGI application that opens images, for the API only: it embeds them, draws thumbnails and
+searches indexes.
 
     POST /encode   X-Model-Path: the model's folder, relative to the storage     → N×D little-endian float32, X-Dim: D
                    X-Layer: "backbone", "projection" or a block
@@ -9,6 +10,10 @@
                    X-Rows: "r1,r2,…", at most 1000; X-Owner and X-Request-ID as above
     GET /thumbnail X-Dataset-Path, X-Rows: one row; X-Size: the longer side in pixels   → JPEG
                    X-Owner and X-Request-ID as above
+    POST /search/<verb>   X-Index-Path: the index's folder, relative to the storage; X-Query: one of
+                   `service.indexes.queries` as JSON; X-Owner and X-Request-ID as above
+                   a query by an image: X-Model-Path, X-Layer and X-Sizes as above, and the image in the body
+                   a query by a vector: X-Sizes, and D little-endian float64 in the body        → JSON
     GET /health    answers once models can be served, with counts of images and batches
 
 Errors are problem documents; the pointer `/images/<i>` names the invalid image. TCP needs the header
@@ -25,11 +30,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import uvicorn
+from pydantic import ValidationError
 
 from service import logs
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
 from service.errors import Error, InvalidRequest, NotFound, WrongKey
+from service.indexes.queries import QUERIES, Nearest, Query
 from service.logs import context
 from service.settings import Settings
 from service.storage import Storage
@@ -37,6 +45,8 @@ from worker.encoder import socket
 from worker.encoder.batcher import Features
 from worker.encoder.embedder import Embedder
 from worker.encoder.gallery import MEDIA_TYPE, Gallery
+from worker.encoder.search.nearest import normalise
+from worker.encoder.search.searcher import Searcher
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -92,6 +102,15 @@ class _ImagesRequest:
     rows: list[int]
 
 
+@dataclass(frozen=True)
+class _SearchRequest:
+    """The headers of a search."""
+
+    index_path: str
+    owner: str
+    query: Query
+
+
 class Encoder:
     """The ASGI application."""
 
@@ -101,6 +120,7 @@ class Encoder:
         self._token = settings.encoder_token.get_secret_value() if settings.encoder_url else ""
         self._embedder = Embedder(settings)
         self._gallery = Gallery(settings, self._embedder.decoder)
+        self._searcher = Searcher(settings)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -120,8 +140,10 @@ class Encoder:
         await receive()
         await self._embedder.start()
         self._gallery.start()
+        self._searcher.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._searcher.stop()
         self._gallery.stop()
         await self._embedder.stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -140,6 +162,9 @@ class Encoder:
                 return {"content-type": "application/json"}, json.dumps(images).encode()
             case "GET", "/thumbnail":
                 return {"content-type": MEDIA_TYPE}, await self._draw_thumbnail(dict(scope["headers"]), receive)
+            case "POST", path if path.removeprefix("/search/") in QUERIES:
+                found = await self._search(path.removeprefix("/search/"), dict(scope["headers"]), receive)
+                return {"content-type": "application/json"}, json.dumps(found).encode()
         raise NotFound
 
     def _health(self, authorized: bool) -> dict[str, Any]:
@@ -148,7 +173,8 @@ class Encoder:
             return {"status": "ok"}
         embedder = self._embedder
         queue = {"waiting": embedder.waiting(), "places": embedder.places()}
-        gallery = {"thumbnails": self._gallery.rendered, "thumbnail_bytes": self._gallery.cached_bytes}
+        gallery: dict[str, Any] = {"thumbnails": self._gallery.rendered, "thumbnail_bytes": self._gallery.cached_bytes}
+        gallery |= {"indexes": self._searcher.names(), "searches": self._searcher.searches}
         return {"status": "ok", "models": embedder.models(), **queue, **gallery, **asdict(embedder.counts())}
 
     async def _describe_images(self, headers: Headers, receive: Receive) -> list[dict[str, Any]]:
@@ -163,6 +189,22 @@ class Encoder:
             raise InvalidRequest("X-Rows must be one row, X-Size a number of pixels.")
         work = self._gallery.draw_thumbnail(request.dataset_path, request.rows[0], int(size), request.owner)
         return await cancel_on_disconnect(work, receive)
+
+    async def _search(self, verb: str, headers: Headers, receive: Receive) -> dict[str, Any]:
+        request = self._parse_search(verb, headers)
+        vector = await self._read_vector(request, headers, receive)
+        work = self._searcher.answer(request.index_path, request.query, request.owner, vector)
+        return await cancel_on_disconnect(work, receive)
+
+    async def _read_vector(self, request: _SearchRequest, headers: Headers, receive: Receive) -> Features | None:
+        """Return the vector of a query, 1×D: that in the body, or that of the image in the body."""
+        kind = request.query.body if isinstance(request.query, Nearest) else ""
+        if kind == "image":
+            return await self._encode(headers, receive)
+        if kind == "vector":
+            (data,) = await _read_images(receive, _parse_numbers(headers, b"x-sizes", "X-Sizes: must be a length."))
+            return normalise(np.frombuffer(data, "<f8")[None])
+        return None
 
     async def _encode(self, headers: Headers, receive: Receive) -> Features:
         request = self._parse_headers(headers)
@@ -187,6 +229,14 @@ class Encoder:
         if len(rows) > MAX_ROWS:
             raise InvalidRequest(f"X-Rows: at most {MAX_ROWS}.")
         return _ImagesRequest(path, _read_owner(headers), rows)
+
+    def _parse_search(self, verb: str, headers: Headers) -> _SearchRequest:
+        path = self._parse_path(headers, b"x-index-path")
+        try:
+            query = QUERIES[verb].model_validate_json(headers.get(b"x-query", b""))
+        except ValidationError as error:
+            raise InvalidRequest("X-Query: must be a query.") from error
+        return _SearchRequest(path, _read_owner(headers), query)
 
     def _parse_path(self, headers: Headers, name: bytes) -> str:
         """Return the path of a header. Raises InvalidRequest, and WrongKey when the client is not the API."""

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from service.db.kinds import IMPORT, INGEST
+from service.db.kinds import IMPORT, INDEX, INGEST
 from service.leases import Claim
 from service.settings import Settings
 from service.storage import Storage
@@ -25,6 +25,8 @@ def output_folder(claim: Claim, storage: Storage) -> Path:
     if claim.kind == INGEST:
         assert claim.dataset_id is not None
         return storage.dataset_dir(claim.dataset_id, claim.attempt)
+    if claim.kind == INDEX:
+        return storage.index_dir(claim.config["index"], claim.attempt)
     return storage.attempt_dir(claim.job_id, claim.attempt)
 
 
@@ -39,6 +41,9 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
         upload = storage.upload_path(claim.upload.tenant_id, claim.upload.sha256)
         reader = [*_PYTHON, *_READERS[claim.kind](claim), str(upload), "--out", str(out), "--events"]
         return [*reader, "--sha256", claim.upload.sha256]
+    if claim.kind == INDEX:
+        sources = _write_sources(claim, storage, out)
+        return [*_PYTHON, "worker.indexes.build", str(sources), "--out", str(out), "--events"]
     if claim.dataset_path is None:
         raise ValueError("its dataset has no files")
     dataset = storage.absolute(claim.dataset_path)
@@ -57,6 +62,14 @@ def build(claim: Claim, storage: Storage, settings: Settings, events: EventWrite
     if claim.shards_of is not None:
         command += ["--requests"]
     return [*command, "--events"]
+
+
+def _write_sources(claim: Claim, storage: Storage, out: Path) -> Path:
+    """Write what the building of an index reads, for `worker.indexes.build`, and return the file."""
+    files = {file.name: {"path": str(storage.absolute(file.path)), "sha256": file.sha256} for file in claim.embeddings}
+    dataset = str(storage.absolute(claim.dataset_path)) if claim.dataset_path is not None else None
+    written = write_atomic(out / "sources.json", json.dumps({"files": files, "dataset": dataset}).encode())
+    return written.path
 
 
 def _check_model(model_id: str, folder: Path, dataset: Path) -> None:

@@ -1,0 +1,1 @@
+"""Indexes: vectors of the images of a dataset, which the encoder searches."""
