@@ -104,12 +104,20 @@ class Caller:
         for queue in unit.queues:
             self.doorbell.ring(queue)
 
+    def require(self, identity: Identity, scope: Scope) -> None:
+        """Raise what `Identity.check` does; the refusal is recorded."""
+        try:
+            identity.check(scope)
+        except Error as error:
+            self.uses.add_refusal(self._build_actor(identity), error.code, self.route)
+            raise
+
     def _authenticate(self, reader: Reader) -> Identity:
         if self.identity is not None:
             return self.identity
         try:
             identity = keys.identify(reader, self.secret)
-            self._check(identity)
+            self.require(identity, self.scope)
         except Unauthorized:
             self.wrong_keys.add_wrong(self.address)
             raise
@@ -120,13 +128,6 @@ class Caller:
             self._is_counted = True
             self.rate.add(identity.tenant_id)
         return identity
-
-    def _check(self, identity: Identity) -> None:
-        try:
-            identity.check(self.scope)
-        except Error as error:
-            self.uses.add_refusal(self._build_actor(identity), error.code, self.route)
-            raise
 
     def _build_actor(self, identity: Identity) -> Actor:
         return Actor(identity.tenant_id, identity.key_id, identity.key_name, self.address, self.request_id)

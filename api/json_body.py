@@ -64,7 +64,7 @@ class JsonRequest(Request):
         value = parse(body)
         if body.count(b"[") + body.count(b"{") > MAX_DEPTH or b"\\u0000" in body:
             _check_value(value)
-        return _to_integers(value) if b"." in body or b"e" in body or b"E" in body else value
+        return to_integers(value) if b"." in body or b"e" in body or b"E" in body else value
 
     async def _read(self, limit: int) -> bytes:
         declared = self.headers.get("content-length", "")
@@ -103,14 +103,14 @@ def parse(body: bytes | bytearray) -> Any:
         raise BadRequest(f"The body is not JSON: {error.msg} (byte {error.pos}).") from error
 
 
-def _to_integers(value: Any) -> Any:
+def to_integers(value: Any) -> Any:
     """Return the value with whole numbers as integers: 1.0 and 1e2 are integers in a JSON schema."""
     if isinstance(value, float) and value.is_integer() and abs(value) <= _MAX_EXACT:
         return int(value)
     if isinstance(value, list):
-        return [_to_integers(item) for item in value]
+        return [to_integers(item) for item in value]
     if isinstance(value, dict):
-        return {name: _to_integers(item) for name, item in value.items()}
+        return {name: to_integers(item) for name, item in value.items()}
     return value
 
 

@@ -11,7 +11,7 @@ from api.parameters.patterns import LINE, PRINTABLE
 from service import text
 from service.audit import Action
 from service.db.kinds import JUDGED_KINDS
-from service.db.statuses import DatasetStatus, JobStatus
+from service.db.statuses import DatasetStatus, IndexStatus, JobStatus
 from service.keys import SCOPES, Scope
 from service.keys.grants import MAX_EXPIRY_DAYS
 from ssl_core.config import KINDS, RunConfig
@@ -139,6 +139,16 @@ class AliasTarget(_RequestBody):
         description="A `mdl_` id, another alias, or the `job_` id of the run that made it.",
         examples=["mdl_01k"],
     )
+
+
+class NewIndex(_RequestBody):
+    """An index to build."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"job": "job_01k", "name": "photos"}]})
+
+    job: str = Field(max_length=64, description="The `embed_dataset` job whose embeddings are indexed.")
+    name: Name | None = None
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NewKey(_RequestBody):
@@ -462,6 +472,129 @@ class Embeddings(_ResponseBody):
     data: list[Embedding]
 
 
+class Neighbours(_ResponseBody):
+    """The nearest others of each image, from which duplicates and outliers follow."""
+
+    k: int
+    recall_at_10: float
+
+
+class IndexReport(_ResponseBody):
+    """What an index has."""
+
+    vectors: int
+    dim: int
+    labelled: int
+    method: Literal["exact", "inverted_lists"] = Field(description="How it is searched.")
+    recall_at_10: float = Field(description="Of the 10 nearest, those that are found, measured; 1 of an exact index.")
+    neighbours: Neighbours
+    seconds: float = Field(description="For which it was built.")
+    bytes: int
+
+
+class IndexUrls(_ResponseBody):
+    self: str
+    search: str
+    duplicates: str
+    outliers: str
+    select: str
+    labels: str
+
+
+class Index(_ResponseBody):
+    """An index of the embeddings of a dataset."""
+
+    id: str
+    object: Literal["index"]
+    name: str | None
+    status: Literal[tuple(status.value for status in IndexStatus)] = Field(  # type: ignore[valid-type]
+        description=IndexStatus.describe()
+    )
+    job: str = Field(description="The job that computed the embeddings.")
+    dataset: str | None
+    model: str | None
+    layer: str
+    metadata: dict[str, str]
+    report: IndexReport | None
+    error: dict[str, Any] | None
+    created_at: Time
+    ready_at: Time | None
+    urls: IndexUrls
+
+
+class ImageUrls(_ResponseBody):
+    thumbnail: str | None
+
+
+class IndexedImage(_ResponseBody):
+    """An image of an index."""
+
+    row: int = Field(description="Its number in the dataset.")
+    label: str | None
+    split: Literal["train", "val", "test"]
+    path: str = Field(description="Its path in the upload.")
+    urls: ImageUrls
+
+
+class FoundImage(IndexedImage):
+    similarity: float = Field(description="Cosine similarity, -1 to 1.")
+
+
+class FarImage(IndexedImage):
+    distance: float = Field(description="Mean of 1 - cosine similarity to the nearest others.")
+
+
+class SelectedImage(IndexedImage):
+    radius: float = Field(description="The greatest distance of an image from the nearest of those selected so far.")
+
+
+class LabelledImage(IndexedImage):
+    predicted: str | None = Field(description="Null where no image has a label.")
+    confidence: float = Field(description="The label's share of the votes, 0 to 1.")
+
+
+class Pair(_ResponseBody):
+    """Two images that are nearly the same."""
+
+    similarity: float
+    images: list[IndexedImage]
+
+
+class Found(_ResponseBody):
+    object: Literal["list"]
+    index: str
+    data: list[FoundImage]
+
+
+class Pairs(_ResponseBody):
+    object: Literal["list"]
+    index: str
+    data: list[Pair]
+    total: int = Field(description="The number of pairs, of which the most similar are listed.")
+
+
+class FarImages(_ResponseBody):
+    object: Literal["list"]
+    index: str
+    data: list[FarImage]
+
+
+class Selected(_ResponseBody):
+    object: Literal["list"]
+    index: str
+    data: list[SelectedImage]
+    candidates: int = Field(description="The number of images that were selected from.")
+    covered: int = Field(description="The number of labelled images that count as selected before.")
+
+
+class LabelledImages(_ResponseBody):
+    object: Literal["list"]
+    index: str
+    data: list[LabelledImage]
+    has_more: bool
+    next: int | None = Field(description="The `after` of the next page.")
+
+
 class Key(_ResponseBody):
     """A key, without its secret."""
 
@@ -530,6 +663,7 @@ class StoredBytes(_ResponseBody):
     models: int
     checkpoints: int
     artifacts: int
+    indexes: int
 
 
 class ByteAmount(Amount):
@@ -541,7 +675,7 @@ class Usage(_ResponseBody):
 
     object: Literal["usage"]
     jobs: JobAmounts = Field(description="Training and evaluation.")
-    uploads: JobAmounts = Field(description="Ingestions and imports.")
+    uploads: JobAmounts = Field(description="Ingestions, imports and indexes.")
     bytes: ByteAmount
     requests_per_minute: Amount = Field(description="Of the API process that responds, with this request.")
 
@@ -643,6 +777,13 @@ class LeaderboardList(_ResponseBody):
 class AliasList(_ResponseBody):
     object: Literal["list"]
     data: list[Alias]
+    has_more: bool
+    next: str | None = Field(description="The `after` of the next page.")
+
+
+class IndexList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Index]
     has_more: bool
     next: str | None = Field(description="The `after` of the next page.")
 

@@ -10,7 +10,18 @@ from api.responses import rfc3339
 from service.comparison.jobs import Comparison
 from service.comparison.leaderboard import Group
 from service.db.forecast import Forecast
-from service.db.models import Alias, Artifact, AuditEntry, Checkpoint, Dataset, Job, JobEvent, Key, Model
+from service.db.models import (
+    Alias,
+    Artifact,
+    AuditEntry,
+    Checkpoint,
+    Dataset,
+    Job,
+    JobEvent,
+    Key,
+    Model,
+    VectorIndex,
+)
 from service.db.statuses import JobStatus
 from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
@@ -177,6 +188,27 @@ def alias(row: Alias) -> Json:
         "model": row.model_id,
         "created_at": rfc3339(row.created_at),
         "moved_at": rfc3339(row.moved_at),
+    }
+
+
+def index(row: VectorIndex) -> Json:
+    url = f"/indexes/{row.id}"
+    verbs = ("search", "duplicates", "outliers", "select", "labels")
+    return {
+        "id": row.id,
+        "object": "index",
+        "name": row.name,
+        "status": row.status,
+        "job": row.job_id,
+        "dataset": row.dataset_id,
+        "model": row.model_id,
+        "layer": row.layer,
+        "metadata": row.user_metadata,
+        "report": row.report,
+        "error": row.error,
+        "created_at": rfc3339(row.created_at),
+        "ready_at": rfc3339(row.ready_at),
+        "urls": {"self": url, **{verb: f"{url}/{verb}" for verb in verbs}},
     }
 
 

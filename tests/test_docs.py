@@ -28,7 +28,7 @@ from ssl_core.config.metric_names import METRIC_NAMES
 from tests.api.conftest import TestClient
 from twoviews.cli import main
 from twoviews.cli.main import app as command
-from twoviews.client import Client, Datasets, Jobs, Keys, Models
+from twoviews.client import Client, Datasets, Indexes, Jobs, Keys, Models
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -121,7 +121,7 @@ def check_curl(words):
         method = value if word == "-X" else method
         body = value if word == "-d" else body
         form = form or word == "-F"
-    path = re.sub(r"/((ds|job|mdl)_…|\d+)(?=/|$|\?)", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
+    path = re.sub(r"/((ds|job|mdl|idx)_…|\d+)(?=/|$|\?)", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
     method = method or ("POST" if form or body else "GET")
     known = {(verb, re.sub(r"\{\w+\}", "{id}", place)) for verb, place in routes()}
     assert (method, path) in known, f"{method} {path} is not a route"
@@ -366,7 +366,7 @@ def test_every_module_of_the_client_has_a_docstring():
         assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no docstring"
 
 
-@pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Keys])
+@pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Indexes, Keys])
 def test_every_method_of_the_client_has_a_docstring(noun):
     public = {name: method for name, method in vars(noun).items() if inspect.isfunction(method) and name[0] != "_"}
     assert public

@@ -9,12 +9,13 @@ from twoviews.errors import (
     CannotWrite,
     Corrupt,
     DatasetFailed,
+    IndexFailed,
     JobFailed,
     NoCredentials,
     TwoviewsError,
     WaitTimeout,
 )
-from twoviews.values import Dataset, Job, JobStatus, Key, Metrics, Model, Series, Update
+from twoviews.values import Dataset, Index, Job, JobStatus, Key, Metrics, Model, Series, Update
 
 __all__ = [
     "ApiError",
@@ -24,6 +25,8 @@ __all__ = [
     "Corrupt",
     "Dataset",
     "DatasetFailed",
+    "Index",
+    "IndexFailed",
     "Job",
     "JobFailed",
     "JobStatus",

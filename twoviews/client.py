@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 import httpx
 
-from twoviews import credentials, download, embeddings, upload
-from twoviews.errors import DatasetFailed, JobFailed, WaitTimeout
+from twoviews import credentials, download, embeddings, image_bytes, upload
+from twoviews.errors import DatasetFailed, IndexFailed, JobFailed, WaitTimeout
 from twoviews.image_bytes import Image
 from twoviews.transport import Transport
-from twoviews.values import Dataset, Job, JobStatus, Json, Key, Metrics, Model, Update, Value
+from twoviews.values import Dataset, Index, Job, JobStatus, Json, Key, Metrics, Model, Update, Value
 
 Ref = str | Value
 MAX_POINTS = 10_000  # of each series in one response
@@ -49,6 +49,7 @@ class Client:
         self.datasets = Datasets(self._transport)
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
+        self.indexes = Indexes(self._transport)
         self.keys = Keys(self._transport)
 
     def embed(
@@ -431,6 +432,122 @@ class Models:
         path = download.target_path(target, found.id, file)
         with self._transport.stream(f"/models/{found.id}/download", file=file) as answer:
             return download.save(answer, path, found.sha256 if file == "weights" else None, progress)
+
+
+class Indexes:
+    """`client.indexes`: indexes of the embeddings of datasets, and what is found in them.
+
+    An image of a result is `{row, label, split, path, urls}`, with what is told of it.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(self, job: Ref, *, name: str | None = None, metadata: Mapping[str, str] | None = None) -> Index:
+        """Index the embeddings that an `embed_dataset` job has left; `wait` returns the index once it is ready."""
+        body: dict[str, Any] = {"job": id_of(job), "metadata": dict(metadata or {})}
+        return Index.of(self._transport.create("/indexes", json=body | ({"name": name} if name else {})))
+
+    def get(self, index: Ref) -> Index:
+        """Return an index."""
+        return Index.of(self._transport.get(f"/indexes/{id_of(index)}"))
+
+    def list(self, *, status: str | None = None, dataset: Ref | None = None) -> Iterator[Index]:
+        """Yield indexes, newest first; pages are fetched on demand."""
+        dataset_id = id_of(dataset) if dataset else None
+        return map(Index.of, self._transport.pages("/indexes", status=status, dataset=dataset_id))
+
+    def wait(self, index: Ref, *, timeout_seconds: float | None = None) -> Index:
+        """Return the index once it is ready. Raises IndexFailed, and WaitTimeout after `timeout_seconds`."""
+        for pause in _poll_pauses(timeout_seconds, f"The index {id_of(index)} is still being built."):
+            found = self.get(index)
+            if found.status == "failed":
+                raise IndexFailed(found.id, found.error)
+            if found.status == "ready":
+                return found
+            time.sleep(pause)
+        raise AssertionError("_poll_pauses raises WaitTimeout")
+
+    def delete(self, index: Ref) -> None:
+        """Delete an index; the embeddings stay with their job."""
+        self._transport.send("DELETE", f"/indexes/{id_of(index)}", safe=False)
+
+    def search(
+        self,
+        index: Ref,
+        *,
+        row: int | None = None,
+        vector: Iterable[float] | None = None,
+        image: Image | None = None,
+        k: int = 10,
+        split: str | None = None,
+        label: str | None = None,
+        exclude_self: bool = True,
+    ) -> Sequence[Json]:
+        """Return the k images that are nearest to a row of the index, a vector or an image, each with its `similarity`.
+
+        Only images of `split` and of the class `label`, if they are given. An image is what `Client.embed` takes.
+        """
+        path, filters = f"/indexes/{id_of(index)}/search", {"split": split, "label": label}
+        fields: dict[str, Any] = {"k": k} | {name: value for name, value in filters.items() if value is not None}
+        if image is not None:
+            file = ("image", image_bytes.read(image), "application/octet-stream")
+            return tuple(self._transport.send("POST", path, data=fields, files={"image": file}).json()["data"])
+        fields |= {"row": row, "exclude_self": exclude_self} if row is not None else {}
+        fields |= {"vector": [float(number) for number in vector]} if vector is not None else {}
+        return tuple(self._transport.send("POST", path, json=fields).json()["data"])
+
+    def duplicates(
+        self, index: Ref, *, threshold: float = 0.95, limit: int = 100, across_splits: bool = False
+    ) -> Sequence[Json]:
+        """Return pairs of images that are nearly the same, the most similar first: `{similarity, images}`.
+
+        across_splits: only pairs of images in different splits.
+        """
+        asked = {"threshold": threshold, "limit": limit, "across_splits": across_splits}
+        return tuple(self._transport.get(f"/indexes/{id_of(index)}/duplicates", **asked)["data"])
+
+    def outliers(
+        self, index: Ref, *, k: int = 10, limit: int = 100, split: str | None = None, label: str | None = None
+    ) -> Sequence[Json]:
+        """Return images by their mean `distance` to their k nearest others, the farthest first."""
+        asked = {"k": k, "limit": limit, "split": split, "label": label}
+        return tuple(self._transport.get(f"/indexes/{id_of(index)}/outliers", **asked)["data"])
+
+    def select(
+        self,
+        index: Ref,
+        n: int,
+        *,
+        seed: int = 0,
+        start: int | None = None,
+        split: str | None = None,
+        unlabelled: bool = False,
+    ) -> Sequence[Json]:
+        """Return n images that cover the others, each the farthest from those before it, with the `radius` they cover.
+
+        start: the row of the first, otherwise drawn by `seed`. unlabelled: only images without a label; those with one
+        count as selected before.
+        """
+        asked = {"n": n, "seed": seed, "start": start, "split": split, "unlabelled": unlabelled}
+        return tuple(self._transport.get(f"/indexes/{id_of(index)}/select", **asked)["data"])
+
+    def labels(
+        self,
+        index: Ref,
+        *,
+        k: int = 20,
+        temperature: float = 0.1,
+        split: str | None = None,
+        rows: Sequence[int] | None = None,
+        limit: int = 100,
+    ) -> Iterator[Json]:
+        """Yield the images without a label, or those of `rows`, with the label `predicted` and its `confidence`.
+
+        The k nearest labelled images vote. Pages of `limit` images are fetched on demand.
+        """
+        asked = {"k": k, "temperature": temperature, "split": split, "rows": rows, "limit": limit}
+        return self._transport.pages(f"/indexes/{id_of(index)}/labels", **asked)
 
 
 class Keys:

@@ -65,8 +65,16 @@ class DatasetFailed(TwoviewsError):
         super().__init__(f"The dataset {dataset_id} could not be read. {reason}".strip())
 
 
+class IndexFailed(TwoviewsError):
+    """An index could not be built."""
+
+    def __init__(self, index_id: str, error: Mapping[str, Any] | None) -> None:
+        self.index_id, self.error = index_id, dict(error or {})
+        super().__init__(f"The index {index_id} could not be built. {self.error.get('detail', '')}".strip())
+
+
 class WaitTimeout(TwoviewsError):
-    """A wait exceeded its timeout; the job or dataset goes on."""
+    """A wait exceeded its timeout; the job, dataset or index goes on."""
 
 
 class Corrupt(TwoviewsError):

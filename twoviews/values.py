@@ -105,6 +105,21 @@ class Model(Value):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Index(Value):
+    """An index of the embeddings of a dataset; `report` describes it once it is ready."""
+
+    name: str | None = None
+    status: str = "building"  # building | ready | failed
+    job: str = ""
+    dataset: str | None = None
+    model: str | None = None
+    layer: str = ""
+    report: Json | None = None
+    error: Json | None = None
+    created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Key(Value):
     """An API key; `key` is the secret, which only `keys.create` returns. Times are RFC 3339."""
 

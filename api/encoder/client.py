@@ -1,6 +1,7 @@
 """HTTP client of the encoder (`worker.encoder`), over its Unix socket or TCP."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,13 @@ from service.errors import (
     ImageNotFound,
     LayerNotFound,
     NotAnImage,
+    OutsideSelection,
     TooManyPixels,
+    TooMuchWork,
+    UnknownLabel,
 )
+from service.indexes.queries import Query
+from service.indexes.registry import Searched
 from service.logs import context
 from service.settings import Settings
 
@@ -35,7 +41,18 @@ log = logging.getLogger(__name__)
 # Errors of the encoder that are passed on to the client. Any other is logged, and is EncoderAway to the client.
 _ERRORS = {
     kind().code: kind
-    for kind in (NotAnImage, TooManyPixels, ImageNotFound, LayerNotFound, Corrupt, EncoderBusy, EncoderFailed)
+    for kind in (
+        NotAnImage,
+        TooManyPixels,
+        ImageNotFound,
+        LayerNotFound,
+        UnknownLabel,
+        OutsideSelection,
+        TooMuchWork,
+        Corrupt,
+        EncoderBusy,
+        EncoderFailed,
+    )
 }
 
 
@@ -102,6 +119,17 @@ class EncoderClient:
         """
         fields = f"X-Dataset-Path: {dataset_path}\r\nX-Rows: {row}\r\nX-Size: {size}\r\n"
         return (await self._ask("GET /thumbnail", owner, fields)).body
+
+    async def search(self, index: Searched, verb: str, query: Query, body: bytes = b"", *, owner: str) -> Any:
+        """Return the encoder's answer to a query (`service.indexes.queries`); `body` is its image or its vector.
+
+        Raises NotAnImage, TooManyPixels, UnknownLabel, OutsideSelection, TooMuchWork, Corrupt, EncoderBusy,
+        EncoderFailed; EncoderAway when it does not answer.
+        """
+        fields = f"X-Index-Path: {index.path}\r\nX-Query: {json.dumps(query.model_dump(exclude_defaults=True))}\r\n"
+        fields += f"X-Model-Path: {index.model_path}\r\nX-Layer: {index.layer}\r\n"
+        fields += f"X-Sizes: {len(body)}\r\nContent-Length: {len(body)}\r\n"
+        return orjson.loads((await self._ask(f"POST /search/{verb}", owner, fields, [body] if body else [])).body)
 
     async def read_health(self) -> dict[str, Any]:
         """Return the encoder's health: its queue, its models and its counters. Raises EncoderAway."""

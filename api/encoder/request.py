@@ -72,12 +72,12 @@ async def read(request: Request, settings: Settings, memory: Allocation) -> Embe
     try:
         if media_type == b"multipart/form-data":
             form = _Form(boundary, settings, _too_large(limit) if is_declared_larger(request, limit) else None)
-            fields = await _read_form(_read_chunks(request, limit, memory), form)
+            fields = await _read_form(read_chunks(request, limit, memory), form)
         elif media_type == b"application/json":
             limit = min(limit, (settings.embed_held_bytes - json_body.MAX_STRUCTURE_BYTES) // JSON_COPIES)
             if is_declared_larger(request, limit):
                 raise _too_large(limit)
-            fields = await _read_json(_read_chunks(request, limit, memory), settings, memory)
+            fields = await _read_json(read_chunks(request, limit, memory), settings, memory)
         else:
             raise UnsupportedMedia("Send images as multipart/form-data, or as application/json with base64.")
     except ClientDisconnect as error:
@@ -98,7 +98,7 @@ def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The body is larger than {limit} bytes.")
 
 
-async def _read_chunks(request: Request, limit: int, memory: Allocation) -> AsyncIterator[bytes]:
+async def read_chunks(request: Request, limit: int, memory: Allocation) -> AsyncIterator[bytes]:
     """Yield the body. Raises TooLarge after what exceeds the limit, which may be refused for another reason."""
     size = 0
     async for chunk in request.stream():

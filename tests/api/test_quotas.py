@@ -96,7 +96,7 @@ def test_usage_counts_jobs_and_bytes_of_the_owner(client, other, database, tenan
     found = check_body(schemas.Usage, client.get("/usage"))
     assert found["jobs"] == {"queued": {"used": 1, "allowed": 2}, "running": {"used": 1, "allowed": 1}}
     assert found["uploads"]["queued"] == {"used": 1, "allowed": 2}
-    of = {"uploads": 70, "datasets": 1000, "models": 10, "checkpoints": 20, "artifacts": 0}
+    of = {"uploads": 70, "datasets": 1000, "models": 10, "checkpoints": 20, "artifacts": 0, "indexes": 0}
     assert found["bytes"] == {"used": 1100, "allowed": 5000, "of": of}
     assert found["requests_per_minute"] == {"used": 3, "allowed": None}
     assert other.get("/usage").json()["bytes"]["used"] == 0

@@ -13,7 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 from twoviews import __version__, terminal
-from twoviews.cli.commands import audit, backups, catalog, comparison, datasets, jobs, keys, models, service, usage
+from twoviews.cli.commands import (
+    audit,
+    backups,
+    catalog,
+    comparison,
+    datasets,
+    indexes,
+    jobs,
+    keys,
+    models,
+    service,
+    usage,
+)
 from twoviews.cli.context import Session
 from twoviews.errors import ApiError, CannotReach, NoCredentials, TwoviewsError
 
@@ -90,6 +102,8 @@ app.command("metrics")(jobs.metrics)
 app.command("embed")(models.embed)
 app.command("embed-dataset")(jobs.embed_dataset)
 app.add_typer(models.app, name="models")
+app.command("search")(indexes.search)
+app.add_typer(indexes.app, name="indexes")
 app.command("sign-in")(keys.sign_in)
 app.add_typer(keys.app, name="keys")
 app.command("leaderboard")(comparison.leaderboard)

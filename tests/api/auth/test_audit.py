@@ -13,6 +13,7 @@ from service.db.session import clock
 from ssl_core.files import write_artifact
 from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
+from tests.worker.indexes import embedded
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -25,7 +26,7 @@ def upload(client, path, **headers):
     return client.post(path, files={"file": ("a.bin", b"bytes")}, headers=headers).json()["id"]
 
 
-def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
+def test_every_change_is_recorded_with_who_made_it(client, database, storage, tenant):
     ready = given.create_ready_dataset(database, tenant)
     dataset, imported = upload(client, "/datasets"), upload(client, "/models")
     job = client.post("/jobs", json={"dataset": ready, "config": given.PRETRAIN}).json()["id"]
@@ -40,6 +41,9 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
     model = client.put("/aliases/prod", json={"model": clone}).json()["model"]
     client.delete("/aliases/prod")
     client.delete(f"/models/{clone}")
+    embeddings = embedded.add_job(database, storage, tenant, embedded.draw(2))
+    index = client.post("/indexes", json={"job": embeddings}).json()["id"]
+    client.delete(f"/indexes/{index}")
     client.delete(f"/datasets/{dataset}")
     made = client.post("/keys", json={"name": "laptop", "scopes": ["read"], "expires_in_days": 9}).json()
     client.delete(f"/keys/{made['id']}", headers={"X-Request-ID": "rotate-7"})
@@ -56,6 +60,8 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
         ("alias.put", "prod"),
         ("alias.delete", "prod"),
         ("model.delete", model),
+        ("index.create", index),
+        ("index.delete", index),
         ("dataset.delete", dataset),
         ("key.create", made["id"]),
         ("key.revoke", made["id"]),
@@ -68,7 +74,7 @@ def test_every_change_is_recorded_with_who_made_it(client, database, tenant):
 
 
 def test_routes_that_change_something_are_those_of_the_test_above():
-    """POST /embed changes nothing; /sessions are in test_sessions.py."""
+    """POST /embed and a search change nothing; /sessions are in test_sessions.py."""
     changing = {
         (method, route.path)
         for router in ROUTERS
@@ -76,7 +82,7 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         for method in route.methods
         if method not in ("GET", "HEAD")
     }
-    assert changing - {("POST", "/embed")} == {
+    assert changing - {("POST", "/embed"), ("POST", "/indexes/{index_id}/search")} == {
         ("POST", "/datasets"),
         ("DELETE", "/datasets/{dataset_id}"),
         ("POST", "/jobs"),
@@ -87,6 +93,8 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         ("DELETE", "/models/{model_id}"),
         ("PUT", "/aliases/{alias}"),
         ("DELETE", "/aliases/{alias}"),
+        ("POST", "/indexes"),
+        ("DELETE", "/indexes/{index_id}"),
         ("POST", "/keys"),
         ("DELETE", "/keys/{key_id}"),
         ("POST", "/sessions"),

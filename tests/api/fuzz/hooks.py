@@ -51,11 +51,14 @@ def before_call(context: HookContext, case: Case, arguments: dict) -> None:
     if number % 4 and case.method.upper() != "DELETE":
         case.path_parameters = _with_existing(case.path_parameters or {}, _EXISTING)
         if is_object:
-            case.body = _with_existing(case.body, {name: _EXISTING[f"{name}_id"] for name in ("dataset", "model")})
+            named = {name: _EXISTING[f"{name}_id"] for name in ("dataset", "model")}
+            case.body = _with_existing(case.body, named | {"job": _EXISTING["embedded_id"]})
     if number % 3 == 0 and is_object and case.path == "/jobs":
         case.body = {**case.body, **next(_JOBS)}
     if number % 2 and is_object and "images" in case.body:
         case.body = {**case.body, "images": [_IMAGE]}
+    if number % 2 and is_object and "image" in case.body:
+        case.body = {**case.body, "image": _IMAGE}
 
 
 def _with_existing(values: Mapping[str, Any], existing: Mapping[str, str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The target of fuzzing: a live API on SQLite or PostgreSQL with an encoder, and a dataset, a job and a model."""
+"""The target of fuzzing: a live API with an encoder, and a dataset, a job, a model and an index."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service import keys, workers
+from service import keys, leases, workers
 from service.aliases import store as aliases
 from service.db import migrate
 from service.db.session import Database
+from service.indexes import registry
 from service.settings import Settings
 from service.storage import Storage
 from ssl_core import events
@@ -22,6 +23,9 @@ from tests.api.live import Live, serving
 from tests.service import given
 from tests.worker.encoder import models, pictures
 from tests.worker.encoder.server import running
+from tests.worker.indexes import embedded
+from worker.indexes.build import Options, build
+from worker.indexes.embeddings import Embeddings, StoredFile
 
 
 @dataclass(frozen=True)
@@ -83,5 +87,22 @@ def prepare(settings: Settings) -> Existing:
     assert model is not None
     with database.writing() as session:
         parameters["alias"] = aliases.put(session, tenant, "prod", model).name
+    embedded_id, index = prepare_index(database, storage, tenant, dataset, model)
     database.close()
-    return Existing(secret, parameters | {"dataset_id": dataset, "job_id": job, "model_id": model})
+    parameters |= {"dataset_id": dataset, "job_id": job, "model_id": model}
+    return Existing(secret, parameters | {"embedded_id": embedded_id, "index_id": index})
+
+
+def prepare_index(database: Database, storage: Storage, tenant: str, dataset: str, model: str) -> tuple[str, str]:
+    """Insert a job with embeddings, and build their index; return the ids of both."""
+    job = embedded.add_job(database, storage, tenant, embedded.draw(100), dataset=dataset, model=model)
+    with database.writing() as session:
+        index = registry.create(session, tenant, job).id
+    claim = given.claim_job(database, "data")
+    files = {file.name: StoredFile(storage.absolute(file.path), file.sha256) for file in claim.embeddings}
+    built = build(Embeddings(files, None), storage.index_dir(index, 1), Options(10**6, 10**6, 2**30))
+    with database.writing() as session:
+        result = events.Result(built["report"] | {"layer": built["layer"]})
+        leases.record_events(session, claim.job_id, 1, 60, [result], f"indexes/{index}/a1")
+    given.finish_job(database, claim)
+    return job, index

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from service.indexes import registry
 from tests.service import given as factories
+from tests.worker.indexes import embedded
 
 ROUNDS = int(os.environ.get("FUZZING_ROUNDS", "100"))
 SLOW_IS_FINE = settings(
@@ -29,20 +31,41 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 NAMES = st.sampled_from(
-    ["kind", "dataset", "config", "model", "name", "priority", "metadata", "method", "temperature", "views", "images"]
+    [
+        "kind",
+        "dataset",
+        "config",
+        "model",
+        "name",
+        "priority",
+        "metadata",
+        "method",
+        "views",
+        "images",
+        "job",
+        "row",
+        "k",
+    ]
 )
 BODIES = st.one_of(VALUES, st.dictionaries(st.one_of(NAMES, TEXTS), VALUES, max_size=6))
 
 
 @pytest.fixture
-def target(client, database, tenant, app):
+def target(client, database, storage, tenant, app):
     """A client, existing ids, and every (method, route) of the service except the OpenAPI routes."""
     dataset = factories.create_ready_dataset(database, tenant)
     job = factories.submit_job(database, tenant, dataset).id
     claim = factories.claim_job(database)
     factories.record_events(database, claim, factories.metrics(1), factories.checkpoint(1), factories.model())
+    embedded_job = embedded.add_job(database, storage, tenant, embedded.draw(3))
+    with database.writing() as session:
+        index = registry.create(session, tenant, embedded_job).id
     routes = [(method.upper(), route) for route, item in app.openapi()["paths"].items() for method in item]
-    return client, {"dataset_id": dataset, "job_id": job, "model_id": job, "key_id": "key_x", "name": "x"}, routes
+    return (
+        client,
+        {"dataset_id": dataset, "job_id": job, "model_id": job, "key_id": "key_x", "index_id": index, "name": "x"},
+        routes,
+    )
 
 
 def send(target, draw, body=None, **kwargs):
