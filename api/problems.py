@@ -164,7 +164,11 @@ def _get_body_fields(request: Request) -> list[str]:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Return the methods of all routes at this path; Starlette returns those of the first route only."""
+    """Return the methods of all routes at this path; Starlette returns those of the first route only.
+
+    A path without parameters, such as /jobs/compare, has only its own.
+    """
     path = request.url.path
-    found = {method for regex, methods in request.app.state.routes if regex.match(path) for method in methods}
-    return sorted(found)
+    found = [(regex.groups, methods) for regex, methods in request.app.state.routes if regex.match(path)]
+    fewest = min((groups for groups, _ in found), default=0)
+    return sorted({method for groups, methods in found if groups == fewest for method in methods})

@@ -39,7 +39,7 @@ STYLES = {
     JobStatus.CANCELLING: "yellow",
 }
 UNWRAPPED = frozenset(  # columns of ids and times
-    {"id", "created", "expires", "last used", "at", "action", "target", "model", "alias", "since"}
+    {"id", "created", "expires", "last used", "at", "action", "target", "model", "alias", "since", "recipe"}
 )
 SHOWN_METRICS = {"train/loss": "loss", "online/knn": "kNN", "online/linear": "linear"}
 
@@ -60,7 +60,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     """Print rows under their columns; statuses are coloured."""
     grid = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        grid.add_column(column, no_wrap=column in UNWRAPPED)
+        is_unwrapped = column in UNWRAPPED
+        grid.add_column(column, no_wrap=is_unwrapped, overflow="ellipsis" if is_unwrapped else "fold")
     for row in rows:
         grid.add_row(*(_format_cell(value) for value in row))
     out.print(grid if grid.row_count else f"[dim]{empty}[/]")

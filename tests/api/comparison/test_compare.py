@@ -63,6 +63,13 @@ def test_a_job_that_is_missing_or_of_others_is_named(client, other, run_job):
 
 
 @on_sqlite
+def test_the_path_allows_its_own_method_only(client):
+    answer = client.put("/jobs/compare")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert client.put("/jobs/job_x").headers["allow"] == "DELETE, GET, PATCH"
+
+
+@on_sqlite
 def test_ids_may_be_repeated_and_are_at_most_20(client, run_job):
     first, second = run_job(ending="failed"), run_job(ending="failed")
     answer = client.get("/jobs/compare", params={"ids": [first["id"], f"{second['id']} , {first['id']}"]})

@@ -22,6 +22,7 @@ _EXISTING: dict[str, str] = json.loads(os.environ["FUZZ_EXISTING"])
 _OWN_KEY = _EXISTING.pop("key_id")
 _NUMBERS = itertools.count()
 _HEADER = "idempotency-key"
+_COMPARISONS = {"/jobs/compare": {"ids": _EXISTING["job_id"]}, "/leaderboard": {"dataset": _EXISTING["dataset_id"]}}
 _MAX_LENGTH = 255
 _JOBS: Iterator[dict[str, Any]] = itertools.cycle(
     [
@@ -50,6 +51,8 @@ def before_call(context: HookContext, case: Case, arguments: dict) -> None:
     is_object = isinstance(case.body, dict) and case.media_type == "application/json"
     if number % 4 and case.method.upper() != "DELETE":
         case.path_parameters = _with_existing(case.path_parameters or {}, _EXISTING)
+        if case.path in _COMPARISONS:
+            case.query = {**(case.query or {}), **_COMPARISONS[case.path]}
         if is_object:
             named = {name: _EXISTING[f"{name}_id"] for name in ("dataset", "model")}
             case.body = _with_existing(case.body, named | {"job": _EXISTING["embedded_id"]})

@@ -31,8 +31,8 @@ def recipes(ctx: typer.Context, name: Name = None, json: Json = False) -> None:
     if json:
         return terminal.print_json([dict(recipe) for recipe in found])
     if name is None:
-        rows = [(item["name"], item["kind"], item["description"], item["duration"]) for item in found]
-        return terminal.print_table(("name", "kind", "description", "duration"), rows, empty="")
+        rows = [(item["name"], item["kind"], _first_sentence(item["description"]), item["duration"]) for item in found]
+        return terminal.print_table(("recipe", "kind", "description", "duration"), rows, empty="")
     about: dict[str, Any] = dict(found[0])
     config, evaluation = about.pop("config"), about.pop("evaluation", None)
     terminal.print_fields(about)
@@ -48,6 +48,10 @@ def _choose(items: Sequence[Item], name: str | None) -> Sequence[Item]:
     if not chosen:
         raise ValueError(f"There is no {name}; there are {', '.join(item['name'] for item in items)}.")
     return chosen
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0].removesuffix(".") + "."
 
 
 def _first_paragraph(text: str) -> str:
