@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -124,6 +125,14 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         rows = client.embed(run, images)
         assert len(rows) == 3
         assert list(rows[1]) == pytest.approx(list(client.embed(run, [images[1]])[0]), abs=1e-4)
+
+        embedded = client.jobs.wait(client.embed_dataset(run, dataset, splits=["test"], workers=2), timeout_seconds=60)
+        assert {name: embedded.summary[name] for name in ("rows", "shards")} == {"rows": 100, "shards": 1}
+        files = client.jobs.download(embedded, tmp_path / "embeddings")
+        assert [path.name for path in files] == ["embeddings-00000.npy", "embeddings-00000.parquet", "embeddings.json"]
+        table = pq.read_table(files[1]).to_pylist()
+        (same,) = (row["vector"] for row in table if images[1].as_posix().endswith(row["path"]))
+        assert same == pytest.approx(list(rows[1]), abs=1e-4)
 
         short = {name: value for name, value in TINY.items() if name != "method"} | {"epochs": 2}
         alone = client.jobs.submit(kind="supervised", dataset=dataset, config=short | {"label_fraction": 0.5})
