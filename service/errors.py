@@ -293,6 +293,10 @@ class NoEmbeddings(Unprocessable):
     """The job has left no embeddings of its dataset."""
 
 
+class UnknownRow(Unprocessable):
+    """The index has no image of this row of the dataset."""
+
+
 class UnknownLabel(Unprocessable):
     """No image of the index has this label."""
 

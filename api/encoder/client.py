@@ -25,6 +25,7 @@ from service.errors import (
     TooManyPixels,
     TooMuchWork,
     UnknownLabel,
+    UnknownRow,
 )
 from service.indexes.queries import Query
 from service.indexes.registry import Searched
@@ -46,6 +47,7 @@ _ERRORS = {
         TooManyPixels,
         ImageNotFound,
         LayerNotFound,
+        UnknownRow,
         UnknownLabel,
         OutsideSelection,
         TooMuchWork,
@@ -123,7 +125,7 @@ class EncoderClient:
     async def search(self, index: Searched, verb: str, query: Query, body: bytes = b"", *, owner: str) -> Any:
         """Return the encoder's answer to a query (`service.indexes.queries`); `body` is its image or its vector.
 
-        Raises NotAnImage, TooManyPixels, UnknownLabel, OutsideSelection, TooMuchWork, Corrupt, EncoderBusy,
+        Raises NotAnImage, TooManyPixels, UnknownRow, UnknownLabel, OutsideSelection, TooMuchWork, Corrupt, EncoderBusy,
         EncoderFailed; EncoderAway when it does not answer.
         """
         fields = f"X-Index-Path: {index.path}\r\nX-Query: {json.dumps(query.model_dump(exclude_defaults=True))}\r\n"

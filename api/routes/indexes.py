@@ -201,7 +201,6 @@ async def labels(
 async def _answer(request: Request, caller: Caller, index_id: str, verb: str, query: queries.Query) -> Response:
     """Return the encoder's answer to a query of the caller's index."""
     index, owner = await run_sync(_find_of, caller, index_id)
-    _check_rows(query, index)
     return await _ask(request, index, verb, query, b"", owner)
 
 
@@ -234,27 +233,13 @@ def _list_images(data: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _check_search(body: SearchRequest, index: Searched) -> None:
-    """Raise InvalidRequest for a row or a vector that the index cannot have; Corrupt without the model's files."""
-    if body.row is not None:
-        _check_row("/row", body.row, index)
+    """Raise InvalidRequest for a vector that the index cannot have; Corrupt without the model's files."""
     if body.vector is not None and len(body.vector) != index.dim:
         raise _invalid("/vector", "wrong_dim", f"The vectors of the index have {index.dim} numbers.")
     if body.vector is not None and not any(body.vector):
         raise _invalid("/vector", "zero", "A vector of zeros has no direction.")
     if body.image is not None and index.model_path is None:
         raise Corrupt("The model of the index is missing, so that no image can be embedded.")
-
-
-def _check_rows(query: queries.Query, index: Searched) -> None:
-    if isinstance(query, Selection) and query.start is not None:
-        _check_row("start", query.start, index)
-    for row in query.rows or () if isinstance(query, Labels) else ():
-        _check_row("rows", row, index)
-
-
-def _check_row(pointer: str, row: int, index: Searched) -> None:
-    if row >= index.vectors:
-        raise _invalid(pointer, "no_such_row", f"The index has {index.vectors:,} images; there is no row {row}.")
 
 
 def _invalid(pointer: str, code: str, detail: str) -> InvalidRequest:

@@ -135,6 +135,7 @@ def _write_images(out: Path, images: Images) -> list[WrittenFile]:
     encoded = [path.encode() for path in images.paths]
     ends = np.fromiter(accumulate(map(len, encoded)), np.int64, count)
     return [
+        write_array(out / "rows.npy", np.int64, (count,), [images.rows]),
         write_array(out / "labels.npy", np.int32, (count,), [images.labels]),
         write_array(out / "splits.npy", np.int8, (count,), [images.splits]),
         write_array(out / "path_ends.npy", np.int64, (count,), [ends]),

@@ -21,7 +21,7 @@ from ssl_core.checksums import document
 from ssl_core.data.split_names import SPLITS
 from ssl_core.errors import Corrupt
 from worker.encoder.search.label_transfer import Labels
-from worker.encoder.search.nearest import Vectors, normalise
+from worker.encoder.search.nearest import Rows, Vectors, normalise
 
 LIST = "embeddings.json"
 _READ = 8192  # vectors at a time
@@ -53,8 +53,9 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Images:
-    """The rows' paths, labels (positions in `classes`, or -1) and splits (positions in SPLITS)."""
+    """The rows of the dataset, ascending; labels are positions in `classes`, or -1, and splits positions in SPLITS."""
 
+    rows: Rows
     paths: list[str]
     labels: Labels
     splits: NDArray[np.int8]
@@ -91,13 +92,16 @@ class Embeddings:
 
     def read_images(self) -> Images:
         """Return what is known of the rows. Raises BadEmbeddings, Corrupt and OSError."""
-        columns = ["path", "label", "split"]
+        columns = ["row", "path", "label", "split"]
         tables = [self._read_table(shard, columns) for shard in self.about["shards"]]
         table = pa.concat_tables(tables)
         labels, classes = self._number_labels(table["label"])
         splits = [SPLITS.index(split) if isinstance(split, str) else split for split in table["split"].to_pylist()]
         paths = [path or "" for path in table["path"].to_pylist()]
-        return Images(paths, labels, np.array(splits, np.int8), classes)
+        rows = table["row"].to_numpy().astype(np.int64)
+        if rows[0] < 0 or (np.diff(rows) <= 0).any():
+            raise BadEmbeddings("bad_embeddings", "The rows are not in the order of the dataset.")
+        return Images(rows, paths, labels, np.array(splits, np.int8), classes)
 
     def _read_table(self, shard: Mapping[str, Any], columns: list[str]) -> pa.Table:
         table = pq.read_table(self._find(shard["parquet"]).check(), columns=columns)

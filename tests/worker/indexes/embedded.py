@@ -25,6 +25,7 @@ class Images:
     labels: list[str | None]
     splits: list[str]
     paths: list[str]
+    rows: list[int] | None = None  # of the dataset; None: all
 
 
 def draw(count: int, dim: int = 16, classes: int = 4, seed: int = 0, unlabelled: float = 0.25) -> Images:
@@ -52,7 +53,7 @@ def write(folder: Path, images: Images, *, shard_rows: int = 300, dtype: str = "
         npy, parquet = (folder / f"embeddings-{number:05d}.{ending}" for ending in ("npy", "parquet"))
         np.save(npy, vectors)
         columns = {
-            "row": list(rows),
+            "row": list(rows if images.rows is None else images.rows[rows.start : rows.stop]),
             "path": images.paths[rows.start : rows.stop],
             "label": pa.array(images.labels[rows.start : rows.stop], pa.string()),
             "split": images.splits[rows.start : rows.stop],

@@ -14,6 +14,7 @@ from sqlalchemy import update
 from service import leases
 from service.db.models import Job
 from service.db.session import now
+from service.errors import UnknownRow
 from service.garbage import known_folders, live_paths, live_uploads
 from service.settings import Settings
 from service.verify.checks import check_item
@@ -92,6 +93,24 @@ def test_the_graph_of_many_vectors_is_approximate_and_their_search_exact(tmp_pat
     report = index.about["report"]
     assert (report["method"], report["recall_at_10"], index.lists) == ("exact", 1, None)
     assert 0.95 <= report["neighbours"]["recall_at_10"] <= 1
+
+
+def test_embeddings_of_some_splits_keep_the_rows_of_the_dataset(tmp_path):
+    images = embedded.draw(50)
+    images.rows = [*range(10, 40), *range(70, 90)]
+    index = build_here(tmp_path, images, shard_rows=15)
+    assert [index.describe(place)["row"] for place in range(50)] == images.rows
+    assert index.find([10, 89, 70], "rows").tolist() == [0, 49, 30]
+    for unknown in (0, 40, 69, 90, 10**12):
+        with pytest.raises(UnknownRow, match=f"no image of row {unknown}"):
+            index.find([10, unknown], "rows")
+
+
+def test_rows_out_of_order_are_refused(tmp_path):
+    images = embedded.draw(3)
+    images.rows = [0, 2, 1]
+    with pytest.raises(BadEmbeddings, match="not in the order"):
+        build_here(tmp_path, images)
 
 
 def test_one_image_is_an_index_too(tmp_path):

@@ -31,8 +31,9 @@ def answer(query: Query, index: Index, vector: Vectors | None, max_products: int
 @answer.register
 def _find_nearest(query: Nearest, index: Index, vector: Vectors | None, max_products: int) -> Json:
     allowed = _choose(index, query.split, query.label, "/label")
-    own = np.array([query.row]) if query.row is not None and query.exclude_self else None
-    asked = vector if query.row is None else take(index.vectors, np.array([query.row]))
+    named = None if query.row is None else index.find([query.row], "/row")
+    own = named if query.exclude_self else None
+    asked = vector if named is None else take(index.vectors, named)
     assert asked is not None
     rows, similarities = index.search(asked, query.k, allowed, own)
     found = [(int(row), float(value)) for row, value in zip(rows[0], similarities[0], strict=True) if row != NONE]
@@ -70,11 +71,11 @@ def _select(query: Selection, index: Index, vector: Vectors | None, max_products
         covered = np.flatnonzero(candidates & (index.labels >= 0))
         candidates = candidates & (index.labels < 0)
     rows = np.flatnonzero(candidates)
-    if query.start is not None and not candidates[query.start]:
+    start = None if query.start is None else int(index.find([query.start], "start")[0])
+    if start is not None and not candidates[start]:
         fault = Fault(pointer="start", code="outside_selection", detail=str(OutsideSelection.__doc__))
         raise OutsideSelection(errors=[fault])
     _check_selection(query.n, rows, len(covered), index.vectors.shape[1], max_products)
-    start = query.start
     if start is None and not len(covered) and len(rows):
         start = int(rows[draw_rows(len(rows), 1, query.seed)[0]])
     taken = coverage.select(index.vectors, candidates, query.n, covered, start)
@@ -92,7 +93,7 @@ def _transfer_labels(query: Labels, index: Index, vector: Vectors | None, max_pr
         has_more = len(rows) > query.limit
         rows = rows[: query.limit]
     else:
-        rows, has_more = np.array(query.rows, np.int64), False
+        rows, has_more = index.find(query.rows, "rows"), False
     products = len(rows) * index.vectors.size
     if products > max_products:
         most = max_products // index.vectors.size
@@ -106,7 +107,7 @@ def _transfer_labels(query: Labels, index: Index, vector: Vectors | None, max_pr
         | {"predicted": classes[label] if label >= 0 else None, "confidence": round(float(confidence), 6)}
         for row, label, confidence in zip(rows, found.labels, found.confidences, strict=True)
     ]
-    return {"data": data, "has_more": has_more, "next": int(rows[-1]) if has_more else None}
+    return {"data": data, "has_more": has_more, "next": int(index.rows[rows[-1]]) if has_more else None}
 
 
 def _choose(index: Index, split: str | None, label: str | None, pointer: str) -> Mask | None:
@@ -118,7 +119,7 @@ def _choose(index: Index, split: str | None, label: str | None, pointer: str) ->
 
 def _list_unlabelled(index: Index, query: Labels) -> Rows:
     """Return the rows without a label beyond `after`, one more than are asked for if there are so many."""
-    start = 0 if query.after is None else query.after + 1
+    start = 0 if query.after is None else int(np.searchsorted(index.rows, query.after, side="right"))
     unlabelled = index.labels[start:] < 0
     if query.split is not None:
         unlabelled &= index.splits[start:] == SPLITS.index(query.split)
