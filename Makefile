@@ -9,7 +9,7 @@ READY := .venv/.ready
 # Write bytecode whatever is exported: the tests start hundreds of processes, each of which would compile every module.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: quickstart up test nemesis syscalls gpu gpu-dry fuzz check bench migrate
+.PHONY: quickstart up screenshots test nemesis syscalls gpu gpu-dry fuzz check bench migrate
 
 quickstart: $(READY)  ## train two encoders on real digits, evaluate them, and write three pictures to quickstart/
 	@$(BIN)/twoviews demo --out quickstart
@@ -37,6 +37,9 @@ check: $(READY)  ## format, lint, types, architecture, documentation, a generate
 
 fuzz: $(READY)  ## 5,000 requests of Schemathesis to an API on SQLite, and 5,000 on PostgreSQL
 	@for name in sqlite postgresql; do $(BIN)/python -m tests.api.fuzz --cases 5000 --database $$name || exit 1; done
+
+screenshots: $(READY)  ## the pictures of the page in docs/page/; IMAGES=photos.zip takes others than the digits
+	@$(BIN)/python -m tests.browser.screenshots --out docs/page $(if $(IMAGES),--images $(IMAGES))
 
 bench: $(READY)  ## the benchmarks of benchmarks/README.md that need no dataset
 	@for name in views metrics api embed first_metric; do echo "== $$name" && $(BIN)/python -m benchmarks.$$name || exit 1; done
