@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, exists, select
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, select
 from sqlalchemy.orm import Session
 
 from service import lifecycle, text
@@ -13,6 +13,7 @@ from service.db.models import Dataset, Job
 from service.db.pagination import Page, newest_first
 from service.db.session import Reader, clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
+from service.deletion import uses
 from service.errors import DatasetFailed, DatasetInUse, DatasetNotFound, DatasetNotReady
 from ssl_core.config import Reading
 
@@ -106,9 +107,8 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
     dataset = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if dataset is None:
         raise DatasetNotFound
-    users = exists().where(Job.dataset_id == dataset_id, Job.kind != INGEST, Job.status.not_in(TERMINAL))
-    if session.execute(select(users)).scalar_one():
-        raise DatasetInUse
+    if used_by := [*uses.find_jobs(session, and_(Job.dataset_id == dataset_id, Job.kind != INGEST))]:
+        raise DatasetInUse(uses.describe(used_by), errors=used_by)
     dataset.deleted_at = clock(session)
     session.flush()
 

@@ -10,6 +10,7 @@ from service.db.statuses import TERMINAL
 from ssl_core.errors import Fault
 
 MOST = 100  # that a refusal names, of each kind
+_DESCRIBED = 3  # of these, in its sentences
 
 
 def find_jobs(session: Session, condition: ColumnElement[bool]) -> Iterator[Fault]:
@@ -21,6 +22,6 @@ def find_jobs(session: Session, condition: ColumnElement[bool]) -> Iterator[Faul
 
 
 def describe(uses: Sequence[Fault]) -> str:
-    """Return the sentence of a refusal."""
-    more = f" And {len(uses) - 1} more." if len(uses) > 1 else ""
-    return uses[0]["detail"] + more
+    """Return the sentences of a refusal: those of the first uses, and how many more there are."""
+    more = [f"And {len(uses) - _DESCRIBED} more."] if len(uses) > _DESCRIBED else []
+    return " ".join([*(use["detail"] for use in uses[:_DESCRIBED]), *more])

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from api import schemas
-from tests.api.responses import check_body, check_problem
+from tests.api.responses import check_body, check_problem, get_pointers
 from tests.service import given
 
 ARCHIVE = b"PK\x03\x04 any bytes: they are not opened here"
@@ -58,8 +58,10 @@ def test_list_show_and_delete_datasets(client, database, tenant):
 
 def test_dataset_in_use_is_not_deleted(client, database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
-    given.submit_job(database, tenant, dataset)
-    check_problem(client.delete(f"/datasets/{dataset}"), 409, "dataset_in_use")
+    jobs = [given.submit_job(database, tenant, dataset).id for _ in range(2)]
+    problem = check_problem(client.delete(f"/datasets/{dataset}"), 409, "dataset_in_use")
+    assert get_pointers(problem) == [f"/jobs/{job}" for job in jobs]
+    assert f"{jobs[0]}, which is queued, needs it" in problem["detail"]
 
 
 def test_dataset_of_another_tenant_is_404(client, other, database, tenant):

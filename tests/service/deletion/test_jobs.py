@@ -64,7 +64,7 @@ def test_a_job_that_has_not_ended_is_not_deleted(database, tenant, dataset, writ
 def test_a_job_whose_model_is_there_is_deleted_after_the_model(database, tenant, dataset, run_job, write):
     job = run_job()
     child = given.submit_job(database, tenant, dataset, "knn_eval", model=job.id)
-    with pytest.raises(JobInUse, match=r"delete the model first\. And 1 more") as error:
+    with pytest.raises(JobInUse, match=r"delete the model first\. job_.* needs it") as error:
         write(job_deletion.delete, tenant, job.id)
     assert pointers(error) == [f"/models/{job.made_model_id}", f"/jobs/{child.id}"]
     write(steering.cancel, tenant, child.id)
