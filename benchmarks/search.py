@@ -101,7 +101,7 @@ def write_embeddings(count: int, dim: int, folder: Path) -> dict[str, StoredFile
         labels = np.where(rng.random(len(rows)) < 0.1, None, classes.astype(str))
         splits = np.array(["train", "val", "test"])[np.minimum(rows * 3 // count, 2)]
         paths = [f"images/{row}.png" for row in rows]
-        table = pa.table({"path": paths, "label": pa.array(labels, pa.string()), "split": splits})
+        table = pa.table({"row": rows, "path": paths, "label": pa.array(labels, pa.string()), "split": splits})
         pq.write_table(table, folder / names["parquet"])
         shards.append({"first_row": start, "rows": len(rows), **names})
     about = {"dataset": "ds", "model": "mdl", "layer": "backbone", "dim": dim, "rows": count, "shards": shards}

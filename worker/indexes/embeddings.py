@@ -104,7 +104,11 @@ class Embeddings:
         return Images(rows, paths, labels, np.array(splits, np.int8), classes)
 
     def _read_table(self, shard: Mapping[str, Any], columns: list[str]) -> pa.Table:
-        table = pq.read_table(self._find(shard["parquet"]).check(), columns=columns)
+        path = self._find(shard["parquet"]).check()
+        try:
+            table = pq.read_table(path, columns=columns)
+        except pa.ArrowInvalid as error:
+            raise BadEmbeddings("bad_embeddings", f"{shard['parquet']} does not have {', '.join(columns)}.") from error
         if table.num_rows != shard["rows"]:
             raise BadEmbeddings("bad_embeddings", f"{shard['parquet']} has {table.num_rows} rows.")
         return table
