@@ -22,6 +22,7 @@ def create_token(caller: AdminCaller) -> JSONResponse:
     """The token opens one session, within 15 minutes, with the scopes of the request's key."""
     with caller.writing() as unit:
         token = sessions.create_token(unit.session, unit.identity)
+        unit.record("session.token", unit.key_id, expires_at=rfc3339(token.expires_at))
     content = {"object": "sign_in_token", "token": token.secret, "expires_at": rfc3339(token.expires_at)}
     return JSONResponse(content, 201, _NO_STORE)
 

@@ -23,6 +23,7 @@ Action = Literal[
     "key.create",
     "key.revoke",
     "key.refuse",
+    "session.token",
     "session.open",
 ]
 ACTIONS: tuple[Action, ...] = get_args(Action)

@@ -19,8 +19,8 @@ let current = new AbortController();
 /** Where the address points to: `#/jobs/job_1?tab=log` is view `jobs`, id `job_1` and the parameters. */
 export function parseAddress(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
-  const [view, id] = path.split("/").map(decodeURIComponent);
-  return { view: view in VIEWS ? view : "jobs", id: id || null, parameters: new URLSearchParams(query) };
+  const [view, id] = path.split("/");
+  return { view: Object.hasOwn(VIEWS, view) ? view : "jobs", id: id || null, parameters: new URLSearchParams(query) };
 }
 
 async function show() {
@@ -55,19 +55,18 @@ function markLink(view) {
 
 function showError(error) {
   if (error.name === "AbortError") return;
-  if (error instanceof Problem && error.status === 401) {
-    end();
-    notify(error.message, "bad");
-    show();
-    return;
-  }
+  if (error.status === 401) return; // `signedout`
   if (!(error instanceof Problem)) console.error(error);
   const again = h("button", { type: "button", onclick: show }, "Try again");
   const title = error.status === 404 ? "Not found" : "This did not work";
   replace(main, h("h1", {}, title), h("div", { class: "note bad", role: "alert" }, h("p", {}, error.message)), again);
 }
 
+/** Replace the session by that of the token. Another session is kept unless its user agrees: the link may be anyone's. */
 async function signInByToken(token) {
+  if (getKey() !== null && !confirm("Sign in by this address, and end the session of this tab?")) return;
+  if (getKeyId() !== null) await request("DELETE", `/keys/${getKeyId()}`).catch(() => {});
+  end();
   replace(main, waiting("Signing in …"));
   try {
     const { key, id } = await post("/sessions", { token });
@@ -102,6 +101,11 @@ document.getElementById("theme").addEventListener("click", () =>
 );
 document.getElementById("sign-out").addEventListener("click", signOut);
 document.getElementById("skip").addEventListener("click", () => main.focus());
+addEventListener("signedout", () => {
+  end();
+  notify("The session has ended: sign in again.", "bad");
+  show();
+});
 addEventListener("hashchange", async () => {
   const token = takeToken();
   if (token !== null) await signInByToken(token);

@@ -78,6 +78,8 @@ def test_wrong_tokens_are_braked_like_wrong_keys(app, anonymous):
 def test_an_opened_session_is_in_the_audit_trail_and_no_secret_is_stored(client, anonymous, database):
     token = make_token(client)["token"]
     opened = open_session(anonymous, token).json()
+    (made,) = client.get("/audit", params={"action": "session.token"}).json()["data"]
+    assert made["target"] == made["key"]
     (entry,) = client.get("/audit", params={"action": "session.open"}).json()["data"]
     assert (entry["target"], entry["key_name"], entry["address"]) == (opened["id"], "test", "testclient")
     with database.reading() as session:

@@ -32,6 +32,7 @@ export async function request(method, path, { body, signal, headers = {} } = {})
     if (error.name === "AbortError") throw error;
     throw new Problem({ detail: "The service cannot be reached. Is it running?" }, 0);
   }
+  if (response.status === 401 && getKey() !== null) dispatchEvent(new Event("signedout"));
   if (!response.ok) throw await toProblem(response);
   return response;
 }
@@ -40,9 +41,13 @@ export async function get(path, options) {
   return (await request("GET", path, options)).json();
 }
 
-export async function post(path, body, options) {
-  const headers = { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()).slice(2) };
-  return (await request("POST", path, { body, headers, ...options })).json();
+/** `key` is the Idempotency-Key: the same for a request that is repeated. */
+export async function post(path, body, { key = makeKey(), signal } = {}) {
+  return (await request("POST", path, { body, signal, headers: { "Idempotency-Key": key } })).json();
+}
+
+export function makeKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 export async function send(method, path, body) {

@@ -16,14 +16,16 @@ export function thumbnail(path, label, { signal, small = false } = {}) {
     enqueue(() => load(image, path, signal));
   }, { rootMargin: "200px" });
   observer.observe(image);
-  signal?.addEventListener("abort", () => (observer.disconnect(), image.src && URL.revokeObjectURL(image.src)));
+  signal?.addEventListener("abort", () => observer.disconnect(), { once: true });
   return image;
 }
 
 export async function load(image, path, signal) {
   if (signal?.aborted) return;
   try {
-    image.src = URL.createObjectURL(await getBlob(path, signal));
+    const address = URL.createObjectURL(await getBlob(path, signal));
+    image.onload = image.onerror = () => URL.revokeObjectURL(address); // the picture stays
+    image.src = address;
   } catch (error) {
     if (error.name !== "AbortError") image.alt = `${image.alt} (${error.message})`;
   }
@@ -33,7 +35,8 @@ export async function load(image, path, signal) {
 export function gallery(images, { signal, onPick = null, caption = (image) => image.label ?? image.split } = {}) {
   return h("ul", { class: "images" }, images.map((image) => {
     const small = Math.max(image.width ?? 0, image.height ?? 0) <= 64 && image.width !== undefined;
-    const picture = thumbnail(image.url, image.name ?? `image ${image.row}`, { signal, small });
+    const picture = image.url ? thumbnail(image.url, image.name ?? `image ${image.row}`, { signal, small })
+      : h("div", { class: "blank", role: "img", "aria-label": `${image.name ?? `image ${image.row}`}, whose dataset was deleted` });
     const figure = h("figure", { title: image.name }, picture, h("figcaption", {}, caption(image)));
     return h("li", {}, onPick === null ? figure : h("button", { type: "button", onclick: () => onPick(image) }, figure));
   }));

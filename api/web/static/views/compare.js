@@ -14,19 +14,26 @@ export async function show(main, { parameters, signal }) {
   const chosen = (parameters.get("ids") ?? "").split(",").filter(Boolean).slice(0, MAX_JOBS);
   const jobs = (await getAll("/jobs", { most: 200, signal })).filter((job) => ["pretrain", "supervised", "finetune", "distill"].includes(job.kind) || chosen.includes(job.id));
   const toggle = (id, on) => {
+    lastToggled = id;
     const ids = on ? [...chosen, id] : chosen.filter((other) => other !== id);
     location.hash = `#/compare?ids=${ids.join(",")}`;
   };
   const picker = jobs.length === 0 ? empty("No runs to compare yet", h("p", {}, "Start a ", h("a", { href: "#/new" }, "new job"), " or two."))
     : panel("Runs", table("Runs", [["Compare"], ["Name"], ["Kind"], ["Status"], ["Accuracy", "number"]], jobs.slice(0, 60).map((job) => [
-      h("input", { type: "checkbox", checked: chosen.includes(job.id), "aria-label": `Compare ${jobTitle(job)} ${job.id.slice(-6)}`, onchange: (event) => toggle(job.id, event.target.checked) }),
+      h("input", { type: "checkbox", value: job.id, checked: chosen.includes(job.id), "aria-label": `Compare ${jobTitle(job)} ${job.id.slice(-6)}`, onchange: (event) => toggle(job.id, event.target.checked) }),
       [chosen.includes(job.id) && h("span", { class: "swatch", "data-colour": String(chosen.indexOf(job.id) % COLOURS.length) }, "● "), h("a", { href: `#/jobs/${job.id}` }, jobTitle(job)), h("span", { class: "hint" }, ` ${job.id.slice(-6)}`)],
       job.kind, status(job.status), percent(result(job))])));
   const body = h("div", {});
   replace(main, heading("Compare"), body, picker);
   for (const swatch of picker.querySelectorAll(".swatch")) swatch.style.color = COLOURS[Number(swatch.dataset.colour)];
-  if (chosen.length > 0) await compare(body, chosen, signal);
+  [...picker.querySelectorAll("input")].find((box) => box.value === lastToggled)?.focus();
+  if (chosen.length === 0) return;
+  await compare(body, chosen, signal).catch((error) => {
+    if (!signal.aborted) replace(body, h("div", { class: "note bad", role: "alert" }, error.message));
+  });
 }
+
+let lastToggled = null; // its box gets the focus again
 
 async function compare(body, ids, signal) {
   const query = new URLSearchParams({ ids: ids.join(","), max_points: String(MAX_POINTS) });

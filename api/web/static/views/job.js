@@ -1,14 +1,15 @@
 // View: one job: how it goes, its curves, events, files and place among others, and its steering.
 
-import { download, get, getBlob, post, stream } from "../parts/api.js";
+import { download, get, post, stream } from "../parts/api.js";
 import { Chart, COLOURS, smooth } from "../parts/charts.js";
 import { facts, h, notify, panel, replace, table } from "../parts/dom.js";
 import { TERMINAL, bytes, clock, count, duration, inline, jobTitle, number, percent, status, time } from "../parts/format.js";
+import { load } from "../parts/images.js";
 import { lineage } from "../parts/lineage.js";
+import { KeptSeries } from "../parts/series.js";
 import { judge } from "../parts/verdict.js";
 
 const DRAW_MILLISECONDS = 500;
-const MAX_POINTS = 4000; // of each series in the page; then every second one is dropped
 const CURVES = [
   ["Loss", ["train/loss"]],
   ["Accuracy on held-out images", ["online/knn", "online/linear", "online/top1", "linear/top1", "knn/top1"]],
@@ -79,7 +80,14 @@ class JobView {
   async poll() {
     while (!this.signal.aborted && !TERMINAL.includes(this.job.status)) {
       await new Promise((resolve) => setTimeout(resolve, 2000));
-      if (!this.signal.aborted && !document.hidden) await this.refresh().catch(() => {});
+      if (this.signal.aborted || document.hidden) continue;
+      try {
+        await this.refresh();
+      } catch (error) {
+        if (error.status !== 404) continue; // away for a moment, or signed out
+        if (!this.signal.aborted) notify("This job was deleted.", "bad");
+        return;
+      }
     }
   }
 
@@ -169,12 +177,8 @@ class JobView {
 
   addPoints(columns) {
     for (const column of columns) {
-      const known = this.series.get(column.name) ?? { step: [], epoch: [], value: [] };
-      for (const field of ["step", "epoch", "value"]) {
-        known[field].push(...column[field]);
-      }
-      if (known.step.length > MAX_POINTS) for (const field of ["step", "epoch", "value"]) known[field] = known[field].filter((_, place) => place % 2 === 0);
-      this.series.set(column.name, known);
+      if (!this.series.has(column.name)) this.series.set(column.name, new KeptSeries());
+      this.series.get(column.name).add(column);
     }
     this.renderVerdict();
     this.drawing ??= setTimeout(() => ((this.drawing = null), this.draw()), DRAW_MILLISECONDS);
@@ -232,7 +236,7 @@ class JobView {
 
   picture(file) {
     const image = h("img", { alt: `${file.name} of ${jobTitle(this.job)}` });
-    getBlob(file.url, this.signal).then((blob) => (image.src = URL.createObjectURL(blob))).catch(() => {});
+    load(image, file.url, this.signal);
     return image;
   }
 

@@ -1,30 +1,33 @@
 // View: the list of jobs.
 
-import { get, pause } from "../parts/api.js";
+import { getAll, pause } from "../parts/api.js";
 import { empty, h, heading, panel, replace, table } from "../parts/dom.js";
 import { duration, jobTitle, percent, status, time } from "../parts/format.js";
 
 const POLL_MILLISECONDS = 3000;
+const PAGE = 100;
 const STATUSES = ["waiting", "queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"];
 const COLUMNS = [["Name"], ["Kind"], ["Status"], ["Progress"], ["Result", "number"], ["Created"]];
 
 export async function show(main, { parameters, signal }) {
   const list = h("div", {});
-  const filter = h("select", { id: "status", onchange: () => refresh() },
+  const filter = h("select", { id: "status", onchange: () => refresh().catch(explain) },
     h("option", { value: "" }, "Any status"), STATUSES.map((name) => h("option", { value: name }, name)));
   filter.value = parameters.get("status") ?? "";
-  const more = h("button", { type: "button", onclick: () => ((limit += 30), refresh()) }, "Show more");
-  let limit = 30;
+  const more = h("button", { type: "button", onclick: () => ((most += PAGE), refresh().catch(explain)) }, "Show more");
+  let most = PAGE;
 
   async function refresh() {
-    const query = new URLSearchParams({ limit: String(Math.min(limit, 100)) });
-    if (filter.value) query.set("status", filter.value);
-    const page = await get(`/jobs?${query}`, { signal });
-    more.hidden = !page.has_more || limit >= 100;
-    replace(list, page.data.length > 0 ? panel("All jobs", table("Jobs", COLUMNS, page.data.map(toRow)))
+    const jobs = await getAll(`/jobs${filter.value ? `?status=${filter.value}` : ""}`, { most, signal });
+    more.hidden = jobs.length < most;
+    replace(list, jobs.length > 0 ? panel("All jobs", table("Jobs", COLUMNS, jobs.map(toRow)))
       : filter.value ? empty("No such jobs", "None has this status.")
         : empty("No jobs yet", h("p", {}, "Upload images under ", h("a", { href: "#/datasets" }, "Datasets"), ", then start a ",
           h("a", { href: "#/new" }, "new job"), ".")));
+  }
+
+  function explain(error) {
+    if (error.name !== "AbortError") replace(list, h("div", { class: "note bad", role: "alert" }, error.message));
   }
 
   replace(main, heading("Jobs", h("label", { for: "status", class: "dim" }, "Status"), h("div", {}, filter)), list, more);

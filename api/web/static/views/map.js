@@ -23,7 +23,8 @@ export async function show(main, { parameters, signal }) {
   const [coordinates, indexes] = await Promise.all([
     get(`/jobs/${job.id}/artifacts/coordinates.json`, { signal }), getAll(`/indexes?status=ready&dataset=${job.dataset}`, { signal }).catch(() => [])]);
   const rows = new Set((parameters.get("rows") ?? "").split(",").filter(Boolean).map(Number));
-  new FeatureMap(main, { jobs, job, coordinates, index: indexes[0] ?? null, rows }, signal).show();
+  const index = indexes.find((candidate) => candidate.model === job.model && candidate.layer === coordinates.layer) ?? null;
+  new FeatureMap(main, { jobs, job, coordinates, index, rows }, signal).show();
 }
 
 class FeatureMap {
@@ -51,7 +52,7 @@ class FeatureMap {
       panel("Options", h("div", { class: "row" },
         choose("map-job", "Map", this.jobs.map((job) => [job.id, `${jobTitle(job)} (${job.id.slice(-6)})`]), this.job.id, (id) => (location.hash = `#/map?job=${id}`)),
         choose("map-method", "Method", this.methods.map((name) => [name, name]), this.method, (name) => ((this.method = name), this.draw())),
-        choose("map-colour", "Colour by", colours, this.colours, (name) => ((this.colours = name), this.draw())))),
+        choose("map-colour", "Colour by", colours, this.colours, (name) => ((this.colours = name), this.draw())), this.rowForm())),
       panel(`${count(this.points.length)} images`, plot, h("p", { class: "hint" }, "Drag to select images with the lasso, click a point for its neighbours, scroll to zoom.")),
       this.details, this.card);
     this.byRow = new Map(this.points.map((point) => [point.row, point]));
@@ -63,6 +64,18 @@ class FeatureMap {
     }, this.signal);
     this.signal.addEventListener("abort", () => this.card.remove());
     this.draw();
+  }
+
+  /** What a click on a point does, by the keyboard. */
+  rowForm() {
+    const row = h("input", { id: "map-row", type: "number", min: "0", placeholder: "Enter shows its neighbours" });
+    const submit = (event) => {
+      event.preventDefault();
+      const point = this.byRow.get(Number(row.value));
+      if (point === undefined || row.value === "") replace(this.details, h("div", { class: "note warn" }, "This row is not on the map."));
+      else this.neighbours(point);
+    };
+    return h("form", { class: "field", onsubmit: submit }, h("label", { for: "map-row" }, "Row"), row);
   }
 
   draw() {
@@ -83,16 +96,16 @@ class FeatureMap {
       if (!groups.has(key)) groups.set(key, []);
       groups.get(key).push(point);
     }
-    return [...groups].sort(([a], [b]) => (a === "found" ? 1 : b === "found" ? -1 : a.localeCompare(b, "en", { numeric: true })));
+    return [...groups].sort(([a], [b]) => (this.colours === "rows" ? b.length - a.length : a.localeCompare(b, "en", { numeric: true })));
   }
 
   trace(name, points, place, of) {
     const colour = of <= COLOURS.length ? COLOURS[place] : `hsl(${Math.round((360 * place) / of)} 65% ${place % 2 ? 45 : 60}%)`;
-    const faint = name === "others";
+    const [faint, isFound] = ["others", "found"].map((group) => this.colours === "rows" && name === group);
     return {
       type: this.type, mode: "markers", name: escape(name), x: points.map((point) => point[this.method][0]), y: points.map((point) => point[this.method][1]),
       customdata: points.map((point) => point.row), hoverinfo: "none",
-      marker: { size: name === "found" ? 11 : this.points.length > 20000 ? 3 : 6, color: faint ? "#94a3b8" : colour, opacity: faint ? 0.35 : 0.85 },
+      marker: { size: isFound ? 11 : this.points.length > 20000 ? 3 : 6, color: faint ? "#94a3b8" : colour, opacity: faint ? 0.35 : 0.85 },
     };
   }
 
@@ -106,7 +119,9 @@ class FeatureMap {
     this.timer = setTimeout(() => {
       const { label, split, url } = this.image(point);
       const image = h("img", { alt: "" });
-      load(image, url, this.signal);
+      this.hovered?.abort();
+      this.hovered = new AbortController();
+      load(image, url, AbortSignal.any([this.hovered.signal, this.signal]));
       replace(this.card, image, h("div", {}, `${label} · ${split} · row ${point.row}`));
       this.card.hidden = false;
       this.card.style.left = `${Math.min(x + 14, innerWidth - 190)}px`;

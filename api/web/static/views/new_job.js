@@ -1,6 +1,6 @@
 // View: a form for a new job, made from the API's schemas, recipes and methods.
 
-import { Problem, get, getAll, post, url } from "../parts/api.js";
+import { Problem, get, getAll, makeKey, post, url } from "../parts/api.js";
 import { empty, h, heading, panel, replace } from "../parts/dom.js";
 import { jobTitle } from "../parts/format.js";
 import { SchemaForm } from "../parts/schema_form.js";
@@ -43,8 +43,8 @@ class NewJob {
     }));
     const select = (id, options, value) => {
       const control = h("select", { id, oninput: () => this.choose(id) }, options.map(([key, text]) => h("option", { value: key }, text)));
+      if (value && !options.some(([key]) => key === value)) control.append(h("option", { value }, `${value}, which is not in the list`));
       if (value) control.value = value;
-      if (control.selectedIndex < 0) control.selectedIndex = 0;
       return control;
     };
     const { datasets, models, makers } = catalogue;
@@ -54,7 +54,8 @@ class NewJob {
       ...makers.map((job) => [job.id, `when it ends: ${jobTitle(job)}`])], cloned?.model ?? parameters.get("model"));
     this.recipe = select("recipe", []);
     this.name = h("input", { id: "name", type: "text", maxlength: "200", oninput: () => this.preview(), value: cloned?.name ? `${cloned.name} (clone)` : "" });
-    this.priority = h("input", { id: "priority", type: "number", min: "-1000", max: "1000", value: "0", oninput: () => this.preview() });
+    this.priority = h("input", { id: "priority", type: "number", min: "-1000", max: "1000", value: String(cloned?.priority ?? 0), oninput: () => this.preview() });
+    this.button = h("button", { class: "primary", type: "submit", id: "submit" }, "Start");
     this.fault = h("div", {});
     this.fields = h("div", {});
     this.curl = h("pre", { tabindex: "0", id: "as-curl" });
@@ -74,7 +75,7 @@ class NewJob {
           panel("What", h("div", { class: "row" }, field("Kind", this.kind), field("Dataset", this.dataset)), this.modelField, this.recipeField,
             h("div", { class: "row" }, field("Name", this.name, "Optional."), field("Priority", this.priority, "Higher runs first among your jobs."))),
           panel("How", this.fields),
-          h("p", {}, h("button", { class: "primary", type: "submit", id: "submit" }, "Start"))),
+          h("p", {}, this.button)),
         h("div", {}, panel("As Python", this.python), panel("As curl", this.curl))));
     replace(this.main, heading(this.cloned ? `Clone of ${jobTitle(this.cloned)}` : "New job"), form,
       h("datalist", { id: "backbone-names" }, this.catalogue.backbones.map((network) => h("option", { value: network.name }, network.description))));
@@ -115,7 +116,8 @@ class NewJob {
     this.form = new SchemaForm(this.kinds.get(kind), this.components, options);
     replace(this.fields, this.form.element);
     this.preview();
-    const earlier = (await get(`/jobs?kind=${kind}&dataset=${this.dataset.value}&limit=5`, { signal: this.signal })).data.find((job) => job.resolved !== null);
+    const jobs = await get(`/jobs?kind=${kind}&dataset=${this.dataset.value}&limit=5`, { signal: this.signal }).catch(() => ({ data: [] }));
+    const earlier = jobs.data.find((job) => job.resolved !== null); // only a hint: the form works without it
     if (earlier === undefined || this.kind.value !== kind || this.fields.contains(document.activeElement)) return;
     this.form = new SchemaForm(this.kinds.get(kind), this.components, { ...options, value: this.form.value(), resolved: earlier.resolved });
     replace(this.fields, this.form.element);
@@ -126,6 +128,8 @@ class NewJob {
     if (!this.modelField.hidden) body.model = this.model.value;
     if (this.name.value.trim()) body.name = this.name.value.trim();
     if (Number(this.priority.value) !== 0) body.priority = Number(this.priority.value);
+    if (this.cloned?.max_runtime) body.max_runtime = this.cloned.max_runtime;
+    if (Object.keys(this.cloned?.metadata ?? {}).length > 0) body.metadata = this.cloned.metadata;
     body.config = this.form.value();
     return body;
   }
@@ -139,15 +143,21 @@ class NewJob {
   async submit() {
     replace(this.fault);
     this.form.showErrors([]);
+    const body = this.body();
+    if (this.sent?.text !== JSON.stringify(body)) this.sent = { text: JSON.stringify(body), key: makeKey() };
+    this.button.disabled = true;
     try {
-      const job = await post("/jobs", this.body());
+      const job = await post("/jobs", body, { key: this.sent.key });
       location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
+      if (error.status < 500) this.sent = null;
       const others = this.form.showErrors(error.errors);
       const text = others.length > 0 || error.errors.length === 0 ? error.message : `${error.errors.length} ${error.errors.length === 1 ? "field needs" : "fields need"} a change; see below.`;
       replace(this.fault, h("div", { class: "note bad", role: "alert", tabindex: "-1" }, text));
       (this.fields.querySelector("[aria-invalid]") ?? this.fault.firstElementChild).focus();
+    } finally {
+      this.button.disabled = false;
     }
   }
 }
@@ -157,8 +167,8 @@ function changes(config, schema, components) {
   const changed = {};
   for (const [name, value] of Object.entries(config)) {
     const property = schema.properties?.[name];
-    if (name === "kind" || property === undefined || value === null) continue;
-    if (JSON.stringify(value) === JSON.stringify(property.default)) continue;
+    if (name === "kind" || property === undefined) continue;
+    if (JSON.stringify(value) === JSON.stringify(property.default ?? null)) continue;
     changed[name] = isObject(value) ? prune(value, find(property, value, components), components) : value;
   }
   return changed;

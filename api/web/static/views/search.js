@@ -18,8 +18,28 @@ export async function show(main, { parameters, signal }) {
   const [indexes, jobs] = await Promise.all([getAll("/indexes", { signal }), getAll("/jobs?kind=embed_dataset", { signal })]);
   const ready = indexes.filter((index) => index.status === "ready");
   replace(main, heading("Search"));
-  if (ready.length > 0) new Search(main, ready, parameters, signal).show();
-  main.append(builder(main, indexes, jobs, parameters, signal));
+  const search = ready.length > 0 ? new Search(main, ready, parameters, signal) : null;
+  search?.show();
+  const box = h("div", {});
+  main.append(box);
+  const refresh = async () => {
+    const [newIndexes, newJobs] = await Promise.all([getAll("/indexes", { signal }), getAll("/jobs?kind=embed_dataset", { signal })]);
+    if (search === null && newIndexes.some((index) => index.status === "ready")) await show(main, { parameters, signal });
+    else {
+      search?.offer(newIndexes.filter((index) => index.status === "ready"));
+      replace(box, builder(newIndexes, newJobs, refresh));
+      if (newIndexes.some((index) => index.status === "building")) follow(refresh, signal);
+    }
+  };
+  replace(box, builder(indexes, jobs, refresh));
+  if (indexes.some((index) => index.status === "building")) follow(refresh, signal);
+}
+
+/** Refresh after a while; again when the service cannot be reached. */
+async function follow(refresh, signal) {
+  await pause(POLL_MILLISECONDS, signal);
+  if (signal.aborted) return;
+  await refresh().catch(() => follow(refresh, signal));
 }
 
 class Search {
@@ -31,6 +51,15 @@ class Search {
     this.query = h("div", { class: "figure" });
     this.results = h("div", { id: "results", role: "region", "aria-label": "Results", "aria-live": "polite" });
     this.shownRow = parameters.get("row");
+  }
+
+  /** Add those that were built meanwhile to the choice. */
+  offer(ready) {
+    const known = new Set(this.indexes.map((index) => index.id));
+    for (const index of ready.filter((candidate) => !known.has(candidate.id))) {
+      this.indexes.push(index);
+      this.select.append(h("option", { value: index.id }, title(index)));
+    }
   }
 
   get index() {
@@ -94,7 +123,7 @@ class Search {
   }
 
   images(data, caption) {
-    const shown = data.map((image) => ({ ...image, name: image.path, url: image.urls.thumbnail ?? "" })).filter((image) => image.url);
+    const shown = data.map((image) => ({ ...image, name: image.path, url: image.urls.thumbnail }));
     return gallery(shown, { signal: this.signal, caption, onPick: (image) => ((this.row.value = image.row), this.byRow(image.row), this.main.scrollIntoView()) });
   }
 
@@ -114,28 +143,25 @@ function title(index) {
 }
 
 /** What to do for an index: embed a dataset, then build it. */
-function builder(main, indexes, jobs, parameters, signal) {
+function builder(indexes, jobs, refresh) {
   const indexed = new Set(indexes.map((index) => index.job));
   const open = jobs.filter((job) => job.status === "succeeded" && !indexed.has(job.id));
   const building = indexes.filter((index) => index.status === "building");
   const failed = indexes.filter((index) => index.status === "failed");
-  const follow = async () => {
-    await pause(POLL_MILLISECONDS, signal);
-    if (!signal.aborted) await show(main, { parameters, signal });
-  };
-  if (building.length > 0) follow();
-  const build = async (job) => {
+  const build = async (job, button) => {
+    button.disabled = true;
     try {
       await post("/indexes", { job: job.id, name: job.name ?? `Index of ${job.id.slice(-6)}` });
-      await show(main, { parameters, signal });
+      await refresh();
     } catch (error) {
       notify(error.message, "bad");
+      button.disabled = false;
     }
   };
   return panel("Indexes",
     building.map((index) => h("p", { class: "wait", role: "status" }, `${index.name ?? index.id} is being built.`)),
     failed.map((index) => h("div", { class: "note bad" }, `${index.name ?? index.id}: ${index.error?.detail ?? "failed"}`)),
-    open.map((job) => h("p", {}, `${jobTitle(job)} (${count(job.summary?.rows)} images) `, h("button", { type: "button", onclick: () => build(job) }, "Build an index"))),
+    open.map((job) => h("p", {}, `${jobTitle(job)} (${count(job.summary?.rows)} images) `, h("button", { type: "button", onclick: (event) => build(job, event.currentTarget) }, "Build an index"))),
     indexes.length === 0 && open.length === 0 && h("p", { class: "dim" }, "Searching takes two steps: embed a dataset by a model, then build an index of the vectors."),
     h("p", {}, h("a", { class: "button", href: "#/new?kind=embed_dataset" }, "Embed a dataset")));
 }

@@ -28,7 +28,7 @@ async function signIn(input, fault, onSignedIn) {
   const key = input.value.trim();
   try {
     const response = await fetch(url("/usage"), { headers: { Authorization: `Bearer ${key}` } });
-    if (response.status === 401 || response.status === 429) throw new Problem(await response.json(), response.status);
+    if (!response.ok && response.status !== 403) throw new Problem(await response.json(), response.status);
     begin(key);
     onSignedIn();
   } catch (error) {
