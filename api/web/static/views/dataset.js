@@ -29,7 +29,7 @@ export async function show(main, { id, signal }) {
   }
   const jobs = await getAll(`/jobs?dataset=${id}`, { most: 100, signal });
   main.append(summary(dataset));
-  if (dataset.report) main.append(warnings(dataset.report), charts(dataset.report), await images(dataset, signal));
+  if (dataset.report) main.append(warnings(dataset.report), images(dataset, signal), charts(dataset.report));
   main.append(panel("Jobs on it", jobs.length === 0 ? h("p", { class: "dim" }, "None yet.")
     : table("Jobs", [["Name"], ["Kind"], ["Status"], ["Created"]], jobs.map((job) => [
       h("a", { href: `#/jobs/${job.id}` }, jobTitle(job)), job.kind, status(job.status), time(job.created_at)]))));
@@ -90,7 +90,7 @@ function bars(entries) {
   ];
 }
 
-async function images(dataset, signal) {
+function images(dataset, signal) {
   const grid = h("div", {}, h("p", { class: "wait" }, "Loading images …"));
   const select = (id, label, options) => [
     h("div", { class: "field" }, h("label", { for: id }, label),

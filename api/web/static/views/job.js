@@ -40,7 +40,7 @@ export async function show(main, { id, signal }) {
     title,
     parts.error,
     h("div", { class: "columns" },
-      h("div", {}, parts.state, parts.verdict, parts.summary, view.curvePanel(), parts.files),
+      h("div", {}, parts.state, parts.verdict, view.curvePanel(), parts.summary, parts.files),
       h("div", {}, panel("Lineage", parts.lineage), panel("Config", view.config()), panel("Events", parts.log))),
   );
   view.render();

@@ -76,12 +76,12 @@ class Search {
         if (event.dataTransfer.files[0]) this.byImage(event.dataTransfer.files[0]);
       },
     }, h("p", {}, h("button", { class: "primary", type: "button", onclick: () => input.click() }, "Choose an image"), " or drop it here."),
-    h("form", { class: "row", onsubmit: (event) => (event.preventDefault(), this.byRow(this.row.value)) },
-      h("div", { class: "field" }, h("label", { for: "row" }, "Or by row"), this.row), h("div", { class: "field" }, h("button", { type: "submit" }, "Find"))),
     input);
+    const byRow = h("form", { class: "row", onsubmit: (event) => (event.preventDefault(), this.byRow(this.row.value)) },
+      h("div", { class: "field" }, h("label", { for: "row" }, "Or by row"), this.row), h("div", { class: "field" }, h("button", { type: "submit" }, "Find")));
     const lists = LISTS.map(([name, label, text]) => h("button", { type: "button", title: text, onclick: () => this.list(name, text) }, label));
     this.main.append(
-      panel("Query", h("div", { class: "row" }, h("div", { class: "field" }, h("label", { for: "index" }, "Index"), this.select)), area, this.query),
+      panel("Query", h("div", { class: "row" }, h("div", { class: "field" }, h("label", { for: "index" }, "Index"), this.select)), area, byRow, this.query),
       h("p", { class: "head" }, lists), this.results);
     if (this.shownRow !== null) this.byRow(this.shownRow);
   }
