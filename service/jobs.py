@@ -96,6 +96,12 @@ def lock(session: Session, tenant_id: str, job_id: str) -> Job:
     return job
 
 
+def hold(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Return what `get` does; its row is locked against deletion until the commit. Raises JobNotFound."""
+    job: Job = _select_one(session, _SELECT_BY_ID_FOR_SHARE, tenant_id, job_id)[0]
+    return job
+
+
 def show(reader: Reader, tenant_id: str, job_id: str) -> ShownJob:
     """Return what `get` does, as a row."""
     return _select_one(reader, _SELECT_ROW, tenant_id, job_id)
@@ -220,6 +226,7 @@ def owned_by(tenant_id: str | BindParameter[str]) -> ColumnElement[bool]:
 # Built once: building a statement takes longer than running it.
 _SELECT_BY_ID = select(Job).where(owned_by(bindparam("tenant_id")), Job.id == bindparam("job_id"))
 _SELECT_BY_ID_FOR_UPDATE = _SELECT_BY_ID.with_for_update(key_share=True).execution_options(populate_existing=True)
+_SELECT_BY_ID_FOR_SHARE = _SELECT_BY_ID.with_for_update(read=True).execution_options(populate_existing=True)
 _SELECT_NEWEST_BASELINES = (  # by the number of labels
     select(func.max(Job.id))
     .where(owned_by(bindparam("tenant_id")), Job.dataset_id == bindparam("dataset_id"))

@@ -1,18 +1,21 @@
 """Retention: what jobs and uploads have left is deleted after the days of the settings, and no sooner than asked for.
 
-Nothing of a job that has not ended is: a paused one goes on from its checkpoints.
+Nothing of a job that has not ended is: a paused one goes on from its checkpoints. Nor of one
+of which an index is being built.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from service import audit, lifecycle
 from service.audit import Actor
-from service.db.models import Artifact, Checkpoint, Dataset, Job
+from service.db.models import Artifact, Checkpoint, Dataset, Job, VectorIndex
 from service.db.session import clock, now
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
+from service.deletion.uses import is_building
 from service.settings import Settings
 
 PART = 500  # jobs or datasets in one transaction, of each setting
@@ -45,7 +48,8 @@ def _delete_results(
     query = select(Job).where(
         Job.id.in_(select(table.job_id)), Job.status.in_(statuses), Job.finished_at < now() - days * DAY_SECONDS
     )
-    jobs = session.scalars(query.order_by(Job.id).limit(PART).with_for_update(skip_locked=True, key_share=True)).all()
+    locked = query.where(_is_unread()).order_by(Job.id).limit(PART).with_for_update(skip_locked=True, key_share=True)
+    jobs = _keep_unread(session, session.scalars(locked).all())
     session.execute(delete(table).where(table.job_id.in_([job.id for job in jobs])))
     for job in jobs:
         message = f"Its {table.__tablename__} were deleted, {days:g} days after its end."
@@ -53,6 +57,16 @@ def _delete_results(
         job.freed_at = clock(session)
     session.flush()
     return len(jobs)
+
+
+def _is_unread() -> ColumnElement[bool]:
+    return ~select(VectorIndex.id).where(VectorIndex.job_id == Job.id, is_building()).exists()
+
+
+def _keep_unread(session: Session, jobs: Sequence[Job]) -> list[Job]:
+    """Leave out jobs of which an index was created between the reading of their rows and their lock."""
+    unread = set(session.scalars(select(Job.id).where(Job.id.in_([job.id for job in jobs]), _is_unread())))
+    return [job for job in jobs if job.id in unread]
 
 
 def _delete_failed_uploads(session: Session, days: float) -> int:

@@ -1,12 +1,12 @@
-"""Uses: what keeps a job or a model from being deleted, as faults whose pointer is the path of what uses it."""
+"""Uses: what keeps something from being deleted, as faults whose pointer is the path of what uses it."""
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
-from service.db.models import Job
-from service.db.statuses import TERMINAL
+from service.db.models import Job, VectorIndex
+from service.db.statuses import TERMINAL, IndexStatus
 from ssl_core.errors import Fault
 
 MOST = 100  # that a refusal names, of each kind
@@ -19,6 +19,19 @@ def find_jobs(session: Session, condition: ColumnElement[bool]) -> Iterator[Faul
     for row in session.execute(query):
         detail = f"{row.id}, which is {row.status}, needs it; cancel that job first."
         yield Fault(pointer=f"/jobs/{row.id}", code="job", detail=detail)
+
+
+def find_indexes(session: Session, condition: ColumnElement[bool]) -> Iterator[Fault]:
+    """Yield a fault for each index of the condition that is being built, the oldest first."""
+    query = select(VectorIndex.id).where(condition, is_building()).order_by(VectorIndex.id).limit(MOST)
+    for index_id in session.scalars(query):
+        detail = f"{index_id} is being built from it; wait until it is ready, or delete that index first."
+        yield Fault(pointer=f"/indexes/{index_id}", code="index", detail=detail)
+
+
+def is_building() -> ColumnElement[bool]:
+    """Return the condition of an index whose building reads files of a job and of a dataset."""
+    return and_(VectorIndex.status == IndexStatus.BUILDING, VectorIndex.deleted_at.is_(None))
 
 
 def describe(uses: Sequence[Fault]) -> str:

@@ -138,10 +138,10 @@ def delete(session: Session, tenant_id: str, index_id: str) -> None:
 
 
 def _find_source(session: Session, tenant_id: str, job_id: str) -> Job:
-    """Return the job whose embeddings are indexed, by the file that lists them."""
+    """Return the job whose embeddings are indexed, by the file that lists them; it is not deleted before the commit."""
     pointer = "/job"
     try:
-        job = jobs.get(session, tenant_id, job_id)
+        job = jobs.hold(session, tenant_id, job_id)
     except JobNotFound as error:
         error.errors = [Fault(pointer=pointer, code=error.code, detail=error.detail)]
         raise

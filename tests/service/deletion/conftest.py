@@ -3,8 +3,11 @@
 import pytest
 from sqlalchemy import func, select
 
+from service.indexes import registry
 from ssl_core import events
 from tests.service import given
+
+EMBEDDINGS = events.Artifact("embeddings.json", "embeddings.json", "application/json", given.SHA, 10)
 
 
 @pytest.fixture
@@ -32,6 +35,12 @@ def count(database):
             return session.scalar(select(func.count()).select_from(table).where(*conditions))
 
     return count_rows
+
+
+@pytest.fixture
+def index(write, tenant):
+    """Return a function that begins an index of the embeddings that a job has left, and returns its row."""
+    return lambda job: write(registry.create, tenant, job.id)
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from service.deletion import jobs as job_deletion
 from service.deletion import models as model_deletion
 from service.deletion import points
 from service.errors import JobInUse, JobNotEnded, JobNotFound, ModelNotFound
+from service.indexes import registry
 from service.monitoring import counts
 from service.quotas import usage
 from service.verify.inventory import list_items
 from tests.service import given
+from tests.service.deletion.conftest import EMBEDDINGS
 
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -91,6 +93,22 @@ def test_a_paused_job_keeps_the_job_that_it_waits_for(database, tenant, dataset,
         write(models.find_source, tenant, parent.id)
 
 
+def test_a_job_is_kept_while_an_index_of_it_is_built_and_no_longer(database, tenant, run_job, write, index):
+    job = run_job("succeeded", EMBEDDINGS)
+    write(model_deletion.delete, tenant, job.made_model_id)
+    _, _, deleted = (index(job) for _ in range(3))
+    given.finish_job(database, given.claim_job(database, "data"))
+    given.finish_job(database, given.claim_job(database, "data"), "failed")
+    building = index(job)
+    with pytest.raises(JobInUse, match="is being built from it") as error:
+        write(job_deletion.delete, tenant, job.id)
+    assert pointers(error) == [f"/indexes/{deleted.id}", f"/indexes/{building.id}"]
+    assert [fault["code"] for fault in error.value.errors] == ["index"] * 2
+    write(registry.delete, tenant, deleted.id)
+    given.finish_job(database, given.claim_job(database, "data"), "failed")
+    write(job_deletion.delete, tenant, job.id)
+
+
 def test_the_jobs_of_others_are_not_deleted(tenant, stranger, run_job, write):
     job = run_job("failed")
     for owner, name in ((stranger, job.id), (tenant, "job_x"), (tenant, "job_" + "0" * 26)):
@@ -147,3 +165,32 @@ def test_a_job_that_is_deleted_meanwhile_is_not_found(database, tenant, run_job)
             retried.result()
     with database.reading() as session:
         assert session.scalars(select(Job.status).where(Job.id == job.id)).one() == "failed"
+
+
+@on_postgresql
+def test_a_job_of_which_an_index_is_created_meanwhile_is_not_deleted(database, tenant, run_job, write):
+    job = run_job("succeeded", EMBEDDINGS)
+    write(model_deletion.delete, tenant, job.made_model_id)
+    with ThreadPoolExecutor() as threads, Session(database.engine) as indexing, Session(database.engine) as deleting:
+        index_id = registry.create(indexing, tenant, job.id).id
+        deleted = threads.submit(job_deletion.delete, deleting, tenant, job.id)
+        with pytest.raises(TimeoutError):
+            deleted.result(0.3)
+        indexing.commit()
+        with pytest.raises(JobInUse) as error:
+            deleted.result()
+        assert pointers(error) == [f"/indexes/{index_id}"]
+
+
+@on_postgresql
+def test_no_index_is_created_of_a_job_that_is_deleted_meanwhile(database, tenant, run_job, write):
+    job = run_job("succeeded", EMBEDDINGS)
+    write(model_deletion.delete, tenant, job.made_model_id)
+    with ThreadPoolExecutor() as threads, Session(database.engine) as deleting, Session(database.engine) as indexing:
+        job_deletion.delete(deleting, tenant, job.id)
+        created = threads.submit(registry.create, indexing, tenant, job.id)
+        with pytest.raises(TimeoutError):
+            created.result(0.3)
+        deleting.commit()
+        with pytest.raises(JobNotFound):
+            created.result()

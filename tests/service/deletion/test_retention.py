@@ -6,8 +6,10 @@ from sqlalchemy import select
 from service import audit, datasets, jobs, lifecycle, steering
 from service.db.models import Artifact, Checkpoint, Dataset, Job
 from service.deletion import retention
+from service.indexes import registry
 from service.settings import Settings
 from tests.service import given
+from tests.service.deletion.conftest import EMBEDDINGS
 
 DAY = 86_400
 
@@ -79,6 +81,17 @@ def test_a_job_that_has_not_ended_loses_nothing(database, tenant, dataset, grow_
     assert count(Checkpoint) == 1
 
 
+def test_a_job_loses_nothing_while_an_index_of_it_is_built(database, run_job, grow_old, expire, index, count):
+    job = run_job("succeeded", EMBEDDINGS)
+    grow_old(job, 8)
+    index(job)
+    assert expire(retention_artifact_days=7) == 0
+    assert count(Artifact, Artifact.job_id == job.id) == 2
+    given.finish_job(database, given.claim_job(database, "data"))
+    assert expire(retention_artifact_days=7) == 1
+    assert count(Artifact, Artifact.job_id == job.id) == 0
+
+
 def test_a_failed_job_without_its_checkpoints_is_retried_from_the_start(
     database, tenant, run_job, grow_old, write, expire
 ):
@@ -120,3 +133,13 @@ def test_a_job_that_is_being_retried_is_passed_over(database, tenant, run_job, g
         assert expire(retention_failed_checkpoint_days=7) == 0
     with database.reading() as session:
         assert session.scalars(select(Checkpoint.step).where(Checkpoint.job_id == job.id)).all() == [10]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_job_of_which_an_index_is_being_created_is_passed_over(database, tenant, run_job, grow_old, expire, count):
+    job = run_job("succeeded", EMBEDDINGS)
+    grow_old(job, 8)
+    with database.writing() as session:
+        registry.create(session, tenant, job.id)
+        assert expire(retention_artifact_days=7) == 0
+    assert count(Artifact, Artifact.job_id == job.id) == 2
