@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service import lifecycle, text
 from service.db import ids
 from service.db.kinds import INGEST
-from service.db.models import Dataset, Job
+from service.db.models import Dataset, Job, VectorIndex
 from service.db.pagination import Page, newest_first
 from service.db.session import Reader, clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
@@ -107,7 +107,8 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
     dataset = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     if dataset is None:
         raise DatasetNotFound
-    if used_by := [*uses.find_jobs(session, and_(Job.dataset_id == dataset_id, Job.kind != INGEST))]:
+    building = and_(VectorIndex.tenant_id == tenant_id, VectorIndex.dataset_id == dataset_id)
+    if used_by := [*uses.find_jobs(session, Job.dataset_id == dataset_id), *uses.find_indexes(session, building)]:
         raise DatasetInUse(uses.describe(used_by), errors=used_by)
     dataset.deleted_at = clock(session)
     session.flush()

@@ -1,7 +1,7 @@
 """Retention: what jobs and uploads have left is deleted after the days of the settings, and no sooner than asked for.
 
-Nothing of a job that has not ended is: a paused one goes on from its checkpoints. Nor of one
-of which an index is being built.
+Nothing of a job that has not ended is: a paused one goes on from its checkpoints. Nor of one of which an
+index is being built.
 """
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
+from service.db.kinds import HIDDEN_KINDS
 from service.db.models import Job, VectorIndex
 from service.db.statuses import TERMINAL, IndexStatus
 from ssl_core.errors import Fault
@@ -14,9 +15,13 @@ _DESCRIBED = 3  # of these, in its sentences
 
 
 def find_jobs(session: Session, condition: ColumnElement[bool]) -> Iterator[Fault]:
-    """Yield a fault for each job of the condition that has not ended, the oldest first."""
-    query = select(Job.id, Job.status).where(condition, Job.status.not_in(TERMINAL)).order_by(Job.id).limit(MOST)
-    for row in session.execute(query):
+    """Yield a fault for each job of the condition that has not ended, the oldest first.
+
+    Hidden jobs are left out: an ingestion is cancelled, an index is named by `find_indexes`, and a shared job stands
+    for those that share it, whose late writes are fenced.
+    """
+    query = select(Job.id, Job.status).where(condition, Job.kind.not_in(HIDDEN_KINDS), Job.status.not_in(TERMINAL))
+    for row in session.execute(query.order_by(Job.id).limit(MOST)):
         detail = f"{row.id}, which is {row.status}, needs it; cancel that job first."
         yield Fault(pointer=f"/jobs/{row.id}", code="job", detail=detail)
 

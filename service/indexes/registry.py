@@ -30,7 +30,7 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a search needs to know of a ready index. Paths are relative to the storage root."""
+    """What a search needs to know of a ready index. Paths are relative to the storage root; a deleted model has none."""
 
     id: str
     path: str
@@ -99,9 +99,15 @@ def get_searched(session: Session, tenant_id: str, index_id: str) -> Searched:
     if index.status == IndexStatus.FAILED:
         raise IndexFailed
     report = index.report or {}
-    model_path = session.scalars(select(Model.path).where(Model.id == index.model_id)).one_or_none()
+    path = select(Model.path).where(Model.id == index.model_id, Model.deleted_at.is_(None))
     return Searched(
-        index.id, str(index.path), index.dataset_id, model_path, index.layer, report["vectors"], report["dim"]
+        index.id,
+        str(index.path),
+        index.dataset_id,
+        session.scalars(path).one_or_none(),
+        index.layer,
+        report["vectors"],
+        report["dim"],
     )
 
 

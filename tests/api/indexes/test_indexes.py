@@ -139,8 +139,9 @@ def test_the_building_of_a_deleted_index_is_cancelled(client, embed, database):
 @on_sqlite
 def test_a_dataset_is_kept_while_an_index_of_it_is_built_and_no_longer(client, embed, database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
-    create(client, embed(dataset=dataset))
-    check_problem(client.delete(f"/datasets/{dataset}"), 409, "dataset_in_use")
+    index = create(client, embed(dataset=dataset))["id"]
+    problem = check_problem(client.delete(f"/datasets/{dataset}"), 409, "dataset_in_use")
+    assert get_pointers(problem) == [f"/indexes/{index}"]
     given.finish_job(database, given.claim_job(database, "data"), "failed", {"code": "x", "detail": "x"})
     assert client.delete(f"/datasets/{dataset}").status_code == 204
 

@@ -6,12 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from service import jobs, leases, lifecycle, steering
+from service import datasets, jobs, leases, lifecycle, steering
 from service.db.kinds import EMBED_SHARDS
 from service.db.models import Artifact, EmbeddingShard, Job
 from service.db.session import now
+from service.db.statuses import JobStatus
+from service.deletion import jobs as job_deletion
+from service.deletion import models as model_deletion
 from service.embedding import shards
-from service.errors import InvalidConfig, JobNotFound
+from service.errors import DatasetInUse, InvalidConfig, JobNotFound, ModelInUse
 from service.quotas import usage
 from ssl_core.config.embedding import name_files
 from ssl_core.events import Progress, Shard
@@ -250,6 +253,28 @@ def test_jobs_that_share_another_are_hidden_and_wait_for_no_quota(database, tena
             with pytest.raises(JobNotFound):
                 read(session, tenant, sharer.job_id)
         assert usage.count_jobs(session, tenant, "train") == usage.JobCounts(queued=0, running=2)
+
+
+def test_a_job_stands_for_those_that_share_it_when_something_is_deleted(database, tenant, submit, model):
+    """One that is still being cancelled keeps neither the ended job, nor its dataset or its model."""
+    job = submit(workers=3)
+    given.claim_job(database)
+    given.claim_job(database)
+    dataset, made_by = model
+    with database.writing() as session:
+        with pytest.raises(DatasetInUse) as of_dataset:
+            datasets.delete(session, tenant, dataset)
+        with pytest.raises(ModelInUse) as of_model:
+            model_deletion.delete(session, tenant, made_by)
+    for error in (of_dataset, of_model):
+        assert [fault["pointer"] for fault in error.value.errors] == [f"/jobs/{job.id}"]
+    with database.writing() as session:
+        lifecycle.end(session, jobs.lock(session, tenant, job.id), JobStatus.CANCELLED, "Cancelled.")
+    assert sharers_of(database, job.id) == ["cancelling", "cancelled"]
+    with database.writing() as session:
+        model_deletion.delete(session, tenant, made_by)
+        job_deletion.delete(session, tenant, job.id)
+        datasets.delete(session, tenant, dataset)
 
 
 def test_a_worker_that_shares_a_job_has_its_config_model_and_precision(database, submit, model):
