@@ -21,7 +21,7 @@ from api.responses import CLIENT_CLOSED_REQUEST, JSONResponse
 from service.db.session import Database
 from service.db.statuses import IndexStatus
 from service.disconnect import ClientDisconnected, cancel_on_disconnect
-from service.errors import Corrupt, InvalidRequest
+from service.errors import InvalidRequest, ModelNotFound
 from service.indexes import queries, registry
 from service.indexes.queries import Duplicates, Labels, Outliers, Selection, Split
 from service.indexes.registry import Searched
@@ -233,13 +233,14 @@ def _list_images(data: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _check_search(body: SearchRequest, index: Searched) -> None:
-    """Raise InvalidRequest for a vector that the index cannot have; Corrupt without the model's files."""
+    """Raise InvalidRequest for a vector that the index cannot have; ModelNotFound for an image without the model."""
     if body.vector is not None and len(body.vector) != index.dim:
         raise _invalid("/vector", "wrong_dim", f"The vectors of the index have {index.dim} numbers.")
     if body.vector is not None and not any(body.vector):
         raise _invalid("/vector", "zero", "A vector of zeros has no direction.")
     if body.image is not None and index.model_path is None:
-        raise Corrupt("The model of the index is missing, so that no image can be embedded.")
+        detail = "The model of the index was deleted, so that no image can be embedded; search by a row or a vector."
+        raise ModelNotFound(detail, errors=[Fault(pointer="/image", code="model_not_found", detail=detail)])
 
 
 def _invalid(pointer: str, code: str, detail: str) -> InvalidRequest:

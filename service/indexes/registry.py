@@ -30,7 +30,7 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What a search needs to know of a ready index. Paths are relative to the storage root; a deleted model has none."""
+    """What a search needs of a ready index. Paths are relative to the storage root; a deleted model has none."""
 
     id: str
     path: str

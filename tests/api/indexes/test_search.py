@@ -109,6 +109,18 @@ def test_a_search_by_an_image_needs_the_scope_embed_too(client, photos, database
 
 
 @on_sqlite
+def test_an_index_whose_model_is_deleted_answers_by_a_row_and_not_by_an_image(client, photos, database):
+    index, dataset = photos
+    path, image = f"/indexes/{index}/search", dataset.read_file(5)
+    assert client.post(path, files={"image": image}).status_code == 200
+    model = client.get(f"/indexes/{index}").json()["model"]
+    assert client.delete(f"/models/{model}").status_code == 204
+    problem = check_problem(client.post(path, files={"image": image}), 404, "model_not_found")
+    assert get_pointers(problem) == ["/image"]
+    assert len(search(client, index, row=5, k=3)) == 3
+
+
+@on_sqlite
 def test_duplicates_outliers_selection_and_labels(client, add_index):
     images = embedded.draw(300)
     images.vectors[200] = images.vectors[20] * 3
