@@ -16,6 +16,9 @@ from worker.encoder.search.nearest import NONE, Mask, Rows, Vectors, take
 
 Json = dict[str, Any]
 _SELECTION_COST = 4  # of one product in a selection, which waits for memory, in those of label transfer
+MOST_LISTED = (
+    5_000_000  # neighbours that are compared for duplicates, in about as many seconds; each pair is listed twice
+)
 LONG = (Duplicates, Outliers, Selection, Labels)  # queries that may take seconds
 
 
@@ -42,6 +45,13 @@ def _find_nearest(query: Nearest, index: Index, vector: Vectors | None, max_prod
 
 @answer.register
 def _find_duplicates(query: Duplicates, index: Index, vector: Vectors | None, max_products: int) -> Json:
+    listed = neighbours.count_listed(index.similarities, query.threshold)
+    if listed > MOST_LISTED:
+        detail = (
+            f"{listed:,} neighbours have a similarity of at least {query.threshold:g}, and at most {MOST_LISTED:,} are"
+            " compared in one request; a higher threshold has fewer."
+        )
+        raise TooMuchWork(detail, errors=[Fault(pointer="threshold", code="too_much_work", detail=detail)])
     splits = index.splits if query.across_splits else None
     pairs = neighbours.find_duplicates(index.neighbours, index.similarities, query.threshold, query.limit, splits)
     data = [

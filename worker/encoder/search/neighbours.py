@@ -59,6 +59,12 @@ def find_duplicates(
     return kept
 
 
+def count_listed(similarities: Vectors, threshold: float) -> int:
+    """Return how many neighbours have at least this similarity: `find_duplicates` takes about a second per million."""
+    parts = (similarities[start : start + _READ] for start in range(0, len(similarities), _READ))
+    return sum(int(np.count_nonzero(part >= threshold)) for part in parts)
+
+
 def measure_outliers(similarities: Vectors, k: int) -> Vectors:
     """Return the mean cosine distance of each row N to its k nearest others, or to all if there are fewer."""
     scores = np.empty(len(similarities), np.float32)
@@ -88,8 +94,10 @@ def _find_pairs(
     keep = np.empty(len(one), bool)
     for first in range(0, len(one), _READ):
         part = slice(first, first + _READ)
-        listed = ((graph[other[part]] == one[part, None]) & (similarities[other[part]] >= threshold)).any(1)
-        keep[part] = (one[part] < other[part]) | ~listed
+        keep[part] = one[part] < other[part]
+        higher = first + np.flatnonzero(~keep[part])  # kept if the lower row does not list them
+        listed = (graph[other[higher]] == one[higher, None]) & (similarities[other[higher]] >= threshold)
+        keep[higher] = ~listed.any(1)
     if splits is not None:
         keep &= splits[one] != splits[other]
     rows = np.stack([np.minimum(one, other), np.maximum(one, other)], 1)[keep]
@@ -98,5 +106,17 @@ def _find_pairs(
 
 def _keep_most_similar(kept: Pairs, more: Pairs, limit: int) -> Pairs:
     rows, values = np.concatenate([kept.rows, more.rows]), np.concatenate([kept.similarities, more.similarities])
-    order = np.lexsort((rows[:, 1], rows[:, 0], -values))[:limit]
+    first = _choose_first(rows, values, limit)
+    order = first[np.lexsort((rows[first, 1], rows[first, 0], -values[first]))]
     return Pairs(rows[order], values[order], kept.total + more.total)
+
+
+def _choose_first(rows: Rows, values: Vectors, limit: int) -> Rows:
+    """Return which are the first `limit` pairs, in any order; sorting all of them would take longest."""
+    if len(values) <= limit:
+        return np.arange(len(values))
+    least = np.partition(values, len(values) - limit)[len(values) - limit]
+    above, equal = np.flatnonzero(values > least), np.flatnonzero(values == least)
+    missing = limit - len(above)
+    place = (rows[equal, 0] << 32) | rows[equal, 1]
+    return np.concatenate([above, equal[np.argpartition(place, missing - 1)[:missing]]])

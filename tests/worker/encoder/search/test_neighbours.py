@@ -55,6 +55,25 @@ def test_duplicates_are_all_pairs_above_the_threshold(monkeypatch):
     assert first.total == found.total
 
 
+def test_the_first_of_equal_pairs_are_those_of_the_lowest_rows(monkeypatch):
+    monkeypatch.setattr(neighbours, "_READ", 16)
+    graph, similarities = graph_of(normalise(np.repeat(draw(30, 5), 4, axis=0)))
+    similarities = np.round(similarities, 1)
+    every = find_duplicates(graph, similarities, 0.2, 10**6)
+    order = np.lexsort((every.rows[:, 1], every.rows[:, 0], -every.similarities))
+    np.testing.assert_array_equal(order, np.arange(every.total))
+    for limit in (1, 5, 100, 500):
+        found = find_duplicates(graph, similarities, 0.2, limit)
+        np.testing.assert_array_equal(found.rows, every.rows[:limit])
+        assert found.total == every.total > 500
+
+
+def test_listed_neighbours_are_counted_without_those_that_are_none(monkeypatch):
+    monkeypatch.setattr(neighbours, "_READ", 2)
+    similarities = graph_of(normalise(np.ones((5, 3))))[1]
+    assert [neighbours.count_listed(similarities, threshold) for threshold in (0, 0.5, 1.5)] == [20, 20, 0]
+
+
 def test_duplicates_between_splits_only():
     vectors = draw(200, 4, clusters=60)
     splits = (np.arange(200) % 3).astype(np.int8)

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import Corrupt, EncoderBusy
-from service.indexes.queries import Nearest, Selection
+from service.errors import Corrupt, EncoderBusy, TooMuchWork
+from service.indexes.queries import Duplicates, Nearest, Selection
 from service.settings import Settings
 from ssl_core.checksums import document
 from tests.worker.indexes.test_build import build_here, embedded
+from worker.encoder.search import answers
 from worker.encoder.search import searcher as module
 from worker.encoder.search.index import Index
 from worker.encoder.search.searcher import OWNER_LONG_WAITING, Searcher
@@ -108,6 +109,19 @@ def test_an_idle_index_is_closed(folder):
         assert maps(folder) == set()
 
     run(folder, work, embed_idle_seconds=0.2)
+
+
+def test_duplicates_by_a_threshold_that_very_many_reach_are_refused_before_any_work(folder, monkeypatch):
+    monkeypatch.setattr(answers, "MOST_LISTED", 12_000)
+    refused, answered = (Duplicates(threshold=threshold, limit=5, across_splits=False) for threshold in (0.0, 0.9))
+
+    async def work(searcher):
+        with pytest.raises(TooMuchWork, match=r"12,\d{3} neighbours have a similarity of at least 0, ") as error:
+            await searcher.answer("a/index", refused, "ten_a")
+        assert [fault["pointer"] for fault in error.value.errors] == ["threshold"]
+        assert len((await searcher.answer("a/index", answered, "ten_a"))["data"]) == 5
+
+    run(folder, work)
 
 
 def test_a_search_does_not_wait_for_a_long_question_of_another_owner(folder, monkeypatch):
