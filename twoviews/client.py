@@ -437,7 +437,7 @@ class Models:
 class Indexes:
     """`client.indexes`: indexes of the embeddings of datasets, and what is found in them.
 
-    An image of a result is `{row, label, split, path, urls}`, with what is told of it.
+    An image of a result is `{row, label, split, path, urls}`, with the similarity, distance or label that was found.
     """
 
     def __init__(self, transport: Transport) -> None:
