@@ -96,6 +96,8 @@ def change(session: Session, tenant_id: str, job_id: str, fields: Mapping[str, A
             error.errors = [Fault(pointer="/priority", code=error.code, detail=error.detail)]
             raise error
         job.priority = jobs.check_priority(fields["priority"])
+        if job.kind in SHARED_KINDS:
+            sharers.set_priority(session, job)
     if "name" in fields:
         job.name = text.check_line(fields["name"], "/name") if fields["name"] is not None else None
     if "metadata" in fields:

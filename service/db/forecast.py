@@ -1,7 +1,7 @@
 """Forecast: the position of a queued job, and an estimate of when a worker takes it.
 
-The position follows the order of `service.db.turns`. The estimate assumes that jobs take as long as recent ones of
-their kind, and that no others are submitted.
+The position follows the order of `service.db.turns`, without the internal jobs that share another. The
+estimate assumes that jobs take as long as recent ones of their kind, and that no others are submitted.
 """
 
 import heapq
@@ -9,8 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select
 
+from service.db.kinds import EMBED_SHARDS
 from service.db.models import Job, Worker
 from service.db.session import Reader, now
 from service.db.statuses import HELD, JobStatus
@@ -45,7 +46,7 @@ def forecast(reader: Reader, job: _Shown, seen_seconds: float) -> Forecast | Non
 def _count_before(reader: Reader, job: _Shown) -> int:
     """Count the jobs that are claimed before this one: owners with fewer running jobs come first."""
     before = or_(_JOBS.priority > job.priority, and_(_JOBS.priority == job.priority, _JOBS.id < job.id))
-    queued = and_(_JOBS.queue == job.queue, _JOBS.status == JobStatus.QUEUED)
+    queued = _is_queued(job.queue)
     rank = _scalar(reader, select(func.count()).where(queued, _JOBS.tenant_id == job.tenant_id, before))
     running = _count_by_owner(reader, and_(_JOBS.queue == job.queue, _JOBS.status.in_(HELD)))
     level = running.get(job.tenant_id, 0) + rank  # of its owner's running jobs, when it is claimed
@@ -58,6 +59,10 @@ def _count_before(reader: Reader, job: _Shown) -> int:
         if owner != job.tenant_id:
             count += min(jobs, max(0, level - running.get(owner, 0) + (order[owner] < order[job.tenant_id])))
     return int(count)
+
+
+def _is_queued(queue: str) -> ColumnElement[bool]:
+    return and_(_JOBS.queue == queue, _JOBS.status == JobStatus.QUEUED, _JOBS.kind != EMBED_SHARDS)
 
 
 def _count_by_owner(reader: Reader, condition: Any) -> dict[str, int]:
@@ -109,7 +114,7 @@ def _seconds_left(row: Any, time: float, durations: dict[str, float]) -> float |
 
 def _average_queued(reader: Reader, queue: str, durations: dict[str, float]) -> float | None:
     """Return the mean duration of the queued jobs; None when one is of a kind whose duration is not known."""
-    first = select(_JOBS.kind).where(_JOBS.queue == queue, _JOBS.status == JobStatus.QUEUED).limit(_FIRST).subquery()
+    first = select(_JOBS.kind).where(_is_queued(queue)).limit(_FIRST).subquery()
     query = select(first.c.kind, func.count()).group_by(first.c.kind)
     counts = {row[0]: int(row[1]) for row in reader.execute(query)}
     if not counts.keys() <= durations.keys():

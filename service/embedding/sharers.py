@@ -3,7 +3,7 @@
 They are made when the shared job is claimed, and cancelled when it is paused or ends (`service.lifecycle`).
 """
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from service import lifecycle
@@ -28,6 +28,12 @@ def add_missing(session: Session, job: Job) -> int:
     for _ in range(missing):
         lifecycle.insert(session, _build(job, clock(session)), f"Waits for a worker, to share {job.id}.")
     return missing
+
+
+def set_priority(session: Session, job: Job) -> None:
+    """Give the queued jobs that share this one its priority. The caller has locked the shared job's row."""
+    queued = (Job.parent_id == job.id, Job.kind == EMBED_SHARDS, Job.status == JobStatus.QUEUED)
+    session.execute(update(Job).where(*queued).values(priority=job.priority))
 
 
 def _build(job: Job, created_at: float) -> Job:

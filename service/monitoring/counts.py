@@ -62,7 +62,7 @@ def count(session: Session, tenant_id: str | None, lease_seconds: float) -> Coun
             (kind, outcome): attempts[kind, outcome] for kind in QUEUE_OF_KIND for outcome in (RETRIED, *TERMINAL)
         },
         datasets=_count_datasets(session, tenant_id),
-        queued={kind: _to_queued(counted.get((kind, JobStatus.QUEUED))) for kind in QUEUE_OF_KIND},
+        queued={kind: _to_queued(kind, counted.get((kind, JobStatus.QUEUED))) for kind in QUEUE_OF_KIND},
         leases=_count_leases(session, tenant_id, lease_seconds),
     )
 
@@ -123,8 +123,11 @@ def _sum_attempts(counted: dict[tuple[str, str], _Jobs]) -> dict[tuple[str, str]
     return attempts
 
 
-def _to_queued(row: _Jobs | None) -> Queued:
-    return Queued() if row is None else Queued(row.jobs, max(0.0, float(row.oldest_seconds or 0)))
+def _to_queued(kind: str, row: _Jobs | None) -> Queued:
+    if row is None:
+        return Queued()
+    waits = kind != EMBED_SHARDS  # the job that such a one shares runs without it
+    return Queued(row.jobs, max(0.0, float(row.oldest_seconds or 0)) if waits else 0.0)
 
 
 def _count_datasets(session: Session, tenant_id: str | None) -> dict[str, int]:

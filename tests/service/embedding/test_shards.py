@@ -277,6 +277,19 @@ def test_a_job_stands_for_those_that_share_it_when_something_is_deleted(database
         datasets.delete(session, tenant, dataset)
 
 
+def test_the_priority_of_a_job_is_that_of_those_that_wait_to_share_it(database, tenant, submit):
+    job = submit(workers=3)
+    main, sharer = given.claim_job(database), given.claim_job(database)
+    given.release_job(database, main, counts=False)
+    with database.writing() as session:
+        steering.change(session, tenant, job.id, {"priority": 5})
+    with database.reading() as session:
+        query = select(Job.id, Job.status, Job.priority).where(Job.parent_id == job.id, Job.kind == EMBED_SHARDS)
+        found = {row.id: (row.status, row.priority) for row in session.execute(query)}
+    assert found.pop(sharer.job_id) == ("running", 0)
+    assert [*found.values()] == [("queued", 5)]
+
+
 def test_a_worker_that_shares_a_job_has_its_config_model_and_precision(database, submit, model):
     submit(workers=2, layer="projection")
     main = given.claim_job(database)

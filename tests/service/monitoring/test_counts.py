@@ -25,7 +25,7 @@ def change(database, job, **values):
 def test_every_kind_has_a_queue():
     from ssl_core.config import KINDS
 
-    assert counts.QUEUE_OF_KIND.keys() == {*KINDS, "ingest", "import", "embed_shards"}
+    assert counts.QUEUE_OF_KIND.keys() == {*KINDS, "ingest", "import", "index", "embed_shards"}
     assert set(counts.QUEUE_OF_KIND.values()) == {"train", "data"}
 
 
@@ -83,6 +83,21 @@ def test_a_job_is_as_old_as_its_last_return_to_the_queue(database, tenant):
     found = count(database).queued["pretrain"]
     assert found.jobs == 1
     assert found.oldest_seconds < 60
+
+
+def test_a_queued_job_that_shares_another_does_not_wait(database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    trained = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.model())
+    given.finish_job(database, claim)
+    given.submit_job(
+        database, tenant, dataset, "embed_dataset", model=trained.id, config={"rows_per_shard": 20, "workers": 3}
+    )
+    given.claim_job(database)
+    with database.writing() as session:
+        session.execute(update(Job).where(Job.kind == "embed_shards").values(queued_at=Job.queued_at - 90_000))
+    assert count(database).queued["embed_shards"] == counts.Queued(2, 0)
 
 
 def test_a_job_that_waited_for_its_model_is_queued_from_then_on(database, tenant):

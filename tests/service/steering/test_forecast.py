@@ -33,6 +33,19 @@ def test_positions_are_the_order_in_which_jobs_are_claimed(database, tenant, str
         assert positions(database, claim.job_id) == [None]
 
 
+def test_jobs_that_share_another_are_not_before_a_job(database, tenant):
+    dataset = given.create_ready_dataset(database, tenant)
+    trained = given.submit_job(database, tenant, dataset)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, given.model())
+    given.finish_job(database, claim)
+    given.submit_job(
+        database, tenant, dataset, "embed_dataset", model=trained.id, config={"rows_per_shard": 20, "workers": 3}
+    )
+    given.claim_job(database)
+    assert positions(database, *(given.submit_job(database, tenant, dataset).id for _ in range(2))) == [1, 2]
+
+
 def test_the_start_is_estimated_from_running_jobs_and_durations(database, tenant):
     dataset = given.create_ready_dataset(database, tenant)
 
