@@ -16,9 +16,7 @@ from worker.encoder.search.nearest import NONE, Mask, Rows, Vectors, take
 
 Json = dict[str, Any]
 _SELECTION_COST = 4  # of one product in a selection, which waits for memory, in those of label transfer
-MOST_LISTED = (
-    5_000_000  # neighbours that are compared for duplicates, in about as many seconds; each pair is listed twice
-)
+MOST_LISTED = 5_000_000  # neighbours that are compared for duplicates, about a million a second
 LONG = (Duplicates, Outliers, Selection, Labels)  # queries that may take seconds
 
 
