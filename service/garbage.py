@@ -1,8 +1,9 @@
 """Garbage collection: the paths that database rows refer to, so that `Storage.sweep` removes all others."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 from sqlalchemy.orm import Session
 
 from service.db.kinds import IMPORT, INDEX, INGEST
@@ -65,9 +66,9 @@ class FreedJob:
 
 def list_freed(session: Session, limit: int = 1000) -> list[FreedJob]:
     """Return the jobs with files to remove, the oldest first."""
-    query = select(Job.id, Job.freed_at, Job.status, Job.attempt).where(Job.freed_at.is_not(None))
+    query = select(Job.id, Job.parent_id, Job.freed_at, Job.status, Job.attempt).where(Job.freed_at.is_not(None))
     return [
-        FreedJob(row.id, row.freed_at, row.status in TERMINAL, _paths_of_job(session, row.id, row.status, row.attempt))
+        FreedJob(row.id, row.freed_at, row.status in TERMINAL, _paths_of_job(session, row))
         for row in session.execute(query.order_by(Job.freed_at).limit(limit))
     ]
 
@@ -78,14 +79,17 @@ def mark_cleaned(session: Session, job: FreedJob) -> None:
     session.execute(statement.execution_options(synchronize_session=False))
 
 
-def _paths_of_job(session: Session, job_id: str, status: str, attempt: int) -> frozenset[str]:
+def _paths_of_job(session: Session, job: Row[*tuple[Any, ...]]) -> frozenset[str]:
+    """An artifact of a shared job may lie in the folder of a job that shares it (`service.embedding.sharers`)."""
+    is_inside = Artifact.path.startswith(f"{job_folder(job.id)}/", autoescape=True)
     of_job = (
-        select(Checkpoint.path).where(Checkpoint.job_id == job_id),
-        select(Artifact.path).where(Artifact.job_id == job_id),
-        select(Model.path).where(Model.job_id == job_id, Model.deleted_at.is_(None)),
+        select(Checkpoint.path).where(Checkpoint.job_id == job.id),
+        select(Artifact.path).where(Artifact.job_id == job.id),
+        select(Artifact.path).where(Artifact.job_id == job.parent_id, is_inside),
+        select(Model.path).where(Model.job_id == job.id, Model.deleted_at.is_(None)),
     )
     named = {path for query in of_job for path in session.scalars(query)}
-    return frozenset(named if status in TERMINAL else {*named, attempt_path(job_id, attempt)})
+    return frozenset(named if job.status in TERMINAL else {*named, attempt_path(job.id, job.attempt)})
 
 
 def _paths_of_datasets(session: Session) -> set[str]:

@@ -12,6 +12,7 @@ from service.db.session import clock
 from service.db.statuses import TERMINAL, JobStatus
 from service.deletion import results
 from service.deletion.uses import describe, find_indexes, find_jobs
+from service.embedding import sharers
 from service.errors import JobInUse, JobNotEnded
 from ssl_core.errors import Fault
 
@@ -30,6 +31,7 @@ def delete(session: Session, tenant_id: str, job_id: str) -> None:
         raise JobInUse(describe(used_by), errors=used_by)
     results.delete(session, job)
     session.execute(delete_from(JobEvent).where(JobEvent.job_id == job.id))  # `lifecycle.MAX_EVENTS`, and its statuses
+    sharers.delete_events(session, job)
     job.name = job.status_detail = job.error = job.worker = None
     job.config, job.user_metadata = {}, {}
     job.deleted_at = clock(session)

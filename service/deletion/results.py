@@ -10,6 +10,7 @@ from service import metrics
 from service.db.models import Artifact, Checkpoint, EmbeddingShard, Job, Model
 from service.db.session import clock
 from service.db.statuses import JobStatus
+from service.embedding import sharers
 
 
 def delete(session: Session, job: Job) -> None:
@@ -26,3 +27,5 @@ def delete(session: Session, job: Job) -> None:
         session.execute(delete_from(Model).where(Model.job_id == job.id))
     job.progress = job.resolved = job.summary = None
     job.freed_at = clock(session)
+    session.flush()
+    sharers.mark_freed(session, [job.id], job.freed_at)

@@ -16,6 +16,7 @@ from service.db.models import Artifact, Checkpoint, Dataset, Job, VectorIndex
 from service.db.session import clock, now
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
 from service.deletion.uses import is_building
+from service.embedding import sharers
 from service.settings import Settings
 
 PART = 500  # jobs or datasets in one transaction, of each setting
@@ -56,6 +57,7 @@ def _delete_results(
         lifecycle.append_event(session, job, "info", "expired", message, {"setting": f"TWOVIEWS_{setting.upper()}"})
         job.freed_at = clock(session)
     session.flush()
+    sharers.mark_freed(session, [job.id for job in jobs], clock(session))
     return len(jobs)
 
 

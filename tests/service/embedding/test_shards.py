@@ -6,16 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from service import datasets, jobs, leases, lifecycle, steering
+from service import datasets, garbage, jobs, leases, lifecycle, steering
 from service.db.kinds import EMBED_SHARDS
-from service.db.models import Artifact, EmbeddingShard, Job
+from service.db.models import Artifact, EmbeddingShard, Job, JobEvent
 from service.db.session import now
 from service.db.statuses import JobStatus
 from service.deletion import jobs as job_deletion
 from service.deletion import models as model_deletion
-from service.embedding import shards
+from service.deletion import retention
+from service.embedding import shards, sharers
 from service.errors import DatasetInUse, InvalidConfig, JobNotFound, ModelInUse
 from service.quotas import usage
+from service.settings import Settings
 from ssl_core.config.embedding import name_files
 from ssl_core.events import Progress, Shard
 from tests.service import given
@@ -221,7 +223,7 @@ def test_a_resumed_job_is_shared_again(database, tenant, submit):
     with database.writing() as session:
         steering.resume(session, tenant, job.id)
     given.claim_job(database)
-    assert sharers_of(database, job.id) == ["cancelled", "queued"]
+    assert sharers_of(database, job.id) == ["queued"]
 
 
 def test_a_withdrawn_pause_lets_others_share_the_job_again(database, tenant, submit):
@@ -230,7 +232,7 @@ def test_a_withdrawn_pause_lets_others_share_the_job_again(database, tenant, sub
     for verb in (steering.pause, steering.resume):
         with database.writing() as session:
             verb(session, tenant, job.id)
-    assert sharers_of(database, job.id) == ["cancelled", "queued"]
+    assert sharers_of(database, job.id) == ["queued"]
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
@@ -240,6 +242,74 @@ def test_the_end_of_the_job_ends_those_that_share_it(database, submit, status):
     given.claim_job(database)
     given.finish_job(database, main, status)
     assert sharers_of(database, job.id) == ["cancelling", "cancelled"]
+
+
+def test_a_worker_that_shares_a_job_again_starts_anew(database, tenant, submit):
+    """The row is that of before; its late attempt holds nothing, and what it has finished stays."""
+    job = submit(workers=2)
+    main, late = given.claim_job(database), given.claim_job(database)
+    given.record_events(database, late, written(claim_shard(database, late)))
+    shard = claim_shard(database, late)
+    given.record_events(database, late, Progress(0, 1, 35, 40, 30.0, 1.0))
+    with database.writing() as session:
+        steering.pause(session, tenant, job.id)
+    given.finish_job(database, late, "cancelled")
+    given.release_job(database, main, counts=False)
+    with database.writing() as session:
+        steering.resume(session, tenant, job.id)
+    given.claim_job(database)
+    again = given.claim_job(database)
+    assert (again.job_id, again.attempt) == (late.job_id, 2)
+    assert given.get_job(database, again.job_id).progress is None
+    assert claim_shard(database, late) is None
+    assert claim_shard(database, again) == shard
+    with pytest.raises(leases.LeaseLost):
+        given.record_events(database, late, written(shard))
+    assert len(names_of(database, job.id)) == 2
+
+
+@pytest.fixture
+def shared(database, submit):
+    """A job that has ended, and the job that has shared it, which has left two of its shards."""
+    job = submit(workers=2)
+    main, sharer = given.claim_job(database), given.claim_job(database)
+    for claim in (main, sharer, sharer):
+        given.record_events(database, claim, written(claim_shard(database, claim)))
+    given.finish_job(database, main)
+    given.finish_job(database, sharer, "cancelled")
+    return job.id, sharer.job_id
+
+
+def freed_of(database):
+    with database.reading() as session:
+        return {freed.id: freed.live for freed in garbage.list_freed(session)}
+
+
+def test_the_files_of_those_that_shared_a_deleted_job_are_removed_with_its_own(database, tenant, shared):
+    job, sharer = shared
+    with database.writing() as session:
+        job_deletion.delete(session, tenant, job)
+    assert freed_of(database) == {job: frozenset(), sharer: frozenset()}
+    with database.reading() as session:
+        assert session.scalars(select(JobEvent.seq).where(JobEvent.job_id.in_(shared))).all() == []
+        assert f"jobs/{sharer}" in garbage.known_folders(session)
+
+
+def test_retention_frees_the_files_of_those_that_shared_a_job(database, shared):
+    job, sharer = shared
+    with database.writing() as session:
+        session.get_one(Job, job).finished_at -= 8 * 86_400
+    with database.writing() as session:
+        assert retention.delete_expired(session, Settings(retention_artifact_days=7)) == 1
+    assert freed_of(database) == {job: frozenset(), sharer: frozenset()}
+
+
+def test_the_shards_of_a_job_that_is_there_are_kept_in_the_folder_of_another(database, shared):
+    job, sharer = shared
+    with database.writing() as session:
+        sharers.mark_freed(session, [job], 1.0)
+    names = [name for number in (1, 2) for name in name_files(number)]
+    assert freed_of(database) == {sharer: frozenset(f"jobs/{sharer}/a1/{name}" for name in names)}
 
 
 def test_jobs_that_share_another_are_hidden_and_wait_for_no_quota(database, tenant, submit):
