@@ -23,9 +23,7 @@ _DRAW_MILLISECONDS = 4000  # charts and thumbnails
 def prepare(client: Client, images: Path, epochs: int) -> dict[str, str]:
     """Upload the images and run every kind of job that is shown; return ids by name."""
     dataset = client.datasets.wait(client.datasets.upload(images))
-    first = client.jobs.submit(
-        dataset=dataset, config={"method": {"name": "simclr"}, "epochs": epochs}, name="SimCLR"
-    )
+    first = client.jobs.submit(dataset=dataset, config={"method": {"name": "simclr"}, "epochs": epochs}, name="SimCLR")
     second = client.jobs.submit(
         dataset=dataset, config={"method": {"name": "simsiam"}, "epochs": epochs}, name="SimSiam"
     )
