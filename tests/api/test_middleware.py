@@ -26,7 +26,15 @@ def test_request_id_is_echoed_or_generated(anonymous):
 
 
 def test_unknown_path_is_404_and_wrong_method_is_405(client):
-    for place in ("/", "/nowhere", "/jobs/", "/jobs/x/y/z", "//jobs", "/jobs/job_1/metrics/lines", "/jobs/x/rewind"):
+    for place in (
+        "/nowhere",
+        "/page/nothing.js",
+        "/jobs/",
+        "/jobs/x/y/z",
+        "/%2Fjobs",
+        "/jobs/job_1/metrics/lines",
+        "/jobs/x/rewind",
+    ):
         check_problem(client.get(place), 404, "not_found")
     for place, method, allowed in (
         ("/jobs", "PUT", "GET, POST"),
