@@ -11,7 +11,7 @@ from tests.browser import chromium
 from tests.test_end_to_end import Up, up
 from twoviews.demo.digits import Digits, png
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=90_000)  # on a slow machine
 HOSTILE = "<img src=x onerror=document.title='hacked'>"  # the name of a class
 PER_CLASS = 24
 ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # WebGL without a GPU
@@ -68,7 +68,7 @@ class Visitor:
 def visitor(browser, service) -> Iterator[Visitor]:
     """A signed-in visitor, who must have had no error when the test ends."""
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(120_000)
         visitor = Visitor(context.new_page(), service)
         visitor.sign_in()
         yield visitor

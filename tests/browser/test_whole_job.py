@@ -37,7 +37,7 @@ def start(page: Page) -> str:
 
 
 def wait_for_status(page: Page, status: str) -> None:
-    expect(page.locator("section[aria-label=Progress] .tag")).to_have_text(status, timeout=180_000)
+    expect(page.locator("section[aria-label=Progress] .tag")).to_have_text(status, timeout=240_000)
 
 
 @pytest.fixture(scope="module")
