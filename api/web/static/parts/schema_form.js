@@ -110,8 +110,7 @@ export class SchemaForm {
 
   section(pointer, name, schema, value) {
     const inner = Object.entries(schema.properties).map(([inside, property]) => this.property(`${pointer}/${inside}`, inside, property, value?.[inside]));
-    const isFirst = this.first.includes(name);
-    return h("details", { open: isFirst && name === "backbone" ? false : null }, h("summary", {}, name.replaceAll("_", " ")),
+    return h("details", {}, h("summary", {}, name.replaceAll("_", " ")),
       h("p", { class: "hint" }, schema.description ?? ""), h("fieldset", {}, h("legend", {}, name.replaceAll("_", " ")), inner));
   }
 
