@@ -24,8 +24,9 @@ def service(tmp_path_factory) -> Iterator[Up]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser, stopped with the module: Playwright keeps an event loop running in this thread until then."""
     with sync_playwright() as playwright, _launch(playwright) as browser:
         yield browser
 
