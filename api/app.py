@@ -17,10 +17,10 @@ from api.request_rate import RequestRate
 from api.routes import (
     aliases,
     audit,
+    browser,
     catalog,
     comparison,
     datasets,
-    docs,
     embed,
     health,
     images,
@@ -29,10 +29,10 @@ from api.routes import (
     keys,
     metrics,
     models,
-    page,
     sessions,
     steering,
     streams,
+    sweeps,
     usage,
 )
 from api.server.drain import Drain
@@ -56,14 +56,14 @@ ROUTERS: Sequence[APIRouter] = (
     embed.router,
     indexes.router,
     indexes.uploads,
+    sweeps.router,
     keys.router,
     sessions.router,
     audit.router,
     usage.router,
     catalog.router,
     health.router,
-    docs.router,
-    page.router,
+    browser.router,
 )
 _STORE_SECONDS = 5  # for the last uses of keys, when the API stops
 DESCRIPTION = """Twoviews trains image encoders without labels. Upload images, submit a job, follow its metrics,
@@ -90,7 +90,7 @@ def create(
         lifespan=_lifespan,
         redirect_slashes=False,
         responses=openapi.RESPONSES,
-        docs_url=None,  # api.routes.docs
+        docs_url=None,  # api.routes.browser
         redoc_url=None,
     )
     app.state.settings = settings

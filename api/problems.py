@@ -2,7 +2,7 @@
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -132,15 +132,17 @@ async def _handle_database(request: Request, error: Exception) -> Response:
 async def _handle_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     known = _get_body_fields(request)
-    faults = [_to_fault(item, known) for item in error.errors()]
+    faults = [_to_fault(item, known, error.body) for item in error.errors()]
     sentence = "; ".join(dict.fromkeys(f"{fault['pointer'] or 'body'}: {fault['detail']}" for fault in faults[:3]))
     return from_error(InvalidRequest(sentence, errors=faults[:100]), get_request_id(request))
 
 
-def _to_fault(item: dict[str, Any], known: list[str]) -> Fault:
+def _to_fault(item: dict[str, Any], known: list[str], body: Any) -> Fault:
     """Convert a pydantic error; the pointer is a JSON pointer into the body, or the name of a parameter."""
     source, *path = item["loc"]
     parameter = str(path[0]) if path else source
+    if source == "body" and isinstance(body, Mapping):
+        path = _drop_tags(path, body, item["type"] == "missing")
     pointer = json_pointer(*path) if source == "body" else parameter
     detail = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
@@ -148,6 +150,19 @@ def _to_fault(item: dict[str, Any], known: list[str]) -> Fault:
     if item["type"] == "missing" and not path:
         detail = "A JSON body is needed"
     return Fault(pointer=pointer[:300], code=item["type"], detail=detail)
+
+
+def _drop_tags(path: list[int | str], body: Any, is_missing: bool) -> list[int | str]:
+    """Return pydantic's path without what is not in the body: the tags of the members of unions."""
+    place: list[int | str] = []
+    for number, part in enumerate(path, 1):
+        is_index = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_index or (isinstance(body, Mapping) and part in body):
+            body = body[part]
+            place.append(part)
+        elif is_missing and number == len(path):
+            place.append(part)
+    return place
 
 
 def describe_unknown(what: str, name: str, known: list[str]) -> str:

@@ -7,14 +7,17 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from api.parameters.instants import Instant
-from api.parameters.patterns import LINE, PRINTABLE
+from api.parameters.patterns import FIELD_POINTER, LINE, PRINTABLE
 from service import text
 from service.audit import Action
 from service.db.kinds import JUDGED_KINDS
-from service.db.statuses import DatasetStatus, IndexStatus, JobStatus
+from service.db.statuses import DatasetStatus, IndexStatus, JobStatus, SweepStatus
 from service.keys import SCOPES, Scope
 from service.keys.grants import MAX_EXPIRY_DAYS
-from ssl_core.config import KINDS, RunConfig
+from service.sweeps.pruners import Pruner
+from service.sweeps.registry import DEFAULT_METRIC, MAX_PARALLEL, STATES, Goal
+from service.sweeps.space import MAX_FIELDS, MAX_TRIALS, Search, Space
+from ssl_core.config import KINDS, RunConfig, metric_names
 
 Time = Annotated[str, Field(description="RFC 3339, UTC.", examples=["2026-03-01T12:00:00.000Z"])]
 DEFAULT_KIND = "pretrain"
@@ -149,6 +152,59 @@ class NewIndex(_RequestBody):
     job: str = Field(max_length=64, description="The `embed_dataset` job whose embeddings are indexed.")
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
+
+
+class NewSweep(_RequestBody):
+    """A sweep to start: jobs that differ in some fields of their config."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "ds_01k",
+                    "config": {"method": {"name": "simclr"}, "optimizer": {"name": "sgd"}, "epochs": 30},
+                    "space": {
+                        "/method/temperature": {"values": [0.1, 0.2, 0.5]},
+                        "/optimizer/lr": {"low": 0.01, "high": 1.0, "log": True},
+                    },
+                    "search": "random",
+                    "trials": 20,
+                    "parallel": 4,
+                    "metric": "online/knn",
+                    "pruner": {"name": "median", "warmup_epochs": 5},
+                }
+            ],
+        }
+    )
+
+    kind: str = Field(DEFAULT_KIND, max_length=64, description="Of the jobs.", json_schema_extra={"enum": list(KINDS)})
+    dataset: str = Field(max_length=64, description="The id of a dataset that is ready.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="What the configs of all trials have in common, as in POST /jobs."
+    )
+    space: Space = Field(
+        min_length=1,
+        max_length=MAX_FIELDS,
+        description="The fields that differ: the `values` or the range of each, by its JSON pointer into the config.",
+        json_schema_extra={"propertyNames": {"maxLength": 200, "pattern": FIELD_POINTER}},
+    )
+    search: Search = Field("grid", description="grid: every combination; random: `trials` draws.")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="Of a random search.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the draws; the same seed draws the same trials.")
+    parallel: int = Field(2, ge=1, le=MAX_PARALLEL, description="How many jobs are queued or running at once at most.")
+    metric: str = Field(
+        DEFAULT_METRIC,
+        max_length=100,
+        description="The metric whose last value decides which trial is the best.",
+        json_schema_extra={"enum": [*metric_names.list_known()]},
+    )
+    goal: Goal | None = Field(None, description="Default: minimize a metric of loss, maximize others.")
+    pruner: Pruner | None = Field(None, description="Stops trials early that do worse than others. Null: none.")
+    model: str | None = Field(None, max_length=64, description="The input model of all trials, as in POST /jobs.")
+    name: Name | None = None
+    priority: int = Field(0, ge=-1000, le=1000, description="Of the jobs.")
+    metadata: Metadata = Field(default_factory=dict, description="Of the sweep and of its jobs.")
+    max_runtime: MaxRuntime | None = Field(None, description="Of each job, in seconds.")
 
 
 class NewKey(_RequestBody):
@@ -292,6 +348,7 @@ class Job(_ResponseBody):
     name: str | None
     dataset: str | None = Field(description="Null for an import.")
     model: str | None = Field(description="The input model, or the job that makes it.")
+    sweep: str | None = Field(description="The sweep that it is a trial of.")
     priority: int
     metadata: dict[str, str]
     config: dict[str, Any]
@@ -470,6 +527,73 @@ class Embeddings(_ResponseBody):
     model: str
     dim: int = Field(description="Size of each vector.")
     data: list[Embedding]
+
+
+class Trial(_ResponseBody):
+    """A trial of a sweep."""
+
+    object: Literal["trial"]
+    number: int = Field(description="From 0, in the order in which trials are started.")
+    state: Literal[STATES] = Field(  # type: ignore[valid-type]
+        description="planned: not started yet; running: its job has not ended; pruned: it was stopped early."
+    )
+    params: dict[str, Any] = Field(description="The values that it takes, by JSON pointer into the config.")
+    value: float | None = Field(description="The last one of the metric, once its job has ended.")
+    job: str | None
+    model: str | None = Field(description="The model that the job made.")
+    error: dict[str, Any] | None = Field(description="Why no job could be submitted; other errors are of the job.")
+
+
+class SweepCounts(_ResponseBody):
+    """How many trials are in each state."""
+
+    planned: int
+    running: int
+    succeeded: int
+    failed: int
+    pruned: int
+    cancelled: int
+
+
+class SweepUrls(_ResponseBody):
+    self: str
+    trials: str
+    pause: str
+    resume: str
+    cancel: str
+
+
+class Sweep(_ResponseBody):
+    """A sweep and how far it is."""
+
+    id: str
+    object: Literal["sweep"]
+    name: str | None
+    status: Literal[tuple(status.value for status in SweepStatus)] = Field(  # type: ignore[valid-type]
+        description=SweepStatus.describe()
+    )
+    status_detail: str
+    kind: str
+    dataset: str
+    model: str | None = Field(description="The input model, or the job that makes it.")
+    config: dict[str, Any]
+    space: dict[str, Any]
+    search: Search
+    trials: int = Field(description="The number of trials.")
+    seed: int
+    parallel: int
+    metric: str
+    goal: Goal
+    pruner: dict[str, Any] | None
+    priority: int
+    metadata: dict[str, str]
+    max_runtime: int | None
+    counts: SweepCounts
+    best: Trial | None = Field(description="Of the trials that have succeeded so far.")
+    error: dict[str, Any] | None
+    created_at: Time
+    finished_at: Time | None
+    urls: SweepUrls
 
 
 class Neighbours(_ResponseBody):
@@ -786,6 +910,20 @@ class IndexList(_ResponseBody):
     data: list[Index]
     has_more: bool
     next: str | None = Field(description="The `after` of the next page.")
+
+
+class SweepList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Sweep]
+    has_more: bool
+    next: str | None = Field(description="The `after` of the next page.")
+
+
+class TrialList(_ResponseBody):
+    object: Literal["list"]
+    data: list[Trial]
+    has_more: bool
+    next: int | None = Field(description="The `after` of the next page.")
 
 
 class KeyList(_ResponseBody):

@@ -20,11 +20,13 @@ from service.db.models import (
     JobEvent,
     Key,
     Model,
+    Sweep,
     VectorIndex,
 )
 from service.db.statuses import JobStatus
 from service.jobs import ShownJob, StatusChange, SupervisedBaseline
 from service.keys import scopes
+from service.sweeps import registry as sweeps
 
 Json = dict[str, Any]
 _FROM_CARD = ("method", "backbone", "layers", "preprocessing", "config", "metrics")
@@ -62,6 +64,7 @@ def job(
         "name": row.name,
         "dataset": row.dataset_id,
         "model": row.model_id or row.parent_id,
+        "sweep": row.sweep_id,
         "priority": row.priority,
         "metadata": row.user_metadata,
         "config": row.config,
@@ -188,6 +191,51 @@ def alias(row: Alias) -> Json:
         "model": row.model_id,
         "created_at": rfc3339(row.created_at),
         "moved_at": rfc3339(row.moved_at),
+    }
+
+
+def sweep(row: Sweep, summary: sweeps.Summary) -> Json:
+    url = f"/sweeps/{row.id}"
+    best = summary.best
+    return {
+        "id": row.id,
+        "object": "sweep",
+        "name": row.name,
+        "status": row.status,
+        "status_detail": row.status_detail,
+        "kind": row.kind,
+        "dataset": row.dataset_id,
+        "model": row.model_id or row.parent_id,
+        "config": row.config,
+        "space": row.space,
+        **row.search,
+        "parallel": row.parallel,
+        "metric": row.metric,
+        "goal": row.goal,
+        "pruner": row.pruner,
+        "priority": row.priority,
+        "metadata": row.user_metadata,
+        "max_runtime": row.max_runtime,
+        "counts": summary.counts,
+        "best": trial(row, best) if best is not None else None,
+        "error": row.error,
+        "created_at": rfc3339(row.created_at),
+        "finished_at": rfc3339(row.finished_at),
+        "urls": {"self": url, **{verb: f"{url}/{verb}" for verb in ("trials", "pause", "resume", "cancel")}},
+    }
+
+
+def trial(of: Sweep, row: sweeps.ShownTrial) -> Json:
+    state = sweeps.find_state(of, row)
+    return {
+        "object": "trial",
+        "number": row.number,
+        "state": state,
+        "params": row.params,
+        "value": row.value,
+        "job": row.job_id,
+        "model": row.model_id if state == "succeeded" else None,
+        "error": row.error,
     }
 
 

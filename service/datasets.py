@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from service import lifecycle, text
 from service.db import ids
 from service.db.kinds import INGEST
-from service.db.models import Dataset, Job, VectorIndex
+from service.db.models import Dataset, Job, Sweep, VectorIndex
 from service.db.pagination import Page, newest_first
 from service.db.session import Reader, clock
 from service.db.statuses import TERMINAL, DatasetStatus, JobStatus
@@ -108,7 +108,11 @@ def delete(session: Session, tenant_id: str, dataset_id: str) -> None:
     if dataset is None:
         raise DatasetNotFound
     building = and_(VectorIndex.tenant_id == tenant_id, VectorIndex.dataset_id == dataset_id)
-    if used_by := [*uses.find_jobs(session, Job.dataset_id == dataset_id), *uses.find_indexes(session, building)]:
+    if used_by := [
+        *uses.find_jobs(session, Job.dataset_id == dataset_id),
+        *uses.find_sweeps(session, Sweep.dataset_id == dataset_id),
+        *uses.find_indexes(session, building),
+    ]:
         raise DatasetInUse(uses.describe(used_by), errors=used_by)
     dataset.deleted_at = clock(session)
     session.flush()

@@ -285,6 +285,14 @@ class IndexFailed(Conflict):
     """The index could not be built; its `error` has the reason."""
 
 
+class SweepNotFound(NotFound):
+    """There is no such sweep."""
+
+
+class SweepHasEnded(Conflict):
+    """The sweep has ended."""
+
+
 class JobHasNotSucceeded(Conflict):
     """The job has not succeeded, so it has no embeddings of its dataset."""
 

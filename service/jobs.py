@@ -48,6 +48,7 @@ def submit(
     priority: int = 0,
     metadata: Mapping[str, str] | None = None,
     max_runtime: int | None = None,
+    sweep: str | None = None,
 ) -> Job:
     """Create a job of the config's kind: `queued`, or `waiting` when `model` names a job that has not ended.
 
@@ -75,6 +76,7 @@ def submit(
         user_metadata=text.check_metadata(metadata or {}),
         priority=check_priority(priority),
         max_runtime=max_runtime,
+        sweep_id=sweep,
         status=JobStatus.QUEUED if model is None or source.model_id is not None else JobStatus.WAITING,
         created_at=clock(session),
     )
@@ -127,9 +129,10 @@ def list_(
     status: str | None = None,
     kind: str | None = None,
     dataset: str | None = None,
+    sweep: str | None = None,
 ) -> Page[Job]:
     """Return the tenant's jobs, newest first."""
-    given = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset}
+    given = {Job.status: status, Job.kind: kind, Job.dataset_id: dataset, Job.sweep_id: sweep}
     filters = {column: value for column, value in given.items() if value is not None}
     conditions = [column == value if text.is_printable(value) else false() for column, value in filters.items()]
     return newest_first(session, select(Job).where(owned_by(tenant_id), *conditions), Job.id, after, limit)

@@ -16,6 +16,7 @@ from service.db.statuses import HELD, TERMINAL, JobStatus
 from service.deletion import results
 from service.embedding import sharers
 from service.errors import Error, JobHasEnded, JobHasStarted, JobHasSucceeded, UploadGone
+from service.sweeps import reopening
 from ssl_core.errors import Fault
 
 Start = Literal["checkpoint", "start"]
@@ -66,6 +67,7 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
     that have failed because this one made no model have to be retried too. Raises JobNotFound; JobHasSucceeded;
     UploadGone for an import; DatasetNotFound; ModelNotFound; ParentFailed.
     """
+    sweep = reopening.lock(session, jobs.get(session, tenant_id, job_id))
     parent = _lock_parent(session, tenant_id, job_id)
     unusable = _lock_dataset(session, tenant_id, jobs.get(session, tenant_id, job_id))
     job = jobs.lock(session, tenant_id, job_id)
@@ -81,6 +83,8 @@ def retry(session: Session, tenant_id: str, job_id: str, start: Start = "checkpo
     if start == "start":
         _delete_results(session, job)
     lifecycle.retry(session, job, awaited, f"Retried from {_FROM[start]}.")
+    if sweep is not None:
+        reopening.reopen(session, sweep, job, from_the_start=start == "start")
     return job
 
 

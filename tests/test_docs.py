@@ -16,19 +16,20 @@ import typer
 from pydantic import BaseModel
 
 from api import app as api
-from api.schemas import Usage
+from api.schemas import NewSweep, Usage
 from service import keys
 from service.audit import ACTIONS
 from service.keys import SCOPES
 from service.settings import Settings
 from service.settings.logs import LogSettings
 from service.settings.retention import RetentionSettings
+from service.sweeps.space import apply, expand
 from ssl_core import config
 from ssl_core.config.metric_names import METRIC_NAMES
 from tests.api.conftest import TestClient
 from twoviews.cli import main
 from twoviews.cli.main import app as command
-from twoviews.client import Client, Datasets, Indexes, Jobs, Keys, Models
+from twoviews.client import Client, Datasets, Indexes, Jobs, Keys, Models, Sweeps
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
@@ -121,13 +122,16 @@ def check_curl(words):
         method = value if word == "-X" else method
         body = value if word == "-d" else body
         form = form or word == "-F"
-    path = re.sub(r"/((ds|job|mdl|idx)_…|\d+)(?=/|$|\?)", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0])
+    path = re.sub(
+        r"/((ds|job|mdl|idx|swp)_…|\d+)(?=/|$|\?)", "/{id}", url.removeprefix("$TWOVIEWS_URL").partition("?")[0]
+    )
     method = method or ("POST" if form or body else "GET")
     known = {(verb, re.sub(r"\{\w+\}", "{id}", place)) for verb, place in routes()}
     assert (method, path) in known, f"{method} {path} is not a route"
     if body:
-        job = json.loads(body)
-        config.parse(job["config"], job["kind"])
+        sent = json.loads(body)
+        for params in expand(NewSweep(**sent).space, "grid", None, 0) if path == "/sweeps" else [{}]:
+            config.parse(apply(sent["config"], params), sent.get("kind", "pretrain"))
 
 
 def check_twoviews(words):
@@ -366,7 +370,7 @@ def test_every_module_of_the_client_has_a_docstring():
         assert ast.get_docstring(ast.parse(file.read_text())), f"{file} has no docstring"
 
 
-@pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Indexes, Keys])
+@pytest.mark.parametrize("noun", [Client, Datasets, Jobs, Models, Indexes, Sweeps, Keys])
 def test_every_method_of_the_client_has_a_docstring(noun):
     public = {name: method for name, method in vars(noun).items() if inspect.isfunction(method) and name[0] != "_"}
     assert public

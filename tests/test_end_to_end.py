@@ -126,7 +126,9 @@ def test_upload_train_watch_judge_embed_cancel_and_find_it_all_again(digits, tmp
         assert len(rows) == 3
         assert list(rows[1]) == pytest.approx(list(client.embed(run, [images[1]])[0]), abs=1e-4)
 
-        embedded = client.jobs.wait(client.embed_dataset(run, dataset, splits=["test"], workers=2), timeout_seconds=60)
+        embedded = client.jobs.wait(
+            client.embed_dataset(run, dataset, splits=["test"], workers=2, precision="fp32"), timeout_seconds=60
+        )
         assert {name: embedded.summary[name] for name in ("rows", "shards")} == {"rows": 100, "shards": 1}
         files = client.jobs.download(embedded, tmp_path / "embeddings")
         assert [path.name for path in files] == ["embeddings-00000.npy", "embeddings-00000.parquet", "embeddings.json"]

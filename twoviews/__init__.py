@@ -12,10 +12,11 @@ from twoviews.errors import (
     IndexFailed,
     JobFailed,
     NoCredentials,
+    SweepFailed,
     TwoviewsError,
     WaitTimeout,
 )
-from twoviews.values import Dataset, Index, Job, JobStatus, Key, Metrics, Model, Series, Update
+from twoviews.values import Dataset, Index, Job, JobStatus, Key, Metrics, Model, Series, Sweep, Update
 
 __all__ = [
     "ApiError",
@@ -35,6 +36,8 @@ __all__ = [
     "Model",
     "NoCredentials",
     "Series",
+    "Sweep",
+    "SweepFailed",
     "TwoviewsError",
     "Update",
     "WaitTimeout",

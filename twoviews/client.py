@@ -20,10 +20,10 @@ from urllib.parse import quote
 import httpx
 
 from twoviews import credentials, download, embeddings, image_bytes, upload
-from twoviews.errors import DatasetFailed, IndexFailed, JobFailed, WaitTimeout
+from twoviews.errors import DatasetFailed, IndexFailed, JobFailed, SweepFailed, WaitTimeout
 from twoviews.image_bytes import Image
 from twoviews.transport import Transport
-from twoviews.values import Dataset, Index, Job, JobStatus, Json, Key, Metrics, Model, Update, Value
+from twoviews.values import Dataset, Index, Job, JobStatus, Json, Key, Metrics, Model, Sweep, Update, Value
 
 Ref = str | Value
 MAX_POINTS = 10_000  # of each series in one response
@@ -50,6 +50,7 @@ class Client:
         self.jobs = Jobs(self._transport)
         self.models = Models(self._transport)
         self.indexes = Indexes(self._transport)
+        self.sweeps = Sweeps(self._transport)
         self.keys = Keys(self._transport)
 
     def embed(
@@ -227,10 +228,17 @@ class Jobs:
         """Return a job."""
         return Job.of(self._transport.get(f"/jobs/{id_of(job)}"))
 
-    def list(self, *, status: str | None = None, kind: str | None = None, dataset: Ref | None = None) -> Iterator[Job]:
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        dataset: Ref | None = None,
+        sweep: Ref | None = None,
+    ) -> Iterator[Job]:
         """Yield jobs, newest first; pages are fetched on demand."""
-        dataset_id = id_of(dataset) if dataset else None
-        return map(Job.of, self._transport.pages("/jobs", status=status, kind=kind, dataset=dataset_id))
+        chosen = {"dataset": id_of(dataset) if dataset else None, "sweep": id_of(sweep) if sweep else None}
+        return map(Job.of, self._transport.pages("/jobs", status=status, kind=kind, **chosen))
 
     def cancel(self, job: Ref) -> Job:
         """Cancel a job; it keeps its checkpoints. A job that has ended stays as it is."""
@@ -548,6 +556,81 @@ class Indexes:
         """
         asked = {"k": k, "temperature": temperature, "split": split, "rows": rows, "limit": limit}
         return self._transport.pages(f"/indexes/{id_of(index)}/labels", **asked)
+
+
+class Sweeps:
+    """`client.sweeps`: jobs that differ in some fields of their config, the best of which is found."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        dataset: Ref,
+        space: Mapping[str, Mapping[str, Any]],
+        kind: str = "pretrain",
+        config: Mapping[str, Any] | None = None,
+        model: Ref | None = None,
+        search: str = "grid",
+        trials: int | None = None,
+        **options: Any,
+    ) -> Sweep:
+        """Start a sweep; `wait` returns it once every trial has ended.
+
+        space: for each field that differs, by its JSON pointer into the config, `{"values": […]}`, or a range,
+        `{"low": 0.01, "high": 1, "log": True}`. search: `grid`, every combination, or `random`, so many `trials`.
+        options: other fields of `POST /sweeps`: seed, parallel, metric, goal, pruner, name, priority, metadata,
+        max_runtime.
+        """
+        body: dict[str, Any] = {"kind": kind, "dataset": id_of(dataset), "config": dict(config or {})}
+        body |= {"space": {pointer: dict(choices) for pointer, choices in space.items()}, "search": search}
+        body |= {"trials": trials} if trials is not None else {}
+        body |= {"model": id_of(model)} if model else {}
+        return Sweep.of(self._transport.create("/sweeps", json=body | options))
+
+    def get(self, sweep: Ref) -> Sweep:
+        """Return a sweep."""
+        return Sweep.of(self._transport.get(f"/sweeps/{id_of(sweep)}"))
+
+    def list(self, *, status: str | None = None, dataset: Ref | None = None) -> Iterator[Sweep]:
+        """Yield sweeps, newest first; pages are fetched on demand."""
+        dataset_id = id_of(dataset) if dataset else None
+        return map(Sweep.of, self._transport.pages("/sweeps", status=status, dataset=dataset_id))
+
+    def trials(self, sweep: Ref) -> Iterator[Json]:
+        """Yield the trials of a sweep by number: `{number, state, params, value, job, model, error}`."""
+        return self._transport.pages(f"/sweeps/{id_of(sweep)}/trials")
+
+    def wait(self, sweep: Ref, *, timeout_seconds: float | None = None) -> Sweep:
+        """Return the sweep once it has succeeded. Raises SweepFailed, and WaitTimeout after `timeout_seconds`."""
+        for pause in _poll_pauses(timeout_seconds, f"The sweep {id_of(sweep)} has not ended."):
+            found = self.get(sweep)
+            if found.status == "succeeded":
+                return found
+            if found.done:
+                raise SweepFailed(found.id, found.status, found.error)
+            time.sleep(pause)
+        raise AssertionError("_poll_pauses raises WaitTimeout")
+
+    def pause(self, sweep: Ref) -> Sweep:
+        """Pause a sweep and its jobs."""
+        return self._send(sweep, "pause")
+
+    def resume(self, sweep: Ref) -> Sweep:
+        """Resume a paused sweep and its jobs."""
+        return self._send(sweep, "resume")
+
+    def cancel(self, sweep: Ref) -> Sweep:
+        """Cancel a sweep and those of its jobs that have not ended."""
+        return self._send(sweep, "cancel")
+
+    def delete(self, sweep: Ref) -> None:
+        """Delete a sweep; its jobs stay, and those that have not ended are cancelled."""
+        self._transport.send("DELETE", f"/sweeps/{id_of(sweep)}", safe=False)
+
+    def _send(self, sweep: Ref, verb: str) -> Sweep:
+        return Sweep.of(self._transport.send("POST", f"/sweeps/{id_of(sweep)}/{verb}").json())
 
 
 class Keys:

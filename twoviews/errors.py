@@ -73,8 +73,16 @@ class IndexFailed(TwoviewsError):
         super().__init__(f"The index {index_id} could not be built. {self.error.get('detail', '')}".strip())
 
 
+class SweepFailed(TwoviewsError):
+    """A sweep has ended without a best trial."""
+
+    def __init__(self, sweep_id: str, status: str, error: Mapping[str, Any] | None) -> None:
+        self.sweep_id, self.status, self.error = sweep_id, status, dict(error or {})
+        super().__init__(f"The sweep {sweep_id} is {status}. {self.error.get('detail', '')}".strip())
+
+
 class WaitTimeout(TwoviewsError):
-    """A wait exceeded its timeout; the job, dataset or index goes on."""
+    """A wait exceeded its timeout; the job, dataset, index or sweep goes on."""
 
 
 class Corrupt(TwoviewsError):

@@ -71,6 +71,7 @@ class Job(Value):
     status: str = JobStatus.QUEUED.value
     name: str | None = None
     dataset: str | None = None
+    sweep: str | None = None
     config: Json = field(default_factory=dict, repr=False)
     resolved: Json | None = field(default=None, repr=False)
     progress: Json | None = None
@@ -117,6 +118,30 @@ class Index(Value):
     report: Json | None = None
     error: Json | None = None
     created_at: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep(Value):
+    """A sweep; `best` is the best trial so far: `{number, params, value, job, model}`."""
+
+    name: str | None = None
+    status: str = "running"  # running | paused | succeeded | failed | cancelled
+    status_detail: str = ""
+    kind: str = ""
+    dataset: str | None = None
+    space: Json = field(default_factory=dict, repr=False)
+    trials: int = 0
+    counts: Json = field(default_factory=dict)  # of the trials, by state
+    metric: str = ""
+    goal: str = "maximize"
+    best: Json | None = None
+    error: Json | None = None
+    created_at: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether the sweep has ended; it goes on when one of its jobs is retried."""
+        return self.status in TERMINAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ from service.deletion import points, retention
 from service.doorbell import QUEUES, Doorbell
 from service.settings import Settings
 from service.storage import UPLOADS, Storage
+from service.sweeps import progress
+from worker import sweeps
 
 _STOP_SECONDS = 10  # for a sweep in progress
 _PAUSE_SECONDS = 0.05  # between two parts of a long deletion, for other writers
@@ -46,7 +48,8 @@ class PeriodicTask:
 
 
 class Keeper:
-    """Runs the periodic tasks in one thread, and those that remove files, which may take long, in others."""
+    """Runs the periodic tasks in one thread, and in others those that may take long: they remove files, or bring sweeps
+    forward."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,6 +59,7 @@ class Keeper:
         self._tasks = [
             PeriodicTask(settings.reap_seconds, self._reap),
             PeriodicTask(settings.ring_seconds, self._ring),
+            PeriodicTask(settings.ring_seconds, self._start_advancing_sweeps),
             PeriodicTask(settings.worker_seen_seconds / 3, self._ring_workers),
             PeriodicTask(settings.worker_seen_seconds / 3, self._record_heartbeat),
             PeriodicTask(settings.sweep_seconds, self._start_sweep),
@@ -113,6 +117,19 @@ class Keeper:
         if self._settings.beat_file is not None:
             with contextlib.suppress(OSError):
                 self._settings.beat_file.write_text(str(time.monotonic()))
+
+    def _start_advancing_sweeps(self) -> None:
+        self._run_in_thread(self._advance_sweeps)
+
+    def _advance_sweeps(self) -> None:
+        """Bring every sweep forward: start and stop trials, each sweep in a transaction of its own."""
+        with self._database.reading() as session:
+            active = progress.list_active(session)
+        for sweep_id in active:
+            with self._database.writing() as session:
+                has_started = progress.advance(session, sweep_id, self._settings, sweeps.judge)
+            if has_started:
+                self._ring()
 
     def _start_sweep(self) -> None:
         self._run_in_thread(self._sweep)

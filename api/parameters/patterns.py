@@ -5,6 +5,7 @@ ID = r"^[a-z]{2,4}_[0-9a-z]{26}$"
 WITHOUT_NUL = r"^[^\u0000]*$"  # databases cannot store it in a text
 PRINTABLE = rf"^[^{_CONTROL}]*$"
 LINE = rf"^[^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*$"  # printable, and not blank
+FIELD_POINTER = r"^(/[A-Za-z_][A-Za-z0-9_]*){1,8}$"  # a JSON pointer to a field of a config
 LINE_OR_EMPTY = rf"^([^{_CONTROL}]*[^\s{_CONTROL}][^{_CONTROL}]*)?$"
 _GROUP = "[A-Za-z0-9+/_-]"  # of four, both alphabets of RFC 4648
 _HEAD = r"(data:[a-z]+/[a-z0-9.+-]+;base64,)?"

@@ -60,11 +60,13 @@ def list_(
     status: Annotated[str | None, filters.one_of(JobStatus)] = None,
     kind: Annotated[str | None, filters.one_of(_LISTED_KINDS)] = None,
     dataset: Annotated[str | None, Query(max_length=64)] = None,
+    sweep: Annotated[str | None, Query(max_length=64, description="Trials of this sweep.")] = None,
 ) -> JSONResponse:
     filters.check("status", status, [*JobStatus])
     filters.check("kind", kind, _LISTED_KINDS)
     with caller.reading() as unit:
-        page = jobs.list_(unit.session, unit.tenant_id, after, limit, status=status, kind=kind, dataset=dataset)
+        wanted = {"status": status, "kind": kind, "dataset": dataset, "sweep": sweep}
+        page = jobs.list_(unit.session, unit.tenant_id, after, limit, **wanted)
         transitions = jobs.transitions_by_job(unit.session, [job.id for job in page.items])
         return responses.page(
             [serializers.job(job, transitions[job.id]) for job in page.items], page.has_more, page.next

@@ -5,7 +5,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["ds", "job", "mdl", "key", "req", "ten", "ckpt", "aud", "idx"]
+Prefix = Literal["ds", "job", "mdl", "key", "req", "ten", "ckpt", "aud", "idx", "swp"]
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no two characters look alike
 _FORMAT = re.compile(r"[a-z]{2,4}_[0-9a-z]{26}")
 

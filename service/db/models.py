@@ -187,9 +187,56 @@ class Job(Base):
     started_at: Mapped[float | None]  # the first attempt
     finished_at: Mapped[float | None]
     deleted_at: Mapped[float | None]  # the row stays: other jobs refer to it, and it is counted
+    sweep_id: Mapped[str | None] = mapped_column(index=True)  # no foreign key: sweeps refer to this table
     freed_at: Mapped[float | None] = mapped_column(
         index=True
     )  # rows were deleted; the keeper has to remove their files
+
+
+class Sweep(Base):
+    """A sweep: trials that are submitted as jobs, at most `parallel` at a time, by the keeper."""
+
+    __tablename__ = "sweeps"
+    __table_args__ = (Index("ix_sweeps_tenant_id_id", "tenant_id", "id"),)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))
+    name: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[str] = mapped_column(index=True)  # a SweepStatus (service.db.statuses)
+    status_detail: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str]  # of the jobs
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"), index=True)  # the input model
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)  # the job that makes it
+    config: Mapped[Json]
+    space: Mapped[Json]
+    search: Mapped[Json]  # search, trials, seed
+    parallel: Mapped[int]
+    metric: Mapped[str] = mapped_column(String(100))
+    goal: Mapped[str]  # maximize | minimize
+    pruner: Mapped[Json | None]
+    priority: Mapped[int]
+    max_runtime: Mapped[int | None]
+    user_metadata: Mapped[Json]
+    error: Mapped[Json | None]
+    created_at: Mapped[float]
+    finished_at: Mapped[float | None]
+    deleted_at: Mapped[float | None]
+
+
+class Trial(Base):
+    """A trial of a sweep: the values that it takes, and the job that it is once it was started."""
+
+    __tablename__ = "trials"
+    sweep_id: Mapped[str] = mapped_column(ForeignKey("sweeps.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 0
+    params: Mapped[Json]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    reports: Mapped[list[list[Any]]] = mapped_column(JSON)  # [epoch, value], as the pruner was shown them
+    pruner_state: Mapped[Json | None]
+    pruned_at: Mapped[float | None]
+    value: Mapped[float | None]  # the last one of the metric, once the job has ended
+    error: Mapped[Json | None]  # why it could not be submitted
+    ended_at: Mapped[float | None]
 
 
 class Retried(Base):

@@ -1,4 +1,4 @@
-"""Statuses of jobs, of datasets and of indexes, as the database stores them and the API shows them."""
+"""Statuses of jobs, datasets, indexes and sweeps, as the database stores them and the API shows them."""
 
 from enum import StrEnum
 
@@ -52,3 +52,16 @@ class IndexStatus(_Status):
     BUILDING = "building", "It waits for a worker, or is being built."
     READY = "ready", "It can be searched."
     FAILED = "failed", "It could not be built; `error` has the reason."
+
+
+class SweepStatus(_Status):
+    """The status of a sweep."""
+
+    RUNNING = "running", "Its trials are run, some at a time."
+    PAUSED = "paused", "No trial is run until it is resumed."
+    SUCCEEDED = "succeeded", "Every trial has ended, and `best` is the best of them."
+    FAILED = "failed", "Every trial has ended, and none succeeded with a value of the metric."
+    CANCELLED = "cancelled", "It was cancelled, and with it the trials that had not ended."
+
+
+ACTIVE = (SweepStatus.RUNNING, SweepStatus.PAUSED)

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy import delete as delete_from
 from sqlalchemy.orm import Session
 
 from service import jobs
-from service.db.models import Job, JobEvent, Model, VectorIndex
+from service.db.models import Job, JobEvent, Model, Sweep, VectorIndex
 from service.db.session import clock
 from service.db.statuses import TERMINAL, JobStatus
 from service.deletion import results
-from service.deletion.uses import describe, find_indexes, find_jobs
+from service.deletion.uses import describe, find_indexes, find_jobs, find_sweeps
 from service.embedding import sharers
 from service.errors import JobInUse, JobNotEnded
 from ssl_core.errors import Fault
@@ -21,7 +21,8 @@ def delete(session: Session, tenant_id: str, job_id: str) -> None:
     """Delete the job with its events, checkpoints, artifacts and metrics; the keeper removes files and points.
 
     Its row stays without its content: jobs that refer to it still show its id. Raises JobNotFound; JobNotEnded;
-    JobInUse while there is the model that it has made, a job that waits for it, or an index being built from it.
+    JobInUse while there is the model that it has made, a job or a sweep that waits for it, or an index being built
+    from it; while the sweep that it is a trial of has not ended.
     """
     job = jobs.lock(session, tenant_id, job_id)
     if job.status not in TERMINAL:
@@ -45,4 +46,5 @@ def _find_uses(session: Session, job: Job) -> Iterator[Fault]:
             detail = f"It has made {model_id}; delete the model first."
             yield Fault(pointer=f"/models/{model_id}", code="model", detail=detail)
     yield from find_jobs(session, Job.parent_id == job.id)
+    yield from find_sweeps(session, or_(Sweep.parent_id == job.id, Sweep.id == job.sweep_id))
     yield from find_indexes(session, and_(VectorIndex.tenant_id == job.tenant_id, VectorIndex.job_id == job.id))

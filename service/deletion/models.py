@@ -6,9 +6,9 @@ from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from service import models
-from service.db.models import Alias, Job, Model
+from service.db.models import Alias, Job, Model, Sweep
 from service.db.session import clock
-from service.deletion.uses import MOST, describe, find_jobs
+from service.deletion.uses import MOST, describe, find_jobs, find_sweeps
 from service.errors import ModelInUse, ModelNotFound, ModelNotReady
 from ssl_core.errors import Fault
 
@@ -17,7 +17,7 @@ def delete(session: Session, tenant_id: str, name: str) -> str:
     """Delete the model `name`, as `models.find_source` finds it, and return its id; the keeper removes its files.
 
     Its row stays without its card: jobs that have used it still show its id. Raises ModelNotFound, ModelNotReady,
-    ParentFailed; ModelInUse while a job that has not ended uses it, or an alias names it.
+    ParentFailed; ModelInUse while a job or a sweep that has not ended uses it, or an alias names it.
     """
     source = models.find_source(session, tenant_id, name, lock=False)
     if source.model_id is None:
@@ -41,6 +41,7 @@ def _find_uses(session: Session, model: Model) -> Iterator[Fault]:
         detail = f"The alias {name} names it; move or delete the alias first."
         yield Fault(pointer=f"/aliases/{name}", code="alias", detail=detail)
     yield from find_jobs(session, or_(Job.model_id == model.id, Job.parent_id == model.job_id))
+    yield from find_sweeps(session, or_(Sweep.model_id == model.id, Sweep.parent_id == model.job_id))
 
 
 _LOCK_JOB, _LOCK_MODEL = (

@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session
 
 from service.db.kinds import HIDDEN_KINDS
-from service.db.models import Job, VectorIndex
-from service.db.statuses import TERMINAL, IndexStatus
+from service.db.models import Job, Sweep, VectorIndex
+from service.db.statuses import ACTIVE, TERMINAL, IndexStatus
 from ssl_core.errors import Fault
 
 MOST = 100  # that a refusal names, of each kind
@@ -32,6 +32,14 @@ def find_indexes(session: Session, condition: ColumnElement[bool]) -> Iterator[F
     for index_id in session.scalars(query):
         detail = f"{index_id} is being built from it; wait until it is ready, or delete that index first."
         yield Fault(pointer=f"/indexes/{index_id}", code="index", detail=detail)
+
+
+def find_sweeps(session: Session, condition: ColumnElement[bool]) -> Iterator[Fault]:
+    """Yield a fault for each sweep of the condition that has not ended, the oldest first."""
+    query = select(Sweep.id, Sweep.status).where(condition, Sweep.status.in_(ACTIVE), Sweep.deleted_at.is_(None))
+    for row in session.execute(query.order_by(Sweep.id).limit(MOST)):
+        detail = f"{row.id}, which is {row.status}, needs it; cancel that sweep first."
+        yield Fault(pointer=f"/sweeps/{row.id}", code="sweep", detail=detail)
 
 
 def is_building() -> ColumnElement[bool]:

@@ -24,6 +24,7 @@ from twoviews.cli.commands import (
     keys,
     models,
     service,
+    sweeps,
     usage,
 )
 from twoviews.cli.context import Session
@@ -98,6 +99,7 @@ app.command("up")(service.up)
 app.command("demo")(service.demo)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(sweeps.app, name="sweeps")
 app.command("metrics")(jobs.metrics)
 app.command("embed")(models.embed)
 app.command("embed-dataset")(jobs.embed_dataset)

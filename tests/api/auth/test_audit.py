@@ -44,10 +44,15 @@ def test_every_change_is_recorded_with_who_made_it(client, database, storage, te
     embeddings = embedded.add_job(database, storage, tenant, embedded.draw(2))
     index = client.post("/indexes", json={"job": embeddings}).json()["id"]
     client.delete(f"/indexes/{index}")
+    body = {"dataset": ready, "config": given.PRETRAIN, "space": {"/seed": {"values": [1, 2]}}}
+    sweep = client.post("/sweeps", json=body).json()["id"]
+    for verb in ("pause", "resume", "cancel"):
+        client.post(f"/sweeps/{sweep}/{verb}")
+    client.delete(f"/sweeps/{sweep}")
     client.delete(f"/datasets/{dataset}")
     made = client.post("/keys", json={"name": "laptop", "scopes": ["read"], "expires_in_days": 9}).json()
     client.delete(f"/keys/{made['id']}", headers={"X-Request-ID": "rotate-7"})
-    entries = read(client)
+    entries = read(client, limit=100)
     assert [(entry["action"], entry["target"]) for entry in reversed(entries)] == [
         ("dataset.create", dataset),
         ("model.import", imported),
@@ -62,6 +67,8 @@ def test_every_change_is_recorded_with_who_made_it(client, database, storage, te
         ("model.delete", model),
         ("index.create", index),
         ("index.delete", index),
+        ("sweep.create", sweep),
+        *((f"sweep.{verb}", sweep) for verb in ("pause", "resume", "cancel", "delete")),
         ("dataset.delete", dataset),
         ("key.create", made["id"]),
         ("key.revoke", made["id"]),
@@ -95,6 +102,9 @@ def test_routes_that_change_something_are_those_of_the_test_above():
         ("DELETE", "/aliases/{alias}"),
         ("POST", "/indexes"),
         ("DELETE", "/indexes/{index_id}"),
+        ("POST", "/sweeps"),
+        ("DELETE", "/sweeps/{sweep_id}"),
+        *(("POST", f"/sweeps/{{sweep_id}}/{verb}") for verb in ("pause", "resume", "cancel")),
         ("POST", "/keys"),
         ("DELETE", "/keys/{key_id}"),
         ("POST", "/sessions"),

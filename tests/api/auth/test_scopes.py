@@ -20,6 +20,8 @@ NEEDED = {
     **dict.fromkeys([("DELETE", "/jobs/{job_id}"), ("DELETE", "/models/{model_id}")], "train"),
     **dict.fromkeys([("PUT", "/aliases/{alias}"), ("DELETE", "/aliases/{alias}")], "train"),
     **dict.fromkeys([("POST", "/indexes"), ("DELETE", "/indexes/{index_id}")], "train"),
+    **dict.fromkeys([("POST", "/sweeps"), ("DELETE", "/sweeps/{sweep_id}")], "train"),
+    **{("POST", f"/sweeps/{{sweep_id}}/{verb}"): "train" for verb in ("pause", "resume", "cancel")},
     **dict.fromkeys([("GET", "/keys"), ("POST", "/keys"), ("DELETE", "/keys/{key_id}"), ("GET", "/audit")], "admin"),
     ("POST", "/sessions/tokens"): "admin",
 }
@@ -30,6 +32,7 @@ BODIES = {
     "/embed": {"json": {"model": "mdl_x", "images": ["aGk="]}},
     "/indexes": {"json": {"job": "job_x"}},
     "/indexes/{index_id}/search": {"json": {"row": 0}},
+    "/sweeps": {"json": {"dataset": "ds_x", "space": {"/seed": {"values": [1]}}}},
     "/keys": {"json": {"name": "laptop"}},
     "/aliases/{alias}": {"json": {"model": "mdl_x"}},
 }

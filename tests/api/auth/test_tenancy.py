@@ -26,6 +26,7 @@ def body_of(method, path, ids):
         "/embed": {"model": ids["model_id"], "images": ["aGk="]},
         "/indexes": {"job": ids["embedded_id"]},
         "/indexes/{index_id}/search": {"row": 0},
+        "/sweeps": {"dataset": ids["dataset_id"], "space": {"/seed": {"values": [1]}}},
         "/aliases/{alias}": {"model": ids["model_id"]},
         "/keys": {"name": "laptop"},
     }.get(path)
@@ -77,7 +78,7 @@ def summarise(answer):
     if answer.headers["content-type"] != "application/problem+json" or not answer.content:
         return answer.status_code, None
     body = answer.json()
-    said = re.sub(r"(ds|job|mdl|idx|key)_\w+|\bprod\b|\bmissing\b", "…", f"{body['detail']} {body['errors']}")
+    said = re.sub(r"(ds|job|mdl|idx|swp|key)_\w+|\bprod\b|\bmissing\b", "…", f"{body['detail']} {body['errors']}")
     return answer.status_code, body["code"], said
 
 
@@ -113,6 +114,7 @@ def test_a_new_owner_has_empty_lists_and_the_other_still_has_everything(stranger
             ("jobs", "job_id"),
             ("models", "model_id"),
             ("indexes", "index_id"),
+            ("sweeps", "sweep_id"),
         ):
             assert owner.get(f"/{path}/{owned.parameters[name]}").status_code == 200, path
         assert owner.get("/aliases").json()["data"][0]["name"] == "prod"

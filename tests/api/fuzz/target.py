@@ -1,4 +1,4 @@
-"""The target of fuzzing: a live API with an encoder, and a dataset, a job, a model and an index."""
+"""The target of fuzzing: a live API with an encoder, and a dataset, a job, a model, an index and a sweep."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from service.db.session import Database
 from service.indexes import registry
 from service.settings import Settings
 from service.storage import Storage
-from ssl_core import events
+from service.sweeps import registry as sweeps
+from ssl_core import config, events
 from ssl_core.data.items import Item
 from ssl_core.data.pack import pack
 from ssl_core.files import write_artifact, write_atomic
@@ -88,9 +89,28 @@ def prepare(settings: Settings) -> Existing:
     with database.writing() as session:
         parameters["alias"] = aliases.put(session, tenant, "prod", model).name
     embedded_id, index = prepare_index(database, storage, tenant, dataset, model)
+    parameters["sweep_id"] = prepare_sweep(database, tenant, dataset)
     database.close()
     parameters |= {"dataset_id": dataset, "job_id": job, "model_id": model}
     return Existing(secret, parameters | {"embedded_id": embedded_id, "index_id": index})
+
+
+def prepare_sweep(database: Database, tenant: str, dataset: str) -> str:
+    """Insert a sweep of one trial, whose job no worker runs; return its id."""
+    params = {"/seed": 1}
+    plan = sweeps.Plan(
+        kind="pretrain",
+        config=given.PRETRAIN,
+        space={"/seed": {"values": [1]}},
+        search={"search": "grid", "trials": 1, "seed": 0},
+        trials=[(params, config.parse(given.PRETRAIN | {"seed": 1}, "pretrain"))],
+        parallel=1,
+        metric="online/knn",
+        goal="maximize",
+        pruner=None,
+    )
+    with database.writing() as session:
+        return sweeps.create(session, tenant, dataset, plan).id
 
 
 def prepare_index(database: Database, storage: Storage, tenant: str, dataset: str, model: str) -> tuple[str, str]:

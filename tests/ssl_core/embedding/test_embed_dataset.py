@@ -57,7 +57,7 @@ def expected(digits, model):
 def go(digits, model, directory, *, stop=None, requests=None, **fields):
     directory.mkdir(exist_ok=True)
     inputs = Inputs(digits, model=model, requests=requests, **({"stop": stop} if stop else {}))
-    asked = config.parse({"rows_per_shard": 30, "batch_size": 8, **fields}, "embed_dataset")
+    asked = config.parse({"rows_per_shard": 30, "batch_size": 8, "precision": "fp32", **fields}, "embed_dataset")
     return list(run(asked, inputs, directory))
 
 
@@ -139,6 +139,13 @@ def test_images_without_labels_have_none(model, tmp_path):
     assert read_all(tmp_path / "out", "parquet")[0]["label"].to_pylist() == [None] * 12
 
 
+def test_vectors_computed_in_bf16_have_nearly_the_same_directions(digits, model, expected, tmp_path):
+    go(digits, model, tmp_path, precision="bf16", normalize=True)
+    found, wanted = read_all(tmp_path), expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    assert (found * wanted).sum(1).min() > 0.999
+    assert np.abs(found - wanted).max() > 1e-4, "it was not computed in bf16"
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 def test_half_precision_is_the_rounded_vector(digits, model, expected, tmp_path, normalize):
     go(digits, model, tmp_path, dtype="float16", normalize=normalize)
@@ -195,7 +202,9 @@ def test_a_stopped_run_goes_on_with_the_missing_shards_to_the_same_bytes(digits,
 def test_a_killed_command_goes_on_to_the_same_bytes(digits, model, tmp_path):
     go(digits, model, tmp_path / "whole")
     settings = tmp_path / "config.json"
-    settings.write_text(json.dumps({"kind": "embed_dataset", "rows_per_shard": 30, "batch_size": 8}))
+    settings.write_text(
+        json.dumps({"kind": "embed_dataset", "rows_per_shard": 30, "batch_size": 8, "precision": "fp32"})
+    )
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "ssl_core", "run", settings, "--data", digits, "--model", model, "--out", out]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)

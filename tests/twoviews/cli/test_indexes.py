@@ -3,22 +3,14 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
 from tests.twoviews.scripted import Response
-from twoviews.cli.main import app
 
 INDEX = {
     "id": "idx_1", "name": "photos", "status": "ready", "job": "job_1", "dataset": "ds_1", "model": "mdl_1",
     "layer": "backbone", "error": None, "created_at": "2026-11-28T09:00:00.000Z",
     "report": {"vectors": 12_000, "dim": 512, "method": "exact", "recall_at_10": 1.0, "bytes": 25_000_000},
 }  # fmt: skip
-
-
-@pytest.fixture
-def run_scripted(script):
-    connection = ["--url", script.url, "--key", "tv_secret"]
-    return lambda *words: CliRunner().invoke(app, [*connection, *words], catch_exceptions=False)
 
 
 def image(row: int, **fields) -> dict:

@@ -3,36 +3,10 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from service import keys
-from service.db.session import Database
-from service.settings import Settings
 from ssl_core import events
 from tests.service import given
-from twoviews.cli.main import app
-
-
-@pytest.fixture
-def run(credentials):
-    connection = ["--url", credentials.url, "--key", credentials.key]
-    environment = {"COLUMNS": "200"}
-    return lambda *words: CliRunner(env=environment).invoke(app, [*connection, *words], catch_exceptions=False)
-
-
-@pytest.fixture
-def database(tmp_path, credentials):
-    """The database of the API."""
-    database = Database(Settings(data_dir=tmp_path, database_url="").database)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def dataset(database, run):
-    with database.writing() as session:
-        tenant = keys.get_or_create_tenant(session, "acme").id
-    return given.create_ready_dataset(database, tenant)
+from tests.twoviews.cli.output import lines
 
 
 @pytest.fixture
@@ -55,10 +29,6 @@ def train(database, run, dataset):
         return job["id"]
 
     return train_one
-
-
-def lines(result):
-    return [line.split() for line in result.stdout.splitlines() if line.strip()]
 
 
 def test_jobs_are_compared_in_columns(run, train):

@@ -27,19 +27,6 @@ from twoviews.cli.main import app
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def run(credentials):
-    """Run the command against a real API without workers."""
-    connection = ["--url", credentials.url, "--key", credentials.key]
-    return lambda *words: CliRunner().invoke(app, [*connection, *words], catch_exceptions=False)
-
-
-@pytest.fixture
-def run_scripted(script):
-    connection = ["--url", script.url, "--key", "tv_secret"]
-    return lambda *words: CliRunner().invoke(app, [*connection, *words], catch_exceptions=False)
-
-
 def test_an_upload_is_added_listed_and_shown(run, tmp_path):
     (tmp_path / "photos.zip").write_bytes(b"x")
     added = json.loads(run("datasets", "add", str(tmp_path / "photos.zip"), "--no-wait", "--json").stdout)

@@ -1,10 +1,12 @@
-"""Routes of /docs: Swagger UI with the OpenAPI document. The browser loads nothing from other hosts."""
+"""Routes for browsers: the page at `/`, and Swagger UI with the OpenAPI document at `/docs`. Nothing is loaded from
+other hosts."""
 
 from importlib import resources
 
 from fastapi import APIRouter, Request, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
+from api.web import assets
 from service.errors import NotFound
 
 router = APIRouter(include_in_schema=False)
@@ -13,8 +15,19 @@ _MEDIA_TYPES = {_SCRIPT: "text/javascript", _STYLE: "text/css", _ICON: "image/pn
 _CACHED = {"Cache-Control": "public, max-age=86400"}
 
 
+@router.get("/")
+def page(request: Request) -> Response:
+    return assets.respond(request, "index.html")
+
+
+@router.get("/page/{name:path}")
+def page_file(request: Request, name: str) -> Response:
+    """Return a script or style that the page loads."""
+    return assets.respond(request, name)
+
+
 @router.get("/docs")
-async def page(request: Request) -> Response:
+async def docs(request: Request) -> Response:
     """Its addresses are relative, so that a proxy may serve the API below a path."""
     return get_swagger_ui_html(
         title=request.app.title,
@@ -27,7 +40,7 @@ async def page(request: Request) -> Response:
 
 
 @router.get("/docs/{name}")
-def file(name: str) -> Response:
+def docs_file(name: str) -> Response:
     if name not in _MEDIA_TYPES:
         raise NotFound
     content = resources.files("fastapi_swagger.resources").joinpath(name).read_bytes()
