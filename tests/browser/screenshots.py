@@ -30,12 +30,32 @@ def prepare(client: Client, images: Path, epochs: int) -> dict[str, str]:
     client.jobs.submit(kind="linear_eval", dataset=dataset, model=first, config={"label_fractions": [0.1, 1.0]})
     drawn = client.jobs.submit(kind="project", dataset=dataset, model=first)
     embedded = client.jobs.submit(kind="embed_dataset", dataset=dataset, model=first, name="Every image")
+    sweep = client.sweeps.create(
+        dataset=dataset,
+        config={"method": {"name": "simclr"}, "epochs": max(2, epochs // 4)},
+        space={
+            "/method/temperature": {"low": 0.05, "high": 1.0, "log": True},
+            "/batch_size": {"values": [64, 128, 256]},
+        },
+        search="random",
+        trials=10,
+        name="Temperature and batch size",
+        pruner={"name": "median"},
+    )
     for job in (first, second, drawn, embedded):
         client.jobs.wait(job)
     index = client.indexes.wait(client.indexes.create(embedded, name="All images"))
     model = client.jobs.get(first).model_id
     assert model is not None
-    return {"dataset": dataset.id, "first": first.id, "second": second.id, "model": model, "index": index.id}
+    client.sweeps.wait(sweep)
+    return {
+        "sweep": sweep.id,
+        "dataset": dataset.id,
+        "first": first.id,
+        "second": second.id,
+        "model": model,
+        "index": index.id,
+    }
 
 
 def draw(page: Page, url: str, ids: dict[str, str], out: Path) -> None:
@@ -45,6 +65,7 @@ def draw(page: Page, url: str, ids: dict[str, str], out: Path) -> None:
         "dataset": f"datasets/{ids['dataset']}",
         "new-job": f"new?dataset={ids['dataset']}",
         "compare": f"compare?ids={ids['first']},{ids['second']}",
+        "sweep": f"sweeps/{ids['sweep']}",
         "map": f"map?dataset={ids['dataset']}",
         "search": f"search?index={ids['index']}&row=7",
         "model": f"models/{ids['model']}",

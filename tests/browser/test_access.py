@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Visitor
 
-VIEWS = ["datasets", "jobs", "models", "compare", "map", "search", "new"]
+VIEWS = ["datasets", "jobs", "sweeps", "models", "compare", "map", "search", "new"]
 
 
 def test_without_a_key_the_page_asks_for_one_and_keeps_it_for_the_tab(browser, service):
@@ -73,7 +73,7 @@ def test_a_resource_that_does_not_exist_and_a_service_that_is_away_are_explained
 
 def test_empty_lists_say_what_to_do(visitor):
     page = visitor.page
-    for view in ("datasets", "jobs", "models", "compare", "map", "new"):
+    for view in ("datasets", "jobs", "sweeps", "models", "compare", "map", "new"):
         visitor.open(view)
         expect(page.locator(".empty strong")).to_be_visible()
         assert page.locator(".empty").inner_text().count("\n") >= 1, view
@@ -85,12 +85,14 @@ def test_the_keyboard_reaches_every_part(visitor):
     page.reload()
     page.locator("#sign-out").wait_for()
     reached = []
-    for _ in range(12):
+    for _ in range(13):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.textContent.trim()"))
     assert reached[0] == "Skip to the content"
     assert [
-        name for name in ("Datasets", "Jobs", "Models", "Compare", "Map", "Search", "New job") if name not in reached
+        name
+        for name in ("Datasets", "Jobs", "Sweeps", "Models", "Compare", "Map", "Search", "New job")
+        if name not in reached
     ] == []
 
 

@@ -75,12 +75,32 @@ def test_python_of_a_request_has_its_values(visitor):
     }
     script = """
         const { asPython, asCurl } = await load('snippets');
-        return [asPython(argument), asCurl(argument, 'http://x/')];
+        return [asPython(argument, 'jobs'), asCurl(argument, 'http://x/', 'jobs')];
     """
     python, curl = run(visitor, script, body)
     call = next(node for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Call) and node.keywords)
     assert {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords} == body
     assert "it'\\''s" in curl
+
+
+@pytest.mark.parametrize(
+    ("text", "choices"),
+    [
+        ("0.1, 0.2,0.5", {"values": [0.1, 0.2, 0.5]}),
+        ("lars, sgd", {"values": ["lars", "sgd"]}),
+        ('[{"name": "byol"}, 1]', {"values": [{"name": "byol"}, 1]}),
+        ("true", {"values": [True]}),
+        ("1,", {"values": [1]}),
+        ("0.01..1:log", {"low": 0.01, "high": 1, "log": True}),
+        ("64..512:log:int:4", {"low": 64, "high": 512, "log": True, "integer": True, "points": 4}),
+        ("-1..1:3", {"low": -1, "high": 1, "points": 3}),
+        ("1e-4..1e-2:log", {"low": 0.0001, "high": 0.01, "log": True}),
+        ("", {"values": []}),
+    ],
+)
+def test_values_and_ranges_of_a_sweep_are_read(visitor, text, choices):
+    """As `twoviews sweeps create --vary` reads them."""
+    assert run(visitor, "const { parseChoices } = await load('vary'); return parseChoices(argument);", text) == choices
 
 
 @pytest.mark.parametrize("address", ["%E0", "constructor", "__proto__/x", "jobs/%E0%A4", "nothing?x=%"])

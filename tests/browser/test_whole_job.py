@@ -136,6 +136,36 @@ def test_runs_are_compared_with_the_differences_of_their_configs(visitor, done):
     assert plot.evaluate("plot => plot.data.length") == 2
 
 
+def test_a_sweep_is_started_refused_and_finds_its_best_trial(visitor, done):
+    page = visitor.page
+    visitor.open(f"new?dataset={done['dataset']}")
+    fill_tiny(page, 4)
+    fill(page, "Name", "temperatures")
+    page.get_by_role("button", name="Vary a field").click()
+    page.get_by_label("Field", exact=True).fill("/seed")
+    values = page.get_by_label("Values", exact=True)
+    values.fill("1, minus")
+    expect(page.locator("#as-python")).to_contain_text("client.sweeps.create(")
+    page.get_by_role("button", name="Start the sweep").click()
+    expect(values).to_have_attribute("aria-invalid", "true")
+    expect(page.locator(".fault", has_text="The value is 'minus'.")).to_be_visible()
+    values.fill("1, 2")
+    page.get_by_role("button", name="Start the sweep").click()
+    page.wait_for_url(re.compile(r"#/sweeps/swp_"))
+    expect(page.locator("section[aria-label=State] .tag")).to_have_text("succeeded", timeout=240_000)
+    trials = page.get_by_role("region", name="Trials")
+    expect(trials.locator("tbody .tag")).to_have_text(["succeeded", "succeeded"])
+    plot = page.locator(".curves .plot")
+    plot.locator("svg.main-svg").first.wait_for()
+    assert plot.evaluate("plot => plot.data[0].x") == [1, 2]
+    page.get_by_role("link", name="Compare the best").click()
+    expect(page.get_by_role("region", name="Differences").locator("tbody")).to_contain_text("/seed")
+    visitor.open("sweeps")
+    page.get_by_role("link", name="temperatures").click()
+    page.get_by_role("link", name="Job of trial 0").click()
+    expect(page.locator(".crumbs")).to_contain_text("a trial of swp_")
+
+
 def test_a_model_is_evaluated_exported_and_downloaded(visitor, done):
     page = visitor.page
     visitor.open("models")
@@ -207,3 +237,27 @@ def test_an_image_finds_images_of_its_class(visitor, done, tmp_path):
     expect(page.get_by_role("heading", name=re.compile("farthest from their nearest"))).to_be_visible()
     page.get_by_role("button", name="Near-duplicates").click()
     expect(page.locator("#results")).not_to_contain_text("Searching")
+
+
+def test_an_evaluated_model_is_on_the_leaderboard_of_its_dataset(visitor, done):
+    page = visitor.page
+    visitor.open(f"models/{done['model']}")
+    page.get_by_role("link", name="Evaluate").click()
+    start(page)
+    wait_for_status(page, "succeeded")
+    visitor.open(f"datasets/{done['dataset']}")
+    board = page.locator("section[aria-label=Leaderboard]")
+    expect(board.get_by_role("link", name="first").first).to_be_visible()
+    expect(board.locator("tbody tr").first).to_contain_text("simclr")
+
+
+def test_a_job_is_deleted_and_one_that_is_used_is_not(visitor, done):
+    page = visitor.page
+    visitor.open(f"jobs/{done['long']}")
+    page.get_by_role("button", name="Delete").click()
+    page.wait_for_url(re.compile(r"#/jobs$"))
+    expect(page.get_by_role("link", name="a long run")).to_have_count(0)
+    visitor.open(f"jobs/{done['first']}")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("#notices")).to_contain_text("delete the model first")
+    expect(page.get_by_role("heading", name="first", level=1)).to_be_visible()

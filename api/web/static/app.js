@@ -7,6 +7,7 @@ import { begin, end, getKey, getKeyId, takeToken } from "./parts/session.js";
 const VIEWS = {
   datasets: (id) => import(id ? "./views/dataset.js" : "./views/datasets.js"),
   jobs: (id) => import(id ? "./views/job.js" : "./views/jobs.js"),
+  sweeps: (id) => import(id ? "./views/sweep.js" : "./views/sweeps.js"),
   models: (id) => import(id ? "./views/model.js" : "./views/models.js"),
   new: () => import("./views/new_job.js"),
   compare: () => import("./views/compare.js"),

@@ -142,6 +142,11 @@ export class SchemaForm {
     this.onChange(this.value());
   }
 
+  /** The JSON pointers of the fields, sorted. */
+  pointers() {
+    return [...[...this.choices.keys()].map((pointer) => `${pointer}/name`), ...this.fields.map((field) => field.pointer)].sort();
+  }
+
   /** The config with the fields that were filled in. */
   value() {
     const config = {};

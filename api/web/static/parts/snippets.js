@@ -1,13 +1,15 @@
 // What is about to be sent, as a curl command and as Python.
 
-export function asCurl(body, root) {
+/** path: `jobs` or `sweeps`. */
+export function asCurl(body, root, path) {
   const json = JSON.stringify(body).replaceAll("'", "'\\''");
-  return `curl -X POST "${root}jobs" -H "Authorization: Bearer $TWOVIEWS_KEY" \\\n  -H "Content-Type: application/json" \\\n  -d '${json}'`;
+  return `curl -X POST "${root}${path}" -H "Authorization: Bearer $TWOVIEWS_KEY" \\\n  -H "Content-Type: application/json" \\\n  -d '${json}'`;
 }
 
-export function asPython(body) {
+export function asPython(body, path) {
   const lines = Object.entries(body).map(([name, value]) => `    ${name}=${literal(value, 1)},`);
-  return `from twoviews import Client\n\nclient = Client()\njob = client.jobs.submit(\n${lines.join("\n")}\n)\nprint(client.jobs.wait(job).summary)`;
+  const [call, result] = path === "jobs" ? ["jobs.submit", "jobs.wait(made).summary"] : ["sweeps.create", "sweeps.wait(made).best"];
+  return `from twoviews import Client\n\nclient = Client()\nmade = client.${call}(\n${lines.join("\n")}\n)\nprint(client.${result})`;
 }
 
 function literal(value, depth) {

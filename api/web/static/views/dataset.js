@@ -1,9 +1,11 @@
 // View: one dataset: its classes, splits, sizes, warnings and images.
 
-import { get, getAll, pause, request } from "../parts/api.js";
-import { empty, facts, h, heading, notify, panel, replace, table } from "../parts/dom.js";
+import { get, getAll, pause } from "../parts/api.js";
+import { empty, facts, h, heading, panel, replace, table } from "../parts/dom.js";
 import { bytes, count, jobTitle, number, status, time } from "../parts/format.js";
 import { gallery } from "../parts/images.js";
+import { leaderboard } from "../parts/leaderboard.js";
+import { deleteButton } from "../parts/removal.js";
 
 const POLL_MILLISECONDS = 1000;
 const SAMPLE = 48;
@@ -13,7 +15,7 @@ export async function show(main, { id, signal }) {
   const dataset = await get(`/datasets/${id}`, { signal });
   const actions = [
     dataset.status === "ready" && h("a", { class: "button primary", href: `#/new?dataset=${id}` }, "Train on it"),
-    h("button", { class: "danger", type: "button", onclick: () => remove(dataset) }, "Delete"),
+    deleteButton(`/datasets/${id}`, `Delete ${dataset.name} for ever?`, "#/datasets"),
   ];
   replace(
     main,
@@ -27,9 +29,10 @@ export async function show(main, { id, signal }) {
     if (!signal.aborted) await show(main, { id, signal });
     return;
   }
-  const jobs = await getAll(`/jobs?dataset=${id}`, { most: 100, signal });
+  const [jobs, ranking] = await Promise.all([getAll(`/jobs?dataset=${id}`, { most: 100, signal }), leaderboard(id, signal)]);
   main.append(summary(dataset));
   if (dataset.report) main.append(warnings(dataset.report), images(dataset, signal), charts(dataset.report));
+  if (ranking !== null) main.append(ranking);
   main.append(panel("Jobs on it", jobs.length === 0 ? h("p", { class: "dim" }, "None yet.")
     : table("Jobs", [["Name"], ["Kind"], ["Status"], ["Created"]], jobs.map((job) => [
       h("a", { href: `#/jobs/${job.id}` }, jobTitle(job)), job.kind, status(job.status), time(job.created_at)]))));
@@ -116,14 +119,4 @@ function images(dataset, signal) {
   }
   draw();
   return panel("Images", controls, grid);
-}
-
-async function remove(dataset) {
-  if (!confirm(`Delete ${dataset.name} for ever?`)) return;
-  try {
-    await request("DELETE", `/datasets/${dataset.id}`);
-    location.hash = "#/datasets";
-  } catch (error) {
-    notify(error.message, "bad");
-  }
 }

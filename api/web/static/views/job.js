@@ -6,6 +6,7 @@ import { facts, h, notify, panel, replace, table } from "../parts/dom.js";
 import { TERMINAL, bytes, clock, count, duration, inline, jobTitle, number, percent, status, time } from "../parts/format.js";
 import { load } from "../parts/images.js";
 import { lineage } from "../parts/lineage.js";
+import { deleteButton } from "../parts/removal.js";
 import { KeptSeries } from "../parts/series.js";
 import { judge } from "../parts/verdict.js";
 
@@ -36,7 +37,8 @@ export async function show(main, { id, signal }) {
   const title = h("div", { class: "head" }, h("h1", {}, jobTitle(job)), parts.actions);
   replace(
     main,
-    h("p", { class: "crumbs" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${id}`),
+    h("p", { class: "crumbs" }, h("a", { href: "#/jobs" }, "Jobs"), ` / ${id}`,
+      job.sweep && [", a trial of ", h("a", { href: `#/sweeps/${job.sweep}` }, job.sweep)]),
     title,
     parts.error,
     h("div", { class: "columns" },
@@ -122,7 +124,8 @@ class JobView {
     replace(parts.actions,
       verbs.map(([verb, label]) => h("button", { type: "button", "data-verb": verb, class: verb === "cancel" ? "danger" : null, onclick: () => this.steer(verb) }, label)),
       job.dataset && h("a", { class: "button", href: `#/new?clone=${job.id}` }, "Clone"),
-      h("a", { class: "button", href: `#/compare?ids=${job.id}` }, "Compare"));
+      h("a", { class: "button", href: `#/compare?ids=${job.id}` }, "Compare"),
+      TERMINAL.includes(job.status) && deleteButton(`/jobs/${job.id}`, "Delete this job with its checkpoints, metrics and files?", "#/jobs"));
     replace(parts.error, job.error && h("div", { class: "note bad", role: "alert" }, h("strong", {}, job.error.code ?? "failed"), " ", job.error.detail ?? job.error.message ?? ""));
     replace(parts.state, panel("Progress", this.progress()));
     this.renderVerdict();

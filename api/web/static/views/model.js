@@ -3,6 +3,7 @@
 import { download, get, getAll, request } from "../parts/api.js";
 import { facts, h, heading, notify, panel, replace, table } from "../parts/dom.js";
 import { bytes, count, inline, jobTitle, number, percent, status } from "../parts/format.js";
+import { deleteButton } from "../parts/removal.js";
 import { result } from "./jobs.js";
 
 const FILES = [["weights", "model.safetensors"], ["heads", "heads.safetensors"], ["card", "card.json"], ["readme", "README.md"]];
@@ -15,7 +16,8 @@ export async function show(main, { id, signal }) {
   replace(
     main,
     h("p", { class: "crumbs" }, h("a", { href: "#/models" }, "Models"), ` / ${model.id}`),
-    heading(model.name, train("linear_eval", "Evaluate"), train("finetune", "Fine-tune"), train("project", "Map"), train("export", "Export")),
+    heading(model.name, train("linear_eval", "Evaluate"), train("finetune", "Fine-tune"), train("project", "Map"), train("export", "Export"),
+      deleteButton(`/models/${model.id}`, `Delete the model ${model.name} for ever?`, "#/models")),
     h("div", { class: "columns" },
       h("div", {},
         panel("Evaluations", evaluations(users)),

@@ -5,6 +5,7 @@ import { empty, h, heading, panel, replace } from "../parts/dom.js";
 import { jobTitle } from "../parts/format.js";
 import { SchemaForm } from "../parts/schema_form.js";
 import { asCurl, asPython } from "../parts/snippets.js";
+import { Vary } from "../parts/vary.js";
 
 const FIRST = {
   pretrain: ["method", "epochs", "minutes", "batch_size", "image_size", "backbone"],
@@ -58,6 +59,8 @@ class NewJob {
     this.button = h("button", { class: "primary", type: "submit", id: "submit" }, "Start");
     this.fault = h("div", {});
     this.fields = h("div", {});
+    const { metric } = this.components.NewSweep.properties;
+    this.vary = new Vary({ pointers: [], metrics: metric.enum, onChange: () => this.preview() });
     this.curl = h("pre", { tabindex: "0", id: "as-curl" });
     this.python = h("pre", { tabindex: "0", id: "as-python" });
   }
@@ -75,6 +78,7 @@ class NewJob {
           panel("What", h("div", { class: "row" }, field("Kind", this.kind), field("Dataset", this.dataset)), this.modelField, this.recipeField,
             h("div", { class: "row" }, field("Name", this.name, "Optional."), field("Priority", this.priority, "Higher runs first among your jobs."))),
           panel("How", this.fields),
+          panel("Try several", this.vary.element),
           h("p", {}, this.button)),
         h("div", {}, panel("As Python", this.python), panel("As curl", this.curl))));
     replace(this.main, heading(this.cloned ? `Clone of ${jobTitle(this.cloned)}` : "New job"), form,
@@ -131,31 +135,39 @@ class NewJob {
     if (this.cloned?.max_runtime) body.max_runtime = this.cloned.max_runtime;
     if (Object.keys(this.cloned?.metadata ?? {}).length > 0) body.metadata = this.cloned.metadata;
     body.config = this.form.value();
-    return body;
+    return this.vary.isActive ? { ...body, ...this.vary.body() } : body;
+  }
+
+  get path() {
+    return this.vary.isActive ? "sweeps" : "jobs";
   }
 
   preview() {
+    if (this.form === undefined) return;
+    this.vary.suggest(this.form.pointers());
     const body = this.body();
-    this.curl.textContent = asCurl(body, url(""));
-    this.python.textContent = asPython(body);
+    this.button.textContent = this.vary.isActive ? "Start the sweep" : "Start";
+    this.curl.textContent = asCurl(body, url(""), this.path);
+    this.python.textContent = asPython(body, this.path);
   }
 
   async submit() {
     replace(this.fault);
     this.form.showErrors([]);
+    this.vary.showErrors([]);
     const body = this.body();
     if (this.sent?.text !== JSON.stringify(body)) this.sent = { text: JSON.stringify(body), key: makeKey() };
     this.button.disabled = true;
     try {
-      const job = await post("/jobs", body, { key: this.sent.key });
-      location.hash = `#/jobs/${job.id}`;
+      const made = await post(`/${this.path}`, body, { key: this.sent.key });
+      location.hash = `#/${this.path}/${made.id}`;
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (error.status < 500) this.sent = null;
-      const others = this.form.showErrors(error.errors);
+      const others = this.form.showErrors(this.vary.showErrors(error.errors));
       const text = others.length > 0 || error.errors.length === 0 ? error.message : `${error.errors.length} ${error.errors.length === 1 ? "field needs" : "fields need"} a change; see below.`;
       replace(this.fault, h("div", { class: "note bad", role: "alert", tabindex: "-1" }, text));
-      (this.fields.querySelector("[aria-invalid]") ?? this.fault.firstElementChild).focus();
+      (this.main.querySelector("[aria-invalid]") ?? this.fault.firstElementChild).focus();
     } finally {
       this.button.disabled = false;
     }
