@@ -162,6 +162,7 @@ class Storage:
         try:
             yield _try_lock(descriptor, wait=wait)
         finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # also where a child that is being started shares the descriptor
             os.close(descriptor)
 
     def list_folders(self) -> Iterator[str]:

@@ -36,6 +36,26 @@ def sweep(database, storage):
     return sorted(storage.sweep(live, known, time.time() - DAY))
 
 
+def test_the_lock_of_the_sweep_is_released_though_a_child_shares_its_descriptor(storage, monkeypatch):
+    """A child has copies of all descriptors from its fork to its exec."""
+    shared, real = [], os.open
+
+    def open_and_share(*arguments):
+        descriptor = real(*arguments)
+        shared.append(os.dup(descriptor))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_share)
+    with storage.without_sweep() as is_held:
+        assert is_held
+        with storage.without_sweep(wait=False) as is_held_again:
+            assert not is_held_again
+    with storage.without_sweep(wait=False) as is_held:
+        assert is_held
+    for descriptor in shared:
+        os.close(descriptor)
+
+
 def test_make_durable_renames_the_file(storage):
     tmp = storage.new_upload()
     tmp.write_bytes(b"archive")

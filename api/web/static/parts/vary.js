@@ -3,7 +3,7 @@
 import { h, replace, uniqueId } from "./dom.js";
 
 const RANGE = /^(-?[\d.]+(?:e-?\d+)?)\.\.(-?[\d.]+(?:e-?\d+)?)((?::(?:log|int|\d+))*)$/i;
-const PRUNERS = [["", "never"], ["median", "worse than the median"], ["successive_halving", "not among the best quarter (successive halving)"]];
+const PRUNERS = [["", "none"], ["median", "below the median"], ["successive_halving", "by successive halving"]];
 
 export class Vary {
   /** pointers: the fields of the config, as suggestions; metrics: names; onChange is called after each change. */
@@ -12,14 +12,14 @@ export class Vary {
     this.rows = [];
     this.list = h("div", {});
     this.pointers = h("datalist", { id: uniqueId("pointers") });
-    this.trials = this.input("number", { min: "1", max: "1000", placeholder: "every combination" });
+    this.trials = this.input("number", { min: "1", max: "1000", placeholder: "none" });
     this.parallel = this.input("number", { min: "1", max: "100", value: "2" });
     this.metric = h("select", { id: uniqueId("metric"), oninput: onChange }, metrics.map((name) => h("option", { value: name }, name)));
     this.metric.value = "online/knn";
     this.pruner = h("select", { id: uniqueId("pruner"), oninput: onChange }, PRUNERS.map(([name, text]) => h("option", { value: name }, text)));
-    this.options = h("div", { class: "row", hidden: true },
+    this.options = h("div", { class: "row top", hidden: true },
       field("Random draws", this.trials, "How many; empty: every combination."), field("At once", this.parallel, "Jobs, at most."),
-      field("Best by", this.metric, "The last value decides."), field("Stop a trial early", this.pruner, "When it is …"));
+      field("Best by", this.metric, "The last value decides."), field("Stop early", this.pruner, "Trials that do worse than others."));
     const add = h("button", { type: "button", id: "vary", onclick: () => this.add().focus() }, "Vary a field");
     this.element = h("div", {}, h("p", { class: "hint" }, "Start a sweep: several jobs that differ in some fields."), this.list, h("p", {}, add), this.options, this.pointers);
     this.suggest(pointers);
@@ -42,7 +42,7 @@ export class Vary {
     row.fault = h("p", { class: "fault", role: "alert", id: uniqueId("fault") });
     row.values.setAttribute("aria-describedby", row.fault.id);
     const remove = h("button", { type: "button", class: "quiet", "aria-label": "Do not vary this field", onclick: () => this.remove(row) }, "✕");
-    row.element = h("div", {}, h("div", { class: "row" }, field("Field", row.pointer), field("Values", row.values, "With commas, or a range: 0.01..1:log, 64..512:int."), h("div", {}, remove)), row.fault);
+    row.element = h("div", {}, h("div", { class: "row top" }, field("Field", row.pointer), field("Values", row.values, "With commas, or a range: 0.01..1:log, 64..512:int."), h("div", { class: "beside" }, remove)), row.fault);
     this.rows.push(row);
     this.list.append(row.element);
     this.changed();
