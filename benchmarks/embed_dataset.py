@@ -1,11 +1,14 @@
 """Benchmark of embed_dataset: the rate of a job relative to that of feature extraction alone, in turns.
 
-    python -m benchmarks.embed_dataset PACKED [--split test] [--backbone resnet18] [--rounds 3]
+    python -m benchmarks.embed_dataset PACKED [--splits test] [--backbone resnet18] [--rounds 3] [--kills 2]
 
 Offline is what evaluations do, in one process with all cores: images read and encoded chunk by chunk, features kept in
 memory and nothing written. The job is supervised as by a worker: claims of shards, events, SQLite in a temporary
 folder, npy and Parquet with their SHA-256. Both rates are of the images alone, without the start of the process;
 processor seconds are of the whole process, and also comparable on a machine that does other work.
+
+With --kills the trainer is killed -9 so often, at equal parts of the images, and the next attempt goes on. The rate is
+then that of the whole job by the clock, with the starts of its attempts, and every row has to be in the result once.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import torch
 
 from service import jobs, keys, leases
@@ -57,15 +62,17 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packed", type=Path)
-    parser.add_argument("--split", default="test", help="the images")
+    parser.add_argument("--splits", nargs="+", default=["test"], help="the images")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--rows-per-shard", type=int, default=ROWS_PER_SHARD)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(data_dir=Path(folder), _env_file=None)
         database = prepare(settings, asked)
-        rounds = [measure(database, settings, asked.split) for _ in range(asked.rounds)]
+        rounds = [measure(database, settings, asked) for _ in range(asked.rounds)]
         database.close()
     for offline, job in rounds:
         print(f"offline {offline}\njob     {job}  rate {job.images_per_second / offline.images_per_second:.3f}")
@@ -110,22 +117,22 @@ def save_model(folder: Path, backbone: dict[str, Any], size: int) -> None:
     saved_model.save(folder, encoder, asked.backbone, method.heads(), {})
 
 
-def measure(database: Database, settings: Settings, split: str) -> tuple[Rate, Rate]:
+def measure(database: Database, settings: Settings, asked: argparse.Namespace) -> tuple[Rate, Rate]:
     """Measure both, one after the other."""
-    arguments = [str(settings.data_dir / "datasets/ds_1/a1"), str(settings.data_dir / "model"), split]
+    arguments = [str(settings.data_dir / "datasets/ds_1/a1"), str(settings.data_dir / "model"), *asked.splits]
     command = [sys.executable, "-m", "benchmarks.embed_dataset", "offline", *arguments]
     offline = Rate(*json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    return offline, run_job(database, settings, split)
+    return offline, run_job(database, settings, asked)
 
 
-def extract(dataset: str, model: str, split: str) -> None:
+def extract(dataset: str, model: str, *splits: str) -> None:
     """Print [images per second, processor seconds per 1,000 images] of feature extraction alone."""
     asked = resolve_device(config.parse({}, "embed_dataset"), Device.here())
     select_kernels(exact=True)
     packed = Packed.open(Path(dataset))
     encoder = saved_model.load(Path(model), asked.device, precision=asked.precision)
     source = FeatureSource(encoder.device, encoder.image_size, encoder.encode_views)
-    rows = packed.indices(split)
+    rows = np.concatenate([packed.indices(split) for split in splits])
     started = time.perf_counter()
     found = []
     for chunk in np.split(rows, range(features._CHUNK, len(rows), features._CHUNK)):
@@ -135,24 +142,57 @@ def extract(dataset: str, model: str, split: str) -> None:
     print(json.dumps([len(rows) / seconds, sum(psutil.Process().cpu_times()[:2]) / len(rows) * 1000]))
 
 
-def run_job(database: Database, settings: Settings, split: str) -> Rate:
-    """Run a job of that split as a worker does."""
+def run_job(database: Database, settings: Settings, asked: argparse.Namespace) -> Rate:
+    """Run a job of those splits as a worker does, attempt after attempt."""
+    fields = {"splits": asked.splits, "rows_per_shard": asked.rows_per_shard}
     with database.writing() as session:
         made = session.query(Model).one()
         dataset = session.query(Dataset).one().id
-        asked = config.parse({"splits": [split], "rows_per_shard": ROWS_PER_SHARD}, "embed_dataset")
-        job_id = jobs.submit(session, made.tenant_id, dataset, asked, model=made.id).id
-    with database.writing() as session:
-        claim = leases.claim(session, "train", "benchmark", settings.lease_seconds)
-    assert claim is not None
-    before = psutil.Process().cpu_times()
-    supervise(claim, database, Storage(settings.data_dir), settings, lambda: False)
+        wanted = config.parse(fields, "embed_dataset")
+        job_id = jobs.submit(session, made.tenant_id, dataset, wanted, model=made.id).id
+    before, started = psutil.Process().cpu_times(), time.perf_counter()
+    killer = threading.Thread(target=kill_trainers, args=(database, job_id, asked.kills), daemon=True)
+    killer.start()
+    while (job := read(database, job_id)).status == "queued":
+        with database.writing() as session:
+            claim = leases.claim(session, "train", "benchmark", settings.lease_seconds)
+        assert claim is not None
+        supervise(claim, database, Storage(settings.data_dir), settings, lambda: False)
+    seconds = time.perf_counter() - started
     after = psutil.Process().cpu_times()
-    with database.reading() as session:
-        job = session.get_one(Job, job_id)
     assert job.status == "succeeded", (job.error, job.status_detail)
+    assert job.attempt == asked.kills + 1, "a kill had no effect"
+    check_rows(database, settings, job)
     spent = sum(getattr(after, name) - getattr(before, name) for name in after._fields if name != "iowait")
-    return Rate(job.progress["images_per_second"], spent / job.summary["rows"] * 1000)
+    rate = job.summary["rows"] / seconds if asked.kills else job.progress["images_per_second"]
+    return Rate(rate, spent / job.summary["rows"] * 1000)
+
+
+def read(database: Database, job_id: str) -> Job:
+    with database.reading() as session:
+        return session.get_one(Job, job_id)
+
+
+def kill_trainers(database: Database, job_id: str, kills: int) -> None:
+    """Kill the trainer at equal parts of the job."""
+    for number in range(1, kills + 1):
+        while (read(database, job_id).progress or {"percent": 0})["percent"] < 100 * number / (kills + 1):
+            time.sleep(0.05)
+        attempt = read(database, job_id).attempt
+        for child in psutil.Process().children(recursive=True):
+            if "ssl_core" in child.cmdline():
+                child.kill()
+        while read(database, job_id).attempt == attempt:
+            time.sleep(0.05)
+
+
+def check_rows(database: Database, settings: Settings, job: Job) -> None:
+    """Every row of the dataset is in one shard."""
+    with database.reading() as session:
+        paths = [row.path for row in jobs.artifacts(session, job.id) if row.name.endswith(".parquet")]
+    tables = [pq.read_table(settings.data_dir / path, columns=["row"]) for path in paths]
+    rows = sorted(row for table in tables for row in table["row"].to_pylist())
+    assert len(rows) == len(set(rows)) == job.summary["rows"], "rows are missing, or in two shards"
 
 
 if __name__ == "__main__":
