@@ -15,7 +15,7 @@ from service.db.statuses import DatasetStatus, IndexStatus, JobStatus, SweepStat
 from service.keys import SCOPES, Scope
 from service.keys.grants import MAX_EXPIRY_DAYS
 from service.sweeps.pruners import Pruner
-from service.sweeps.registry import DEFAULT_METRIC, MAX_PARALLEL, STATES, Goal
+from service.sweeps.registry import MAX_PARALLEL, STATES, Goal
 from service.sweeps.space import MAX_FIELDS, MAX_TRIALS, Search, Space
 from ssl_core.config import KINDS, RunConfig, metric_names
 
@@ -192,11 +192,12 @@ class NewSweep(_RequestBody):
     trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="Of a random search.")
     seed: int = Field(0, ge=0, lt=2**63, description="Of the draws; the same seed draws the same trials.")
     parallel: int = Field(2, ge=1, le=MAX_PARALLEL, description="How many jobs are queued or running at once at most.")
-    metric: str = Field(
-        DEFAULT_METRIC,
+    metric: str | None = Field(
+        None,
         max_length=100,
-        description="The metric whose last value decides which trial is the best.",
-        json_schema_extra={"enum": [*metric_names.list_known()]},
+        description="The metric whose last value decides which trial is the best. Null: the accuracy of the kind, of"
+        " pretrain `online/knn`.",
+        json_schema_extra={"enum": [None, *metric_names.list_known()]},
     )
     goal: Goal | None = Field(None, description="Default: minimize a metric of loss, maximize others.")
     pruner: Pruner | None = Field(None, description="Stops trials early that do worse than others. Null: none.")

@@ -289,6 +289,10 @@ class SweepNotFound(NotFound):
     """There is no such sweep."""
 
 
+class TooManySweeps(Conflict):
+    """An owner has as many sweeps that have not ended as there may be."""
+
+
 class SweepHasEnded(Conflict):
     """The sweep has ended."""
 

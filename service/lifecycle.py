@@ -128,6 +128,7 @@ def end(session: Session, job: Job, status: Ending, message: str, error: Json | 
         children = (
             select(Job)
             .where(Job.parent_id == parent.id, Job.status == JobStatus.WAITING)
+            .order_by(Job.id)
             .with_for_update(key_share=True)
         )
         for child in session.scalars(children):

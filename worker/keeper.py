@@ -24,7 +24,7 @@ from service.storage import UPLOADS, Storage
 from service.sweeps import progress
 from worker import sweeps
 
-_STOP_SECONDS = 10  # for a sweep in progress
+_STOP_SECONDS = 10  # for threads in progress
 _PAUSE_SECONDS = 0.05  # between two parts of a long deletion, for other writers
 _log = logging.getLogger("worker.keeper")  # also when it is __main__
 
@@ -124,12 +124,15 @@ class Keeper:
     def _advance_sweeps(self) -> None:
         """Bring every sweep forward: start and stop trials, each sweep in a transaction of its own."""
         with self._database.reading() as session:
-            active = progress.list_active(session)
-        for sweep_id in active:
-            with self._database.writing() as session:
-                has_started = progress.advance(session, sweep_id, self._settings, sweeps.judge)
-            if has_started:
-                self._ring()
+            due = progress.list_due(session)
+        for sweep_id in due:
+            try:
+                with self._database.writing() as session:
+                    has_started = progress.advance(session, sweep_id, self._settings, sweeps.prune)
+                if has_started:
+                    self._ring()
+            except Exception:  # noqa: BLE001 — the others go on
+                _log.exception("The sweep %s could not be brought forward", sweep_id)
 
     def _start_sweep(self) -> None:
         self._run_in_thread(self._sweep)

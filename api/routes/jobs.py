@@ -26,6 +26,7 @@ from service.keys import Identity
 from service.quotas import checks
 from ssl_core import config as run_config
 from ssl_core.config import KINDS, RunConfig
+from ssl_core.config.base import Kind
 from ssl_core.errors import Fault
 
 router = APIRouter(tags=["jobs"], route_class=JsonRoute)
@@ -147,14 +148,20 @@ def artifact(request: Request, job_id: JobId, name: str, caller: ReadCaller, sto
     return response
 
 
-def parse_config(kind: str, config: dict[str, Any]) -> RunConfig:
-    """Return the validated config. Raises UnknownKind and InvalidConfig, with the closest valid name."""
+def find_kind(kind: str) -> type[Kind]:
+    """Return the class of the kind's configs. Raises UnknownKind, with the closest valid name."""
     if kind not in KINDS:
         close = difflib.get_close_matches(kind, list(KINDS), n=1)
         detail = f"There is no kind `{kind}`; " + (
             f"did you mean `{close[0]}`?" if close else f"there are {', '.join(KINDS)}."
         )
         raise UnknownKind(detail, errors=[Fault(pointer="/kind", code="unknown_kind", detail=detail)])
+    return KINDS[kind]
+
+
+def parse_config(kind: str, config: dict[str, Any]) -> RunConfig:
+    """Return the validated config. Raises UnknownKind and InvalidConfig, with the closest valid name."""
+    find_kind(kind)
     try:
         return run_config.parse(config, kind)
     except ValidationError as error:

@@ -12,7 +12,7 @@ from api.json_body import JsonRoute
 from api.parameters import filters
 from api.parameters.cursor import After
 from api.responses import JSONResponse
-from api.routes.jobs import parse_config
+from api.routes.jobs import find_kind, parse_config
 from service.audit import Action
 from service.db.models import Sweep
 from service.db.statuses import SweepStatus
@@ -20,7 +20,7 @@ from service.errors import InvalidConfig, InvalidRequest
 from service.quotas import checks
 from service.sweeps import control, registry
 from service.sweeps.registry import Goal, Plan
-from service.sweeps.space import MAX_TRIALS, Params, SpaceError, apply, expand, locate
+from service.sweeps.space import MAX_TRIALS, Params, SpaceError, apply, check_size, expand, locate
 from ssl_core.config import RunConfig, metric_names
 from ssl_core.errors import Fault, json_pointer
 
@@ -114,10 +114,13 @@ def delete(sweep_id: str, caller: TrainCaller) -> Response:
 
 def _plan(body: schemas.NewSweep) -> Plan:
     """Return the plan of the body. Raises UnknownKind, InvalidRequest, InvalidConfig."""
-    filters.check("/metric", body.metric, metric_names.list_known(), "metric")
+    metric = _find_metric(body.kind, body.metric)
+    trials = []
     try:
         params = expand(body.space, body.search, body.trials, body.seed)
-        configs = [(each, apply(body.config, each)) for each in params]
+        check_size(body.config, params)
+        for each in params:
+            trials.append((each, _parse_trial(body.kind, apply(body.config, each), each)))
     except SpaceError as error:
         pointer = "/space" if error.field is None else json_pointer("space", error.field)
         raise InvalidRequest(
@@ -128,12 +131,24 @@ def _plan(body: schemas.NewSweep) -> Plan:
         config=body.config,
         space={pointer: choices.model_dump(exclude_unset=True) for pointer, choices in body.space.items()},
         search={"search": body.search, "trials": len(params), "seed": body.seed},
-        trials=[(each, _parse_trial(body.kind, config, each)) for each, config in configs],
+        trials=trials,
         parallel=body.parallel,
-        metric=body.metric,
-        goal=body.goal or _find_goal(body.metric),
+        metric=metric,
+        goal=body.goal or _find_goal(metric),
         pruner=body.pruner.model_dump() if body.pruner is not None else None,
     )
+
+
+def _find_metric(name: str, metric: str | None) -> str:
+    """Return the metric, or that of the kind's accuracy. Raises UnknownKind, InvalidRequest."""
+    kind = find_kind(name)
+    filters.check("/metric", metric, metric_names.list_known(), "metric")
+    found = metric or kind.accuracy_metric
+    if found is None or not kind.reports(found):
+        what = f"the metric {found}" if found else "metrics"
+        detail = f"Jobs of the kind {name} do not report {what}."
+        raise InvalidRequest(detail, errors=[Fault(pointer="/metric", code="not_reported", detail=detail)])
+    return found
 
 
 def _parse_trial(kind: str, config: dict[str, Any], params: Params) -> RunConfig:

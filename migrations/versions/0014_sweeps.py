@@ -54,6 +54,7 @@ def upgrade() -> None:
         sa.Column("reports", sa.JSON(), nullable=False),
         sa.Column("pruner_state", sa.JSON(), nullable=True),
         sa.Column("pruned_at", sa.Double(), nullable=True),
+        sa.Column("retried_at", sa.Double(), nullable=True),
         sa.Column("value", sa.Double(), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.Column("ended_at", sa.Double(), nullable=True),

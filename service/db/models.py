@@ -234,6 +234,7 @@ class Trial(Base):
     reports: Mapped[list[list[Any]]] = mapped_column(JSON)  # [epoch, value], as the pruner was shown them
     pruner_state: Mapped[Json | None]
     pruned_at: Mapped[float | None]
+    retried_at: Mapped[float | None]  # by a client: the pruner does not stop it again
     value: Mapped[float | None]  # the last one of the metric, once the job has ended
     error: Mapped[Json | None]  # why it could not be submitted
     ended_at: Mapped[float | None]

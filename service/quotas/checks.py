@@ -22,7 +22,7 @@ def check_jobs(session: Session, tenant_id: str, queue: str, settings: Settings)
     allowed = settings.quota_queued_jobs
     if not allowed:
         return
-    _lock(session, tenant_id)
+    lock(session, tenant_id)
     used = usage.count_jobs(session, tenant_id, queue).queued
     if used >= allowed:
         detail = f"{used:,} jobs of {_NAMES[queue]} are queued; at most {allowed:,} are allowed."
@@ -32,7 +32,7 @@ def check_jobs(session: Session, tenant_id: str, queue: str, settings: Settings)
 def check_bytes(session: Session, tenant_id: str, settings: Settings, more: int = 1) -> None:
     """Check that the tenant may store so many more bytes. Raises StorageQuotaExceeded."""
     if settings.quota_bytes:
-        _lock(session, tenant_id)
+        lock(session, tenant_id)
         used = usage.measure_bytes(session, tenant_id).total
         if used + more > settings.quota_bytes:
             raise_storage_quota(used, settings.quota_bytes)
@@ -44,5 +44,6 @@ def raise_storage_quota(used: int, allowed: int) -> NoReturn:
     raise StorageQuotaExceeded(detail, errors=[Fault(pointer="bytes", code="quota_exceeded", detail=detail)])
 
 
-def _lock(session: Session, tenant_id: str) -> None:
+def lock(session: Session, tenant_id: str) -> None:
+    """Lock the tenant's row until the commit: before those of its sweeps, and these before those of its jobs."""
     session.execute(select(Tenant.id).where(Tenant.id == tenant_id).with_for_update(key_share=True))

@@ -5,15 +5,16 @@ The sweep's row is locked first, then those of its jobs.
 
 from collections.abc import Sequence
 
+from sqlalchemy import delete as delete_from
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from service import lifecycle, steering
-from service.db.models import Job, Sweep
+from service import jobs, lifecycle, steering
+from service.db.models import Job, Sweep, Trial
 from service.db.session import clock
 from service.db.statuses import ACTIVE, TERMINAL, JobStatus, SweepStatus
-from service.errors import Error, SweepHasEnded
-from service.sweeps import registry
+from service.errors import Error, JobHasEnded, SweepHasEnded
+from service.sweeps import progress, registry
 
 
 def pause(session: Session, tenant_id: str, sweep_id: str) -> Sweep:
@@ -37,8 +38,13 @@ def resume(session: Session, tenant_id: str, sweep_id: str) -> Sweep:
         for job_id in session.scalars(query.order_by(Job.id)).all():
             try:
                 steering.resume(session, tenant_id, job_id)
-            except Error as error:  # its model is gone: the trial stays paused until it is cancelled
-                sweep.status_detail = f"Resumed, but for {job_id}: {error.detail}"
+            except JobHasEnded:
+                continue
+            except Error as error:  # the job that was to make its model has made none, or the model was deleted
+                job = jobs.lock(session, tenant_id, job_id)
+                lifecycle.end(
+                    session, job, JobStatus.FAILED, error.detail, {"code": error.code, "detail": error.detail}
+                )
     session.flush()
     return sweep
 
@@ -47,6 +53,7 @@ def cancel(session: Session, tenant_id: str, sweep_id: str) -> Sweep:
     """Cancel the sweep and the jobs of its trials; without effect on one that has ended. Raises SweepNotFound."""
     sweep = registry.lock(session, tenant_id, sweep_id)
     if sweep.status in ACTIVE:
+        progress.note_ends(session, sweep)
         sweep.status, sweep.status_detail, sweep.finished_at = SweepStatus.CANCELLED, "Cancelled.", clock(session)
         for job in _lock_unfinished(session, sweep):
             lifecycle.cancel(session, job)
@@ -55,11 +62,15 @@ def cancel(session: Session, tenant_id: str, sweep_id: str) -> Sweep:
 
 
 def delete(session: Session, tenant_id: str, sweep_id: str) -> None:
-    """Delete the sweep; the jobs of its trials stay, but those that have not ended are cancelled.
+    """Delete the sweep with its trials; their jobs stay, but those that have not ended are cancelled.
 
     Raises SweepNotFound.
     """
-    cancel(session, tenant_id, sweep_id).deleted_at = clock(session)
+    sweep = cancel(session, tenant_id, sweep_id)
+    session.execute(delete_from(Trial).where(Trial.sweep_id == sweep.id))
+    sweep.name = sweep.error = sweep.pruner = None
+    sweep.config, sweep.space, sweep.user_metadata, sweep.status_detail = {}, {}, {}, ""
+    sweep.deleted_at = clock(session)
     session.flush()
 
 

@@ -1,8 +1,9 @@
-"""The progress of a sweep: its keeper notes which trials have ended, stops early those that a pruner gives up, starts
-others, and ends the sweep with its last trial.
+"""Progress of sweeps, made by the keeper: trials that have ended are noted, others stopped early or started, and a
+sweep ends with its last trial.
 
 Each step is one transaction in which the sweep's row is locked: a job and the trial that it is are written together, so
-that a keeper that is killed, or several at once, neither lose a trial nor start it twice.
+that a keeper that is killed, or several at once, neither lose a trial nor start it twice. The tenant's row is locked
+before the sweep's, and this one before those of its jobs.
 """
 
 import logging
@@ -10,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from service import jobs, lifecycle, text
 from service.db.models import Job, Json, Point, Series, Sweep, Trial
 from service.db.session import clock
-from service.db.statuses import TERMINAL, SweepStatus
+from service.db.statuses import ACTIVE, TERMINAL, JobStatus, SweepStatus
 from service.errors import Error, JobQuotaExceeded, StorageQuotaExceeded
 from service.quotas import checks
 from service.settings import Settings
@@ -25,54 +26,81 @@ from service.sweeps.space import apply
 from ssl_core import config as run_config
 
 Report = tuple[int, float | None]  # an epoch, and the last value in it; None: not finite
-_READ_POINTS = 10_000  # of a trial, at a time
+_SUFFIX = 6  # characters of a job's name for the number of its trial
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Judged:
+class Reported:
     """A trial as a pruner sees it. status: of its job, or None before it was started."""
 
     number: int
     status: str | None
     is_pruned: bool
+    is_kept: bool  # whatever the pruner finds: a client has retried it
     value: float | None
     reports: list[Report]
     state: Json | None  # what the pruner has noted of it
 
 
-Judge = Callable[[Sweep, Sequence[Judged], dict[int, list[Report]]], dict[int, int]]
+Prune = Callable[[Sweep, Sequence[Reported], dict[int, list[Report]]], dict[int, int]]
 """Given a sweep, its trials and their new reports by number: adds these to the trials, updates each `state`, and
 returns the numbers of the trials to stop, each with the epoch at which that was decided."""
 
 
-def list_active(session: Session) -> list[str]:
-    """Return the ids of the sweeps to `advance`: of those that run, and of paused ones, whose jobs may still end."""
-    query = select(Sweep.id).where(
-        Sweep.status.in_((SweepStatus.RUNNING, SweepStatus.PAUSED)), Sweep.deleted_at.is_(None)
+def list_due(session: Session) -> list[str]:
+    """Return the ids of the sweeps in which a job has ended or may be started, and of all that have a pruner."""
+    is_open = and_(Trial.job_id.is_not(None), Trial.ended_at.is_(None))
+    counts = (
+        select(
+            Trial.sweep_id,
+            func.count().filter(is_open).label("open"),
+            func.count().filter(is_open, Job.status.in_(TERMINAL)).label("ended"),
+            func.count().filter(Trial.job_id.is_(None), Trial.ended_at.is_(None)).label("planned"),
+        )
+        .join(Sweep, Sweep.id == Trial.sweep_id)
+        .outerjoin(Job, Job.id == Trial.job_id)
+        .where(Sweep.status.in_(ACTIVE))
+        .group_by(Trial.sweep_id)
+        .subquery()
     )
-    return [*session.scalars(query.order_by(Sweep.id))]
+    may_start = and_(Sweep.status == SweepStatus.RUNNING, counts.c.planned > 0, counts.c.open < Sweep.parallel)
+    is_over = and_(counts.c.open == 0, counts.c.planned == 0)
+    query = select(Sweep.id).join(counts, counts.c.sweep_id == Sweep.id)
+    due = or_(counts.c.ended > 0, may_start, is_over, Sweep.pruner.is_not(None))
+    return [*session.scalars(query.where(due).order_by(Sweep.id))]
 
 
-def advance(session: Session, sweep_id: str, settings: Settings, judge: Judge) -> bool:
+def advance(session: Session, sweep_id: str, settings: Settings, prune: Prune) -> bool:
     """Bring a sweep forward; return whether a job was queued. Without effect while another keeper does so."""
-    query = select(Sweep).where(Sweep.id == sweep_id, Sweep.status.in_((SweepStatus.RUNNING, SweepStatus.PAUSED)))
+    tenant_id = session.scalars(select(Sweep.tenant_id).where(Sweep.id == sweep_id)).one()
+    checks.lock(session, tenant_id)
+    query = select(Sweep).where(Sweep.id == sweep_id, Sweep.status.in_(ACTIVE))
     query = query.with_for_update(key_share=True, skip_locked=True).execution_options(populate_existing=True)
     sweep = session.scalars(query).one_or_none()
     if sweep is None:
         return False
     trials = session.scalars(select(Trial).where(Trial.sweep_id == sweep.id).order_by(Trial.number)).all()
-    statuses = dict(session.execute(select(Job.id, Job.status).where(Job.sweep_id == sweep.id)).all())
+    statuses = _read_statuses(session, sweep)
     ended = _note_ends(session, sweep, trials, statuses)
     if sweep.pruner is not None:
-        _prune(session, sweep, trials, statuses, ended, judge)
-    if sweep.status == SweepStatus.PAUSED:
-        return False
-    has_started = _start(session, sweep, trials, settings)
+        _prune(session, sweep, trials, statuses, ended, prune)
+    has_started = sweep.status == SweepStatus.RUNNING and _start(session, sweep, trials, settings)
     if all(trial.ended_at is not None for trial in trials):
         _end(session, sweep)
     session.flush()
     return has_started
+
+
+def note_ends(session: Session, sweep: Sweep) -> None:
+    """Note the value of each trial whose job has ended. The caller has locked the sweep."""
+    query = select(Trial).where(Trial.sweep_id == sweep.id, Trial.job_id.is_not(None), Trial.ended_at.is_(None))
+    _note_ends(session, sweep, session.scalars(query).all(), _read_statuses(session, sweep))
+
+
+def _read_statuses(session: Session, sweep: Sweep) -> dict[str, str]:
+    """Return the status of each job of the sweep, by its id."""
+    return dict(session.execute(select(Job.id, Job.status).where(Job.sweep_id == sweep.id)).all())
 
 
 def _note_ends(session: Session, sweep: Sweep, trials: Iterable[Trial], statuses: dict[str, str]) -> set[int]:
@@ -96,9 +124,9 @@ def _prune(
     trials: Sequence[Trial],
     statuses: dict[str, str],
     ended: set[int],
-    judge: Judge,
+    prune: Prune,
 ) -> None:
-    """Show the pruner what trials have newly reported, and cancel the jobs of those that it gives up."""
+    """Show the pruner what trials have newly reported, and cancel the jobs of those that it stops."""
     fresh = {}
     for trial in trials:
         if trial.job_id is not None and (trial.ended_at is None or trial.number in ended):
@@ -107,32 +135,35 @@ def _prune(
                 fresh[trial.number] = reports
     if not fresh:
         return
-    judged = [
-        Judged(
-            trial.number,
-            None if trial.job_id is None else statuses[trial.job_id],
-            trial.pruned_at is not None,
-            trial.value,
-            [(epoch, value) for epoch, value in trial.reports],
-            trial.pruner_state,
-        )
-        for trial in trials
-    ]
-    stopped = judge(sweep, judged, fresh)
-    for trial, shown in zip(trials, judged, strict=True):
+    shown = [_show(trial, statuses) for trial in trials]
+    stopped = prune(sweep, shown, fresh)
+    for trial, reported in zip(trials, shown, strict=True):
         if trial.number in fresh:
-            trial.reports, trial.pruner_state = [[epoch, value] for epoch, value in shown.reports], shown.state
+            trial.reports = [[epoch, value] for epoch, value in reported.reports]
+            trial.pruner_state = reported.state
         if trial.number in stopped and trial.job_id is not None:
             _stop(session, sweep, trial, trial.job_id, stopped[trial.number])
 
 
+def _show(trial: Trial, statuses: dict[str, str]) -> Reported:
+    return Reported(
+        number=trial.number,
+        status=None if trial.job_id is None else statuses[trial.job_id],
+        is_pruned=trial.pruned_at is not None,
+        is_kept=trial.retried_at is not None,
+        value=trial.value,
+        reports=[(epoch, value) for epoch, value in trial.reports],
+        state=trial.pruner_state,
+    )
+
+
 def _stop(session: Session, sweep: Sweep, trial: Trial, job_id: str, epoch: int) -> None:
     job = jobs.lock(session, sweep.tenant_id, job_id)
-    if job.status in TERMINAL:
+    if job.status in (*TERMINAL, JobStatus.CANCELLING):
         return
     trial.pruned_at = clock(session)
     name = (sweep.pruner or {}).get("name")
-    message = f"Trial {trial.number} of {sweep.id} is stopped early: {name} has given it up at epoch {epoch}."
+    message = f"Trial {trial.number} of {sweep.id} is stopped early, at epoch {epoch}, by the pruner {name}."
     lifecycle.append_event(session, job, "info", "pruned", message, {"sweep": sweep.id, "epoch": epoch})
     lifecycle.cancel(session, job)
 
@@ -147,7 +178,7 @@ def _read_reports(session: Session, trial: Trial, metric: str, *, has_ended: boo
     query = query.where(Series.job_id == trial.job_id, Series.name == metric, Point.epoch > last).order_by(Point.seq)
     values: dict[int, float | None] = {}
     furthest = 0.0
-    for epoch, value in session.execute(query.limit(_READ_POINTS)):
+    for epoch, value in session.execute(query):
         values[-int(-epoch // 1)] = value
         furthest = max(furthest, epoch)
     return [(epoch, value) for epoch, value in values.items() if has_ended or epoch <= furthest]
@@ -184,7 +215,7 @@ def _submit(session: Session, sweep: Sweep, trial: Trial) -> bool:
             sweep.dataset_id,
             config,
             model=sweep.model_id or sweep.parent_id,
-            name=f"{sweep.name or sweep.id} {trial.number}"[-text.MAX_LINE :],
+            name=f"{(sweep.name or sweep.id)[: text.MAX_LINE - _SUFFIX]} {trial.number}",
             priority=sweep.priority,
             metadata=sweep.user_metadata,
             max_runtime=sweep.max_runtime,

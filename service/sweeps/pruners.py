@@ -80,6 +80,8 @@ class Threshold(_Pruner):
     def _check(self) -> "Threshold":
         if self.lower is None and self.upper is None:
             raise ValueError("give lower or upper")
+        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
+            raise ValueError("lower must be less than upper")
         return self
 
 

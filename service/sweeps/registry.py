@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import ColumnElement, Row, Select, and_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from service import compatibility, datasets, jobs, models, text
@@ -13,15 +13,15 @@ from service.db.models import Job, Json, Sweep, Trial
 from service.db.pagination import Page, newest_first
 from service.db.session import clock
 from service.db.statuses import ACTIVE, TERMINAL, JobStatus, SweepStatus
-from service.errors import Error, ModelNeeded, SweepNotFound
+from service.errors import Error, ModelNeeded, SweepNotFound, TooManySweeps
 from service.sweeps.space import Params, locate
 from ssl_core.config import RunConfig
 from ssl_core.errors import Fault
 
 Goal = Literal["maximize", "minimize"]
 MAX_PARALLEL = 100
+MAX_ACTIVE = 50  # of an owner
 STATES = ("planned", "running", "succeeded", "failed", "pruned", "cancelled")
-DEFAULT_METRIC = "online/knn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,12 @@ def create(
 ) -> Sweep:
     """Create a sweep, whose first trials the keeper starts within seconds.
 
-    Every trial is checked as `jobs.submit` checks a job: raises what that does, for the first trial at fault.
+    Every trial is checked as `jobs.submit` checks a job: raises what that does, for the first trial at fault, and
+    TooManySweeps.
     """
+    active = select(func.count()).select_from(Sweep).where(_owned_by(tenant_id), Sweep.status.in_(ACTIVE))
+    if session.execute(active).scalar_one() >= MAX_ACTIVE:
+        raise TooManySweeps(f"There are {MAX_ACTIVE} sweeps that have not ended; cancel one or wait.")
     dataset = datasets.get_ready(session, tenant_id, dataset_id, lock=True)
     source = models.find_source(session, tenant_id, model) if model is not None else models.Source(None, None)
     card = models.get_card(session, source.model_id) if source.model_id is not None else None
@@ -160,24 +164,12 @@ class Summary:
 
 def summarize(session: Session, sweeps: Sequence[Sweep]) -> dict[str, Summary]:
     """Return a summary of each sweep, by its id."""
-    counts = {sweep.id: dict.fromkeys(STATES, 0) for sweep in sweeps}
-    best: dict[str, ShownTrial] = {}
     by_id = {sweep.id: sweep for sweep in sweeps}
-    query = _SELECT_TRIALS.where(Trial.sweep_id.in_(by_id)).order_by(Trial.sweep_id, Trial.number)
-    for trial in session.execute(query):
-        sweep = by_id[trial.sweep_id]
-        state = find_state(sweep, trial)
-        counts[sweep.id][state] += 1
-        if state == "succeeded" and trial.value is not None:
-            known = best.get(sweep.id)
-            if known is None or is_better(sweep.goal, trial.value, known.value):
-                best[sweep.id] = trial
-    return {sweep.id: Summary(counts[sweep.id], best.get(sweep.id)) for sweep in sweeps}
-
-
-def is_better(goal: str, value: float, other: float) -> bool:
-    """Whether a value of the metric is better than another."""
-    return value > other if goal == "maximize" else value < other
+    counts = {sweep_id: dict.fromkeys(STATES, 0) for sweep_id in by_id}
+    for row in session.execute(_COUNT_TRIALS.where(Trial.sweep_id.in_(by_id))):
+        counts[row.sweep_id][find_state(by_id[row.sweep_id], row)] += row.trials
+    best = {row.sweep_id: row for row in session.execute(_SELECT_BEST, {"sweeps": [*by_id]})}
+    return {sweep_id: Summary(counts[sweep_id], best.get(sweep_id)) for sweep_id in by_id}
 
 
 def _select_one(session: Session, tenant_id: str, sweep_id: str, *, lock: bool) -> Sweep:
@@ -207,3 +199,30 @@ _SELECT_TRIALS: Select[*tuple[Any, ...]] = select(
     Job.status,
     Job.made_model_id.label("model_id"),
 ).outerjoin(Job, Job.id == Trial.job_id)
+_COUNT_TRIALS: Select[*tuple[Any, ...]] = (  # by all that `find_state` reads
+    select(
+        Trial.sweep_id,
+        func.max(Trial.job_id).label("job_id"),
+        Job.status,
+        func.max(Trial.pruned_at).label("pruned_at"),
+        func.max(case((Trial.error.is_not(None), 1))).label("error"),
+        func.count().label("trials"),
+    )
+    .outerjoin(Job, Job.id == Trial.job_id)
+    .group_by(Trial.sweep_id, Job.status, Trial.pruned_at.is_(None), Trial.error.is_(None))
+)
+_RANK = func.row_number().over(
+    partition_by=Trial.sweep_id,
+    order_by=(case((Sweep.goal == "minimize", Trial.value), else_=-Trial.value), Trial.number),
+)
+_RANKED = (
+    select(Trial.sweep_id, Trial.number, _RANK.label("rank"))
+    .join(Sweep, Sweep.id == Trial.sweep_id)
+    .join(Job, Job.id == Trial.job_id)
+    .where(Trial.sweep_id.in_(bindparam("sweeps", expanding=True)))
+    .where(Trial.value.is_not(None), Job.status == JobStatus.SUCCEEDED)
+    .subquery()
+)
+_SELECT_BEST = _SELECT_TRIALS.join(
+    _RANKED, and_(_RANKED.c.sweep_id == Trial.sweep_id, _RANKED.c.number == Trial.number)
+).where(_RANKED.c.rank == 1)

@@ -1,9 +1,10 @@
-"""The reopening of a sweep, one of whose trials is retried."""
+"""Retries of trials: the sweep of a trial whose job is retried goes on."""
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from service.db.models import Job, Sweep, Trial
+from service.db.session import clock
 from service.db.statuses import SweepStatus
 
 
@@ -17,14 +18,18 @@ def lock(session: Session, job: Job) -> Sweep | None:
 
 
 def reopen(session: Session, sweep: Sweep, job: Job, *, from_the_start: bool) -> None:
-    """Let the keeper wait for the trial again, and no longer take it for one that was stopped early.
-
-    A sweep that was cancelled stays so.
+    """Let the sweep go on with the trial, which its pruner does not stop again, and with those whose job could not be
+    submitted. A sweep that was cancelled stays as it is.
     """
+    if sweep.status == SweepStatus.CANCELLED:
+        return
     trial = session.scalars(select(Trial).where(Trial.job_id == job.id)).one()
     trial.ended_at = trial.pruned_at = trial.value = None
+    trial.retried_at = clock(session)
     if from_the_start:
         trial.reports, trial.pruner_state = [], None
+    unsubmitted = update(Trial).where(Trial.sweep_id == sweep.id, Trial.job_id.is_(None), Trial.error.is_not(None))
+    session.execute(unsubmitted.values(error=None, ended_at=None).execution_options(synchronize_session=False))
     if sweep.status in (SweepStatus.SUCCEEDED, SweepStatus.FAILED):
         sweep.status, sweep.status_detail = SweepStatus.RUNNING, f"{job.id} is retried."
         sweep.finished_at = sweep.error = None

@@ -5,19 +5,23 @@ when the sweep is created, so that each of their configs is checked then.
 """
 
 import itertools
+import json
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from ssl_core.errors import Fault, json_pointer
 
 MAX_FIELDS = 20
 MAX_TRIALS = 1000
+_LARGEST = 1e15  # whole numbers up to it are exact
+_MAX_VALUE = 10_000  # characters of a value as JSON
+_MAX_STORED = 20_000_000  # characters of the configs of all trials
 _MAX_PARTS = 8  # of a pointer
 _DIGITS = 6  # significant ones of a number that is drawn or interpolated
 _DRAWS_PER_TRIAL = 20  # until a space is taken to have no other trials
@@ -45,12 +49,19 @@ class Values(_Field):
 
     values: list[Any] = Field(min_length=1, max_length=MAX_TRIALS, description="Each may be of any type of the field.")
 
+    @field_validator("values")
+    @classmethod
+    def _check_sizes(cls, values: list[Any]) -> list[Any]:
+        if any(_measure(value) > _MAX_VALUE for value in values):
+            raise ValueError(f"a value may have at most {_MAX_VALUE:,} characters")
+        return values
+
 
 class Range(_Field):
     """A range of numbers that a field takes."""
 
-    low: float
-    high: float
+    low: float = Field(ge=-_LARGEST, le=_LARGEST)
+    high: float = Field(ge=-_LARGEST, le=_LARGEST)
     log: bool = Field(False, description="Whether numbers are spaced or drawn on a logarithmic scale.")
     integer: bool = Field(False, description="Whether they are whole.")
     points: int | None = Field(
@@ -78,7 +89,7 @@ class Range(_Field):
         half = 0.5 if self.integer else 0.0  # so that the numbers at both ends are as likely as others
         return self._place(generator.random(), half)
 
-    def space(self) -> list[float | int]:
+    def grid(self) -> list[float | int]:
         """Return the numbers of a grid. Raises SpaceError."""
         if self.points is None:
             if not self.integer or self.log or self.high - self.low >= MAX_TRIALS:
@@ -118,6 +129,14 @@ def expand(space: Mapping[str, Values | Range], search: Search, trials: int | No
     return found
 
 
+def check_size(config: Mapping[str, Any], trials: Sequence[Params]) -> None:
+    """Check that the configs of all trials are not too large to be stored. Raises SpaceError."""
+    size = _measure(config) * len(trials) + sum(_measure(params) for params in trials)
+    if size > _MAX_STORED:
+        detail = f"The configs of all trials would have {size:,} characters; at most {_MAX_STORED:,} are allowed."
+        raise SpaceError(None, "too_large", detail)
+
+
 def apply(config: Mapping[str, Any], params: Params) -> dict[str, Any]:
     """Return the config with the parameters in their places; sections that are missing are made.
 
@@ -130,7 +149,7 @@ def apply(config: Mapping[str, Any], params: Params) -> dict[str, Any]:
         for section in sections:
             place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise SpaceError(pointer, "not_a_section", f"{section} has no fields: it is {place!r}.")
+                raise SpaceError(pointer, "not_a_section", f"{section} has a value, and no fields.")
         place[name] = deepcopy(params[pointer])
     return changed
 
@@ -162,7 +181,7 @@ def _expand_grid(space: Mapping[str, Values | Range], trials: int | None) -> lis
     columns = []
     for pointer, choices in space.items():
         try:
-            columns.append(choices.values if isinstance(choices, Values) else choices.space())
+            columns.append(choices.values if isinstance(choices, Values) else choices.grid())
         except SpaceError as error:
             raise SpaceError(pointer, error.code, error.detail) from error
     count = math.prod(len(column) for column in columns)
@@ -176,14 +195,26 @@ def _draw(space: Mapping[str, Values | Range], trials: int | None, seed: int) ->
     if trials is None:
         raise SpaceError(None, "trials_needed", "Random search needs `trials`: how many there are.")
     generator = random.Random(seed)
-    found: dict[str, Params] = {}
+    found: dict[tuple[float, ...], Params] = {}
     for _ in range(trials * _DRAWS_PER_TRIAL):
         if len(found) == trials:
             break
-        params = {pointer: _draw_one(choices, generator) for pointer, choices in space.items()}
-        found.setdefault(repr(params), params)
+        drawn = [_draw_one(choices, generator) for choices in space.values()]
+        found.setdefault(
+            tuple(place for place, _ in drawn),
+            {pointer: value for pointer, (_, value) in zip(space, drawn, strict=True)},
+        )
     return [*found.values()]
 
 
-def _draw_one(choices: Values | Range, generator: random.Random) -> Any:
-    return generator.choice(choices.values) if isinstance(choices, Values) else choices.draw(generator)
+def _draw_one(choices: Values | Range, generator: random.Random) -> tuple[float, Any]:
+    """Return a value, and a number that is another one for any other value."""
+    if isinstance(choices, Values):
+        place = generator.randrange(len(choices.values))
+        return place, choices.values[place]
+    number = choices.draw(generator)
+    return number, number
+
+
+def _measure(value: object) -> int:
+    return len(json.dumps(value, default=str))

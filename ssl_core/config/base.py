@@ -18,10 +18,17 @@ class Kind(Closed):
     model_is_teacher: ClassVar[bool] = False  # the job's model is not where training starts, but what it learns from
     is_baseline: ClassVar[bool] = False  # its accuracies are shown beside those of other kinds
     has_baselines: ClassVar[bool] = False  # baselines' accuracies are shown beside its own
+    accuracy_metric: ClassVar[str | None] = None  # the name of the metric that judges its runs, if they report any
     is_shared: ClassVar[bool] = False  # divided into shards, which several workers compute
     checkpoint_folder: ClassVar[str] = ""  # of its checkpoints, within the run's directory
 
     kind: str
+
+    @classmethod
+    def reports(cls, metric: str) -> bool:
+        """Whether runs of this kind may report a metric of that name."""
+        groups = {cls.accuracy_metric and cls.accuracy_metric.split("/")[0], "train" if cls.trains else None}
+        return metric.split("/")[0] in groups
 
     @property
     def requirements(self) -> Requirements:

@@ -44,6 +44,7 @@ class _Evaluation(Run):
 class LinearEval(_Evaluation):
     """Logistic regression on the frozen encoder's features; rates and decays selected on a validation split."""
 
+    accuracy_metric: ClassVar = "linear/top1"
     title = "Linear evaluation"
     checkpoint_folder = "linear_eval"  # apart from the checkpoints of a training run
 
@@ -109,6 +110,7 @@ class LinearEval(_Evaluation):
 class KnnEval(_Evaluation):
     """Weighted k-nearest-neighbour vote on unit features (Wu et al. 2018, arXiv:1805.01978)."""
 
+    accuracy_metric: ClassVar = "knn/top1"
     title = "kNN evaluation"
 
     kind: Literal["knn_eval"] = Field("knn_eval", description="The kind of the job; may be left out.")

@@ -16,6 +16,7 @@ from ssl_core.config.views import Phases, PlainViews
 class Labelled(TrainingRun):
     """What runs that train a classifier share. Learning rates are peaks before scaling."""
 
+    accuracy_metric: ClassVar = "online/top1"
     learning_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "lars": 2.0, "adamw": 8e-3, "muon": 0.1}
     optimizers: ClassVar[dict[str, str]] = DEFAULT_OPTIMIZERS
     decays_all: ClassVar[bool] = False

@@ -228,6 +228,7 @@ class TrainingRun(Run):
 class Pretrain(TrainingRun):
     """Self-supervised pretraining of an encoder; labels are never used to train it."""
 
+    accuracy_metric: ClassVar = "online/knn"
     title = "Pretraining"
     needs_model = False
     progressive_sizes = True

@@ -46,7 +46,7 @@ def _parse_range(text: str) -> dict[str, Any]:
 
 
 def _parse_values(text: str) -> list[Any]:
-    found = _parse_one(text)
+    found = _parse_one(text if text.lstrip().startswith("[") else f"[{text}]")
     return found if isinstance(found, list) else [_parse_one(part) for part in text.split(",")]
 
 

@@ -4,6 +4,7 @@ An epoch is a step of Optuna's. What a pruner notes of a trial, such as the rung
 it.
 """
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,29 +17,36 @@ from optuna.trial import FrozenTrial, TrialState
 
 from service.db.models import Json, Sweep
 from service.db.statuses import TERMINAL, JobStatus
-from service.sweeps.progress import Judged, Report
+from service.sweeps.progress import Report, Reported
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def judge(sweep: Sweep, trials: Sequence[Judged], fresh: dict[int, list[Report]]) -> dict[int, int]:
-    """See `service.sweeps.progress.Judge`."""
+def prune(sweep: Sweep, trials: Sequence[Reported], fresh: dict[int, list[Report]]) -> dict[int, int]:
+    """See `service.sweeps.progress.Prune`."""
     pruner = build(sweep.pruner or {})
     study = optuna.create_study(direction=StudyDirection[sweep.goal.upper()], pruner=pruner, study_name=sweep.id)
+    waiting = []
+    for number, reports in fresh.items():
+        if trials[number].status in TERMINAL:  # others are compared with it at once
+            trials[number].reports.extend(reports)
+        else:
+            waiting += [(epoch, number, value) for epoch, value in reports]
     for trial in trials:
         study.add_trial(_freeze(trial))
-    stopped = {}
-    for epoch, number in sorted((epoch, number) for number, reports in fresh.items() for epoch, _ in reports):
+    stopped: dict[int, int] = {}
+    for epoch, number, value in sorted(waiting, key=lambda report: report[:2]):
         trial = trials[number]
-        trial.reports.append((epoch, dict(fresh[number])[epoch]))
-        if trial.status in TERMINAL or trial.is_pruned or number in stopped:
+        trial.reports.append((epoch, value))
+        if trial.is_pruned or trial.is_kept or number in stopped:
             continue
-        frozen = study.trials[number]
+        frozen = copy.copy(study.get_trials(deepcopy=False)[number])
         frozen.intermediate_values = _to_values(trial.reports)
         if pruner.prune(study, frozen):
             stopped[number] = epoch
+    known = study.get_trials(deepcopy=False)
     for number in fresh:
-        trials[number].state = dict(study.trials[number].system_attrs) or None
+        trials[number].state = dict(known[number].system_attrs) or None
     return stopped
 
 
@@ -54,7 +62,7 @@ def build(options: Json) -> BasePruner:
         return optuna.pruners.PatientPruner(pruner, patience)
 
 
-def _freeze(trial: Judged) -> FrozenTrial:
+def _freeze(trial: Reported) -> FrozenTrial:
     state = TrialState.WAITING if trial.status is None else _STATES.get(trial.status, TrialState.RUNNING)
     if trial.is_pruned and state == TrialState.FAIL:
         state = TrialState.PRUNED

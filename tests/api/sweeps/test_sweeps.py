@@ -30,7 +30,7 @@ def start(client, dataset):
 def advance(database, settings):
     def advance_once(sweep):
         with database.writing() as session:
-            progress.advance(session, sweep, settings, pruning.judge)
+            progress.advance(session, sweep, settings, pruning.prune)
 
     return advance_once
 
@@ -127,6 +127,18 @@ def test_random_draws_are_those_of_the_seed(client, start):
         ({"search": "random"}, "invalid_request", "/space"),
         ({"search": "bayes"}, "invalid_request", "/search"),
         ({"metric": "online/kn"}, "invalid_request", "/metric"),
+        ({"metric": "knn/top1"}, "invalid_request", "/metric"),
+        ({"kind": "project", "config": {}}, "invalid_request", "/metric"),
+        (
+            {"space": {"/seed": {"low": -1.7e308, "high": 1.7e308, "integer": True}}},
+            "invalid_request",
+            "/space/~1seed/low",
+        ),
+        (
+            {"config": {"name": "x" * 900_000}, "space": {"/name/a": {"values": [1]}}},
+            "invalid_request",
+            "/space/~1name~1a",
+        ),
         ({"pruner": {"name": "medain"}}, "invalid_request", "/pruner"),
         ({"pruner": {"name": "threshold"}}, "invalid_request", "/pruner"),
         ({"pruner": {"name": "median", "startup_trials": -1}}, "invalid_request", "/pruner/startup_trials"),
@@ -147,6 +159,13 @@ def test_invalid_sweeps_are_refused_with_the_place(client, start, fields, code, 
 def test_the_fault_of_a_value_names_the_value(start):
     problem = start(space={"/method/temperature": {"values": [0.1, -7]}}).json()
     assert "The value is -7." in problem["detail"]
+
+
+@on_sqlite
+def test_the_metric_is_by_default_the_accuracy_of_the_kind(start):
+    fields = {"kind": "supervised", "config": {"batch_size": 32}, "space": {"/seed": {"values": [1]}}}
+    assert start(**fields).json()["metric"] == "online/top1"
+    assert start(metric="train/loss").json()["goal"] == "minimize"
 
 
 @on_sqlite

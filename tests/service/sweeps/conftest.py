@@ -42,7 +42,7 @@ def create_sweep(database: Database, tenant: str, dataset: str) -> Callable[...,
     return create
 
 
-def judge_nothing(sweep, trials, fresh):
+def prune_nothing(sweep, trials, fresh):
     for number, reports in fresh.items():
         trials[number].reports.extend(reports)
     return {}
@@ -52,9 +52,9 @@ def judge_nothing(sweep, trials, fresh):
 def advance(database: Database, settings: Settings) -> Callable[..., bool]:
     """Return a function that brings a sweep forward, as the keeper does."""
 
-    def advance_once(sweep: Sweep, judge: progress.Judge = judge_nothing, **changes) -> bool:
+    def advance_once(sweep: Sweep, prune: progress.Prune = prune_nothing, **changes) -> bool:
         with database.writing() as session:
-            return progress.advance(session, sweep.id, settings.model_copy(update=changes), judge)
+            return progress.advance(session, sweep.id, settings.model_copy(update=changes), prune)
 
     return advance_once
 

@@ -1,17 +1,24 @@
 """The progress of sweeps: trials are started some at a time, noted when they end, stopped early, and reopened."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import select
 
 from service import datasets, jobs, models, steering
+from service.db.models import Trial
 from service.db.statuses import JobStatus
 from service.deletion import jobs as job_deletion
 from service.deletion import models as model_deletion
-from service.errors import DatasetInUse, JobInUse, ModelInUse, SweepHasEnded, SweepNotFound
-from service.sweeps import control, registry
-from ssl_core import events
+from service.errors import DatasetInUse, JobInUse, ModelInUse, SweepHasEnded, SweepNotFound, TooManySweeps
+from service.quotas import checks
+from service.sweeps import control, progress, registry
+from service.sweeps.pruners import Threshold
+from ssl_core import config, events
 from tests.service import given
+from worker.sweeps import pruning
 
 
 def states(found):
@@ -139,6 +146,8 @@ def test_a_deleted_sweep_leaves_its_jobs(create_sweep, advance, run_trial, datab
     with database.reading() as session, pytest.raises(SweepNotFound):
         registry.get(session, tenant, sweep.id)
     assert [each.status for each in list_jobs(database, tenant, sweep)] == ["succeeded", "cancelled"]
+    with database.reading() as session:
+        assert session.scalars(select(Trial).where(Trial.sweep_id == sweep.id)).all() == []
     with database.writing() as session:
         job_deletion.delete(session, tenant, job)
 
@@ -159,6 +168,158 @@ def test_a_retried_trial_reopens_its_sweep(create_sweep, advance, run_trial, loo
     advance(sweep)
     found, summary, _ = look(sweep)
     assert (found.status, summary.best.number) == ("succeeded", 0)
+
+
+def test_a_trial_that_was_stopped_early_and_is_retried_is_not_stopped_again(create_sweep, advance, database, tenant):
+    sweep = create_sweep(0.1, pruner=Threshold(name="threshold", lower=0.9).model_dump())
+    advance(sweep)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Metrics(1, 1.0, 1.0, {"online/knn": 0.5}))
+    advance(sweep, pruning.prune)
+    given.finish_job(database, claim, "cancelled")
+    advance(sweep, pruning.prune)
+    with database.writing() as session:
+        steering.retry(session, tenant, claim.job_id)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Metrics(2, 2.0, 1.0, {"online/knn": 0.6}))
+    advance(sweep, pruning.prune)
+    assert given.get_job(database, claim.job_id).status == "running"
+
+
+def test_trials_that_could_not_be_submitted_are_planned_again_when_one_is_retried(
+    create_sweep, advance, look, dataset, database, tenant
+):
+    maker = given.submit_job(database, tenant, dataset)
+    sweep = create_sweep(0.1, 0.2, 0.3, 0.4, model=maker.id)
+    advance(sweep)
+    given.finish_job(database, given.claim_job(database), "failed")
+    advance(sweep)
+    assert states(look(sweep)) == ["failed"] * 4
+    first = list_jobs(database, tenant, sweep)[0].id
+    for job in (maker.id, first):
+        with database.writing() as session:
+            steering.retry(session, tenant, job)
+    assert states(look(sweep)) == ["running", "failed", "planned", "planned"]
+
+
+def test_a_sweep_whose_parent_failed_while_it_was_paused_ends_when_it_is_resumed(
+    create_sweep, advance, look, dataset, database, tenant
+):
+    maker = given.submit_job(database, tenant, dataset)
+    sweep = create_sweep(0.1, 0.2, 0.3, model=maker.id)
+    advance(sweep)
+    with database.writing() as session:
+        control.pause(session, tenant, sweep.id)
+    given.finish_job(database, given.claim_job(database), "failed")
+    with database.writing() as session:
+        control.resume(session, tenant, sweep.id)
+    advance(sweep)
+    assert look(sweep)[0].status == "failed"
+    assert {job.error["code"] for job in list_jobs(database, tenant, sweep)} == {"parent_failed"}
+
+
+def test_a_paused_sweep_ends_with_its_last_job(create_sweep, advance, look, database, tenant):
+    sweep = create_sweep(0.1, 0.2)
+    advance(sweep)
+    with database.writing() as session:
+        control.pause(session, tenant, sweep.id)
+    for job in list_jobs(database, tenant, sweep):
+        with database.writing() as session:
+            steering.cancel(session, tenant, job.id)
+    advance(sweep)
+    assert look(sweep)[0].status == "failed"
+
+
+def test_a_cancelled_sweep_keeps_the_values_of_trials_that_have_ended(
+    create_sweep, advance, run_trial, look, database, tenant
+):
+    sweep = create_sweep(0.1, 0.2)
+    advance(sweep)
+    run_trial(0.5)
+    with database.writing() as session:
+        control.cancel(session, tenant, sweep.id)
+    summary = look(sweep)[1]
+    assert (summary.counts["succeeded"], summary.best.value) == (1, 0.5)
+
+
+def test_a_step_and_a_request_of_the_same_owner_do_not_wait_for_each_other(
+    create_sweep, advance, dataset, database, settings, tenant
+):
+    """Both lock the owner first, where there are quotas."""
+    sweep = create_sweep(0.1, 0.2, pruner={"name": "median"})
+    advance(sweep)
+    claim = given.claim_job(database)
+    given.record_events(database, claim, events.Metrics(1, 1.0, 1.0, {"online/knn": 0.5}))
+    limited = settings.model_copy(update={"quota_queued_jobs": 50})
+    begun = threading.Event()
+
+    def submit():
+        with database.writing() as session:
+            checks.check_jobs(session, tenant, "train", limited)
+            begun.set()
+            time.sleep(0.5)
+            jobs.submit(session, tenant, dataset, config.parse({}, "knn_eval"), model=claim.job_id)
+
+    def step():
+        begun.wait()
+        advance(sweep, lambda _, trials, fresh: dict.fromkeys(fresh, 1), quota_queued_jobs=50)
+
+    with ThreadPoolExecutor(2) as pool:
+        for call in [pool.submit(submit), pool.submit(step)]:
+            call.result()
+    assert given.get_job(database, claim.job_id).status == "cancelling"
+
+
+def test_only_sweeps_with_something_to_do_are_due(create_sweep, advance, run_trial, database, tenant):
+    def list_due():
+        with database.reading() as session:
+            return progress.list_due(session)
+
+    sweep = create_sweep(0.1, 0.2, 0.3)
+    assert list_due() == [sweep.id]
+    advance(sweep)
+    assert list_due() == []
+    run_trial(0.5)
+    assert list_due() == [sweep.id]
+    advance(sweep)
+    assert list_due() == []
+    with database.writing() as session:
+        control.pause(session, tenant, sweep.id)
+    assert list_due() == []
+    with database.writing() as session:
+        control.resume(session, tenant, sweep.id)
+    for _ in range(2):
+        run_trial(0.5)
+    assert list_due() == [sweep.id]
+    advance(sweep)
+    assert list_due() == []
+
+
+def test_an_owner_has_so_many_active_sweeps(create_sweep, database, tenant, monkeypatch):
+    monkeypatch.setattr(registry, "MAX_ACTIVE", 2)
+    first = create_sweep(0.1)
+    create_sweep(0.1)
+    with pytest.raises(TooManySweeps):
+        create_sweep(0.1)
+    with database.writing() as session:
+        control.cancel(session, tenant, first.id)
+    create_sweep(0.1)
+
+
+def test_epochs_of_very_many_points_are_reported(create_sweep, advance, database):
+    seen = {}
+
+    def prune_none(sweep, trials, fresh):
+        seen.update(fresh)
+        return {}
+
+    sweep = create_sweep(0.1, pruner={"name": "median"}, metric="train/loss", goal="minimize")
+    advance(sweep)
+    claim = given.claim_job(database)
+    points = [events.Metrics(step, step / 12_000, 1.0, {"train/loss": float(step)}) for step in range(1, 24_001)]
+    given.record_events(database, claim, *points)
+    advance(sweep, prune_none)
+    assert seen == {0: [(1, 12_000.0), (2, 24_000.0)]}
 
 
 def test_a_retried_trial_of_a_cancelled_sweep_leaves_it_cancelled(create_sweep, advance, look, database, tenant):
@@ -218,7 +379,7 @@ def test_trials_wait_for_the_job_that_makes_their_model_and_fail_with_it(
 def test_reports_are_the_last_values_of_completed_epochs(create_sweep, advance, database):
     seen = []
 
-    def judge(sweep, trials, fresh):
+    def prune_none(sweep, trials, fresh):
         seen.append({number: [*reports] for number, reports in fresh.items()})
         for number, reports in fresh.items():
             trials[number].reports.extend(reports)
@@ -226,7 +387,7 @@ def test_reports_are_the_last_values_of_completed_epochs(create_sweep, advance, 
         return {}
 
     sweep = create_sweep(0.1, pruner={"name": "median"}, metric="train/loss", goal="minimize")
-    advance(sweep, judge)
+    advance(sweep, prune_none)
     claim = given.claim_job(database)
 
     def record(*points):
@@ -235,7 +396,7 @@ def test_reports_are_the_last_values_of_completed_epochs(create_sweep, advance, 
             claim,
             *(events.Metrics(round(100 * epoch), epoch, 1.0, {"train/loss": value}) for epoch, value in points),
         )
-        advance(sweep, judge)
+        advance(sweep, prune_none)
 
     record((0.25, 9.0), (0.75, 8.0))
     assert seen == []
@@ -243,30 +404,32 @@ def test_reports_are_the_last_values_of_completed_epochs(create_sweep, advance, 
     record((1.75, 5.0))
     record((2.25, None), (3.5, 3.0))
     given.finish_job(database, claim)
-    advance(sweep, judge)
+    advance(sweep, prune_none)
     assert seen == [{0: [(1, 7.0)]}, {0: [(2, 5.0), (3, None)]}, {0: [(4, 3.0)]}]
 
 
-def test_a_trial_that_is_given_up_is_cancelled_and_never_the_best(create_sweep, advance, run_trial, look, database):
-    def give_up_the_first(sweep, trials, fresh):
+def test_a_trial_that_is_stopped_early_is_cancelled_and_never_the_best(
+    create_sweep, advance, run_trial, look, database
+):
+    def stop_the_first(sweep, trials, fresh):
         for number, reports in fresh.items():
             trials[number].reports.extend(reports)
         return {0: 2} if 0 in fresh else {}
 
     sweep = create_sweep(0.1, 0.2, pruner={"name": "median"})
-    advance(sweep, give_up_the_first)
+    advance(sweep, stop_the_first)
     claim = given.claim_job(database)
     points = [events.Metrics(epoch, float(epoch), 1.0, {"online/knn": 0.9}) for epoch in (1, 2)]
     given.record_events(database, claim, *points)
-    advance(sweep, give_up_the_first)
+    advance(sweep, stop_the_first)
     job = given.get_job(database, claim.job_id)
     assert job.status == JobStatus.CANCELLING
     with database.reading() as session:
         last = jobs.events(session, job.id).items[-2]
-    assert (last.code, "given it up at epoch 2" in last.message) == ("pruned", True)
+    assert (last.code, "at epoch 2, by the pruner median" in last.message) == ("pruned", True)
     given.finish_job(database, claim, "cancelled")
     run_trial(0.5)
-    advance(sweep, give_up_the_first)
+    advance(sweep, stop_the_first)
     found, summary, trials = look(sweep)
     assert (found.status, [state for state, _ in trials]) == ("succeeded", ["pruned", "succeeded"])
     assert [trial.value for _, trial in trials] == [0.9, 0.5]

@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from service.sweeps.space import MAX_TRIALS, Space, SpaceError, Values, apply, expand
+from service.sweeps.space import MAX_TRIALS, Space, SpaceError, Values, apply, check_size, expand
 
 
 def parse(space):
@@ -111,6 +111,9 @@ def test_random_search_needs_a_number_of_trials():
         {"values": []},
         {"values": [1], "low": 0},
         {"low": 0},
+        {"low": 0, "high": 1e300},
+        {"low": -1e300, "high": 1e300, "integer": True, "points": 2},
+        {"values": ["x" * 20_000]},
         {},
         [1, 2],
         7,
@@ -158,3 +161,17 @@ def test_a_pointer_through_a_value_is_refused():
 def test_numbers_have_six_digits_and_stay_in_the_range():
     found = column(draws({"/x": {"low": 1 / 3, "high": 0.3333334}}, 20), "/x")
     assert all(1 / 3 <= number <= 0.3333334 for number in found)
+
+
+def test_configs_that_are_too_large_together_are_refused():
+    trials = [{"/seed": seed} for seed in range(1000)]
+    check_size({"epochs": 3}, trials)
+    with pytest.raises(SpaceError, match="at most 20,000,000"):
+        check_size({"label_rows": [*range(10_000)]}, trials)
+
+
+def test_the_whole_range_of_whole_numbers_can_be_drawn():
+    choices = {"low": -1e15, "high": 1e15, "integer": True}
+    assert all(isinstance(number, int) for number in column(draws({"/x": choices}, 20), "/x"))
+    assert column(grid({"/x": choices | {"points": 2}}), "/x") == [-(10**15), 10**15]
+    assert max(column(draws({"/x": {"low": 1, "high": 1e15, "integer": True, "log": True}}, 50), "/x")) <= 10**15

@@ -19,7 +19,7 @@ def finish(database, settings):
 
     def advance(sweep):
         with database.writing() as session:
-            progress.advance(session, sweep, settings, pruning.judge)
+            progress.advance(session, sweep, settings, pruning.prune)
 
     def run_trials(sweep, *values):
         for value in values:
@@ -94,6 +94,7 @@ def test_the_client_waits_for_the_best_trial(client, dataset, finish, database):
         ("a=[1, 2.5]", {"/a": {"values": [1, 2.5]}}),
         ("a=lars,sgd", {"/a": {"values": ["lars", "sgd"]}}),
         ('a=[{"name": "byol"}]', {"/a": {"values": [{"name": "byol"}]}}),
+        ('a={"name": "a", "b": 1},{"name": "c"}', {"/a": {"values": [{"name": "a", "b": 1}, {"name": "c"}]}}),
         ("a=true", {"/a": {"values": [True]}}),
         ("a=0.01..1:log", {"/a": {"low": 0.01, "high": 1.0, "log": True}}),
         ("a=64..512:log:int:4", {"/a": {"low": 64.0, "high": 512.0, "log": True, "integer": True, "points": 4}}),

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from service.sweeps.progress import Judged
+from service.sweeps.progress import Reported
 from service.sweeps.pruners import Pruner
 from worker.sweeps import pruning
 
@@ -63,10 +63,10 @@ def decide_by_optuna(options, curves, direction):
     return stopped
 
 
-def decide_by_judge(options, curves, direction):
-    """The same by `judge`, of a state that goes through the database's form each time."""
+def decide_by_prune(options, curves, direction):
+    """The same by `prune`, of a state that goes through the database's form each time."""
     sweep = SimpleNamespace(id=ID, goal=direction, pruner=options)
-    trials = [Judged(number, None, False, None, [], None) for number in range(len(curves))]
+    trials = [Reported(number, None, False, False, None, [], None) for number in range(len(curves))]
     stopped, active, ahead = {}, [], list(range(len(curves)))
     while active or ahead:
         while ahead and len(active) < 4:
@@ -79,7 +79,7 @@ def decide_by_judge(options, curves, direction):
                 active.remove(number)
                 continue
             epoch = len(trial.reports) + 1
-            if number in pruning.judge(sweep, trials, {number: [(epoch, curves[number][epoch - 1])]}):
+            if number in pruning.prune(sweep, trials, {number: [(epoch, curves[number][epoch - 1])]}):
                 stopped[number] = epoch
                 trial.status, trial.is_pruned = "cancelled", True
                 active.remove(number)
@@ -93,30 +93,41 @@ def test_the_decisions_are_those_of_a_study_of_optuna(options, direction):
     curves = draw_curves(24)
     expected = decide_by_optuna(options, curves, direction)
     assert 0 < len(expected) < 24
-    assert decide_by_judge(options, curves, direction) == expected
+    assert decide_by_prune(options, curves, direction) == expected
 
 
 def test_epochs_that_were_missed_are_judged_in_their_order():
     """A keeper that was down sees several epochs of several trials at once."""
     sweep = SimpleNamespace(id=ID, goal="maximize", pruner=parse({"name": "threshold", "lower": 0.5}).model_dump())
-    trials = [Judged(number, "running", False, None, [], None) for number in range(3)]
+    trials = [Reported(number, "running", False, False, None, [], None) for number in range(3)]
     fresh = {
         0: [(1, 0.6), (2, 0.7)],
         1: [(1, 0.6), (2, 0.4), (3, 0.9)],
         2: [(1, None)],
     }
-    assert pruning.judge(sweep, trials, fresh) == {1: 2, 2: 1}
+    assert pruning.prune(sweep, trials, fresh) == {1: 2, 2: 1}
     assert trials[1].reports == fresh[1]
 
 
-def test_ended_and_pruned_trials_are_not_judged():
+def test_a_trial_is_compared_with_one_that_has_ended_meanwhile():
+    options = parse({"name": "median", "startup_trials": 1}).model_dump()
+    sweep = SimpleNamespace(id=ID, goal="maximize", pruner=options)
+    trials = [
+        Reported(0, "succeeded", False, False, 0.9, [], None),
+        Reported(1, "running", False, False, None, [], None),
+    ]
+    assert pruning.prune(sweep, trials, {0: [(1, 0.9)], 1: [(1, 0.1)]}) == {1: 1}
+
+
+def test_ended_pruned_and_retried_trials_are_not_stopped():
     sweep = SimpleNamespace(id=ID, goal="maximize", pruner=parse({"name": "threshold", "lower": 0.5}).model_dump())
     trials = [
-        Judged(0, "succeeded", False, 0.1, [], None),
-        Judged(1, "cancelled", True, None, [], None),
-        Judged(2, "cancelling", True, None, [], None),
+        Reported(0, "succeeded", False, False, 0.1, [], None),
+        Reported(1, "cancelled", True, False, None, [], None),
+        Reported(2, "cancelling", True, False, None, [], None),
+        Reported(3, "running", False, True, None, [], None),  # a client has retried it
     ]
-    assert pruning.judge(sweep, trials, {number: [(1, 0.1)] for number in range(3)}) == {}
+    assert pruning.prune(sweep, trials, {number: [(1, 0.1)] for number in range(4)}) == {}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +137,7 @@ def test_ended_and_pruned_trials_are_not_judged():
         {"name": "median", "percentile": 5.0},
         {"name": "percentile"},
         {"name": "threshold"},
+        {"name": "threshold", "lower": 0.5, "upper": 0.5},
         {"name": "hyperband", "min_epochs": 5, "max_epochs": 4},
         {"name": "successive_halving", "reduction_factor": 1},
     ],

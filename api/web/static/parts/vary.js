@@ -69,6 +69,15 @@ export class Vary {
     return body;
   }
 
+  /** Show a fault at each row whose field is empty or given twice; return whether there is none. */
+  check() {
+    const names = this.rows.map((row) => row.pointer.value.trim());
+    for (const [place, row] of this.rows.entries()) {
+      row.fault.textContent = names[place] === "" ? "Name a field, such as /seed." : names.indexOf(names[place]) < place ? "This field is varied above." : "";
+    }
+    return this.rows.every((row) => row.fault.textContent === "");
+  }
+
   /** Show the faults that lie in the space at their rows; return the others. */
   showErrors(errors) {
     for (const row of this.rows) {
@@ -103,7 +112,7 @@ export function parseChoices(text) {
     }
     return choices;
   }
-  const whole = parse(text);
+  const whole = parse(text.startsWith("[") ? text : `[${text}]`);
   return { values: Array.isArray(whole) ? whole : text.split(",").map((part) => parse(part.trim())).filter((part) => part !== "") };
 }
 

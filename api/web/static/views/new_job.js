@@ -155,6 +155,7 @@ class NewJob {
     replace(this.fault);
     this.form.showErrors([]);
     this.vary.showErrors([]);
+    if (!this.vary.check()) return;
     const body = this.body();
     if (this.sent?.text !== JSON.stringify(body)) this.sent = { text: JSON.stringify(body), key: makeKey() };
     this.button.disabled = true;

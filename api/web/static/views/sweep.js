@@ -1,6 +1,6 @@
 // View: one sweep: how far it is, its trials, and the metric by each field that it varies.
 
-import { get, getAll, pause, post } from "../parts/api.js";
+import { get, pause, post } from "../parts/api.js";
 import { COLOURS, Chart } from "../parts/charts.js";
 import { facts, h, notify, panel, replace, table } from "../parts/dom.js";
 import { TERMINAL, inline, number, status, time } from "../parts/format.js";
@@ -27,7 +27,8 @@ export async function show(main, { id, signal }) {
 }
 
 async function read(id, signal) {
-  return Promise.all([get(`/sweeps/${id}`, { signal }), getAll(`/sweeps/${id}/trials`, { most: 1000, signal })]);
+  const [sweep, trials] = await Promise.all([get(`/sweeps/${id}`, { signal }), get(`/sweeps/${id}/trials?limit=1000`, { signal })]);
+  return [sweep, trials.data];
 }
 
 class SweepView {
