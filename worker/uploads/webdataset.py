@@ -17,6 +17,7 @@ _LABEL_ENDINGS = ("cls", "cls.txt", "cls2")
 _MAX_FILES = 16  # of a sample
 _MAX_BYTES = 2**27
 _MAX_LABEL_BYTES = 2**20
+_EMPTY = (b"", b"{}", b"[]", b"null")  # fields that say nothing
 _UNREAD = "Fields of WebDataset samples other than their image and their label are not read."
 
 Label = str | int
@@ -68,8 +69,8 @@ def _read_sample(sample: list[Item], reading: Reading, shard_split: Split | None
     name = f"{folder}{slash}{shard}-{base}" if shard else item.name
     split = shards.find_split(folder) or shard_split or "train"
     yield Item(name, item.data, label, split)
-    for ending in fields:
-        if ending not in (image, field):
+    for ending, other in fields.items():
+        if ending not in (image, field) and other.data.strip() not in _EMPTY:
             yield Finding("unread_fields", _UNREAD, ending)
 
 

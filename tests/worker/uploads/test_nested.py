@@ -171,6 +171,12 @@ def test_samples_of_webdataset_have_the_label_of_their_key(tmp_path):
     assert read_findings(tmp_path, make_tar(SAMPLES)) == [("unread_fields", "txt")]
 
 
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b" {} \n"])
+def test_fields_of_samples_that_say_nothing_are_not_missed(tmp_path, content):
+    archive = make_tar({"1.png": png(), "1.cls": b"3", "1.json": content})
+    assert read_findings(tmp_path, archive) == []
+
+
 def test_shards_of_webdataset_are_of_the_split_in_their_name(tmp_path):
     data = make_tar(
         {
