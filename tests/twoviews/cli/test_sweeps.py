@@ -43,7 +43,9 @@ def test_a_sweep_from_its_start_to_its_best_trial(run, dataset, finish):
         "/method/temperature": {"values": [0.1, 0.5]},
         "/seed": {"low": 1.0, "high": 2.0, "integer": True},
     }
-    assert (sweep["trials"], sweep["pruner"]["name"]) == (4, "median")
+    assert (sweep["trials"], sweep["pruner"]["name"], sweep["metric"]) == (4, "median", "online/knn")
+    tuned = ("--kind", "supervised", "--set", "batch_size=32", "--vary", "seed=1,2", "--json")
+    assert json.loads(run("sweeps", "create", dataset, *tuned).stdout)["metric"] == "online/top1"
     finish(sweep["id"], 0.25, 0.75, 0.5, 0.125)
     shown = lines(run("sweeps", "show", sweep["id"]))
     for row in (["status", "succeeded"], ["best", "0.75"], ["method.temperature", "0.1"], ["seed", "2"]):

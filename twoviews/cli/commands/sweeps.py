@@ -39,7 +39,9 @@ def create(
     trials: Annotated[int | None, typer.Option(min=1, help="So many random draws; without it, a grid.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random draws.")] = 0,
     parallel: Annotated[int, typer.Option(min=1, help="Jobs that are queued or running at once at most.")] = 2,
-    metric: Annotated[str, typer.Option(help="The metric whose last value decides.")] = "online/knn",
+    metric: Annotated[
+        str | None, typer.Option(help="The metric whose last value decides; default the accuracy of the kind.")
+    ] = None,
     goal: Annotated[str | None, typer.Option(help="maximize or minimize; default by the metric.")] = None,
     pruner: Annotated[
         str | None, typer.Option(help="Stops bad trials early: median, successive_halving, or JSON with options.")
@@ -50,7 +52,8 @@ def create(
 ) -> None:
     """Start a sweep."""
     api = get_client(ctx)
-    options: dict[str, Any] = {"seed": seed, "parallel": parallel, "metric": metric}
+    options: dict[str, Any] = {"seed": seed, "parallel": parallel}
+    options |= {"metric": metric} if metric is not None else {}
     options |= {"goal": goal} if goal is not None else {}
     options |= {"name": name} if name is not None else {}
     options |= {"pruner": sweep_space.parse_pruner(pruner)} if pruner is not None else {}

@@ -14,8 +14,7 @@ export class Vary {
     this.pointers = h("datalist", { id: uniqueId("pointers") });
     this.trials = this.input("number", { min: "1", max: "1000", placeholder: "none" });
     this.parallel = this.input("number", { min: "1", max: "100", value: "2" });
-    this.metric = h("select", { id: uniqueId("metric"), oninput: onChange }, metrics.map((name) => h("option", { value: name }, name)));
-    this.metric.value = "online/knn";
+    this.metric = h("select", { id: uniqueId("metric"), oninput: onChange }, h("option", { value: "" }, "accuracy"), metrics.map((name) => h("option", { value: name }, name)));
     this.pruner = h("select", { id: uniqueId("pruner"), oninput: onChange }, PRUNERS.map(([name, text]) => h("option", { value: name }, text)));
     this.options = h("div", { class: "row top", hidden: true },
       field("Random draws", this.trials, "How many; empty: every combination."), field("At once", this.parallel, "Jobs, at most."),
@@ -63,7 +62,8 @@ export class Vary {
   /** The fields of `POST /sweeps` beside those of a job. */
   body() {
     const space = Object.fromEntries(this.rows.map((row) => [row.pointer.value.trim(), parseChoices(row.values.value.trim())]));
-    const body = { space, parallel: Number(this.parallel.value), metric: this.metric.value };
+    const body = { space, parallel: Number(this.parallel.value) };
+    if (this.metric.value) body.metric = this.metric.value;
     if (this.trials.value) Object.assign(body, { search: "random", trials: Number(this.trials.value) });
     if (this.pruner.value) body.pruner = { name: this.pruner.value };
     return body;

@@ -60,7 +60,7 @@ class NewJob {
     this.fault = h("div", {});
     this.fields = h("div", {});
     const { metric } = this.components.NewSweep.properties;
-    this.vary = new Vary({ pointers: [], metrics: metric.enum, onChange: () => this.preview() });
+    this.vary = new Vary({ pointers: [], metrics: metric.enum.filter((name) => name !== null), onChange: () => this.preview() });
     this.curl = h("pre", { tabindex: "0", id: "as-curl" });
     this.python = h("pre", { tabindex: "0", id: "as-python" });
   }
