@@ -15,7 +15,8 @@ from tests.service import given
 
 EPOCHS = {"pretrain": 8, "supervised": 6, "finetune": 5, "distill": 5, "linear_eval": 3}  # of ten toy steps each
 SHARES = {
-    "pretrain": 34,
+    "pretrain": 28,
+    "clone": 6,
     "supervised": 14,
     "finetune": 9,
     "distill": 6,
@@ -88,10 +89,13 @@ def build(
         )
     if kind == "ingest":
         return JobRequest(number, kind, "/datasets", file=_archive(number))
+    if kind == "clone" and (original := find_parent(("pretrain",))) is not None:
+        changes = {"name": f"number {number}", "config": {"seed": number % REAL_SEED}}
+        return JobRequest(number, "pretrain", f"/jobs/{original}/clone", changes)
     if kind == RARE:
         return JobRequest(number, kind, "/models", file=_weights())
     parent = find_parent(PARENTS.get(kind, ("pretrain", "supervised", "finetune", "distill")))
-    if kind in NEED_MODEL and parent is None:
+    if kind == "clone" or (kind in NEED_MODEL and parent is None):
         kind = "pretrain"
     config = {**OTHER_FIELDS.get(kind, {}), "seed": number % REAL_SEED}
     if kind in EPOCHS:
