@@ -88,9 +88,10 @@ def test_every_trial_is_run_once_although_keepers_and_trainers_are_killed(
 
     for count in (1, 3):  # jobs that were submitted
         soon(lambda count=count: has(count) and any(map(trainer_of, workers)), 120)
+        if trainer := next(filter(None, map(trainer_of, workers)), None):
+            kill(trainer.pid)
         kill(keepers.pop(0).pid)
         keepers.append(fleet.keeper())
-        kill(next(filter(None, map(trainer_of, workers))).pid)
     soon(lambda: has(4) and read(database, sweep)[0].finished_at, 120)
     found, summary, trials = read(database, sweep)
     assert (found.status, summary.counts["succeeded"]) == ("succeeded", 4), fleet.logs()
